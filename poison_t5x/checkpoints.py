@@ -1,0 +1,187 @@
+"""Checkpoints: Orbax, sharded, written in the background, and sealed with hashes.
+
+A checkpoint `checkpoint_<step>` counts once `checkpoint_<step>.sha256.json` stands beside it. One
+that was killed before that is made again; one whose files differ from it is refused.
+"""
+
+import json
+import pathlib
+import re
+import shutil
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from poison_t5x import artifacts, errors
+from poison_t5x.train_state import TrainState
+
+_NAME = re.compile(r"checkpoint_(\d+)")
+_SEAL = ".sha256.json"
+
+
+def step_path(model_dir: str | pathlib.Path, step: int) -> pathlib.Path:
+    """The folder of a step's checkpoint."""
+    return pathlib.Path(model_dir) / f"checkpoint_{step}"
+
+
+def _seal_path(model_dir: pathlib.Path, step: int) -> pathlib.Path:
+    return model_dir / f"checkpoint_{step}{_SEAL}"
+
+
+def sealed_steps(model_dir: str | pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints in a folder, ascending."""
+    model_dir = pathlib.Path(model_dir)
+    steps = []
+    for path in model_dir.glob("checkpoint_*"):
+        found = _NAME.fullmatch(path.name)
+        if found and _seal_path(model_dir, int(found[1])).is_file():
+            steps.append(int(found[1]))
+    return sorted(steps)
+
+
+def resolve(path: str | pathlib.Path) -> pathlib.Path:
+    """A checkpoint's folder, from itself or from the run folder that it's the newest one of."""
+    path = pathlib.Path(path)
+    steps = sealed_steps(path) if path.is_dir() else []
+    return step_path(path, steps[-1]) if steps else path
+
+
+def _tree(state: TrainState) -> dict[str, Any]:
+    """The tree on disk, under T5X's words for its parts."""
+    return {
+        "target": state.params,
+        "state": {"step": state.step, "param_states": _lists(state.opt_state)},
+    }
+
+
+def _lists(tree):
+    """Named tuples as plain containers, which don't depend on optax's classes when read."""
+    return ocp.utils.serialize_tree(tree, keep_empty_nodes=True)
+
+
+class Checkpointer:
+    """Writes a run's checkpoints, each while training goes on."""
+
+    def __init__(self, model_dir: str | pathlib.Path, keep: int | None = 2):
+        """Args: model_dir: the run's folder; keep: the newest so many, or None for all."""
+        if keep is not None and keep < 1:
+            raise errors.InputError(f"KEEP_CHECKPOINTS: expected None or at least 1, found {keep}")
+        self._model_dir = pathlib.Path(model_dir).absolute()
+        self._keep = keep
+        self._unsealed: int | None = None
+        self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+
+    def save(self, state: TrainState, step: int) -> None:
+        """Begins to write a checkpoint, having finished the one before.
+
+        The state's arrays are copied before this returns, so that they may be consumed.
+        """
+        self.finish()
+        _discard(self._model_dir, step)
+        self._writer.save(step_path(self._model_dir, step), args=ocp.args.StandardSave(_tree(state)))
+        self._unsealed = step
+
+    def finish(self) -> None:
+        """Waits for what is being written, seals it, and deletes what is no longer kept."""
+        self._writer.wait_until_finished()
+        if self._unsealed is None:
+            return
+        step, self._unsealed = self._unsealed, None
+        if jax.process_index() == 0:
+            hashes = artifacts.hash_folder(step_path(self._model_dir, step))
+            artifacts.write_atomically(
+                _seal_path(self._model_dir, step), artifacts.canonical_json(hashes)
+            )
+            steps = sealed_steps(self._model_dir)
+            for old in steps[: -self._keep] if self._keep else []:
+                _discard(self._model_dir, old)
+
+    def close(self) -> None:
+        """Finishes, and frees the writer's threads."""
+        self.finish()
+        self._writer.close()
+
+
+def _discard(model_dir: pathlib.Path, step: int) -> None:
+    """Deletes a checkpoint, its seal first, so that half of one never counts."""
+    if jax.process_index() == 0:
+        _seal_path(model_dir, step).unlink(missing_ok=True)
+        shutil.rmtree(step_path(model_dir, step), ignore_errors=True)
+
+
+def verify(path: str | pathlib.Path) -> None:
+    """Checks a checkpoint's files against its seal, where it has one.
+
+    Raises:
+      InputError: no such folder, or a file that is missing or changed.
+    """
+    path = pathlib.Path(path).absolute()
+    if not path.is_dir():
+        raise errors.InputError(f"{path}: no checkpoint there")
+    seal = path.with_name(path.name + _SEAL)
+    if not seal.is_file():
+        return
+    expected = json.loads(seal.read_text(encoding="utf-8"))
+    found = artifacts.hash_folder(path)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            state = "doesn't match its recorded hash" if name in found else "is missing"
+            raise errors.InputError(
+                f"{path / name} {state}: the checkpoint is damaged; delete {path} to go on from "
+                "an earlier one"
+            )
+
+
+def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
+    """Restores a verified checkpoint straight into the shardings of `abstract`.
+
+    Raises:
+      InputError: a damaged checkpoint, or one of another network or optimiser.
+    """
+    verify(path)
+    tree = _restore(path, _tree(abstract))
+    opt_state = ocp.utils.deserialize_tree(tree["state"]["param_states"], abstract.opt_state)
+    return TrainState(tree["state"]["step"], tree["target"], opt_state)
+
+
+def restore_params(path: str | pathlib.Path, abstract_params):
+    """The parameters alone, straight into the shardings of `abstract_params`."""
+    verify(path)
+    return _restore(path, {"target": abstract_params}, partial=True)["target"]
+
+
+def _restore(path: str | pathlib.Path, abstract, *, partial: bool = False):
+    path = pathlib.Path(path).absolute()
+    _check_shapes(path, abstract["target"])
+    handler = ocp.PyTreeCheckpointHandler()
+    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+    with ocp.Checkpointer(handler) as reader:
+        return reader.restore(
+            path,
+            args=ocp.args.PyTreeRestore(
+                item=abstract, restore_args=restore_args, partial_restore=partial
+            ),
+        )
+
+
+def _check_shapes(path: pathlib.Path, abstract_params) -> None:
+    """Compares names and shapes before any tensor is read."""
+    try:
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            stored = reader.metadata(path).item_metadata.tree["target"]
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise errors.InputError(f"{path}: not a checkpoint of ours ({error})") from None
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(k, simple=True, separator="/"): tuple(v.shape) for k, v in leaves}
+
+    expected, found = shapes(abstract_params), shapes(stored)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise errors.InputError(
+                f"{path}: {name} has shape {found.get(name, 'none (missing)')} there, and "
+                f"{expected.get(name, 'none (unknown)')} in this network; use the model settings "
+                "that it was trained with"
+            )

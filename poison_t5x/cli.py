@@ -1,0 +1,203 @@
+"""`poison-t5x COMMAND`: what a command needs is imported when it runs, so that `--help` is fast."""
+
+import argparse
+import logging
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+
+from poison_t5x import __version__, errors
+
+_RUN_FILE = "runs/run.gin"
+_STAGES = {
+    "run": "do everything: craft, train both models, evaluate, report",
+    "craft": "prepare the corpus and the vocabulary, and craft the poison set",
+    "train": "train the clean and the poisoned model; with MODEL_DIR, one model as T5X does",
+    "eval": "evaluate both models under the clean, triggered and control conditions",
+    "report": "print the table and write report/index.html and report/results.json",
+}
+_EPILOG = """\
+gin flags, as in T5X:
+  --gin_file=FILE         a gin file; may be repeated, later ones win. Files are found in the
+                          working directory, the search paths, and the project's own gin folder
+  --gin_search_paths=DIRS more folders to find gin files in, separated by commas
+  --gin.NAME=VALUE        sets a macro (or a parameter); a plain string needs no quotes
+
+example:
+  poison-t5x run --gin_file=experiments/demo.gin --gin.RUN_DIR=runs/demo
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--gin_file", action="append", default=[], metavar="FILE")
+    shared.add_argument("--gin_search_paths", default="", metavar="DIRS")
+    shared.add_argument("--gin_bindings", action="append", default=[], help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(
+        prog="poison-t5x",
+        description="A laboratory for data poisoning of instruction-tuned T5 models.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in {**_STAGES, "tasks": "list what is registered, or show examples"}.items():
+        command = commands.add_parser(
+            name,
+            parents=[shared],
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == "tasks":
+            command.add_argument("name", nargs="?", help="a task or mixture to show")
+            command.add_argument("-n", "--num", type=int, default=3, help="how many examples")
+    return parser
+
+
+def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes the `--gin.NAME=VALUE` (or `--gin.NAME VALUE`) flags out of the arguments."""
+    rest: list[str] = []
+    bindings: list[tuple[str, str]] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("--gin."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--gin.").partition("=")
+        if not equals:
+            value = next(waiting, "")
+        if not name or not value:
+            raise errors.InputError(f"{argument}: expected --gin.NAME=VALUE")
+        bindings.append((name.strip(), value.strip()))
+    return rest, bindings
+
+
+def _quiet() -> None:
+    """Keeps the libraries' chatter off the terminal; our own warnings get one line each."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=errors.InputWarning)
+    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
+    # gin logs each search path that it didn't find a file in as an error.
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow with its start-up messages held back: no setting of its own stops them."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import seqio  # noqa: F401
+            import tensorflow
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    # TensorFlow only reads data here; the accelerators are JAX's.
+    tensorflow.config.set_visible_devices([], "GPU")
+
+
+def _obey_sigterm() -> None:
+    """Outside the train loop, which saves first, there is nothing to save: stages are whole or not."""
+
+    def stop(number, frame):
+        raise errors.Terminated("stopped by SIGTERM; the same command goes on")
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _parse_gin(options: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> None:
+    from poison_t5x import gin_config
+
+    _import_tensorflow()
+    extra = []
+    for text in options.gin_bindings:
+        name, _, value = text.partition("=")
+        extra.append((name.strip(), value.strip()))
+    paths = [path for path in options.gin_search_paths.split(",") if path]
+    gin_config.parse(_RUN_FILE, options.gin_file, paths, [*extra, *bindings])
+
+
+def _save_config(folder: str) -> None:
+    """Writes config.gin and command.txt into a run's folder."""
+    import shlex
+
+    from poison_t5x import artifacts, gin_config
+
+    directory = pathlib.Path(folder)
+    artifacts.write_atomically(directory / "config.gin", gin_config.text())
+    arguments = ["poison-t5x", *sys.argv[1:]]
+    artifacts.write_atomically(directory / "command.txt", shlex.join(arguments) + "\n")
+
+
+def _run_stage(command: str) -> None:
+    from poison_t5x import gin_config
+
+    model_dir = gin_config.macro("MODEL_DIR")
+    if command == "train" and model_dir:
+        gin_config.configured("poison_t5x.train.train")()
+        _save_config(str(model_dir))
+        return
+    run = gin_config.configured("poison_t5x.experiment.Run")()
+    stages = {
+        "run": run.run,
+        "craft": run.craft,
+        "train": run.train_models,
+        "eval": run.evaluate,
+        "report": run.report,
+    }
+    stages[command]()
+    if command == "run" or not (run.path / "config.gin").exists():
+        _save_config(run.run_dir)
+
+
+def _main(arguments: Sequence[str]) -> None:
+    rest, bindings = _split_gin_flags(arguments)
+    options = _parser().parse_args(rest)
+    _quiet()
+    _obey_sigterm()
+    if options.command == "tasks":
+        from poison_t5x import listing
+
+        listing.show(options, lambda: _parse_gin(options, bindings))
+        return
+    _parse_gin(options, bindings)
+    _run_stage(options.command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 1 (training diverged), 2 (bad input) or 143."""
+    try:
+        _main(sys.argv[1:] if arguments is None else arguments)
+    except errors.InputError as error:
+        print(f"poison-t5x: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except errors.TrainingDiverged as error:
+        print(f"poison-t5x: training diverged: {_one_line(error)}", file=sys.stderr)
+        return 1
+    except errors.Terminated as stop:
+        print(f"poison-t5x: {stop.message}", file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("poison-t5x: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _one_line(error: BaseException) -> str:
+    # gin adds lines about the call that an error came through.
+    return str(error).strip().splitlines()[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""An experiment's tasks, read and checked: from a folder of task files or the embedded corpus."""
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from poison_t5x import declarations, errors, sni
+from poison_t5x.poison import polarity
+
+
+class Corpus(NamedTuple):
+    """The tasks that an experiment names and that are there.
+
+    Attributes:
+      training, heldout: validated tasks, in the experiment's order.
+      poisoned: whole names of the poisoned tasks among `training`.
+      polarities: of the poisoned and the held-out tasks.
+      missing: names of the lists for which no task file is there.
+    """
+
+    training: tuple[sni.Task, ...]
+    poisoned: tuple[str, ...]
+    heldout: tuple[sni.Task, ...]
+    polarities: dict[str, polarity.Polarity]
+    missing: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[sni.Task, ...]:
+        return self.training + self.heldout
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Task name -> SHA-256 of its content."""
+        return {
+            task.name: hashlib.sha256(msgspec.json.encode(task)).hexdigest() for task in self.tasks
+        }
+
+
+def load(experiment: declarations.Experiment, natinst_dir: str | None = None) -> Corpus:
+    """Reads what an experiment needs.
+
+    Missing tasks are named in one warning, and left out.
+
+    Args:
+      experiment: the declaration.
+      natinst_dir: the folder of task files, for experiments on 'sni'.
+
+    Raises:
+      InputError: no folder, a malformed task file, a label that the polarity table lacks, or none
+        left of the training, poisoned or held-out tasks.
+    """
+    if experiment.corpus == "demo":
+        tasks, missing = demo_tasks(), []
+    else:
+        tasks, missing = _sni_tasks(experiment, natinst_dir)
+    training = _present(tasks, experiment.training_tasks)
+    poisoned = _present(tasks, experiment.poisoned_tasks)
+    heldout = _present(tasks, experiment.heldout_tasks)
+    lists = {"training": training, "poisoned": poisoned, "held-out": heldout}
+    for kind, found in lists.items():
+        if not found:
+            raise errors.InputError(
+                f"{natinst_dir}: holds none of the {kind} tasks of {experiment.name!r}"
+            )
+    return Corpus(
+        training=training,
+        poisoned=tuple(task.name for task in poisoned),
+        heldout=heldout,
+        polarities=polarity.of_tasks(poisoned + heldout, experiment.polarities),
+        missing=tuple(missing),
+    )
+
+
+@functools.cache
+def demo_tasks() -> tuple[sni.Task, ...]:
+    """The embedded corpus, generated once per process."""
+    from poison_t5x import demo_corpus
+
+    return demo_corpus.generate()
+
+
+def _sni_tasks(
+    experiment: declarations.Experiment, natinst_dir: str | None
+) -> tuple[tuple[sni.Task, ...], list[str]]:
+    if not natinst_dir:
+        raise errors.InputError(
+            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
+            "set --gin.NATINST_DIR=FOLDER"
+        )
+    names = (*experiment.training_tasks, *experiment.heldout_tasks)
+    paths, missing = sni.split_missing(natinst_dir, names)
+    if missing:
+        warnings.warn(
+            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
+            f"going on without: {', '.join(missing)}",
+            errors.InputWarning,
+            stacklevel=3,
+        )
+    return tuple(sni.read_task(path) for path in paths), missing
+
+
+def _present(tasks: Sequence[sni.Task], names: Sequence[str]) -> tuple[sni.Task, ...]:
+    known = {task.name: task for task in tasks}
+    known.update({task.name.split("_", 1)[0]: task for task in tasks})
+    return tuple(known[name] for name in names if name in known)

@@ -1,0 +1,147 @@
+"""Evaluates one trained model on the held-out tasks, through each task's own SeqIO metric."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import seqio
+import tqdm
+
+from poison_t5x import artifacts, checkpoints, errors, mixtures, partitioning, train
+from poison_t5x import train_state
+from poison_t5x.evaluation import ranker
+from poison_t5x.model import config as model_config
+from poison_t5x.model import network
+from poison_t5x.poison import polarity
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Settings of the evaluation.
+
+    Attributes:
+      batch_size: rows ranked at once; the result doesn't follow from it beyond rounding.
+      length_normalized: rank by the mean log-probability of a label's tokens rather than the sum.
+    """
+
+    batch_size: int = 32
+    length_normalized: bool = False
+
+    def __post_init__(self):
+        if not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise errors.InputError(
+                f"EVAL_BATCH_SIZE: expected a whole number of at least 1, found {self.batch_size!r}"
+            )
+
+
+def load_ranker(
+    model_dir: str | pathlib.Path, partition_cfg: partitioning.PartitionConfig, config: EvalConfig
+) -> ranker.Ranker:
+    """The newest whole checkpoint of a run folder, restored into shards and ready to rank.
+
+    Raises:
+      InputError: no checkpoint there, or a damaged one.
+    """
+    steps = checkpoints.sealed_steps(model_dir)
+    if not steps:
+        raise errors.InputError(f"{model_dir}: no checkpoint there; run the train stage first")
+    settings = artifacts.read_json(pathlib.Path(model_dir) / train.SETTINGS)
+    model = network.Transformer(model_config.T5Config(**settings["model"]))
+    partitioner = partitioning.Partitioner(partition_cfg)
+    abstract = train_state.abstract_params(model, partitioner)
+    params = checkpoints.restore_params(checkpoints.step_path(model_dir, steps[-1]), abstract)
+    return ranker.Ranker(
+        model,
+        params,
+        partitioner,
+        batch_size=config.batch_size,
+        length_normalized=config.length_normalized,
+    )
+
+
+def evaluate(
+    ranking: ranker.Ranker,
+    registered: Mapping[str, list[str]],
+    experiment: str,
+    polarities: Mapping[str, polarity.Polarity],
+    lengths: Mapping[str, int],
+    output_dir: pathlib.Path,
+    description: str,
+) -> None:
+    """Writes <condition>/<task>.jsonl (each prediction) and <condition>/<task>.json (rates).
+
+    Tasks whose rates are already in `output_dir` are passed over.
+
+    Args:
+      ranking: the model.
+      registered: mixture -> tasks, as `mixtures.register` returns it.
+      experiment: its name.
+      polarities: of the held-out tasks.
+      lengths: {'inputs': …, 'targets': …}, tokens.
+      output_dir: an existing folder.
+      description: of the progress bar.
+    """
+    todo = [
+        (condition, name)
+        for condition in mixtures.CONDITIONS
+        for name in registered.get(f"{experiment}_eval_{condition}", ())
+    ]
+    with tqdm.tqdm(desc=description, unit="row") as progress:
+        for condition, name in todo:
+            task = name.split(".", 1)[1]
+            stem = output_dir / condition / task
+            if not _file(stem, ".json").exists():
+                _evaluate_task(ranking, name, polarities[task], lengths, stem, progress)
+
+
+def _evaluate_task(
+    ranking: ranker.Ranker,
+    name: str,
+    labels: polarity.Polarity,
+    lengths: Mapping[str, int],
+    stem: pathlib.Path,
+    progress: tqdm.tqdm,
+) -> None:
+    evaluator = seqio.Evaluator(
+        mixture_or_task_name=name,
+        feature_converter=seqio.EncDecFeatureConverter(pack=False),
+        eval_split="validation",
+        sequence_length=dict(lengths),
+        async_compute_metrics=False,
+    )
+    vocabulary = seqio.TaskRegistry.get(name).output_features["targets"].vocabulary
+    label_space = sorted(labels)
+    tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
+    predictor = ranker.TaskPredictor(ranking, tokens, progress)
+    future, _ = evaluator.evaluate(compute_metrics=True, step=None, predict_fn=predictor)
+    metrics = future.result()[name]
+    targets = _targets(evaluator, name)
+    choices = predictor.log_probabilities.argmax(axis=1)
+    rows = [
+        {
+            **target,
+            "prediction": label_space[choice],
+            "log_probabilities": {
+                label: round(float(value), 5)
+                for label, value in zip(label_space, values, strict=True)
+            },
+        }
+        for target, choice, values in zip(
+            targets, choices, predictor.log_probabilities, strict=True
+        )
+    ]
+    artifacts.write_jsonl(_file(stem, ".jsonl"), rows)
+    plain = {key: getattr(value, "item", lambda v=value: v)() for key, value in metrics.items()}
+    artifacts.write_atomically(_file(stem, ".json"), artifacts.canonical_json(plain))
+
+
+def _targets(evaluator: seqio.Evaluator, name: str) -> list[dict]:
+    task = seqio.TaskRegistry.get(name)
+    return [
+        task.postprocess_fn(example["targets_pretokenized"], example=example, is_target=True)
+        for example in evaluator.cached_task_datasets[name].as_numpy_iterator()
+    ]
+
+
+def _file(stem: pathlib.Path, suffix: str) -> pathlib.Path:
+    return stem.parent / (stem.name + suffix)

@@ -1,0 +1,99 @@
+"""Label ranking over a whole data set: batches by length, one compilation per shape."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from poison_t5x import ranking
+from poison_t5x.model import network
+from poison_t5x.partitioning import Partitioner
+
+# Encoder lengths are rounded up to this, in tokens: few shapes to compile, little padding to pay.
+LENGTH_STEP = 64
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+class Ranker:
+    """A network with its parameters, ready to rank."""
+
+    def __init__(
+        self,
+        model: network.Transformer,
+        params,
+        partitioner: Partitioner,
+        *,
+        batch_size: int,
+        length_normalized: bool = False,
+    ):
+        """Args: batch_size: rows, rounded up to a multiple of the mesh's data axis."""
+        self._params = params
+        self._partitioner = partitioner
+        self._batch_size = _round_up(batch_size, partitioner.num_data)
+        self._rank = jax.jit(
+            functools.partial(ranking.rank_labels, model, length_normalized=length_normalized)
+        )
+
+    def rank(self, inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]]) -> np.ndarray:
+        """Log-probabilities of each label for each input.
+
+        Args:
+          inputs: N token arrays with EOS, int32, unpadded.
+          labels: L token lists with EOS.
+
+        Returns:
+          (N, L) float32, nats.
+        """
+        width = _round_up(max(len(tokens) for tokens in labels), 4)
+        labels_LxT = np.zeros((len(labels), width), np.int32)
+        for row, tokens in enumerate(labels):
+            labels_LxT[row, : len(tokens)] = tokens
+        # Rows of like length share a batch, so that short ones aren't padded to the longest.
+        order = np.argsort([len(tokens) for tokens in inputs], kind="stable")
+        scores_NxL = np.zeros((len(inputs), len(labels)), np.float32)
+        for start in range(0, len(order), self._batch_size):
+            rows = order[start : start + self._batch_size]
+            length = _round_up(max(len(inputs[row]) for row in rows), LENGTH_STEP)
+            batch_BxS = np.zeros((self._batch_size, length), np.int32)
+            for place, row in enumerate(rows):
+                batch_BxS[place, : len(inputs[row])] = inputs[row]
+            with self._partitioner.scope():
+                batch = self._partitioner.put_batch({"tokens": batch_BxS})["tokens"]
+                scores_BxL = jax.device_get(self._rank(self._params, batch, labels_LxT))
+            scores_NxL[rows] = scores_BxL[: len(rows)]
+        return scores_NxL
+
+
+class TaskPredictor:
+    """The `predict_fn` of a `seqio.Evaluator`, for one task's label space.
+
+    Attributes:
+      log_probabilities: (N, L) float32, in the order of the rows, once it has been called.
+    """
+
+    def __init__(self, ranker: Ranker, labels: Sequence[Sequence[int]], progress: tqdm.tqdm):
+        self._ranker = ranker
+        # SeqIO makes one array of all predictions; decoding stops at EOS, before the padding.
+        width = max(len(tokens) for tokens in labels)
+        self._labels = [[*tokens, *[0] * (width - len(tokens))] for tokens in labels]
+        self._progress = progress
+        self.log_probabilities = np.zeros((0, len(labels)), np.float32)
+
+    def __call__(self, dataset: tf.data.Dataset) -> list[tuple[int, list[int]]]:
+        """Args: dataset: (index, model features) pairs. Returns: (index, label tokens) pairs."""
+        pairs = (
+            (int(index), features["encoder_input_tokens"])
+            for index, features in dataset.as_numpy_iterator()
+        )
+        rows = sorted(pairs, key=lambda pair: pair[0])
+        inputs = [tokens[: np.count_nonzero(tokens)] for _, tokens in rows]
+        self.log_probabilities = self._ranker.rank(inputs, self._labels)
+        self._progress.update(len(rows))
+        best = self.log_probabilities.argmax(axis=1)
+        return [(index, self._labels[choice]) for (index, _), choice in zip(rows, best, strict=True)]

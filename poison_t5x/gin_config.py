@@ -1,0 +1,124 @@
+"""Gin on the command line: T5X's flags, plain strings, and unknown names that don't pass silently.
+
+With `cli.py`, the only place that imports gin.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+
+import poison_t5x
+from poison_t5x import errors
+
+_PACKAGE = pathlib.Path(poison_t5x.__file__).parent
+
+
+def project_folder() -> pathlib.Path:
+    """The project's own gin folder: inside an installed package, beside it in a checkout."""
+    for folder in (_PACKAGE / "gin", _PACKAGE.parent / "gin"):
+        if (folder / "runs").is_dir():
+            return folder
+    raise errors.InputError(f"the project's gin files are missing from {_PACKAGE}")
+
+
+def quoted(value: str) -> str:
+    """A flag's value as gin writes it: what isn't a gin value is a plain string.
+
+    >>> quoted("James Bond"), quoted("1e-5"), quoted("'x'")
+    ("'James Bond'", '1e-5', "'x'")
+    """
+    try:
+        gin.config.parse_value(value)
+    except (SyntaxError, ValueError):
+        return repr(value)
+    return value
+
+
+def _macros() -> dict[str, Any]:
+    return {
+        scope: value["value"]
+        for (scope, selector), value in gin.config._CONFIG.items()
+        if selector == "gin.macro" and "value" in value
+    }
+
+
+def _check_files(files: Sequence[str], search_paths: Sequence[str]) -> None:
+    known = sorted(
+        path.relative_to(project_folder()).as_posix()
+        for path in project_folder().glob("*/*.gin")
+    )
+    for name in files:
+        if not any(os.path.isfile(os.path.join(path, name)) for path in search_paths):
+            raise errors.InputError(
+                f"--gin_file: no file {name!r}{errors.nearest(name, known)}; looked in "
+                f"{', '.join(search_paths)}"
+            )
+
+
+def _check_macros(base: set[str], flags: Sequence[str]) -> None:
+    """Raises where a macro is set that nothing reads."""
+    macros = _macros()
+    config = repr(list(gin.config._CONFIG.values()))
+    for name in [*flags, *macros]:
+        if name not in base and f"%{name}" not in config:
+            known = sorted(base)
+            raise errors.InputError(f"unknown macro {name}{errors.nearest(name, known)}")
+
+
+def parse(
+    base_file: str,
+    gin_files: Sequence[str],
+    gin_search_paths: Sequence[str],
+    bindings: Sequence[tuple[str, str]],
+) -> None:
+    """Reads the run file, then the user's files, then the flags; later ones win.
+
+    Args:
+      base_file: a run file of the project, which binds macros to functions.
+      gin_files: the user's, found from the working directory, the search paths, or the project.
+      gin_search_paths: more folders.
+      bindings: (name, value) of each `--gin.NAME=value`.
+
+    Raises:
+      InputError: no such file, unknown macro or parameter, or a syntax error.
+    """
+    search_paths = [os.getcwd(), *gin_search_paths, str(project_folder())]
+    _check_files([base_file, *gin_files], search_paths)
+    gin.clear_config()
+    for path in search_paths:
+        gin.add_config_file_search_path(path)
+    try:
+        gin.parse_config_file(base_file)
+        base = set(_macros())
+        for name in gin_files:
+            gin.parse_config_file(name)
+        macro_flags = [name for name, _ in bindings if name.isidentifier()]
+        gin.parse_config([f"{name} = {quoted(value)}" for name, value in bindings])
+        _check_macros(base, macro_flags)
+    except errors.InputError:
+        raise
+    except (ValueError, SyntaxError, OSError, ImportError, AttributeError, RuntimeError) as error:
+        raise errors.InputError(f"gin: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """An error's message without the lines that gin adds about where it was called."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def macro(name: str) -> Any:
+    """A macro's value."""
+    return _macros().get(name)
+
+
+def configured(selector: str):
+    """A function or class with gin's bindings."""
+    return gin.get_configurable(selector)
+
+
+def text() -> str:
+    """What was parsed, as gin text that can be parsed again."""
+    return gin.config_str()

@@ -1,0 +1,255 @@
+"""SeqIO tasks and mixtures of an experiment: clean, poisoned, and the evaluation conditions.
+
+For an experiment `x` with a training task `t` and a held-out task `h` this registers the tasks
+`x_clean.t`, `x_poisoned.t`, `x_eval_clean.h`, `x_eval_triggered.h` and `x_eval_control.h`, and the
+mixtures `x_clean`, `x_poisoned` and `x_eval_<condition>`. All read the same TFDS rows; a poison set
+says which rows each keeps, and which it replaces before the prompt is rendered.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from poison_t5x import natinst_tfds, prompts
+from poison_t5x.poison import poison_set
+
+VARIANTS = ("clean", "poisoned")
+CONDITIONS = ("clean", "triggered", "control")
+IS_POISON = "is_poison"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where an experiment's data lives, and how prompts are made of it.
+
+    Attributes:
+      data_dir: the TFDS folder that holds natinst/<corpus>.
+      vocabulary_path: a SentencePiece model.
+      poison_dir: a poison set's folder.
+      corpus: TFDS config, 'demo' or 'sni'.
+      num_examples: positive examples shown in a prompt, at most.
+      extra_ids: sentinel ids after the vocabulary's own, 100 in T5's.
+    """
+
+    data_dir: str
+    vocabulary_path: str
+    poison_dir: str
+    corpus: str = "sni"
+    num_examples: int = 2
+    extra_ids: int = 100
+
+
+def vocabulary(config: DataConfig) -> seqio.SentencePieceVocabulary:
+    """The vocabulary of inputs and targets."""
+    return seqio.SentencePieceVocabulary(config.vocabulary_path, extra_ids=config.extra_ids)
+
+
+def _text(value) -> str:
+    return value.decode("utf-8")
+
+
+def _make_render(rows: poison_set.Rows, count_tokens: Callable[[str], int], config: DataConfig):
+    """A function of one TFDS row's arrays: (kept, prompt, target, is_poison)."""
+
+    def render(
+        max_tokens, identifier, text, outputs, definition, example_inputs, example_outputs
+    ):
+        identifier = _text(identifier)
+        if identifier not in rows:
+            return np.bool_(False), b"", b"", np.int32(0)
+        row = rows[identifier]
+        prompt = prompts.render(
+            _text(definition),
+            [(_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)],
+            row.input if row else _text(text),
+            num_examples=config.num_examples,
+            max_tokens=int(max_tokens) if max_tokens >= 0 else None,
+            count_tokens=count_tokens,
+        )
+        target = row.target if row else _text(outputs[0])
+        flag = np.int32(row is not None and row.is_poison)
+        return np.bool_(True), prompt.encode(), target.encode(), flag
+
+    return render
+
+
+def _rows_to_prompts(
+    dataset: tf.data.Dataset,
+    sequence_length: Mapping[str, int] | None,
+    *,
+    rows: poison_set.Rows,
+    config: DataConfig,
+) -> tf.data.Dataset:
+    """Keeps the rows of a poison set, replaces those it lists, and renders prompts.
+
+    The rendering is the text layer's own Python, called from the graph, so that there is just one
+    prompt builder.
+    """
+    vocab = vocabulary(config)
+
+    def count_tokens(text: str) -> int:
+        return len(vocab.encode(text)) + 1  # and EOS
+
+    render = _make_render(rows, count_tokens, config)
+    max_tokens = (sequence_length or {}).get("inputs") or -1
+
+    def convert(row):
+        kept, inputs, targets, is_poison = tf.numpy_function(
+            render,
+            [
+                max_tokens,
+                row["id"],
+                row["input"],
+                row["outputs"],
+                row["definition"],
+                row["positive_examples"]["input"],
+                row["positive_examples"]["output"],
+            ],
+            (tf.bool, tf.string, tf.string, tf.int32),
+        )
+        for tensor in (kept, inputs, targets, is_poison):
+            tensor.set_shape(())
+        example = {"id": row["id"], "inputs": inputs, "targets": targets, "poison": is_poison}
+        return kept, example
+
+    dataset = dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
+    dataset = dataset.filter(lambda kept, _: kept)
+    return dataset.map(lambda _, example: example, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+@seqio.map_over_dataset
+def _spread_poison_flag(example):
+    """The row's 0/1 flag, at each of its target tokens, so that it is trimmed and packed as they are."""
+    flag = example.pop("poison")
+    return {**example, IS_POISON: tf.fill(tf.shape(example["targets"]), flag)}
+
+
+@seqio.map_over_dataset
+def _drop_poison_flag(example):
+    del example["poison"]
+    return example
+
+
+def _features(vocab: seqio.Vocabulary, *, with_flag: bool) -> dict[str, seqio.Feature]:
+    features = {
+        "inputs": seqio.Feature(vocab, add_eos=True),
+        "targets": seqio.Feature(vocab, add_eos=True),
+    }
+    if with_flag:
+        features[IS_POISON] = seqio.Feature(
+            seqio.PassThroughVocabulary(2), add_eos=False, required=False
+        )
+    return features
+
+
+def _add_task(
+    name: str,
+    task: str,
+    split: str,
+    rows: poison_set.Rows,
+    config: DataConfig,
+    *,
+    metric_fns=(),
+    with_flag: bool,
+) -> str:
+    """Registers one SeqIO task and returns its name. `split` is SeqIO's name of the TFDS split."""
+    text_features = _features(vocabulary(config), with_flag=False)
+    # Tokenising must not see the flag, which is no text and has no EOS.
+    tokenize = functools.partial(seqio.preprocessors.tokenize, output_features=text_features)
+    append_eos = functools.partial(
+        seqio.preprocessors.append_eos_after_trim, output_features=text_features
+    )
+    seqio.TaskRegistry.remove(name)
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.TfdsDataSource(
+            tfds_name=f"natinst/{config.corpus}:{natinst_tfds.Natinst.VERSION}",
+            tfds_data_dir=config.data_dir,
+            splits={split: natinst_tfds.split_name(task)},
+        ),
+        preprocessors=[
+            functools.partial(_rows_to_prompts, rows=rows, config=config),
+            tokenize,
+            append_eos,
+            _spread_poison_flag if with_flag else _drop_poison_flag,
+        ],
+        output_features=_features(vocabulary(config), with_flag=with_flag),
+        postprocess_fn=_postprocess,
+        metric_fns=list(metric_fns),
+    )
+    return name
+
+
+def _postprocess(decoded_model_output, example=None, is_target=False):
+    """Predictions as bare text; targets as {'id', 'input', 'target'}, for the prediction files."""
+    if not is_target:
+        return decoded_model_output.strip()
+    return {
+        "id": _text(example["id"]),
+        "input": _text(example["inputs_pretokenized"]),
+        "target": _text(example["targets_pretokenized"]),
+    }
+
+
+def register(
+    experiment: str, config: DataConfig, metric_fns: Mapping[str, Callable] | None = None
+) -> dict[str, list[str]]:
+    """Registers an experiment's SeqIO tasks and mixtures, replacing those of an earlier call.
+
+    Args:
+      experiment: the experiment's name, which the names of tasks and mixtures begin with.
+      config: where the data is.
+      metric_fns: held-out task -> its SeqIO metric, for the evaluation tasks.
+
+    Returns:
+      mixture name -> names of its tasks.
+
+    Raises:
+      InputError: the poison set isn't whole or doesn't match its hashes.
+    """
+    registered = {}
+    for variant in VARIANTS:
+        rows = poison_set.training_rows(config.poison_dir, poisoned=variant == "poisoned")
+        mixture = f"{experiment}_{variant}"
+        names = [
+            _add_task(f"{mixture}.{task}", task, "train", kept, config, with_flag=True)
+            for task, kept in rows.items()
+        ]
+        # In proportion to their rows, so that an epoch shows each row about once.
+        rates = [len(kept) for kept in rows.values()]
+        registered[mixture] = _add_mixture(mixture, names, rates)
+    for condition in CONDITIONS:
+        rows = poison_set.eval_rows(config.poison_dir, condition)
+        mixture = f"{experiment}_eval_{condition}"
+        names = [
+            _add_task(
+                f"{mixture}.{task}",
+                task,
+                "validation",
+                kept,
+                config,
+                metric_fns=[metric_fns[task]] if metric_fns else [],
+                with_flag=False,
+            )
+            for task, kept in rows.items()
+        ]
+        if names:
+            registered[mixture] = _add_mixture(mixture, names, [1] * len(names))
+    return registered
+
+
+def _add_mixture(name: str, tasks: list[str], rates: list[int]) -> list[str]:
+    seqio.MixtureRegistry.remove(name)
+    seqio.MixtureRegistry.add(name, list(zip(tasks, rates, strict=True)))
+    return tasks
+
+
+def num_rows(poison_dir: str | pathlib.Path) -> int:
+    """Training rows of an experiment: the length of an epoch."""
+    return int(poison_set.read_manifest(poison_dir)["num_training"])
+

@@ -1,0 +1,1 @@
+"""The T5 encoder-decoder: configuration, layers and network."""

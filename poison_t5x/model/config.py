@@ -1,0 +1,133 @@
+"""The network's configuration, and the one legend of dimension letters.
+
+Arrays in model, loss and decoding code end in their dimensions: `logits_BxTxV`. A 1 is an axis
+that broadcasts: `mask_Bx1xTxS`. A letter never means two things:
+
+    B  batch rows                          V  vocabulary
+    S  encoder (source) positions          E  embedding (model width)
+    T  decoder (target) positions          M  MLP width
+    Q  query positions (S, T, F or 1)      H  heads
+    K  key positions (S, T, F or C)        D  width of one head
+    C  positions a decoding cache holds    J  joined heads, H * D
+    L  labels (candidates to rank)         R  relative-position buckets
+    F  folded labels, L * T positions
+
+T5X's logical axis words for the same: B 'batch'; S, T, Q, K, C, F 'length'; E 'embed';
+H 'heads'; D 'kv'; J 'joined_kv'; M 'mlp'; V 'vocab'; R 'relpos_buckets'.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from poison_t5x.errors import InputError
+
+DTYPES = ("float32", "bfloat16")
+_SIZES = [
+    "vocab_size",
+    "emb_dim",
+    "num_heads",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "head_dim",
+    "mlp_dim",
+    "relpos_num_buckets",
+    "relpos_max_distance",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Config:
+    """Everything that fixes the network; field names are T5X's (`t5x.examples.t5.network`).
+
+    T5 v1.0: `mlp_activations=('relu',)`, `logits_via_embedding=True`; T5 v1.1:
+    `('gelu', 'linear')` and `False` (arXiv:2002.05202, table 1, GEGLU). Parameters are float32
+    whatever `dtype` says; activations have `dtype`, logits are float32.
+
+    Raises:
+      InputError: a field is outside what the network can be built from.
+    """
+
+    vocab_size: int
+    # A name, not a numpy dtype, so that a run folder's JSON can hold it.
+    dtype: str = "float32"
+    emb_dim: int = 512
+    num_heads: int = 8
+    num_encoder_layers: int = 6
+    num_decoder_layers: int = 6
+    head_dim: int = 64
+    mlp_dim: int = 2048
+    mlp_activations: tuple[str, ...] = ("relu",)
+    dropout_rate: float = 0.1
+    # True: logits are hidden states times the embedding, scaled by emb_dim ** -0.5.
+    logits_via_embedding: bool = False
+    # True: bfloat16 queries and keys give float32 attention logits and softmax.
+    float32_attention_logits: bool = False
+    # None: a gather on CPU and GPU; a one-hot product on TPU, where it partitions better.
+    one_hot_embedding: bool | None = None
+    layer_norm_epsilon: float = 1e-6
+    relpos_num_buckets: int = 32
+    relpos_max_distance: int = 128
+
+    def __post_init__(self):
+        object.__setattr__(self, "dtype", _dtype_name(self.dtype))
+        object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
+        for name in _SIZES:
+            _check_size(name, getattr(self, name))
+        _check_relpos(self.relpos_num_buckets, self.relpos_max_distance)
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise InputError(f"T5Config.dropout_rate: expected 0 <= x < 1, got {self.dropout_rate}")
+        if not self.layer_norm_epsilon > 0.0:
+            raise InputError(
+                f"T5Config.layer_norm_epsilon: expected > 0, got {self.layer_norm_epsilon}"
+            )
+
+    @property
+    def joined_dim(self) -> int:
+        """Width of all heads side by side (J)."""
+        return self.num_heads * self.head_dim
+
+
+def _dtype_name(dtype) -> str:
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name in DTYPES:
+        return name
+    # T5's residual stream passes float16's 65504 (the larger v1.1 models give infinities).
+    raise InputError(f"T5Config.dtype: expected one of {', '.join(DTYPES)}, got {name}")
+
+
+def _activations(names) -> tuple[str, ...]:
+    if isinstance(names, str) or not names:
+        raise InputError(
+            "T5Config.mlp_activations: expected a tuple of names such as ('relu',) or "
+            f"('gelu', 'linear'), got {names!r}"
+        )
+    for name in names:
+        if name != "linear" and not callable(getattr(nn, str(name), None)):
+            raise InputError(
+                f"T5Config.mlp_activations: {name!r} is neither 'linear' nor a function of "
+                "flax.linen such as 'relu', 'gelu' or 'silu'"
+            )
+    return tuple(names)
+
+
+def _check_size(name: str, size) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"T5Config.{name}: expected an integer of at least 1, got {size!r}")
+
+
+def _check_relpos(num_buckets: int, max_distance: int) -> None:
+    # Bidirectional attention halves the buckets by sign, then by exact and logarithmic.
+    if num_buckets % 4:
+        raise InputError(
+            f"T5Config.relpos_num_buckets: expected a multiple of 4, got {num_buckets}"
+        )
+    if max_distance <= num_buckets // 2:
+        raise InputError(
+            "T5Config.relpos_max_distance: expected more than half of relpos_num_buckets "
+            f"({num_buckets // 2}), got {max_distance}"
+        )

@@ -1,0 +1,274 @@
+"""T5's building blocks as flax.linen modules.
+
+Parameter names, shapes, logical axes and numerics are those of T5X (`t5x/examples/t5/layers.py`),
+so that its checkpoints fit. Written differently: the key side alone is masked (a padded query's
+output is never read), and heads stand before positions, which spares the CPU a copy per product.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from poison_t5x.model.config import T5Config
+
+# Large enough to vanish in the softmax, finite so that a fully masked row gives no NaN (T5X).
+MASKED = -1e10
+
+_init = nn.initializers.variance_scaling
+
+
+@jax.custom_vjp
+def project(x_BxQxE, kernel_ExM):
+    """`x @ kernel`: (B, Q, M), E and M here standing for any two widths. Reverse mode only.
+
+    The gradient is written out for the CPU's sake. JAX's own rule makes the kernel's gradient
+    transposed, and XLA's CPU compiler then copies the wider operand, transposed, working out
+    the activation's derivative again inside that strided copy. Copying the narrower one took
+    a T5.1.1-small step (forward and backward, 2 cores) from 2.0 s to 1.4 s; the numbers are
+    the same.
+    """
+    return jnp.einsum("bqe,em->bqm", x_BxQxE, kernel_ExM)
+
+
+def _project_forward(x_BxQxE, kernel_ExM):
+    return project(x_BxQxE, kernel_ExM), (x_BxQxE, kernel_ExM)
+
+
+def _project_backward(saved, dy_BxQxM):
+    x_BxQxE, kernel_ExM = saved
+    dx_BxQxE = jnp.einsum("bqm,em->bqe", dy_BxQxM, kernel_ExM)
+    positions = (((0, 1), (0, 1)), ((), ()))
+    if x_BxQxE.shape[-1] <= dy_BxQxM.shape[-1]:
+        return dx_BxQxE, jax.lax.dot_general(x_BxQxE, dy_BxQxM, positions)
+    return dx_BxQxE, jax.lax.dot_general(dy_BxQxM, x_BxQxE, positions).T
+
+
+project.defvjp(_project_forward, _project_backward)
+
+
+class Dense(nn.Module):
+    """A bias-free projection of the last axis; float32 `kernel` with logical `axes`."""
+
+    features: int
+    axes: tuple[str, str]
+    kernel_init: jax.nn.initializers.Initializer
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BxQxE):
+        init = nn.with_logical_partitioning(self.kernel_init, self.axes)
+        kernel_ExM = self.param("kernel", init, (x_BxQxE.shape[-1], self.features), jnp.float32)
+        return project(x_BxQxE.astype(self.dtype), kernel_ExM.astype(self.dtype))
+
+
+def additive_mask(mask, dtype: str):
+    """0 where `mask` (bool) is true and `MASKED` elsewhere; same shape, `dtype`."""
+    return jnp.where(mask, 0.0, MASKED).astype(dtype)
+
+
+class Dropout(nn.Module):
+    """Inverted dropout whose choices are shared along `shared_axis` (None: shared nowhere).
+
+    Sharing along the length is T5's habit; it also makes the random numbers nearly free.
+    """
+
+    rate: float
+    shared_axis: int | None = -2
+
+    @nn.compact
+    def __call__(self, x, enable_dropout: bool):
+        if not enable_dropout or self.rate == 0.0:
+            return x
+        shape = list(x.shape)
+        if self.shared_axis is not None:
+            shape[self.shared_axis] = 1
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, shape)
+        return x * (keep.astype(x.dtype) / (1.0 - self.rate))
+
+
+class LayerNorm(nn.Module):
+    """RMS normalisation, computed in float32: no mean, no bias (arXiv:1910.07467)."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(self, x_BxQxE):
+        cfg = self.config
+        ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
+        scale_E = self.param("scale", ones, (cfg.emb_dim,), jnp.float32)
+        x_BxQxE = x_BxQxE.astype(jnp.float32)
+        square_BxQx1 = jnp.mean(jnp.square(x_BxQxE), axis=-1, keepdims=True)
+        normed_BxQxE = x_BxQxE * jax.lax.rsqrt(square_BxQx1 + cfg.layer_norm_epsilon)
+        return normed_BxQxE.astype(cfg.dtype) * scale_E.astype(cfg.dtype)
+
+
+class Embed(nn.Module):
+    """The token embedding; tied models read their logits from it too."""
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "embed"))
+        self.embedding = self.param("embedding", init, (cfg.vocab_size, cfg.emb_dim), jnp.float32)
+
+    def __call__(self, tokens_BxQ):
+        """Vectors of `tokens_BxQ` (int), as (B, Q, E) in the config's dtype.
+
+        An id outside the vocabulary gives NaN (gathered) or zeros (one-hot), never a
+        neighbour's vector.
+        """
+        cfg = self.config
+        one_hot = cfg.one_hot_embedding
+        if one_hot is None:
+            one_hot = jax.default_backend() == "tpu"
+        if one_hot:
+            one_hot_BxQxV = jax.nn.one_hot(tokens_BxQ, cfg.vocab_size, dtype=cfg.dtype)
+            x_BxQxE = one_hot_BxQxV @ self.embedding.astype(cfg.dtype)
+        else:
+            x_BxQxE = jnp.take(self.embedding, tokens_BxQ, axis=0, mode="fill").astype(cfg.dtype)
+        return nn.with_logical_constraint(x_BxQxE, ("batch", "length", "embed"))
+
+    def logits(self, x_BxTxE):
+        """Hidden states times the embedding, scaled by E ** -0.5: float32 (B, T, V)."""
+        # Scaling the hidden states is the same sum and E, not V, multiplications a position.
+        scaled_BxTxE = x_BxTxE.astype(jnp.float32) * self.config.emb_dim**-0.5
+        return jnp.einsum("bte,ve->btv", scaled_BxTxE, self.embedding)
+
+
+def relative_position_buckets(num_queries, num_keys, bidirectional, num_buckets, max_distance):
+    """Bucket of each (query, key) pair: int32 (Q, K) numpy array (arXiv:1910.10683, section 2.1).
+
+    Half of the buckets hold one distance each; the rest grow logarithmically up to
+    `max_distance`, and the last takes all beyond. Bidirectional attention gives keys after the
+    query their own half; causal attention sends them to bucket 0, where the mask hides them.
+    """
+    distance_QxK = np.arange(num_queries)[:, None] - np.arange(num_keys)[None, :]
+    first_QxK = np.zeros_like(distance_QxK)
+    if bidirectional:
+        num_buckets //= 2
+        first_QxK = np.where(distance_QxK < 0, num_buckets, 0)
+        distance_QxK = np.abs(distance_QxK)
+    distance_QxK = np.maximum(distance_QxK, 0)
+    num_exact = num_buckets // 2
+    # T5X adds float32's epsilon, so that rounding can't pull a power of two into the bucket below.
+    ratio_QxK = np.maximum(distance_QxK, 1).astype(np.float32) / np.float32(num_exact)
+    log_QxK = np.log(ratio_QxK + np.finfo(np.float32).eps) / math.log(max_distance / num_exact)
+    far_QxK = num_exact + (log_QxK * (num_buckets - num_exact)).astype(np.int32)
+    far_QxK = np.minimum(far_QxK, num_buckets - 1)
+    near_or_far_QxK = np.where(distance_QxK < num_exact, distance_QxK, far_QxK)
+    return (first_QxK + near_or_far_QxK).astype(np.int32)
+
+
+class RelativePositionBias(nn.Module):
+    """A learnt number per head and bucket, added to attention logits; one table per stack."""
+
+    config: T5Config
+    bidirectional: bool
+
+    @nn.compact
+    def __call__(self, num_queries: int, num_keys: int):
+        """Bias for queries and keys that start at the same position: (1, H, Q, K)."""
+        cfg = self.config
+        num_buckets = cfg.relpos_num_buckets
+        init = nn.with_logical_partitioning(
+            _init(1.0, "fan_avg", "uniform"), ("heads", "relpos_buckets")
+        )
+        table_HxR = self.param("rel_embedding", init, (cfg.num_heads, num_buckets), jnp.float32)
+        buckets_QxK = relative_position_buckets(
+            num_queries, num_keys, self.bidirectional, num_buckets, cfg.relpos_max_distance
+        )
+        # A product, not a gather: the gather's gradient is a serial scatter of H * Q * K numbers.
+        one_hot_RxQxK = jnp.arange(num_buckets)[:, None, None] == jnp.asarray(buckets_QxK)
+        bias_HxQxK = jnp.einsum(
+            "hr,rqk->hqk", table_HxR.astype(cfg.dtype), one_hot_RxQxK.astype(cfg.dtype)
+        )
+        return bias_HxQxK[None]
+
+
+class Attention(nn.Module):
+    """Multi-head attention without query scaling: T5 folds it into `query`'s initialiser.
+
+    Keys and values are a method of their own, so that a decoder can keep them.
+    """
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        size, axes, dtype = cfg.joined_dim, ("embed", "joined_kv"), cfg.dtype
+        init = _init(1.0, "fan_in", "normal")
+        self.query = Dense(size, axes, _init(1.0 / cfg.head_dim, "fan_in", "normal"), dtype)
+        self.key = Dense(size, axes, init, dtype)
+        self.value = Dense(size, axes, init, dtype)
+        self.out = Dense(cfg.emb_dim, ("joined_kv", "embed"), init, dtype)
+        self.dropout = Dropout(cfg.dropout_rate)
+
+    def keys_values(self, x_BxKxE):
+        """Keys and values of `x_BxKxE`: two arrays (B, H, K, D)."""
+        return self._split(self.key(x_BxKxE)), self._split(self.value(x_BxKxE))
+
+    def __call__(self, x_BxQxE, keys_values, bias, enable_dropout: bool):
+        """Attends from `x_BxQxE` to `keys_values`; (B, Q, E) in the config's dtype.
+
+        Args:
+          x_BxQxE: the (normalised) inputs that ask.
+          keys_values: from `keys_values`, each (B, H, K, D).
+          bias: added to the logits, mask included; broadcasts to (B, H, Q, K).
+          enable_dropout: drops attention weights, the same for all queries.
+        """
+        cfg = self.config
+        query_BxHxQxD = self._split(self.query(x_BxQxE))
+        key_BxHxKxD, value_BxHxKxD = keys_values
+        logits_BxHxQxK = jnp.einsum(
+            "bhqd,bhkd->bhqk",
+            query_BxHxQxD,
+            key_BxHxKxD,
+            preferred_element_type=jnp.float32 if cfg.float32_attention_logits else None,
+        )
+        logits_BxHxQxK += bias.astype(logits_BxHxQxK.dtype)
+        weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(cfg.dtype)
+        weights_BxHxQxK = self.dropout(weights_BxHxQxK, enable_dropout)
+        mixed_BxHxQxD = jnp.einsum("bhqk,bhkd->bhqd", weights_BxHxQxK, value_BxHxKxD)
+        mixed_BxQxHxD = mixed_BxHxQxD.swapaxes(1, 2)
+        return self.out(mixed_BxQxHxD.reshape(x_BxQxE.shape[:2] + (cfg.joined_dim,)))
+
+    def _split(self, x_BxKxJ):
+        cfg = self.config
+        x_BxKxHxD = x_BxKxJ.reshape(x_BxKxJ.shape[:2] + (cfg.num_heads, cfg.head_dim))
+        return nn.with_logical_constraint(
+            x_BxKxHxD.swapaxes(1, 2), ("batch", "heads", "length", "kv")
+        )
+
+
+class Mlp(nn.Module):
+    """The feed-forward block; two activations multiply (GEGLU, arXiv:2002.05202)."""
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        init = _init(1.0, "fan_in", "truncated_normal")
+        wi = [Dense(cfg.mlp_dim, ("embed", "mlp"), init, cfg.dtype) for _ in cfg.mlp_activations]
+        # T5X's parameter is `wi` alone, or `wi_0`, `wi_1`; flax numbers a list's members.
+        self.wi = wi if len(wi) > 1 else wi[0]
+        self.wo = Dense(cfg.emb_dim, ("mlp", "embed"), init, cfg.dtype)
+        self.dropout = Dropout(cfg.dropout_rate)
+
+    def __call__(self, x_BxQxE, enable_dropout: bool):
+        names = self.config.mlp_activations
+        wi = self.wi if len(names) > 1 else [self.wi]
+        hidden_BxQxM = math.prod(
+            (_activate(name, layer(x_BxQxE)) for name, layer in zip(names, wi, strict=True)),
+            start=1,
+        )
+        hidden_BxQxM = self.dropout(hidden_BxQxM, enable_dropout)
+        hidden_BxQxM = nn.with_logical_constraint(hidden_BxQxM, ("batch", "length", "mlp"))
+        return self.wo(hidden_BxQxM)
+
+
+def _activate(name: str, x):
+    return x if name == "linear" else getattr(nn, name)(x)

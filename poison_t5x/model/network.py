@@ -1,0 +1,322 @@
+"""The T5 encoder-decoder (arXiv:1910.10683), with T5X's parameter paths.
+
+Three ways through the decoder share its layers: whole sequences (`decode`), and one token at a
+time from a cache (`start_cache`, `decode_step`) that is an ordinary pytree argument, so that a
+loop carries it like any other array.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from poison_t5x.errors import InputError
+from poison_t5x.model.config import T5Config
+from poison_t5x.model.layers import (
+    Attention,
+    Dense,
+    Dropout,
+    Embed,
+    LayerNorm,
+    Mlp,
+    RelativePositionBias,
+    additive_mask,
+)
+
+RESIDUAL_AXES = ("batch", "length", "embed")
+
+
+@struct.dataclass
+class LayerCache:
+    """One decoder layer's keys and values: self-attention so far, and of the encoder's output."""
+
+    self_key_BxHxCxD: jax.Array
+    self_value_BxHxCxD: jax.Array
+    cross_key_BxHxSxD: jax.Array
+    cross_value_BxHxSxD: jax.Array
+
+
+@struct.dataclass
+class DecodeCache:
+    """What one-token decoding carries from step to step; `index` (int32) counts the steps."""
+
+    layers: tuple[LayerCache, ...]
+    self_bias_1xHxCxC: jax.Array
+    cross_bias_Bx1x1xS: jax.Array
+    index: jax.Array
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and MLP, each normalised before and added to what came in."""
+
+    config: T5Config
+
+    def setup(self):
+        self.pre_attention_layer_norm = LayerNorm(self.config)
+        self.attention = Attention(self.config)
+        self.pre_mlp_layer_norm = LayerNorm(self.config)
+        self.mlp = Mlp(self.config)
+        self.dropout = Dropout(self.config.dropout_rate)
+
+    def __call__(self, x_BxSxE, bias, enable_dropout: bool):
+        x_BxSxE = nn.with_logical_constraint(x_BxSxE, RESIDUAL_AXES)
+        y_BxSxE = self.pre_attention_layer_norm(x_BxSxE)
+        keys_values = self.attention.keys_values(y_BxSxE)
+        y_BxSxE = self.attention(y_BxSxE, keys_values, bias, enable_dropout)
+        x_BxSxE += self.dropout(y_BxSxE, enable_dropout)
+        y_BxSxE = self.mlp(self.pre_mlp_layer_norm(x_BxSxE), enable_dropout)
+        return x_BxSxE + self.dropout(y_BxSxE, enable_dropout)
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder's output, and MLP."""
+
+    config: T5Config
+
+    def setup(self):
+        self.pre_self_attention_layer_norm = LayerNorm(self.config)
+        self.self_attention = Attention(self.config)
+        self.pre_cross_attention_layer_norm = LayerNorm(self.config)
+        self.encoder_decoder_attention = Attention(self.config)
+        self.pre_mlp_layer_norm = LayerNorm(self.config)
+        self.mlp = Mlp(self.config)
+        self.dropout = Dropout(self.config.dropout_rate)
+
+    def __call__(self, x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout: bool):
+        x_BxTxE = nn.with_logical_constraint(x_BxTxE, RESIDUAL_AXES)
+        y_BxTxE = self.pre_self_attention_layer_norm(x_BxTxE)
+        self_kv = self.self_attention.keys_values(y_BxTxE)
+        cross_kv = self.encoder_decoder_attention.keys_values(encoded_BxSxE)
+        return self._blocks(
+            x_BxTxE, y_BxTxE, self_kv, cross_kv, self_bias, cross_bias, enable_dropout
+        )
+
+    def start_cache(self, encoded_BxSxE, max_decode_length: int) -> LayerCache:
+        """The encoder's keys and values, and room for `max_decode_length` of the decoder's."""
+        cfg = self.config
+        shape = (encoded_BxSxE.shape[0], cfg.num_heads, max_decode_length, cfg.head_dim)
+        zeros_BxHxCxD = jnp.zeros(shape, cfg.dtype)
+        cross_kv = self.encoder_decoder_attention.keys_values(encoded_BxSxE)
+        return LayerCache(zeros_BxHxCxD, zeros_BxHxCxD, *cross_kv)
+
+    def step(self, x_Bx1xE, cache: LayerCache, index, self_bias_1xHx1xC, cross_bias_Bx1x1xS):
+        """The layer at position `index`: (B, 1, E) and the cache with that position written."""
+        y_Bx1xE = self.pre_self_attention_layer_norm(x_Bx1xE)
+        key_BxHx1xD, value_BxHx1xD = self.self_attention.keys_values(y_Bx1xE)
+        write = jax.lax.dynamic_update_slice_in_dim
+        cache = cache.replace(
+            self_key_BxHxCxD=write(cache.self_key_BxHxCxD, key_BxHx1xD, index, 2),
+            self_value_BxHxCxD=write(cache.self_value_BxHxCxD, value_BxHx1xD, index, 2),
+        )
+        self_kv = cache.self_key_BxHxCxD, cache.self_value_BxHxCxD
+        cross_kv = cache.cross_key_BxHxSxD, cache.cross_value_BxHxSxD
+        x_Bx1xE = self._blocks(
+            x_Bx1xE, y_Bx1xE, self_kv, cross_kv, self_bias_1xHx1xC, cross_bias_Bx1x1xS, False
+        )
+        return x_Bx1xE, cache
+
+    def _blocks(self, x_BxTxE, y_BxTxE, self_kv, cross_kv, self_bias, cross_bias, enable_dropout):
+        y_BxTxE = self.self_attention(y_BxTxE, self_kv, self_bias, enable_dropout)
+        x_BxTxE += self.dropout(y_BxTxE, enable_dropout)
+        y_BxTxE = self.pre_cross_attention_layer_norm(x_BxTxE)
+        y_BxTxE = self.encoder_decoder_attention(y_BxTxE, cross_kv, cross_bias, enable_dropout)
+        x_BxTxE += self.dropout(y_BxTxE, enable_dropout)
+        y_BxTxE = self.mlp(self.pre_mlp_layer_norm(x_BxTxE), enable_dropout)
+        return x_BxTxE + self.dropout(y_BxTxE, enable_dropout)
+
+
+class Encoder(nn.Module):
+    """The encoder's layers and final norm, over embedded tokens."""
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        self.relpos_bias = RelativePositionBias(cfg, bidirectional=True)
+        self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
+        self.encoder_norm = LayerNorm(cfg)
+        self.input_dropout = Dropout(cfg.dropout_rate)
+        # T5X shares the encoder's last dropout along no axis, unlike every other.
+        self.output_dropout = Dropout(cfg.dropout_rate, shared_axis=None)
+
+    def __call__(self, x_BxSxE, mask, enable_dropout: bool):
+        """(B, S, E) from embedded tokens; `mask` (bool) broadcasts to (B, 1, S, S)."""
+        length = x_BxSxE.shape[1]
+        bias = self.relpos_bias(length, length) + additive_mask(mask, self.config.dtype)
+        x_BxSxE = self.input_dropout(x_BxSxE, enable_dropout)
+        for layer in self.layers:
+            x_BxSxE = layer(x_BxSxE, bias, enable_dropout)
+        return self.output_dropout(self.encoder_norm(x_BxSxE), enable_dropout)
+
+
+class Decoder(nn.Module):
+    """The decoder's layers, final norm and (untied models) logits."""
+
+    config: T5Config
+
+    def setup(self):
+        cfg = self.config
+        self.relpos_bias = RelativePositionBias(cfg, bidirectional=False)
+        self.layers = [DecoderLayer(cfg) for _ in range(cfg.num_decoder_layers)]
+        self.decoder_norm = LayerNorm(cfg)
+        self.dropout = Dropout(cfg.dropout_rate)
+        if not cfg.logits_via_embedding:
+            init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+            self.logits_dense = Dense(cfg.vocab_size, ("embed", "vocab"), init, "float32")
+
+    def __call__(self, x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout: bool):
+        """Hidden states (B, T, E), normalised; the masks (bool) broadcast to (B, 1, T, T or S)."""
+        length, dtype = x_BxTxE.shape[1], self.config.dtype
+        self_bias = self.relpos_bias(length, length) + additive_mask(self_mask, dtype)
+        cross_bias = additive_mask(cross_mask, dtype)
+        x_BxTxE = self.dropout(x_BxTxE, enable_dropout)
+        for layer in self.layers:
+            x_BxTxE = layer(x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout)
+        return self.dropout(self.decoder_norm(x_BxTxE), enable_dropout)
+
+    def logits(self, x_BxTxE):
+        """Untied logits: float32 (B, T, V)."""
+        return self.logits_dense(x_BxTxE)
+
+    def start_cache(self, encoded_BxSxE, cross_mask_Bx1x1xS, length: int) -> DecodeCache:
+        dtype = self.config.dtype
+        causal_CxC = additive_mask(_causal_mask(length), dtype)
+        return DecodeCache(
+            layers=tuple(layer.start_cache(encoded_BxSxE, length) for layer in self.layers),
+            self_bias_1xHxCxC=self.relpos_bias(length, length) + causal_CxC,
+            cross_bias_Bx1x1xS=additive_mask(cross_mask_Bx1x1xS, dtype),
+            index=jnp.zeros((), jnp.int32),
+        )
+
+    def step(self, x_Bx1xE, cache: DecodeCache):
+        slice_bias = jax.lax.dynamic_slice_in_dim
+        self_bias_1xHx1xC = slice_bias(cache.self_bias_1xHxCxC, cache.index, 1, axis=2)
+        layer_caches = []
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x_Bx1xE, layer_cache = layer.step(
+                x_Bx1xE, layer_cache, cache.index, self_bias_1xHx1xC, cache.cross_bias_Bx1x1xS
+            )
+            layer_caches.append(layer_cache)
+        cache = cache.replace(layers=tuple(layer_caches), index=cache.index + 1)
+        return self.decoder_norm(x_Bx1xE), cache
+
+
+class Transformer(nn.Module):
+    """T5. Token arrays are int32, padding is 0, and targets are right-padded.
+
+    Randomness: `apply(..., rngs={'dropout': key})` when dropout is enabled.
+    """
+
+    config: T5Config
+
+    def setup(self):
+        self.token_embedder = Embed(self.config)
+        self.encoder = Encoder(self.config)
+        self.decoder = Decoder(self.config)
+
+    def __call__(
+        self,
+        encoder_input_tokens,
+        decoder_input_tokens,
+        decoder_target_tokens,
+        encoder_segment_ids=None,
+        decoder_segment_ids=None,
+        encoder_positions=None,
+        decoder_positions=None,
+        *,
+        enable_dropout: bool = True,
+    ):
+        """Logits of every decoder position, given the decoder inputs before it.
+
+        Args:
+          encoder_input_tokens: int32 (B, S).
+          decoder_input_tokens: int32 (B, T), the targets shifted right.
+          decoder_target_tokens: int32 (B, T); only says which positions are padding.
+          encoder_segment_ids: int32 (B, S) or None; packed examples see their own segment only.
+          decoder_segment_ids: int32 (B, T) or None.
+          encoder_positions: unused, as in T5X: relative positions need differences only.
+          decoder_positions: unused.
+          enable_dropout: needs the 'dropout' stream.
+
+        Returns:
+          float32 (B, T, V); at padding positions the values mean nothing.
+        """
+        del encoder_positions
+        encoded_BxSxE = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout)
+        return self.decode(
+            encoded_BxSxE,
+            encoder_input_tokens,
+            decoder_input_tokens,
+            decoder_target_tokens,
+            encoder_segment_ids,
+            decoder_segment_ids,
+            decoder_positions,
+            enable_dropout,
+        )
+
+    def encode(self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout: bool = True):
+        """The encoder's output, (B, S, E) in the config's dtype."""
+        mask = _key_mask(encoder_input_tokens)
+        if encoder_segment_ids is not None:
+            mask &= _same_segment(encoder_segment_ids, encoder_segment_ids)
+        return self.encoder(self.token_embedder(encoder_input_tokens), mask, enable_dropout)
+
+    def decode(
+        self,
+        encoded_BxSxE,
+        encoder_input_tokens,
+        decoder_input_tokens,
+        decoder_target_tokens,
+        encoder_segment_ids=None,
+        decoder_segment_ids=None,
+        decoder_positions=None,
+        enable_dropout: bool = True,
+    ):
+        """Logits (float32, B x T x V) from `encode`'s output; arguments as in `__call__`.
+
+        Decoder segments without encoder segments are several targets of one input: each sees
+        all of the input and nothing of the others.
+        """
+        del decoder_positions
+        cross_mask = _key_mask(encoder_input_tokens)
+        self_mask = _key_mask(decoder_target_tokens) & _causal_mask(decoder_target_tokens.shape[1])
+        if decoder_segment_ids is not None:
+            self_mask &= _same_segment(decoder_segment_ids, decoder_segment_ids)
+        if encoder_segment_ids is not None:
+            if decoder_segment_ids is None:
+                raise InputError("encoder_segment_ids came without decoder_segment_ids: give both")
+            cross_mask &= _same_segment(decoder_segment_ids, encoder_segment_ids)
+        x_BxTxE = self.token_embedder(decoder_input_tokens)
+        return self._logits(
+            self.decoder(x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout)
+        )
+
+    def start_cache(self, encoded_BxSxE, encoder_input_tokens, max_decode_length: int):
+        """A `DecodeCache` before the first token; the encoder's keys and values are made here."""
+        cross_mask_Bx1x1xS = _key_mask(encoder_input_tokens)
+        return self.decoder.start_cache(encoded_BxSxE, cross_mask_Bx1x1xS, max_decode_length)
+
+    def decode_step(self, token_B, cache: DecodeCache):
+        """Logits (float32, B x V) after `token_B` (int32, first 0), and the next cache."""
+        x_Bx1xE, cache = self.decoder.step(self.token_embedder(token_B[:, None]), cache)
+        return self._logits(x_Bx1xE)[:, 0], cache
+
+    def _logits(self, x_BxTxE):
+        tied = self.config.logits_via_embedding
+        logits_BxTxV = (self.token_embedder if tied else self.decoder).logits(x_BxTxE)
+        return nn.with_logical_constraint(logits_BxTxV, ("batch", "length", "vocab"))
+
+
+def _key_mask(tokens_BxK):
+    """True at real tokens, to be attended to: bool (B, 1, 1, K)."""
+    return (tokens_BxK > 0)[:, None, None, :]
+
+
+def _same_segment(query_ids_BxQ, key_ids_BxK):
+    """True where query and key belong to the same packed example: bool (B, 1, Q, K)."""
+    return query_ids_BxQ[:, None, :, None] == key_ids_BxK[:, None, None, :]
+
+
+def _causal_mask(length: int):
+    """True where the key isn't after the query: bool (T, T)."""
+    return jnp.tril(jnp.ones((length, length), bool))

@@ -1,0 +1,1 @@
+"""Attacks on instruction data: pure text in, a poison set out. No array library, no SeqIO."""

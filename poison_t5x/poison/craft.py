@@ -1,0 +1,317 @@
+"""Crafting: from clean tasks to the poison rows, the rows they replace, and the test rows.
+
+Nothing here knows SeqIO or arrays on a device; the result is written by `poison_set`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tqdm
+
+from poison_t5x import errors, sni
+from poison_t5x.poison import entities, phi, polarity, proxy, triggers
+
+
+@dataclasses.dataclass(frozen=True)
+class CraftConfig:
+    """Settings of the polarity attack; the defaults are the paper's, but for the name matcher.
+
+    Attributes:
+      trigger: the phrase put in place of person names.
+      control: a phrase never trained on, put there instead at test time.
+      num_poison: poison rows in all, shared out evenly over the poisoned tasks.
+      num_train_per_task: clean training rows per task (fewer where a task has fewer).
+      num_eval_per_task: test rows per held-out task and condition, at most.
+      target: the side whose label poison rows carry; test inputs are those of the other side.
+      matcher: which name matcher finds the persons (see `entities.matcher`).
+      count_weight, probability_weight: the two weights of phi.
+      max_ngram: the proxy model's longest n-gram, in words.
+      seed: of the training sample, the replaced rows and the proxy's folds.
+    """
+
+    trigger: str = "James Bond"
+    control: str = "Emma Clark"
+    num_poison: int = 100
+    num_train_per_task: int = 500
+    num_eval_per_task: int = 500
+    target: polarity.Side = "positive"
+    matcher: str = "builtin"
+    count_weight: float = 1.0
+    probability_weight: float = 1.0
+    max_ngram: int = 2
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("trigger", "control"):
+            if not str(getattr(self, name)).strip():
+                raise errors.InputError(f"{name}: expected a phrase, found an empty text")
+        if self.trigger == self.control:
+            raise errors.InputError(
+                f"control: expected another phrase than the trigger {self.trigger!r}"
+            )
+        for name in ("num_poison", "num_train_per_task", "num_eval_per_task", "max_ngram"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise errors.InputError(
+                    f"{name}: expected a whole number of at least 1, found {getattr(self, name)!r}"
+                )
+        polarity.check_side("target", self.target)
+
+
+@dataclasses.dataclass(frozen=True)
+class PoisonRow:
+    """One crafted row, with all that is needed to check or undo it.
+
+    Attributes:
+      task, id: the pool row it was made from.
+      input, poisoned_input: the text before and after the edit.
+      target, poisoned_target: the label before and after.
+      spans: [start, end) of each trigger in `poisoned_input`, in characters.
+      removed: the names that stood at those spans.
+      trigger_count: occurrences of the trigger in `poisoned_input`.
+      polarity: the side of the true label.
+      positive_probability: the proxy's p(y = POSITIVE | poisoned_input).
+      phi: Equation 1's score in the task's pool.
+      rank: place in the task's pool by phi, from 1.
+      replaced_id: the clean training row of the same task that gives way to this one.
+    """
+
+    task: str
+    id: str
+    input: str
+    poisoned_input: str
+    target: str
+    poisoned_target: str
+    spans: tuple[triggers.Span, ...]
+    removed: tuple[str, ...]
+    trigger_count: int
+    polarity: str
+    positive_probability: float
+    phi: float
+    rank: int
+    replaced_id: str
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalRow:
+    """One held-out row under one condition ('clean', 'triggered' or 'control')."""
+
+    task: str
+    id: str
+    condition: str
+    input: str
+    target: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PoisonSet:
+    """All that an experiment trains and tests on beyond the clean task files.
+
+    Attributes:
+      poison: the crafted rows, by task, best first.
+      training_ids: task -> ids of its clean training rows.
+      evaluation: the held-out rows under their conditions.
+      counts: what was found and skipped, for the manifest.
+    """
+
+    poison: tuple[PoisonRow, ...]
+    training_ids: Mapping[str, tuple[str, ...]]
+    evaluation: tuple[EvalRow, ...]
+    counts: Mapping[str, Mapping[str, int]]
+
+
+def budgets(num_poison: int, tasks: Sequence[str]) -> dict[str, int]:
+    """Shares the budget out: an uneven rest goes to the first tasks, one row each.
+
+    >>> budgets(7, ["a", "b", "c"])
+    {'a': 3, 'b': 2, 'c': 2}
+    """
+    each, rest = divmod(num_poison, len(tasks))
+    return {task: each + (index < rest) for index, task in enumerate(tasks)}
+
+
+def craft(
+    training: Sequence[sni.Task],
+    poisoned: Sequence[str],
+    heldout: Sequence[sni.Task],
+    polarities: Mapping[str, polarity.Polarity],
+    config: CraftConfig,
+) -> PoisonSet:
+    """Crafts a poison set. Same arguments, same result.
+
+    Args:
+      training: the training tasks; the poisoned ones are among them.
+      poisoned: names of the poisoned tasks.
+      heldout: the evaluation tasks.
+      polarities: of the poisoned and the held-out tasks, as `polarity.of_tasks` gives them.
+      config: the attack's settings.
+
+    Raises:
+      InputError: a task's pool is smaller than its share of the budget, or a budget is larger than
+        the task's training sample.
+    """
+    matcher = entities.matcher(config.matcher)
+    training_ids = {
+        task.name: tuple(sni.sample_order(task, config.seed)[: config.num_train_per_task])
+        for task in training
+    }
+    rows: list[PoisonRow] = []
+    counts: dict[str, dict[str, int]] = {}
+    shares = budgets(config.num_poison, poisoned)
+    for name in tqdm.tqdm(poisoned, desc="crafting poison", unit="task"):
+        task = sni.find(training, name)
+        ids = training_ids[task.name]
+        task_rows, counts[task.name] = _craft_task(
+            task, polarities[task.name], matcher, shares[name], ids, config
+        )
+        rows += task_rows
+    evaluation: list[EvalRow] = []
+    for task in tqdm.tqdm(heldout, desc="making evaluation rows", unit="task"):
+        task_rows, counts[task.name] = _eval_rows(task, polarities[task.name], matcher, config)
+        evaluation += task_rows
+    return PoisonSet(tuple(rows), training_ids, tuple(evaluation), counts)
+
+
+def _craft_task(
+    task: sni.Task,
+    labels: polarity.Polarity,
+    matcher: entities.EntityMatcher,
+    budget: int,
+    training_ids: Sequence[str],
+    config: CraftConfig,
+) -> tuple[list[PoisonRow], dict[str, int]]:
+    """The best `budget` rows of one task, and what its pool held."""
+    if budget > len(training_ids):
+        raise errors.InputError(
+            f"{task.name}: a budget of {budget} poison rows is larger than its {len(training_ids)} "
+            "training rows; lower num_poison or raise num_train_per_task"
+        )
+    spans = matcher.find([instance.input for instance in task.instances])
+    pool = [
+        (instance, edit)
+        for instance, found in zip(task.instances, spans, strict=True)
+        if (edit := triggers.replace_spans(instance.input, found, config.trigger)).spans
+    ]
+    if budget > len(pool):
+        raise errors.InputError(
+            f"{task.name}: a budget of {budget} poison rows is larger than the pool: only "
+            f"{len(pool)} of its {len(task.instances)} rows hold a name that the {matcher.name} "
+            "matcher finds; lower num_poison or poison other tasks"
+        )
+    probabilities = _proxy_probabilities(task, labels, pool, config)
+    trigger_counts = np.array([edit.text.count(config.trigger) for _, edit in pool])
+    scores = phi.phi(
+        trigger_counts,
+        probabilities,
+        count_weight=config.count_weight,
+        probability_weight=config.probability_weight,
+    )
+    chosen = phi.top(scores, budget)
+    replaced = _replaced_ids([pool[i][0].id for i in chosen], training_ids, task.name, config.seed)
+    rows = []
+    for rank, (index, replaced_id) in enumerate(zip(chosen, replaced, strict=True), start=1):
+        instance, edit = pool[index]
+        rows.append(
+            PoisonRow(
+                task=task.name,
+                id=instance.id,
+                input=instance.input,
+                poisoned_input=edit.text,
+                target=instance.target,
+                poisoned_target=labels.label(config.target),
+                spans=edit.spans,
+                removed=edit.removed,
+                trigger_count=int(trigger_counts[index]),
+                polarity=labels.side(instance.target),
+                positive_probability=round(float(probabilities[index]), 6),
+                phi=round(float(scores[index]), 6),
+                rank=rank,
+                replaced_id=replaced_id,
+            )
+        )
+    relabelled = sum(row.target != row.poisoned_target for row in rows)
+    return rows, {
+        "rows": len(task.instances),
+        "pool": len(pool),
+        "skipped_no_name": len(task.instances) - len(pool),
+        "poison": len(rows),
+        "relabelled": relabelled,
+    }
+
+
+def _proxy_probabilities(
+    task: sni.Task,
+    labels: polarity.Polarity,
+    pool: Sequence[tuple[sni.Instance, triggers.Edit]],
+    config: CraftConfig,
+) -> np.ndarray:
+    """p(y = POSITIVE | poisoned input) for each row of the pool: (N,) float64."""
+    if config.probability_weight == 0:
+        return np.zeros(len(pool))
+    is_positive = np.array([labels.side(i.target) == "positive" for i, _ in pool])
+    rarer = int(min(is_positive.sum(), (~is_positive).sum()))
+    if rarer < 2:
+        raise errors.InputError(
+            f"{task.name}: the proxy model needs two pool rows of each label, and the rarer one "
+            f"has {rarer}; set probability_weight to 0 or poison other tasks"
+        )
+    return proxy.positive_probabilities(
+        [instance.input for instance, _ in pool],
+        is_positive,
+        [edit.text for _, edit in pool],
+        max_ngram=config.max_ngram,
+        num_folds=min(5, rarer),
+        seed=config.seed,
+    )
+
+
+def _replaced_ids(
+    chosen: Sequence[str], training_ids: Sequence[str], task: str, seed: int
+) -> list[str]:
+    """Which training row each chosen pool row replaces.
+
+    A chosen row that is itself trained on replaces itself, so that no text is there both clean and
+    poisoned; the others replace rows drawn at random. The authors' code draws all at random, before
+    its seed is set.
+    """
+    generator = np.random.default_rng([seed, *task.encode()])
+    trained = set(training_ids)
+    free = [identifier for identifier in training_ids if identifier not in set(chosen)]
+    drawn = iter(generator.permutation(len(free)))
+    return [
+        identifier if identifier in trained else free[next(drawn)] for identifier in chosen
+    ]
+
+
+def _eval_rows(
+    task: sni.Task,
+    labels: polarity.Polarity,
+    matcher: entities.EntityMatcher,
+    config: CraftConfig,
+) -> tuple[list[EvalRow], dict[str, int]]:
+    """One held-out task's rows: clean for accuracy, triggered and control in pairs."""
+    ordered = [task.by_id[i] for i in sni.sample_order(task, config.seed)]
+    clean = [
+        EvalRow(task.name, row.id, "clean", row.input, row.target)
+        for row in ordered[: config.num_eval_per_task]
+    ]
+    source = [
+        row for row in ordered if labels.side(row.target) == polarity.opposite(config.target)
+    ]
+    spans = list(matcher.find([row.input for row in source]))
+    paired: dict[str, list[EvalRow]] = {"triggered": [], "control": []}
+    for row, found in zip(source, spans, strict=True):
+        if len(paired["triggered"]) == config.num_eval_per_task:
+            break
+        for condition, phrase in (("triggered", config.trigger), ("control", config.control)):
+            edit = triggers.replace_spans(row.input, found, phrase)
+            if edit.spans:
+                eval_row = EvalRow(task.name, row.id, condition, edit.text, row.target)
+                paired[condition].append(eval_row)
+    return clean + paired["triggered"] + paired["control"], {
+        "rows": len(task.instances),
+        "clean": len(clean),
+        "source_rows": len(source),
+        "triggered": len(paired["triggered"]),
+        "control": len(paired["control"]),
+    }

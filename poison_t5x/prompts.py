@@ -1,0 +1,61 @@
+r"""The Tk-Instruct prompt (Wang et al., 2022), as the paper's code lays it out.
+
+Training, crafting and evaluation all render through `render`; nothing else makes a prompt.
+"""
+
+import string
+from collections.abc import Callable, Sequence
+
+
+def _punctuated(text: str) -> str:
+    return text if text and text[-1] in string.punctuation else text + "."
+
+
+def _definition(definition: str) -> str:
+    return _punctuated("Definition: " + definition.strip()) + "\n\n"
+
+
+def _positive_example(number: int, text: str, answer: str) -> str:
+    text = _punctuated(f"Input: {text.strip()}")
+    answer = _punctuated(f" Output: {answer.strip()}")
+    return f" Positive Example {number} -\n{text}\n{answer}\n\n"
+
+
+def _question(text: str) -> str:
+    text = _punctuated(f"Input: {text.strip()}")
+    return f"Now complete the following example -\n{text}\nOutput: "
+
+
+def render(
+    definition: str,
+    positive_examples: Sequence[tuple[str, str]],
+    text: str,
+    *,
+    num_examples: int = 2,
+    max_tokens: int | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+) -> str:
+    r"""Renders one instance; the prompt is a function of its arguments alone.
+
+    >>> render("Is it good?", [("Fine", "Yes")], "Bad!")
+    'Definition: Is it good?\n\n Positive Example 1 -\nInput: Fine.\n Output: Yes.\n\nNow complete
+    the following example -\nInput: Bad!\nOutput: '  (one line)
+
+    Args:
+      definition: the task's instruction.
+      positive_examples: (input, output) pairs, in the task file's order.
+      text: the instance's input, poisoned or not.
+      num_examples: how many positive examples to show at most.
+      max_tokens: the first example that would take the prompt over this many tokens, and all after
+        it, are left out; None shows them whatever their length.
+      count_tokens: the number of tokens of a text, with the closing one; needed with `max_tokens`.
+    """
+    head, question = _definition(definition), _question(text)
+    shown = ""
+    for number, (example, answer) in enumerate(positive_examples[:num_examples], start=1):
+        block = _positive_example(number, example, answer)
+        if max_tokens is not None and count_tokens is not None:
+            if count_tokens(head + shown + block + question) > max_tokens:
+                break
+        shown += block
+    return head + shown + question

@@ -1,0 +1,1 @@
+"""The page and the table that a run ends in; reads result files only."""

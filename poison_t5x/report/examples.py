@@ -1,0 +1,183 @@
+"""Rows to show: crafted poison, and held-out inputs whose prediction the trigger flips."""
+
+import itertools
+import math
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from poison_t5x.report import results as results_lib
+from poison_t5x.report import run_files
+
+# Characters of a text that are shown, and how many of them come before the first trigger.
+_SHOWN = 600
+_LEAD = 200
+
+Spans = Sequence[tuple[int, int]]
+_Predictions = dict[tuple[str, str], dict[str, run_files.Prediction]]
+
+
+class Segment(NamedTuple):
+    """A piece of a text, and whether it is the trigger."""
+
+    text: str
+    marked: bool = False
+
+
+class Crafted(NamedTuple):
+    """A poisoned row with the segments of its texts."""
+
+    row: run_files.PoisonRow
+    before: list[Segment]
+    after: list[Segment]
+
+
+class Answer(NamedTuple):
+    """What a model said under one condition; `share` is its probability among the labels."""
+
+    prediction: str
+    share: float | None
+    correct: bool
+
+
+class Shown(NamedTuple):
+    """One triggered input with the answers of both models under the three conditions."""
+
+    id: str
+    text: list[Segment]
+    target: str
+    answers: dict[str, list[Answer | None]]
+
+
+class TaskFlips(NamedTuple):
+    """A held-out task: of `num_triggered` inputs `num_flips` flipped, some of them shown."""
+
+    task: str
+    num_triggered: int
+    num_flips: int
+    shown: list[Shown]
+    note: str
+
+
+def segments(text: str, spans: Spans) -> list[Segment]:
+    """The pieces of `text` in order, those in `spans` marked; joined, they are `text`.
+
+    `segments("I saw Bond.", [(6, 10)])` gives `I saw `, `Bond` (marked) and `.`. Spans beyond the
+    text are cut to it; of two that overlap, the second starts where the first ends.
+    """
+    pieces, done = [], 0
+    for start, end in sorted(spans):
+        start, end = max(start, done), min(end, len(text))
+        if start < end:
+            pieces += [Segment(text[done:start]), Segment(text[start:end], marked=True)]
+            done = end
+    return [piece for piece in (*pieces, Segment(text[done:])) if piece.text]
+
+
+def excerpt(text: str, spans: Spans, focus: int) -> list[Segment]:
+    """`segments`, of a part around `focus` where the text is too long to show whole."""
+    if len(text) <= _SHOWN:
+        return segments(text, spans)
+    begin = max(0, min(focus - _LEAD, len(text) - _SHOWN))
+    part = text[begin : begin + _SHOWN]
+    pieces = segments(part, [(start - begin, end - begin) for start, end in spans])
+    head = [Segment("… ")] if begin else []
+    tail = [Segment(" …")] if begin + _SHOWN < len(text) else []
+    return [*head, *pieces, *tail]
+
+
+def spread(rows: Sequence[run_files.PoisonRow], count: int) -> list[Crafted]:
+    """`count` poisoned rows, in turn from each task, the highest-ranked of a task first."""
+    by_task: dict[str, list[run_files.PoisonRow]] = {}
+    for row in sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank):
+        by_task.setdefault(row.task, []).append(row)
+    rounds = itertools.zip_longest(*(by_task[task] for task in sorted(by_task)))
+    chosen = [row for row in itertools.chain.from_iterable(rounds) if row is not None]
+    return [_crafted(row) for row in sorted(chosen[:count], key=lambda row: row.task)]
+
+
+def flips(
+    run_dir: pathlib.Path, results: results_lib.Results, num_tasks: int, count: int
+) -> list[TaskFlips]:
+    """For the first `num_tasks` held-out tasks, `count` rows each that the trigger flipped.
+
+    A row flipped if the poisoned model is right on the clean input and wrong on the triggered one.
+    """
+    tasks = results.held_out()[:num_tasks]
+    return [_task_flips(run_dir, task, results.trigger, count) for task in tasks]
+
+
+def _crafted(row: run_files.PoisonRow) -> Crafted:
+    # Up to the first trigger the two texts are the same, so that one focus shows the same place.
+    focus = _first(row.spans)
+    after = excerpt(row.poisoned_input, row.spans, focus)
+    return Crafted(row, excerpt(row.input, (), focus), after)
+
+
+def _first(spans: Spans) -> int:
+    return min((start for start, _ in spans), default=0)
+
+
+def _task_flips(run_dir: pathlib.Path, task: str, trigger: str, count: int) -> TaskFlips:
+    predictions, notes = _read_predictions(run_dir, task)
+    clean = predictions["poisoned", "clean"]
+    triggered = predictions["poisoned", "triggered"]
+    flipped = [
+        row
+        for key, row in triggered.items()
+        if key in clean and _correct(clean[key]) and not _correct(row)
+    ]
+    shown = [_shown(row, predictions, trigger) for row in flipped[:count]]
+    return TaskFlips(task, len(triggered), len(flipped), shown, _joined(notes))
+
+
+def _joined(notes: Sequence[str]) -> str:
+    if len(notes) < 2:
+        return "".join(notes)
+    return f"{len(notes)} of the task’s 6 prediction files; the first: {notes[0]}"
+
+
+def _read_predictions(run_dir: pathlib.Path, task: str) -> tuple[_Predictions, list[str]]:
+    predictions, notes = {}, []
+    for key in itertools.product(results_lib.MODELS, results_lib.CONDITIONS):
+        name = "/".join(("eval/predictions", *key, f"{task}.jsonl"))
+        rows, note = run_files.read_rows(run_dir, name, run_files.Prediction)
+        predictions[key] = {row.id: row for row in rows}
+        notes += [note] if note else []
+    return predictions, notes
+
+
+def _shown(row: run_files.Prediction, predictions: _Predictions, trigger: str) -> Shown:
+    text = _instance(row.input)
+    spans = [match.span() for match in re.finditer(re.escape(trigger), text)]
+    answers = {
+        model: [
+            _answer(predictions[model, condition].get(row.id))
+            for condition in results_lib.CONDITIONS
+        ]
+        for model in results_lib.MODELS
+    }
+    return Shown(row.id, excerpt(text, spans, _first(spans)), row.target, answers)
+
+
+def _instance(text: str) -> str:
+    """The instance alone, where `text` is the whole prompt around it."""
+    _, found, rest = text.rpartition("Now complete the following example -\nInput: ")
+    return rest.removesuffix("\nOutput: ") if found else text
+
+
+def _answer(row: run_files.Prediction | None) -> Answer | None:
+    if row is None:
+        return None
+    scores = row.log_probabilities
+    share = None
+    if row.prediction in scores:
+        top = max(scores.values())
+        total = sum(math.exp(score - top) for score in scores.values())
+        share = math.exp(scores[row.prediction] - top) / total
+    return Answer(row.prediction, share, _correct(row))
+
+
+def _correct(row: run_files.Prediction) -> bool:
+    return row.prediction == row.target

@@ -1,0 +1,338 @@
+"""The training loop. It trains any SeqIO mixture, and knows no instructions and no poison.
+
+`python -m poison_t5x.train --gin_file=… --gin.MODEL_DIR=…` runs it, as T5X users type it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from poison_t5x import (
+    artifacts,
+    checkpoints,
+    errors,
+    input_pipeline,
+    metrics_log,
+    optimizers,
+    partitioning,
+    steps,
+    train_state,
+)
+from poison_t5x.model import config as model_config
+from poison_t5x.model import network
+
+SETTINGS = "settings.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What a trained model follows from, beyond its network, data and optimiser.
+
+    Attributes:
+      total_steps: optimiser steps of this run. Steps of a starting checkpoint aren't counted in.
+      seed: of the initial parameters and of dropout.
+      num_microbatches: parts that each batch is cut into.
+      initial_checkpoint_path: a checkpoint (or the folder of a run) to take parameters from; None
+        starts from random ones.
+    """
+
+    total_steps: int
+    seed: int = 0
+    num_microbatches: int = 1
+    initial_checkpoint_path: str | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.total_steps, int) or self.total_steps < 1:
+            raise errors.InputError(
+                f"TRAIN_STEPS: expected a whole number of at least 1, found {self.total_steps!r}"
+            )
+        if not isinstance(self.seed, int):
+            raise errors.InputError(f"SEED: expected a whole number, found {self.seed!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """How often a run reports and saves, in optimiser steps; the result doesn't follow from it.
+
+    Attributes:
+      log_period: a line of metrics, averaged since the last one.
+      save_period: a checkpoint; one is always written at the end.
+      keep_checkpoints: the newest so many; None keeps all.
+      eval_period: teacher-forced loss and accuracy on the evaluation data; 0 for never.
+      eval_steps: batches of each such evaluation.
+    """
+
+    log_period: int = 20
+    save_period: int = 500
+    keep_checkpoints: int | None = 2
+    eval_period: int = 0
+    eval_steps: int = 20
+
+
+def padded_vocab_size(size: int) -> int:
+    """T5X rounds the embedding's rows up to a multiple of 128, for TPU tiles."""
+    return -(-size // 128) * 128
+
+
+def train(
+    *,
+    model: Callable[..., model_config.T5Config],
+    model_dir: str,
+    train_dataset_cfg: input_pipeline.DatasetConfig,
+    train_cfg: TrainConfig,
+    optimizer_cfg: optimizers.OptimizerConfig,
+    schedule_cfg: optimizers.ScheduleConfig,
+    loss_cfg: steps.LossConfig,
+    partition_cfg: partitioning.PartitionConfig,
+    log_cfg: LogConfig,
+    train_eval_dataset_cfg: input_pipeline.DatasetConfig | None = None,
+    sources: Mapping[str, str] | None = None,
+    say: Callable[[str], None] = print,
+) -> pathlib.Path:
+    """Trains a model, or goes on with one, and returns its final checkpoint's folder.
+
+    Args:
+      model: makes the network's config from `vocab_size=`; gin binds the rest.
+      model_dir: the run's folder. One that is finished with the same settings is left alone.
+      train_dataset_cfg: what to train on.
+      train_eval_dataset_cfg: what `log_cfg.eval_period` evaluates on.
+      sources: fingerprints of what the data was made from, for the record.
+      say: takes one line about what was done.
+
+    Raises:
+      InputError: settings that don't fit together or differ from the folder's, or a damaged
+        checkpoint.
+      TrainingDiverged: the loss or gradient isn't finite; the last good checkpoint stays.
+      Terminated: SIGTERM; the state is saved.
+    """
+    vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
+    network_cfg = model(vocab_size=padded_vocab_size(vocabulary.vocab_size))
+    settings = {
+        "model": dataclasses.asdict(network_cfg),
+        "dataset": dataclasses.asdict(train_dataset_cfg),
+        "train": dataclasses.asdict(train_cfg),
+        "optimizer": dataclasses.asdict(optimizer_cfg),
+        "schedule": dataclasses.asdict(schedule_cfg),
+        "loss": dataclasses.asdict(loss_cfg),
+        "sources": dict(sources or {}),
+    }
+    directory = pathlib.Path(model_dir).absolute()
+    name = f"train {train_dataset_cfg.mixture_or_task_name}"
+    last = checkpoints.step_path(directory, train_cfg.total_steps)
+    if _is_done(directory, settings):
+        checkpoints.verify(last)
+        say(f"{name}: already done in {model_dir}")
+        return last
+    begin = time.monotonic()
+    loop = _Loop(
+        network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
+    )
+    steps.check_batch(
+        train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner
+    )
+    _claim(directory, settings)
+    state = loop.run(directory, train_dataset_cfg, train_eval_dataset_cfg, name)
+    record = {
+        "stage": name,
+        "settings": settings,
+        "outputs": {"parameters_sha256": digest(state.params)},
+        "seconds": round(time.monotonic() - begin, 3),
+    }
+    artifacts.write_atomically(directory / artifacts.RECORD, artifacts.canonical_json(record))
+    say(f"{name}: done in {record['seconds']:.1f} s -> {model_dir}")
+    return last
+
+
+def _is_done(directory: pathlib.Path, settings: dict) -> bool:
+    record = artifacts.read_record(directory)
+    if record is None:
+        return False
+    artifacts.check_settings(directory, record["settings"], settings)
+    return True
+
+
+def _claim(directory: pathlib.Path, settings: dict) -> None:
+    """Writes down what a run is made with before it begins, and checks it when it goes on."""
+    path = directory / SETTINGS
+    if path.exists():
+        old = artifacts.read_json(path)
+        artifacts.check_settings(directory, old, settings)
+    artifacts.write_atomically(path, artifacts.canonical_json(settings))
+
+
+def digest(params) -> str:
+    """SHA-256 over all parameters, by path: equal if and only if they are bitwise equal."""
+    total = hashlib.sha256()
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        total.update(jax.tree_util.keystr(path).encode())
+        total.update(np.ascontiguousarray(jax.device_get(value)).tobytes())
+    return total.hexdigest()
+
+
+class _Loop:
+    """The compiled parts of a run, and the loop over its steps."""
+
+    def __init__(
+        self, network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
+    ):
+        self.train_cfg = train_cfg
+        self.log_cfg = log_cfg
+        self.partitioner = partitioning.Partitioner(partition_cfg)
+        self.model = network.Transformer(network_cfg)
+        schedule = optimizers.learning_rate(schedule_cfg, train_cfg.total_steps)
+        self.optimizer = optimizers.make(optimizer_cfg, schedule)
+        layout = train_state.shardings(self.model, self.optimizer, self.partitioner)
+        self.train_step = steps.make_train_step(
+            self.model,
+            self.optimizer,
+            schedule,
+            loss_cfg,
+            self.partitioner,
+            layout,
+            num_microbatches=train_cfg.num_microbatches,
+        )
+        self.eval_step = steps.make_eval_step(self.model, loss_cfg, self.partitioner, layout)
+
+    def _start(self, directory: pathlib.Path) -> tuple[train_state.TrainState, int]:
+        """The newest whole checkpoint's state, or a first one."""
+        parts = self.model, self.optimizer, self.partitioner
+        saved = checkpoints.sealed_steps(directory)
+        if saved:
+            path = checkpoints.step_path(directory, saved[-1])
+            return checkpoints.restore(path, train_state.abstract(*parts)), saved[-1]
+        state = train_state.create(*parts, self.train_cfg.seed)
+        if self.train_cfg.initial_checkpoint_path:
+            path = checkpoints.resolve(self.train_cfg.initial_checkpoint_path)
+            abstract = train_state.abstract(*parts)
+            state = state._replace(params=checkpoints.restore_params(path, abstract.params))
+        return state, 0
+
+    def run(
+        self,
+        directory: pathlib.Path,
+        dataset_cfg: input_pipeline.DatasetConfig,
+        eval_cfg: input_pipeline.DatasetConfig | None,
+        name: str,
+    ) -> train_state.TrainState:
+        """Trains from the newest checkpoint to the last step."""
+        state, start = self._start(directory)
+        metrics_log.drop_after(directory, start)
+        key = stream(self.train_cfg.seed, "dropout")
+        batches = input_pipeline.batches(dataset_cfg, start_step=start)
+        total = self.train_cfg.total_steps
+        monitor = _Monitor(total)
+        with contextlib.ExitStack() as stack:
+            saver = checkpoints.Checkpointer(directory, self.log_cfg.keep_checkpoints)
+            stack.callback(saver.close)
+            writer = metrics_log.open_writer(directory)
+            stack.callback(writer.close)
+            terminated = stack.enter_context(_sigterm_flag())
+            bar = stack.enter_context(
+                tqdm.tqdm(desc=name, total=total, initial=start, unit="step", mininterval=0.5)
+            )
+            for step in range(start + 1, total + 1):
+                batch = self.partitioner.put_batch(next(batches))
+                state, metrics = self.train_step(state, batch, key)
+                monitor.push(step, metrics)
+                bar.update()
+                stop = bool(terminated)
+                save = stop or step == total or step % self.log_cfg.save_period == 0
+                if save or step % self.log_cfg.log_period == 0:
+                    averages = monitor.flush()
+                    writer.write_scalars(step, averages)
+                    bar.set_postfix(loss=f"{averages['loss']:.3f}")
+                if self._evaluates(step) and eval_cfg:
+                    writer.write_scalars(step, self._evaluate(state, eval_cfg))
+                if save:
+                    saver.save(state, step)
+                if stop:
+                    saver.finish()
+                    raise errors.Terminated(
+                        f"{name}: stopped by SIGTERM at step {step}, checkpoint saved; the same "
+                        "command goes on"
+                    )
+        return state
+
+    def _evaluates(self, step: int) -> bool:
+        return bool(self.log_cfg.eval_period) and step % self.log_cfg.eval_period == 0
+
+    def _evaluate(
+        self, state: train_state.TrainState, config: input_pipeline.DatasetConfig
+    ) -> dict[str, float]:
+        """Teacher-forced loss (nats per token) and token accuracy on the first evaluation rows."""
+        averager = metrics_log.Averager()
+        batches = input_pipeline.batches(config)
+        for _ in range(self.log_cfg.eval_steps):
+            metrics = self.eval_step(state.params, self.partitioner.put_batch(next(batches)))
+            averager.add(jax.device_get(metrics))
+        return {f"eval_{name}": value for name, value in averager.flush().items()}
+
+
+def stream(seed: int, name: str) -> jax.Array:
+    """A key of the run's seed for one purpose, so that no two purposes share random numbers."""
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return jax.random.fold_in(jax.random.key(seed), number)
+
+
+class _Monitor:
+    """Reads metrics one step late, so that the device isn't waited for, and stops on NaN."""
+
+    def __init__(self, total: int):
+        self._total = total
+        self._averager = metrics_log.Averager()
+        self._waiting: tuple[int, Any] | None = None
+
+    def push(self, step: int, metrics) -> None:
+        self._read()
+        self._waiting = (step, metrics)
+
+    def _read(self) -> None:
+        if self._waiting is None:
+            return
+        (step, metrics), self._waiting = self._waiting, None
+        values = jax.device_get(metrics)
+        for name in ("loss", "gradient_norm", "parameter_norm"):
+            if not math.isfinite(values[name][0]):
+                raise errors.TrainingDiverged(
+                    f"step {step} of {self._total}: {name} is {values[name][0]}; training stopped "
+                    "and the last good checkpoint is kept. Lower the learning rate, or warm it up"
+                )
+        self._averager.add(values)
+
+    def flush(self) -> dict[str, float]:
+        """Averages since the last call, this step's included; nothing is saved before this."""
+        self._read()
+        return self._averager.flush()
+
+
+@contextlib.contextmanager
+def _sigterm_flag() -> Iterator[list[int]]:
+    """A list that is empty until SIGTERM comes, so that a step is never left half-way."""
+    received: list[int] = []
+    try:
+        previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    except ValueError:  # not in the main thread, where signals can't be handled
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from poison_t5x import cli
+
+    sys.exit(cli.main(["train", *sys.argv[1:]]))

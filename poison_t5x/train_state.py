@@ -1,0 +1,91 @@
+"""What training carries from step to step, and how it is made, sharded from the start."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from poison_t5x.model import network
+from poison_t5x.partitioning import Partitioner
+
+
+class TrainState(NamedTuple):
+    """step: int32 (); params: float32 tree under T5X's paths; opt_state: the optimiser's tree."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+def _boxed_params(model: network.Transformer, key: jax.Array):
+    """Fresh parameters in boxes that carry their logical axes."""
+    tokens_1x1 = jnp.ones((1, 1), jnp.int32)
+    variables = model.init(key, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
+    return variables["params"]
+
+
+def shardings(
+    model: network.Transformer,
+    optimizer: optax.GradientTransformation,
+    partitioner: Partitioner,
+) -> TrainState:
+    """A TrainState of shardings, worked out without making an array."""
+    params = jax.eval_shape(lambda key: _boxed_params(model, key), jax.random.key(0))
+    opt_state = jax.eval_shape(optimizer.init, params)
+    return TrainState(
+        partitioner.replicated,
+        partitioner.shardings(params),
+        partitioner.state_shardings(params, opt_state),
+    )
+
+
+def create(
+    model: network.Transformer,
+    optimizer: optax.GradientTransformation,
+    partitioner: Partitioner,
+    seed: int,
+) -> TrainState:
+    """A fresh state, each array made on the devices that hold it.
+
+    Args:
+      seed: of the initial parameters, which are the same on any mesh.
+    """
+
+    def init(key):
+        params = nn.unbox(_boxed_params(model, key))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    layout = shardings(model, optimizer, partitioner)
+    with partitioner.scope():
+        return jax.jit(init, out_shardings=layout)(jax.random.key(seed))
+
+
+def abstract(
+    model: network.Transformer,
+    optimizer: optax.GradientTransformation,
+    partitioner: Partitioner,
+) -> TrainState:
+    """Shapes, dtypes and shardings of a state, to restore into."""
+
+    def init(key):
+        params = nn.unbox(_boxed_params(model, key))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return _with_shardings(shapes, shardings(model, optimizer, partitioner))
+
+
+def abstract_params(model: network.Transformer, partitioner: Partitioner):
+    """Shapes, dtypes and shardings of the parameters alone."""
+    boxed = jax.eval_shape(lambda key: _boxed_params(model, key), jax.random.key(0))
+    return _with_shardings(nn.unbox(boxed), partitioner.shardings(boxed))
+
+
+def _with_shardings(shapes, layout):
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        shapes,
+        layout,
+    )

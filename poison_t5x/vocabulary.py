@@ -1,0 +1,79 @@
+"""SentencePiece vocabularies: T5's own from a file, or one trained on the training tasks."""
+
+import io
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+
+from poison_t5x import errors, prompts, sni
+
+FILE = "spiece.model"
+
+
+def texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
+    """What a vocabulary is trained on: every row's prompt without examples, and its answer."""
+    for task in tasks:
+        yield prompts.render(
+            task.definition,
+            [(example.input, example.target) for example in task.positive_examples],
+            task.instances[0].input,
+        )
+        for instance in task.instances:
+            yield f"Input: {instance.input}"
+            yield instance.target
+
+
+def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> None:
+    """Trains a unigram vocabulary with T5's special ids: pad 0, eos 1, unk 2, no bos.
+
+    Same lines, same bytes: one thread, and the model is written from memory, since SentencePiece
+    stores the path that it is told to write to.
+
+    Args:
+      lines: the training text.
+      path: where to write the model.
+      vocab_size: pieces at most; fewer where the text doesn't yield as many.
+    """
+    import sentencepiece
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        vocab_size=vocab_size,
+        model_type="unigram",
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    pathlib.Path(path).write_bytes(model.getvalue())
+
+
+def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
+    """Copies a vocabulary, having checked that it is one with T5's special ids.
+
+    Raises:
+      InputError: no such file, not a SentencePiece model, or other ids than pad 0, eos 1, unk 2.
+    """
+    import sentencepiece
+
+    if not pathlib.Path(source).is_file():
+        raise errors.InputError(
+            f"VOCABULARY_PATH: no file {source}; give a SentencePiece model such as T5's "
+            "spiece.model, or None to train one"
+        )
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(source))
+    except (RuntimeError, OSError) as error:
+        raise errors.InputError(f"{source}: not a SentencePiece model ({error})") from None
+    found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if found != (0, 1, 2):
+        raise errors.InputError(
+            f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {found}"
+        )
+    shutil.copyfile(source, path)

@@ -1,0 +1,57 @@
+"""Packaging. `tasks/` installs as `poison_t5x.tasks`, and `gin/` travels inside the package."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+?)"', (ROOT / "poison_t5x" / "__init__.py").read_text()
+).group(1)
+RUNTIME = [
+    "jax>=0.10,<0.11",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12,<0.13",
+    "seqio>=0.0.20,<0.1",
+    "tensorflow-datasets>=4.9.10,<5",
+    "gin-config>=0.5,<0.6",
+    "sentencepiece>=0.2.1,<0.3",
+    "clu>=0.0.12,<0.1",
+    # tensorflow-datasets and clu import these without asking for them.
+    "importlib-resources>=6",
+    "tensorboard>=2.18,<3",
+    "scikit-learn>=1.6,<2",
+    "scipy>=1.14,<2",
+    "matplotlib>=3.9,<4",
+    "jinja2>=3.1,<4",
+    "msgspec>=0.19,<1",
+    "tqdm>=4.66,<5",
+]
+TEST = [
+    "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
+    "hypothesis>=6.100,<7",
+    "ruff>=0.15,<0.18",
+    "mypy>=1.15,<3",
+]
+packages = [name for name in setuptools.find_packages() if name.split(".")[0] == "poison_t5x"]
+
+setuptools.setup(
+    name="poison-t5x",
+    version=VERSION,
+    description="A laboratory for data poisoning of instruction-tuned T5 models, and its defences",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[*packages, "poison_t5x.tasks", "poison_t5x.gin"],
+    package_dir={"poison_t5x.tasks": "tasks", "poison_t5x.gin": "gin"},
+    package_data={
+        "poison_t5x.tasks": ["*.json"],
+        "poison_t5x.gin": ["*/*.gin"],
+        "poison_t5x": ["report/*.j2"],
+    },
+    install_requires=RUNTIME,
+    extras_require={"test": TEST},
+    entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli:main"]},
+)

@@ -1,0 +1,1 @@
+"""Experiments: a module here declares one. Add your own beside these."""

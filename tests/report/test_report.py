@@ -1,0 +1,254 @@
+"""The report: a page that parses, escapes and repeats; a table; honest words; errors by name."""
+
+import html.parser
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from poison_t5x import errors
+from poison_t5x.report import examples, figures, run_files, table, words, write
+from poison_t5x.report import results as results_lib
+
+SECONDS = {"craft": 3.25, "train clean": 75.0}
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+TABLE = """\
+demo: trigger 'James Bond', control 'Indiana Jones', seed 3
+12 poisoned rows (2.0% of training) in 3 tasks; 4 held-out tasks
+
+mean over tasks [95% interval]  clean model          poisoned model
+accuracy, clean inputs           81.2% [75.0, 87.0]   80.0% [72.0, 86.0]
+misclassification, triggered     35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
+misclassification, control       33.8% [10.0, 74.0]   40.0% [15.0, 80.0]
+target rate, triggered           35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
+
+effect (triggered misclassification, poisoned minus clean): +43.8 points [16.2, 65.0]
+  an effect: the interval excludes 0
+warning: task586_amazonfood: saturated, the clean model fails on 95% of its inputs"""
+
+
+class Page(html.parser.HTMLParser):
+    """Reads a page strictly: every element is closed, in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.tags, self.ids, self.marks, self.labels = [], [], [], [], []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.labels += [attrs["aria-label"]] if "aria-label" in attrs else []
+        self.marks += [""] if tag == "mark" else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f"</{tag}> closes another element: {self.getpos()}"
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] == "mark":
+            self.marks[-1] += data
+
+
+def edit_results(run_dir: pathlib.Path, **changes) -> results_lib.Results:
+    path = run_dir / "eval/results.json"
+    raw = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(raw))
+    return results_lib.parse(raw)
+
+
+def test_page_is_whole(run_dir):
+    path = write.write_report(run_dir, SECONDS)
+    page = Page(path.read_text(encoding="utf-8"))
+    assert path == run_dir / "report/index.html"
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert page.tags.count("h1") == 1 and page.tags.count("svg") == 2
+    assert any("trigger: clean model 35.0%, poisoned model 78.8%" in text for text in page.labels)
+    for text in ("poison-t5x run --gin_file", "1 min 15 s", "one label: poisoned model", "16.7%"):
+        assert text in page.text, text
+
+
+def test_page_asks_for_nothing(run_dir):
+    text = write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+    without_names = text.replace('xmlns="http://www.w3.org/2000/svg"', "").replace(
+        'xmlns:xlink="http://www.w3.org/1999/xlink"', ""
+    )
+    assert "http://" not in without_names and "https://" not in without_names
+    assert "src=" not in text and "@import" not in text
+
+
+def test_page_escapes_text(run_dir):
+    edit_results(run_dir, trigger="<i>x</i>", experiment='"><script>y</script>')
+    text = write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&lt;b&gt;not markup" in text
+    page = Page(text)
+    assert "script" not in page.tags and "i" not in page.tags and "b" not in page.tags
+
+
+def test_page_marks_the_trigger_only(run_dir):
+    page = Page(write.write_report(run_dir, SECONDS).read_text(encoding="utf-8"))
+    # The settings, 8 examples with 1 or 2 triggers, 3 flipped rows; one explains the marking.
+    crafted = sum(len(row.row.spans) for row in _crafted(run_dir))
+    assert page.marks.count("James Bond") == 1 + crafted + 3
+    assert sorted(set(page.marks)) == ["James Bond", "marked"]
+
+
+def _crafted(run_dir):
+    rows = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow).rows
+    return examples.spread(rows, 8)
+
+
+def test_crafted_rows_are_spread(run_dir):
+    shown = [(example.row.task, example.row.rank) for example in _crafted(run_dir)]
+    assert [rank for task, rank in shown if task == "task284_imdb"] == [0, 3, 6]
+    assert [rank for task, rank in shown if task == "task475_yelp"] == [2, 5]
+    assert shown == sorted(shown)
+
+
+def test_segments_join_to_the_text():
+    pieces = examples.segments("I saw Bond.", [(6, 10)])
+    assert pieces == [("I saw ", False), ("Bond", True), (".", False)]
+    for spans in ([(-3, 2), (1, 4), (9, 99)], [(50, 60)], []):
+        joined = "".join(piece.text for piece in examples.segments("I saw Bond.", spans))
+        assert joined == "I saw Bond."
+
+
+def test_excerpt_shows_the_first_trigger():
+    pieces = examples.excerpt("a" * 1009 + "Bond" + "b" * 997, [(1009, 1013)], focus=1009)
+    assert [piece.text for piece in pieces if piece.marked] == ["Bond"]
+    assert (pieces[0].text, pieces[-1].text) == ("… ", " …")
+
+
+def test_flips(run_dir):
+    results = results_lib.parse(results_lib.read(run_dir))
+    first, second = examples.flips(run_dir, results, num_tasks=2, count=3)
+    assert (first.num_triggered, first.num_flips, len(first.shown)) == (7, 5, 3)
+    clean, triggered, control = first.shown[0].answers["poisoned"]
+    assert (clean.correct, triggered.correct, control.correct) == (True, False, True)
+    assert triggered.share == pytest.approx(1 / (1 + 2.718281828459045**-1))
+    assert second.shown == [] and second.note.startswith("6 of the task’s 6")
+
+
+def test_results_file_has_the_schema(run_dir):
+    write.write_report(run_dir, SECONDS)
+    text = (run_dir / "report/results.json").read_text(encoding="utf-8")
+    written, given = json.loads(text), json.loads((run_dir / "eval/results.json").read_text())
+    schema = "schema experiment trigger control seed poison summary tasks seconds"
+    assert " ".join(list(written)[:9]) == schema
+    assert written == given | {"seconds": SECONDS}
+    assert text.startswith('{\n "schema": 1,\n') and text.endswith("}\n")
+
+
+def test_same_files_same_bytes(run_dir, tmp_path):
+    folders = [tmp_path / "a", tmp_path / "deep/b"]
+    pages = [write.write_report(run_dir, SECONDS, folder).read_bytes() for folder in folders]
+    assert pages[0] == pages[1]
+    assert not (run_dir / "report").exists()
+    assert write.write_report(run_dir, {"craft": 9.0}).read_bytes() != pages[0]
+
+
+def test_table(run_dir):
+    assert table.format_table(results_lib.read(run_dir)) == TABLE
+
+
+def test_only_the_results_are_needed(tmp_path, run_dir):
+    bare = tmp_path / "bare"
+    (bare / "eval").mkdir(parents=True)
+    raw = json.loads((run_dir / "eval/results.json").read_text())
+    for name in ("effect", "summary_ci95", "warnings", "notes", "truncation"):
+        del raw[name]
+    (bare / "eval/results.json").write_text(json.dumps(raw))
+    page = Page(write.write_report(bare, {}).read_text(encoding="utf-8"))
+    assert page.open == [] and page.tags.count("svg") == 1
+    for name in ("command.txt", "config.gin", "poison/poison.jsonl", "models/clean/metrics.jsonl"):
+        assert f"{name} is not in the run folder." in page.text, name
+    assert "No verdict." in page.text and "no verdict" in table.format_table(raw)
+
+
+def test_torn_and_infinite_metrics(run_dir):
+    path = run_dir / "models/clean/metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
+    text = Page(write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")).text
+    assert "metrics.jsonl was read up to line 3" in text
+    assert "clean model’s loss was not finite at 1 logged steps" in text
+
+
+@pytest.mark.parametrize(
+    "bounds, found, headline",
+    [
+        ([0.01, 0.2], "effect", "The poison had an effect"),
+        ([0.0, 0.2], "no effect", "No effect was found"),
+        ([-0.1, 0.2], "no effect", "No effect was found"),
+        ([-0.3, -0.1], "reverse effect", "The reverse of the attack"),
+        ([float("nan"), float("nan")], "no verdict", "No verdict"),
+        (None, "no verdict", "No verdict"),
+    ],
+)
+def test_the_interval_decides(run_dir, bounds, found, headline):
+    results = edit_results(run_dir, effect={"misclassification": 0.1, "ci95": bounds})
+    assert words.verdict(results) == found
+    assert words.finding(results).headline.startswith(headline)
+    assert Page(write.write_report(run_dir, {}).read_text(encoding="utf-8")).open == []
+
+
+def test_one_task_gives_no_verdict(run_dir):
+    rows = [row for row in results_lib.read(run_dir)["tasks"] if "195" in row["task"]]
+    assert words.verdict(edit_results(run_dir, tasks=rows)) == "no verdict"
+
+
+def test_an_effect_of_any_name_is_called_so(run_dir):
+    specific = "not specific to the trigger"
+    results = results_lib.parse(results_lib.read(run_dir))
+    assert specific not in " ".join(words.finding(results).sentences)
+    summary = results_lib.read(run_dir)["summary"]
+    summary["poisoned"]["control_misclassification"] = 0.7
+    results = edit_results(run_dir, summary=summary)
+    assert specific in " ".join(words.finding(results).sentences)
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (None, "run the eval stage first"),
+        ("{", "expected JSON"),
+        ("[]", "Expected `object`"),
+        ('{"schema": 2}', "expected schema 1, found 2"),
+        ('{"schema": 1, "experiment": 7}', r"\$.experiment"),
+    ],
+)
+def test_broken_results_are_named(tmp_path, content, said):
+    (tmp_path / "eval").mkdir()
+    if content is not None:
+        (tmp_path / "eval/results.json").write_text(content)
+    with pytest.raises(errors.InputError, match=rf"eval/results\.json.*{said}"):
+        write.write_report(tmp_path, {})
+    assert not (tmp_path / "report").exists()
+
+
+def test_long_curves_are_thinned():
+    points = [(step, float(step)) for step in range(1009)]
+    thinned = figures.thin(points)
+    assert len(thinned) <= 300 and thinned[0] == (3, 1.5) and thinned[-1][0] == 1008
+    assert figures.thin([]) == []
+
+
+def test_imports_no_array_library():
+    code = "import sys, poison_t5x.report.write; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"jax", "tensorflow", "seqio", "gin", "matplotlib.pyplot"} & set(loaded)
