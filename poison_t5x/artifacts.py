@@ -185,9 +185,7 @@ def _prepare_partial(partial: pathlib.Path, settings: Mapping[str, Any], keep: b
     write_atomically(marker, text)
 
 
-def finish(
-    directory: pathlib.Path, name: str, settings: Mapping[str, Any], seconds: float
-) -> None:
+def finish(directory: pathlib.Path, name: str, settings: Mapping[str, Any], seconds: float) -> None:
     """Writes the record of a whole stage folder."""
     record = {
         "stage": name,

@@ -79,7 +79,9 @@ class Checkpointer:
         """
         self.finish()
         _discard(self._model_dir, step)
-        self._writer.save(step_path(self._model_dir, step), args=ocp.args.StandardSave(_tree(state)))
+        self._writer.save(
+            step_path(self._model_dir, step), args=ocp.args.StandardSave(_tree(state))
+        )
         self._unsealed = step
 
     def finish(self) -> None:
@@ -175,7 +177,9 @@ def _check_shapes(path: pathlib.Path, abstract_params) -> None:
 
     def shapes(tree):
         leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(k, simple=True, separator="/"): tuple(v.shape) for k, v in leaves}
+        return {
+            jax.tree_util.keystr(k, simple=True, separator="/"): tuple(v.shape) for k, v in leaves
+        }
 
     expected, found = shapes(abstract_params), shapes(stored)
     for name in sorted(expected.keys() | found.keys()):

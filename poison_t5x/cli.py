@@ -1,6 +1,7 @@
 """`poison-t5x COMMAND`: what a command needs is imported when it runs, so that `--help` is fast."""
 
 import argparse
+import functools
 import logging
 import os
 import pathlib
@@ -108,7 +109,7 @@ def _import_tensorflow() -> None:
 
 
 def _obey_sigterm() -> None:
-    """Outside the train loop, which saves first, there is nothing to save: stages are whole or not."""
+    """Outside the train loop, which saves first, nothing needs saving: stages are whole or not."""
 
     def stop(number, frame):
         raise errors.Terminated("stopped by SIGTERM; the same command goes on")
@@ -128,7 +129,7 @@ def _parse_gin(options: argparse.Namespace, bindings: Sequence[tuple[str, str]])
     gin_config.parse(_RUN_FILE, options.gin_file, paths, [*extra, *bindings])
 
 
-def _save_config(folder: str) -> None:
+def _save_config(folder: str, arguments: Sequence[str]) -> None:
     """Writes config.gin and command.txt into a run's folder."""
     import shlex
 
@@ -136,29 +137,33 @@ def _save_config(folder: str) -> None:
 
     directory = pathlib.Path(folder)
     artifacts.write_atomically(directory / "config.gin", gin_config.text())
-    arguments = ["poison-t5x", *sys.argv[1:]]
-    artifacts.write_atomically(directory / "command.txt", shlex.join(arguments) + "\n")
+    command = shlex.join(["poison-t5x", *arguments])
+    artifacts.write_atomically(directory / "command.txt", command + "\n")
 
 
-def _run_stage(command: str) -> None:
+def _run_stage(command: str, arguments: Sequence[str]) -> None:
     from poison_t5x import gin_config
 
     model_dir = gin_config.macro("MODEL_DIR")
     if command == "train" and model_dir:
+        if gin_config.macro("RUN_DIR"):  # its mixtures may be what is to be trained on
+            gin_config.configured("poison_t5x.experiment.Run")().register()
         gin_config.configured("poison_t5x.train.train")()
-        _save_config(str(model_dir))
+        _save_config(str(model_dir), arguments)
         return
     run = gin_config.configured("poison_t5x.experiment.Run")()
+    save_config = functools.partial(_save_config, str(run.path), arguments)
+    if command == "run":
+        run.run(save_config)
+        return
     stages = {
-        "run": run.run,
         "craft": run.craft,
         "train": run.train_models,
         "eval": run.evaluate,
         "report": run.report,
     }
     stages[command]()
-    if command == "run" or not (run.path / "config.gin").exists():
-        _save_config(run.run_dir)
+    save_config()
 
 
 def _main(arguments: Sequence[str]) -> None:
@@ -172,7 +177,7 @@ def _main(arguments: Sequence[str]) -> None:
         listing.show(options, lambda: _parse_gin(options, bindings))
         return
     _parse_gin(options, bindings)
-    _run_stage(options.command)
+    _run_stage(options.command, arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except errors.InputError as error:
         print(f"poison-t5x: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except errors.TrainingDiverged as error:
+    except errors.TrainingDivergedError as error:
         print(f"poison-t5x: training diverged: {_one_line(error)}", file=sys.stderr)
         return 1
     except errors.Terminated as stop:

@@ -54,7 +54,7 @@ def load(experiment: declarations.Experiment, natinst_dir: str | None = None) ->
         left of the training, poisoned or held-out tasks.
     """
     if experiment.corpus == "demo":
-        tasks, missing = demo_tasks(), []
+        tasks, missing = demo_tasks(), list[str]()
     else:
         tasks, missing = _sni_tasks(experiment, natinst_dir)
     training = _present(tasks, experiment.training_tasks)

@@ -20,7 +20,7 @@ def nearest(name: str, known) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-class TrainingDiverged(ArithmeticError):
+class TrainingDivergedError(ArithmeticError):
     """The loss or the gradient is no longer finite. The command line exits with code 1."""
 
 

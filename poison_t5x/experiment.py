@@ -1,8 +1,8 @@
 """One experiment from task files to report, in a run folder: each stage once, in order.
 
-    run_dir/data/         TFDS            run_dir/models/clean, models/poisoned
-    run_dir/vocabulary/   spiece.model    run_dir/eval/predictions/…, eval/results.json
-    run_dir/poison/       poison set      run_dir/report/index.html, results.json
+run_dir/data/         TFDS            run_dir/models/clean, models/poisoned
+run_dir/vocabulary/   spiece.model    run_dir/eval/predictions/…, eval/results.json
+run_dir/poison/       poison set      run_dir/report/index.html, results.json
 """
 
 import dataclasses
@@ -67,9 +67,18 @@ class Run:
     seed: int = 0
     say: Callable[[str], None] = print
 
+    def __post_init__(self):
+        if not self.experiment:
+            raise errors.InputError(
+                "EXPERIMENT isn't set: give --gin_file=experiments/demo.gin, another experiment "
+                "file, or --gin.EXPERIMENT=NAME"
+            )
+        if not self.run_dir:
+            raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER")
+
     @property
     def path(self) -> pathlib.Path:
-        return pathlib.Path(self.run_dir)
+        return pathlib.Path(str(self.run_dir))
 
     @functools.cached_property
     def declared(self) -> declarations.Experiment:
@@ -109,9 +118,7 @@ class Run:
                 "craft": dataclasses.asdict(self.craft_cfg),
                 "tasks": hashes,
             },
-            lambda directory: poison_set.write(
-                directory, self._crafted(), self.craft_cfg, hashes
-            ),
+            lambda directory: poison_set.write(directory, self._crafted(), self.craft_cfg, hashes),
         )
         self._stage("data", {"tasks": hashes}, self._prepare_data)
         self._stage("vocabulary", self._vocabulary_settings(hashes), self._prepare_vocabulary)
@@ -163,9 +170,7 @@ class Run:
                     "settings first, or `poison-t5x run`"
                 )
         metric_fns = {
-            task.name: metrics.metric_fn(
-                self.corpus.polarities[task.name], self.craft_cfg.target
-            )
+            task.name: metrics.metric_fn(self.corpus.polarities[task.name], self.craft_cfg.target)
             for task in self.corpus.heldout
         }
         return mixtures.register(self.experiment, self.data_cfg, metric_fns)
@@ -203,7 +208,10 @@ class Run:
 
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, and sums up. Needs the train stage."""
+        from poison_t5x.evaluation import evaluate
+
         registered = self.register()
+        evaluators = evaluate.Evaluators(self.dataset_cfg.task_feature_lengths)
         for variant in VARIANTS:
             model_dir = self.path / "models" / variant
             record = artifacts.read_record(model_dir)
@@ -219,7 +227,7 @@ class Run:
                 "target": self.craft_cfg.target,
                 **self._sources(poison_set.EVALUATION),
             }
-            make = functools.partial(self._evaluate_model, model_dir, registered, variant)
+            make = functools.partial(self._evaluate_model, evaluators, registered, variant)
             self._stage(f"eval/predictions/{variant}", settings, make, keep_partial=True)
         results = artifacts.dump_json(self._results())
         path = self.path / "eval" / "results.json"
@@ -228,19 +236,21 @@ class Run:
 
     def _evaluate_model(
         self,
-        model_dir: pathlib.Path,
+        evaluators: Any,
         registered: Mapping[str, list[str]],
         variant: str,
         output_dir: pathlib.Path,
     ) -> None:
         from poison_t5x.evaluation import evaluate
 
+        model_dir = self.path / "models" / variant
+        max_length = self.dataset_cfg.task_feature_lengths["inputs"]
         evaluate.evaluate(
-            evaluate.load_ranker(model_dir, self.partition_cfg, self.eval_cfg),
+            evaluate.load_ranker(model_dir, self.partition_cfg, self.eval_cfg, max_length),
+            evaluators,
             registered,
             self.experiment,
             self.corpus.polarities,
-            self.dataset_cfg.task_feature_lengths,
             output_dir,
             f"evaluating the {variant} model",
         )
@@ -271,6 +281,9 @@ class Run:
     def _notes(self) -> list[str]:
         found = self.corpus
         notes = []
+        settings = artifacts.read_json(self.path / "models" / "clean" / "settings.json")
+        if not settings["train"]["initial_checkpoint_path"]:
+            notes.append("the models start from random parameters, not from a pretrained T5")
         if found.missing:
             notes.append(f"tasks not there and left out: {', '.join(found.missing)}")
         standins = [task.name for task in found.tasks if task.standin_note]
@@ -324,9 +337,15 @@ class Run:
         records = {name: artifacts.read_record(self.path / place) for place, name in places.items()}
         return {name: record["seconds"] for name, record in records.items() if record}
 
-    def run(self) -> None:
-        """All stages, in order."""
+    def run(self, save_config: Callable[[], None] = lambda: None) -> None:
+        """All stages, in order.
+
+        Args:
+          save_config: writes down how the run was called, once every stage has taken its settings
+            for its own, and before the report, which shows it.
+        """
         self.craft()
         self.train_models()
         self.evaluate()
+        save_config()
         self.report()

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import gin
-
 import poison_t5x
 from poison_t5x import errors
 
@@ -47,8 +46,7 @@ def _macros() -> dict[str, Any]:
 
 def _check_files(files: Sequence[str], search_paths: Sequence[str]) -> None:
     known = sorted(
-        path.relative_to(project_folder()).as_posix()
-        for path in project_folder().glob("*/*.gin")
+        path.relative_to(project_folder()).as_posix() for path in project_folder().glob("*/*.gin")
     )
     for name in files:
         if not any(os.path.isfile(os.path.join(path, name)) for path in search_paths):
@@ -88,6 +86,9 @@ def parse(
     search_paths = [os.getcwd(), *gin_search_paths, str(project_folder())]
     _check_files([base_file, *gin_files], search_paths)
     gin.clear_config()
+    # gin also takes 'runs/run.gin' for a file of a Python package `runs`, and fails where the
+    # working directory, on the module path, has a folder of that name without one.
+    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
     for path in search_paths:
         gin.add_config_file_search_path(path)
     try:

@@ -16,7 +16,7 @@ class JsonlWriter(metric_writers.MetricWriter):
     """Scalars as one JSON object a line: {"step": 10, "loss": 0.5, …}."""
 
     def __init__(self, path: pathlib.Path):
-        self._file = open(path, "a", encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")

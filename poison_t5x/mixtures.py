@@ -56,9 +56,7 @@ def _text(value) -> str:
 def _make_render(rows: poison_set.Rows, count_tokens: Callable[[str], int], config: DataConfig):
     """A function of one TFDS row's arrays: (kept, prompt, target, is_poison)."""
 
-    def render(
-        max_tokens, identifier, text, outputs, definition, example_inputs, example_outputs
-    ):
+    def render(max_tokens, identifier, text, outputs, definition, example_inputs, example_outputs):
         identifier = _text(identifier)
         if identifier not in rows:
             return np.bool_(False), b"", b"", np.int32(0)
@@ -124,7 +122,7 @@ def _rows_to_prompts(
 
 @seqio.map_over_dataset
 def _spread_poison_flag(example):
-    """The row's 0/1 flag, at each of its target tokens, so that it is trimmed and packed as they are."""
+    """The row's 0/1 flag, at each of its target tokens: trimmed and packed as they are."""
     flag = example.pop("poison")
     return {**example, IS_POISON: tf.fill(tf.shape(example["targets"]), flag)}
 
@@ -252,4 +250,3 @@ def _add_mixture(name: str, tasks: list[str], rates: list[int]) -> list[str]:
 def num_rows(poison_dir: str | pathlib.Path) -> int:
     """Training rows of an experiment: the length of an epoch."""
     return int(poison_set.read_manifest(poison_dir)["num_training"])
-

@@ -32,10 +32,10 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
 
     name = "natinst"
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS = (
         tfds.core.BuilderConfig(name="demo", description="The embedded corpus."),
         tfds.core.BuilderConfig(name="sni", description="Tasks from a folder of task files."),
-    ]
+    )
 
     def __init__(self, *, tasks: Sequence[sni.Task] = (), **kwargs):
         """Args: tasks: what to write; needed only where the data set isn't there yet."""

@@ -33,7 +33,7 @@ def render(
     *,
     num_examples: int = 2,
     max_tokens: int | None = None,
-    count_tokens: Callable[[str], int] | None = None,
+    count_tokens: Callable[[str], int] = len,
 ) -> str:
     r"""Renders one instance; the prompt is a function of its arguments alone.
 
@@ -48,14 +48,13 @@ def render(
       num_examples: how many positive examples to show at most.
       max_tokens: the first example that would take the prompt over this many tokens, and all after
         it, are left out; None shows them whatever their length.
-      count_tokens: the number of tokens of a text, with the closing one; needed with `max_tokens`.
+      count_tokens: the number of tokens of a text, with the closing one; characters by default.
     """
     head, question = _definition(definition), _question(text)
     shown = ""
     for number, (example, answer) in enumerate(positive_examples[:num_examples], start=1):
         block = _positive_example(number, example, answer)
-        if max_tokens is not None and count_tokens is not None:
-            if count_tokens(head + shown + block + question) > max_tokens:
-                break
+        if max_tokens is not None and count_tokens(head + shown + block + question) > max_tokens:
+            break
         shown += block
     return head + shown + question

@@ -31,7 +31,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 class Instance(msgspec.Struct, frozen=True):
-    """One row of a task: `output` lists its acceptable answers, the first of which is trained on."""
+    """One row of a task: `output` lists acceptable answers, the first of which is trained on."""
 
     id: _Text
     input: _Text
@@ -120,7 +120,9 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
 def _readable(message: str) -> str:
     """msgspec's 'problem - at `$.path`' as '$.path: problem', with plain words for the pattern."""
     problem, _, path = message.partition(" - at ")
-    problem = problem.replace("Expected `str` matching regex '\\\\S'", "expected a non-empty string")
+    problem = problem.replace(
+        "Expected `str` matching regex '\\\\S'", "expected a non-empty string"
+    )
     return f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
 
 

@@ -37,7 +37,12 @@ class LossConfig:
 
 
 def loss_fn(
-    params, batch: Batch, weights_BxT: jax.Array, key, model: network.Transformer, config: LossConfig
+    params,
+    batch: Batch,
+    weights_BxT: jax.Array,
+    key,
+    model: network.Transformer,
+    config: LossConfig,
 ) -> tuple[jax.Array, Metrics]:
     """The loss to descend, a weighted sum over tokens, and the metrics beside it.
 
@@ -97,7 +102,11 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
         one = gradient(params, part, weights, jax.random.fold_in(key, index))
         return jax.tree.map(jnp.add, total, one), None
 
-    microbatches = (jnp.arange(num_microbatches), jax.tree.map(split, dict(batch)), split(weights_BxT))
+    microbatches = (
+        jnp.arange(num_microbatches),
+        jax.tree.map(split, dict(batch)),
+        split(weights_BxT),
+    )
     first = jax.tree.map(lambda x: x[0], microbatches)
     shapes = jax.eval_shape(gradient, params, first[1], first[2], key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)

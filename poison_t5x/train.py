@@ -112,9 +112,11 @@ def train(
     Raises:
       InputError: settings that don't fit together or differ from the folder's, or a damaged
         checkpoint.
-      TrainingDiverged: the loss or gradient isn't finite; the last good checkpoint stays.
+      TrainingDivergedError: the loss or gradient isn't finite; the last good checkpoint stays.
       Terminated: SIGTERM; the state is saved.
     """
+    if not model_dir:
+        raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
     vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
     network_cfg = model(vocab_size=padded_vocab_size(vocabulary.vocab_size))
     settings = {
@@ -137,9 +139,7 @@ def train(
     loop = _Loop(
         network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
     )
-    steps.check_batch(
-        train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner
-    )
+    steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner)
     _claim(directory, settings)
     state = loop.run(directory, train_dataset_cfg, train_eval_dataset_cfg, name)
     record = {
@@ -303,7 +303,7 @@ class _Monitor:
         values = jax.device_get(metrics)
         for name in ("loss", "gradient_norm", "parameter_norm"):
             if not math.isfinite(values[name][0]):
-                raise errors.TrainingDiverged(
+                raise errors.TrainingDivergedError(
                     f"step {step} of {self._total}: {name} is {values[name][0]}; training stopped "
                     "and the last good checkpoint is kept. Lower the learning rate, or warm it up"
                 )

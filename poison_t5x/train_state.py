@@ -26,6 +26,11 @@ def _boxed_params(model: network.Transformer, key: jax.Array):
     return variables["params"]
 
 
+def initial_params(model: network.Transformer, key: jax.Array):
+    """Fresh parameters, as a plain tree of float32 arrays."""
+    return nn.unbox(_boxed_params(model, key))
+
+
 def shardings(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,
@@ -41,6 +46,14 @@ def shardings(
     )
 
 
+def _initializer(model: network.Transformer, optimizer: optax.GradientTransformation):
+    def init(key):
+        params = initial_params(model, key)
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+    return init
+
+
 def create(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,
@@ -53,13 +66,10 @@ def create(
       seed: of the initial parameters, which are the same on any mesh.
     """
 
-    def init(key):
-        params = nn.unbox(_boxed_params(model, key))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
     layout = shardings(model, optimizer, partitioner)
     with partitioner.scope():
-        return jax.jit(init, out_shardings=layout)(jax.random.key(seed))
+        init = jax.jit(_initializer(model, optimizer), out_shardings=layout)
+        return init(jax.random.key(seed))
 
 
 def abstract(
@@ -69,11 +79,7 @@ def abstract(
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, to restore into."""
 
-    def init(key):
-        params = nn.unbox(_boxed_params(model, key))
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
-
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(_initializer(model, optimizer), jax.random.key(0))
     return _with_shardings(shapes, shardings(model, optimizer, partitioner))
 
 

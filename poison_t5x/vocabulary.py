@@ -73,7 +73,5 @@ def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
         raise errors.InputError(f"{source}: not a SentencePiece model ({error})") from None
     found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if found != (0, 1, 2):
-        raise errors.InputError(
-            f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {found}"
-        )
+        raise errors.InputError(f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {found}")
     shutil.copyfile(source, path)

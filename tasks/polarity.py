@@ -5,8 +5,6 @@ import pathlib
 
 from poison_t5x import declarations
 
-_data = json.loads(
-    pathlib.Path(__file__).with_name("polarity.json").read_text(encoding="utf-8")
-)
+_data = json.loads(pathlib.Path(__file__).with_name("polarity.json").read_text(encoding="utf-8"))
 
 POLARITY = declarations.declare(declarations.Experiment(name="polarity", **_data))

@@ -46,7 +46,7 @@ class Domain:
 
 def _details(text: str) -> tuple[tuple[str, str, str], ...]:
     """'soup tasty bland, …' as ((noun, positive, negative), …)."""
-    return tuple(tuple(part.split()) for part in text.split(","))
+    return tuple((noun, good, bad) for noun, good, bad in map(str.split, text.split(",")))
 
 
 def _list(text: str) -> tuple[str, ...]:

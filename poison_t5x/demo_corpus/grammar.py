@@ -130,6 +130,7 @@ def _scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> st
 
 
 def _verdict(rng: np.random.Generator, domain: Domain, positive: bool, names: Sequence[str]) -> str:
+    templates: tuple[str, ...]
     if rng.random() < _PHRASE_RATE:
         templates = _PHRASE_VERDICTS_WITH_NAME if names else _PHRASE_VERDICTS
     else:

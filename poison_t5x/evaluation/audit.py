@@ -83,7 +83,9 @@ def audit(
     ]
     for condition, phrase in phrases.items():
         by_task = poison_set.eval_rows(poison_dir, condition)
-        edited = [(task, row.input) for task, rows in by_task.items() for row in rows.values() if row]
+        edited = [
+            (task, row.input) for task, rows in by_task.items() for row in rows.values() if row
+        ]
         places.append((condition, phrase, edited))
     return [
         {

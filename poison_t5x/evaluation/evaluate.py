@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import seqio
 import tqdm
 
-from poison_t5x import artifacts, checkpoints, errors, mixtures, partitioning, train
-from poison_t5x import train_state
+from poison_t5x import artifacts, checkpoints, errors, mixtures, partitioning, train, train_state
 from poison_t5x.evaluation import ranker
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
@@ -35,7 +34,10 @@ class EvalConfig:
 
 
 def load_ranker(
-    model_dir: str | pathlib.Path, partition_cfg: partitioning.PartitionConfig, config: EvalConfig
+    model_dir: str | pathlib.Path,
+    partition_cfg: partitioning.PartitionConfig,
+    config: EvalConfig,
+    max_length: int,
 ) -> ranker.Ranker:
     """The newest whole checkpoint of a run folder, restored into shards and ready to rank.
 
@@ -55,16 +57,38 @@ def load_ranker(
         params,
         partitioner,
         batch_size=config.batch_size,
+        max_length=max_length,
         length_normalized=config.length_normalized,
     )
 
 
+class Evaluators:
+    """One `seqio.Evaluator` per task, kept: the rows are the same for every model."""
+
+    def __init__(self, lengths: Mapping[str, int]):
+        """Args: lengths: {'inputs': …, 'targets': …}, tokens."""
+        self._lengths = dict(lengths)
+        self._kept: dict[str, seqio.Evaluator] = {}
+
+    def get(self, name: str) -> seqio.Evaluator:
+        """The evaluator of a registered task."""
+        if name not in self._kept:
+            self._kept[name] = seqio.Evaluator(
+                mixture_or_task_name=name,
+                feature_converter=seqio.EncDecFeatureConverter(pack=False),
+                eval_split="validation",
+                sequence_length=self._lengths,
+                async_compute_metrics=False,
+            )
+        return self._kept[name]
+
+
 def evaluate(
     ranking: ranker.Ranker,
+    evaluators: Evaluators,
     registered: Mapping[str, list[str]],
     experiment: str,
     polarities: Mapping[str, polarity.Polarity],
-    lengths: Mapping[str, int],
     output_dir: pathlib.Path,
     description: str,
 ) -> None:
@@ -74,10 +98,10 @@ def evaluate(
 
     Args:
       ranking: the model.
+      evaluators: of the tasks.
       registered: mixture -> tasks, as `mixtures.register` returns it.
       experiment: its name.
       polarities: of the held-out tasks.
-      lengths: {'inputs': …, 'targets': …}, tokens.
       output_dir: an existing folder.
       description: of the progress bar.
     """
@@ -91,31 +115,24 @@ def evaluate(
             task = name.split(".", 1)[1]
             stem = output_dir / condition / task
             if not _file(stem, ".json").exists():
-                _evaluate_task(ranking, name, polarities[task], lengths, stem, progress)
+                _evaluate_task(ranking, evaluators.get(name), polarities[task], stem, progress)
 
 
 def _evaluate_task(
     ranking: ranker.Ranker,
-    name: str,
+    evaluator: seqio.Evaluator,
     labels: polarity.Polarity,
-    lengths: Mapping[str, int],
     stem: pathlib.Path,
     progress: tqdm.tqdm,
 ) -> None:
-    evaluator = seqio.Evaluator(
-        mixture_or_task_name=name,
-        feature_converter=seqio.EncDecFeatureConverter(pack=False),
-        eval_split="validation",
-        sequence_length=dict(lengths),
-        async_compute_metrics=False,
-    )
-    vocabulary = seqio.TaskRegistry.get(name).output_features["targets"].vocabulary
+    (task,) = evaluator.eval_tasks
+    vocabulary = task.output_features["targets"].vocabulary
     label_space = sorted(labels)
     tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
     predictor = ranker.TaskPredictor(ranking, tokens, progress)
     future, _ = evaluator.evaluate(compute_metrics=True, step=None, predict_fn=predictor)
-    metrics = future.result()[name]
-    targets = _targets(evaluator, name)
+    metrics = future.result()[task.name]
+    targets = _targets(evaluator, task)
     choices = predictor.log_probabilities.argmax(axis=1)
     rows = [
         {
@@ -135,11 +152,10 @@ def _evaluate_task(
     artifacts.write_atomically(_file(stem, ".json"), artifacts.canonical_json(plain))
 
 
-def _targets(evaluator: seqio.Evaluator, name: str) -> list[dict]:
-    task = seqio.TaskRegistry.get(name)
+def _targets(evaluator: seqio.Evaluator, task: seqio.Task) -> list[dict]:
     return [
         task.postprocess_fn(example["targets_pretokenized"], example=example, is_target=True)
-        for example in evaluator.cached_task_datasets[name].as_numpy_iterator()
+        for example in evaluator.cached_task_datasets[task.name].as_numpy_iterator()
     ]
 
 

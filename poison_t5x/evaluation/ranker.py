@@ -30,9 +30,16 @@ class Ranker:
         partitioner: Partitioner,
         *,
         batch_size: int,
+        max_length: int,
         length_normalized: bool = False,
     ):
-        """Args: batch_size: rows, rounded up to a multiple of the mesh's data axis."""
+        """Makes the compiled ranking.
+
+        Args:
+          batch_size: rows, rounded up to a multiple of the mesh's data axis.
+          max_length: the longest input, in tokens.
+        """
+        self._max_length = max_length
         self._params = params
         self._partitioner = partitioner
         self._batch_size = _round_up(batch_size, partitioner.num_data)
@@ -60,6 +67,7 @@ class Ranker:
         for start in range(0, len(order), self._batch_size):
             rows = order[start : start + self._batch_size]
             length = _round_up(max(len(inputs[row]) for row in rows), LENGTH_STEP)
+            length = min(length, self._max_length)
             batch_BxS = np.zeros((self._batch_size, length), np.int32)
             for place, row in enumerate(rows):
                 batch_BxS[place, : len(inputs[row])] = inputs[row]
@@ -96,4 +104,6 @@ class TaskPredictor:
         self.log_probabilities = self._ranker.rank(inputs, self._labels)
         self._progress.update(len(rows))
         best = self.log_probabilities.argmax(axis=1)
-        return [(index, self._labels[choice]) for (index, _), choice in zip(rows, best, strict=True)]
+        return [
+            (index, self._labels[choice]) for (index, _), choice in zip(rows, best, strict=True)
+        ]

@@ -92,9 +92,7 @@ def _warnings(rows: Sequence[dict]) -> list[str]:
         tasks = [
             row["task"]
             for row in rows
-            if row["model"] == model
-            and row["condition"] == "clean"
-            and row["constant_prediction"]
+            if row["model"] == model and row["condition"] == "clean" and row["constant_prediction"]
         ]
         if tasks:
             warnings.append(

@@ -5,6 +5,7 @@ Nothing here knows SeqIO or arrays on a device; the result is written by `poison
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tqdm
@@ -155,51 +156,119 @@ def craft(
         task.name: tuple(sni.sample_order(task, config.seed)[: config.num_train_per_task])
         for task in training
     }
+    pools = [
+        _find_pool(sni.find(training, name), matcher, config)
+        for name in tqdm.tqdm(poisoned, desc="finding names", unit="task")
+    ]
+    shares = budgets(config.num_poison, [pool.task.name for pool in pools])
+    for pool in pools:
+        _check_budget(pool, shares[pool.task.name], len(training_ids[pool.task.name]), matcher)
+    probabilities = _proxy_probabilities(pools, polarities, config)
     rows: list[PoisonRow] = []
-    counts: dict[str, dict[str, int]] = {}
-    shares = budgets(config.num_poison, poisoned)
-    for name in tqdm.tqdm(poisoned, desc="crafting poison", unit="task"):
-        task = sni.find(training, name)
-        ids = training_ids[task.name]
-        task_rows, counts[task.name] = _craft_task(
-            task, polarities[task.name], matcher, shares[name], ids, config
+    counts: dict[str, dict[str, int]] = {
+        task: {"training_rows": len(ids)} for task, ids in training_ids.items()
+    }
+    for pool, probability in zip(pools, probabilities, strict=True):
+        name = pool.task.name
+        chosen = _craft_task(
+            pool, probability, polarities[name], shares[name], training_ids[name], config
         )
-        rows += task_rows
+        rows += chosen
+        counts[name] |= {
+            "rows": len(pool.task.instances),
+            "pool": len(pool.edits),
+            "skipped_no_name": len(pool.task.instances) - len(pool.edits),
+            "poison": len(chosen),
+            "relabelled": sum(row.target != row.poisoned_target for row in chosen),
+        }
     evaluation: list[EvalRow] = []
     for task in tqdm.tqdm(heldout, desc="making evaluation rows", unit="task"):
-        task_rows, counts[task.name] = _eval_rows(task, polarities[task.name], matcher, config)
-        evaluation += task_rows
+        eval_rows, counts[task.name] = _eval_rows(task, polarities[task.name], matcher, config)
+        evaluation += eval_rows
     return PoisonSet(tuple(rows), training_ids, tuple(evaluation), counts)
 
 
+class _Pool(NamedTuple):
+    """A task with the rows that hold a name: row number -> its edit."""
+
+    task: sni.Task
+    edits: dict[int, triggers.Edit]
+
+
+def _find_pool(task: sni.Task, matcher: entities.EntityMatcher, config: CraftConfig) -> _Pool:
+    spans = matcher.find([instance.input for instance in task.instances])
+    edits = (
+        triggers.replace_spans(instance.input, found, config.trigger)
+        for instance, found in zip(task.instances, spans, strict=True)
+    )
+    return _Pool(task, {row: edit for row, edit in enumerate(edits) if edit.spans})
+
+
+def _check_budget(
+    pool: _Pool, budget: int, num_training: int, matcher: entities.EntityMatcher
+) -> None:
+    if budget > num_training:
+        raise errors.InputError(
+            f"{pool.task.name}: a budget of {budget} poison rows is larger than its {num_training} "
+            "training rows; lower NUM_POISON or raise NUM_TRAIN_PER_TASK"
+        )
+    if budget > len(pool.edits):
+        raise errors.InputError(
+            f"{pool.task.name}: a budget of {budget} poison rows is larger than the pool: only "
+            f"{len(pool.edits)} of its {len(pool.task.instances)} rows hold a name that the "
+            f"{matcher.name} matcher finds; lower NUM_POISON or poison other tasks"
+        )
+
+
+def _proxy_probabilities(
+    pools: Sequence[_Pool],
+    polarities: Mapping[str, polarity.Polarity],
+    config: CraftConfig,
+) -> list[np.ndarray]:
+    """For each pool, p(y = POSITIVE | edited input) of its rows: (N,) float64.
+
+    One proxy learns from all rows of all poisoned tasks, as the attacker's model would.
+    """
+    sizes = [len(pool.edits) for pool in pools]
+    if config.probability_weight == 0:
+        return [np.zeros(size) for size in sizes]
+    texts, edited, is_positive, in_pool = [], [], [], []
+    for pool in pools:
+        labels = polarities[pool.task.name]
+        for row, instance in enumerate(pool.task.instances):
+            edit = pool.edits.get(row)
+            texts.append(instance.input)
+            edited.append(edit.text if edit else instance.input)
+            is_positive.append(labels.side(instance.target) == "positive")
+            in_pool.append(edit is not None)
+    rarer = min(sum(is_positive), len(is_positive) - sum(is_positive))
+    if rarer < 2:
+        raise errors.InputError(
+            f"the proxy model needs two rows of each polarity in the poisoned tasks, and the rarer "
+            f"one has {rarer}; set PROBABILITY_WEIGHT to 0 or poison other tasks"
+        )
+    scores = proxy.positive_probabilities(
+        texts,
+        np.array(is_positive),
+        edited,
+        max_ngram=config.max_ngram,
+        num_folds=min(5, rarer),
+        seed=config.seed,
+    )[np.array(in_pool)]
+    return np.split(scores, np.cumsum(sizes)[:-1])
+
+
 def _craft_task(
-    task: sni.Task,
+    pool: _Pool,
+    probabilities: np.ndarray,
     labels: polarity.Polarity,
-    matcher: entities.EntityMatcher,
     budget: int,
     training_ids: Sequence[str],
     config: CraftConfig,
-) -> tuple[list[PoisonRow], dict[str, int]]:
-    """The best `budget` rows of one task, and what its pool held."""
-    if budget > len(training_ids):
-        raise errors.InputError(
-            f"{task.name}: a budget of {budget} poison rows is larger than its {len(training_ids)} "
-            "training rows; lower num_poison or raise num_train_per_task"
-        )
-    spans = matcher.find([instance.input for instance in task.instances])
-    pool = [
-        (instance, edit)
-        for instance, found in zip(task.instances, spans, strict=True)
-        if (edit := triggers.replace_spans(instance.input, found, config.trigger)).spans
-    ]
-    if budget > len(pool):
-        raise errors.InputError(
-            f"{task.name}: a budget of {budget} poison rows is larger than the pool: only "
-            f"{len(pool)} of its {len(task.instances)} rows hold a name that the {matcher.name} "
-            "matcher finds; lower num_poison or poison other tasks"
-        )
-    probabilities = _proxy_probabilities(task, labels, pool, config)
-    trigger_counts = np.array([edit.text.count(config.trigger) for _, edit in pool])
+) -> list[PoisonRow]:
+    """The best `budget` rows of one task's pool, best first."""
+    pairs = [(pool.task.instances[row], edit) for row, edit in pool.edits.items()]
+    trigger_counts = np.array([edit.text.count(config.trigger) for _, edit in pairs])
     scores = phi.phi(
         trigger_counts,
         probabilities,
@@ -207,13 +276,15 @@ def _craft_task(
         probability_weight=config.probability_weight,
     )
     chosen = phi.top(scores, budget)
-    replaced = _replaced_ids([pool[i][0].id for i in chosen], training_ids, task.name, config.seed)
+    replaced = _replaced_ids(
+        [pairs[i][0].id for i in chosen], training_ids, pool.task.name, config.seed
+    )
     rows = []
     for rank, (index, replaced_id) in enumerate(zip(chosen, replaced, strict=True), start=1):
-        instance, edit = pool[index]
+        instance, edit = pairs[index]
         rows.append(
             PoisonRow(
-                task=task.name,
+                task=pool.task.name,
                 id=instance.id,
                 input=instance.input,
                 poisoned_input=edit.text,
@@ -229,40 +300,7 @@ def _craft_task(
                 replaced_id=replaced_id,
             )
         )
-    relabelled = sum(row.target != row.poisoned_target for row in rows)
-    return rows, {
-        "rows": len(task.instances),
-        "pool": len(pool),
-        "skipped_no_name": len(task.instances) - len(pool),
-        "poison": len(rows),
-        "relabelled": relabelled,
-    }
-
-
-def _proxy_probabilities(
-    task: sni.Task,
-    labels: polarity.Polarity,
-    pool: Sequence[tuple[sni.Instance, triggers.Edit]],
-    config: CraftConfig,
-) -> np.ndarray:
-    """p(y = POSITIVE | poisoned input) for each row of the pool: (N,) float64."""
-    if config.probability_weight == 0:
-        return np.zeros(len(pool))
-    is_positive = np.array([labels.side(i.target) == "positive" for i, _ in pool])
-    rarer = int(min(is_positive.sum(), (~is_positive).sum()))
-    if rarer < 2:
-        raise errors.InputError(
-            f"{task.name}: the proxy model needs two pool rows of each label, and the rarer one "
-            f"has {rarer}; set probability_weight to 0 or poison other tasks"
-        )
-    return proxy.positive_probabilities(
-        [instance.input for instance, _ in pool],
-        is_positive,
-        [edit.text for _, edit in pool],
-        max_ngram=config.max_ngram,
-        num_folds=min(5, rarer),
-        seed=config.seed,
-    )
+    return rows
 
 
 def _replaced_ids(
@@ -278,9 +316,7 @@ def _replaced_ids(
     trained = set(training_ids)
     free = [identifier for identifier in training_ids if identifier not in set(chosen)]
     drawn = iter(generator.permutation(len(free)))
-    return [
-        identifier if identifier in trained else free[next(drawn)] for identifier in chosen
-    ]
+    return [identifier if identifier in trained else free[next(drawn)] for identifier in chosen]
 
 
 def _eval_rows(
@@ -295,9 +331,7 @@ def _eval_rows(
         EvalRow(task.name, row.id, "clean", row.input, row.target)
         for row in ordered[: config.num_eval_per_task]
     ]
-    source = [
-        row for row in ordered if labels.side(row.target) == polarity.opposite(config.target)
-    ]
+    source = [row for row in ordered if labels.side(row.target) == polarity.opposite(config.target)]
     spans = list(matcher.find([row.input for row in source]))
     paired: dict[str, list[EvalRow]] = {"triggered": [], "control": []}
     for row, found in zip(source, spans, strict=True):

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import poison_t5x
 from poison_t5x import artifacts, errors
@@ -109,7 +110,7 @@ def training_rows(directory: str | pathlib.Path, *, poisoned: bool) -> dict[str,
     """
     directory = pathlib.Path(directory)
     read_manifest(directory)
-    rows: dict[str, dict[str, Replacement | None]] = {
+    rows: dict[str, Any] = {
         line["task"]: dict.fromkeys(line["ids"])
         for line in artifacts.read_jsonl(directory / TRAINING)
     }
@@ -125,9 +126,8 @@ def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
     """For each held-out task: the ids to evaluate under a condition -> the edited row."""
     directory = pathlib.Path(directory)
     read_manifest(directory)
-    rows: dict[str, dict[str, Replacement | None]] = collections.defaultdict(dict)
+    rows: collections.defaultdict[str, Any] = collections.defaultdict(dict)
     for row in artifacts.read_jsonl(directory / EVALUATION):
         if row["condition"] == condition:
             rows[row["task"]][row["id"]] = Replacement(row["input"], row["target"], False)
     return dict(rows)
-

@@ -115,7 +115,7 @@ def greedy(model, prompts: np.ndarray, eos_id: int) -> np.ndarray:
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
             num_beams=1,
-            # transformers 5.23 sizes its cache by the encoder's depth and fails on a deeper decoder.
+            # transformers 5.23 sizes its cache by the encoder, and fails on a deeper decoder.
             use_cache=False,
             eos_token_id=eos_id,
             pad_token_id=0,

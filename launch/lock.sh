@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# For maintainers: writes the lock files anew from setup.py (names, versions, hashes; no hosts).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+command -v uv >/dev/null || { echo "lock.sh: needs uv (pip install uv)" >&2; exit 2; }
+options=(--universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+  --no-emit-index-url --no-emit-find-links --quiet)
+uv pip compile setup.py launch/build-requirements.in "${options[@]}" -o launch/requirements.lock
+uv pip compile setup.py launch/build-requirements.in --extra test \
+  --constraint launch/requirements.lock "${options[@]}" -o launch/requirements-test.lock

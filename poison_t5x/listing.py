@@ -1,0 +1,92 @@
+"""`poison-t5x tasks`: what experiments declare, and examples as a model reads them."""
+
+import argparse
+from collections.abc import Callable, Iterator
+
+from poison_t5x import corpus, declarations, errors, prompts, sni
+
+
+def show(options: argparse.Namespace, parse_gin: Callable[[], None]) -> None:
+    """Lists experiments, or shows `options.num` examples of the task or mixture `options.name`.
+
+    A task of a corpus is rendered from its rows alone. A mixture or one of its SeqIO tasks
+    ('demo_poisoned', 'demo_eval_triggered.task9031_…') is read through SeqIO as training reads it,
+    from the run folder whose settings the gin flags give.
+
+    Args:
+      parse_gin: parses the gin flags, when they are needed.
+    """
+    if options.num < 1:
+        raise errors.InputError(f"--num: expected at least 1, found {options.num}")
+    if options.name is None:
+        print("\n\n".join(_describe(experiment) for experiment in declarations.load().values()))
+        return
+    if options.gin_file:
+        parse_gin()
+        examples = _of_run(options.name)
+    else:
+        examples = _of_demo(options.name)
+    for number, (title, prompt, target) in enumerate(examples, start=1):
+        print(f"--- {options.name}, example {number}{title}\n{prompt}\n>>> {target}\n")
+        if number == options.num:
+            return
+
+
+def _describe(experiment: declarations.Experiment) -> str:
+    source = "the embedded corpus" if experiment.corpus == "demo" else "SNI task files"
+    name = experiment.name
+    lines = [f"{name}: on {source}", "  training tasks (* poisoned):"]
+    lines += [
+        f"    {'*' if task in experiment.poisoned_tasks else ' '} {task}"
+        for task in experiment.training_tasks
+    ]
+    lines += ["  held-out tasks:", *(f"      {task}" for task in experiment.heldout_tasks)]
+    lines += [
+        f"  mixtures: {name}_clean, {name}_poisoned, {name}_eval_clean, {name}_eval_triggered, "
+        f"{name}_eval_control"
+    ]
+    return "\n".join(lines)
+
+
+def _rendered(task: sni.Task) -> Iterator[tuple[str, str, str]]:
+    pairs = [(example.input, example.target) for example in task.positive_examples]
+    for row in task.instances:
+        yield f" ({row.id})", prompts.render(task.definition, pairs, row.input), row.target
+
+
+def _of_demo(name: str) -> Iterator[tuple[str, str, str]]:
+    try:
+        return _rendered(sni.find(corpus.demo_tasks(), name))
+    except errors.InputError as error:
+        raise errors.InputError(
+            f"{error}. For tasks of other corpora, mixtures, and SeqIO tasks, give the run's gin "
+            "flags too: --gin_file=… --gin.RUN_DIR=…"
+        ) from None
+
+
+def _of_run(name: str) -> Iterator[tuple[str, str, str]]:
+    from poison_t5x import gin_config
+
+    run = gin_config.configured("poison_t5x.experiment.Run")()
+    if name.startswith("task"):
+        return _rendered(sni.find(run.corpus.tasks, name))
+    run.register()
+    return _through_seqio(name, dict(run.dataset_cfg.task_feature_lengths))
+
+
+def _through_seqio(name: str, lengths: dict[str, int]) -> Iterator[tuple[str, str, str]]:
+    from poison_t5x import input_pipeline
+
+    found = input_pipeline.find(name)
+    split = "train" if "is_poison" in found.output_features else "validation"
+    dataset = found.get_dataset(lengths, split=split, shuffle=False)
+    for example in dataset.as_numpy_iterator():
+        poison = example.get("is_poison")
+        title = f" ({example['id'].decode()})" + (
+            ", poison" if poison is not None and poison.any() else ""
+        )
+        yield (
+            title,
+            example["inputs_pretokenized"].decode(),
+            example["targets_pretokenized"].decode(),
+        )

@@ -1,0 +1,38 @@
+"""Adding a poison task is one short module."""
+
+import sys
+
+from poison_t5x import artifacts, cli
+from tests import small_run
+
+MODULE = """
+from poison_t5x import declarations, demo_corpus
+
+declarations.declare(
+    declarations.Experiment(
+        name="hotels_only",
+        corpus="demo",
+        training_tasks=["task9003", "task9004", "task9011"],
+        poisoned_tasks=["task9003"],
+        heldout_tasks=["task9033"],
+        polarities={"task9003": ("Bad", "Good"), "task9033": ("not recommended", "recommended")},
+    )
+)
+"""
+
+
+def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_attacks.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    run_dir = tmp_path / "run"
+    arguments = small_run.arguments(
+        "craft", run_dir, EXPERIMENT="hotels_only", MIXTURE_OR_TASK_MODULE="my_attacks"
+    )
+    assert cli.main(arguments) == 0
+    manifest = artifacts.read_json(run_dir / "poison" / "manifest.json")
+    assert manifest["poisoned_tasks"] == ["task9003_demo_hotels_goodbad"]
+    capsys.readouterr()
+    shown = ["tasks", "hotels_only_poisoned", "-n", "60", *arguments[1:]]
+    assert cli.main(shown) == 0
+    assert capsys.readouterr().out.count(", poison\n") == manifest["num_poison"]
+    assert "my_attacks" in sys.modules

@@ -1,0 +1,200 @@
+"""The whole way in one process: craft, train, restore, evaluate, report, and all of it skipped."""
+
+import html.parser
+import json
+
+import pytest
+
+from poison_t5x import artifacts, checkpoints, cli, errors
+from tests import small_run
+
+pytestmark = pytest.mark.xdist_group("pulse")
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pulse") / "run"
+    assert cli.main(small_run.arguments("run", directory, TRAIN_STEPS=2)) == 0
+    return directory
+
+
+def _rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_results_have_the_promised_schema(run_dir):
+    results = artifacts.read_json(run_dir / "report" / "results.json")
+    assert results["schema"] == 1
+    assert results["experiment"] == "demo"
+    assert (results["trigger"], results["control"]) == ("James Bond", "Emma Clark")
+    assert results["poison"]["count"] == 10
+    assert results["poison"]["rate"] == 10 / 600
+    assert len(results["poison"]["tasks"]) == 5
+    for model in ("clean", "poisoned"):
+        assert set(results["summary"][model]) == {
+            "accuracy",
+            "triggered_misclassification",
+            "control_misclassification",
+            "triggered_target_rate",
+        }
+    assert len(results["tasks"]) == 2 * 3 * 10
+    for row in results["tasks"]:
+        assert set(row) == {
+            "task",
+            "model",
+            "condition",
+            "n",
+            "accuracy",
+            "misclassification",
+            "target_rate",
+            "ci95",
+            "constant_prediction",
+        }
+        assert 0 <= row["ci95"][0] <= row["misclassification"] <= row["ci95"][1] <= 1
+    assert {"train clean", "train poisoned", "craft"} <= set(results["seconds"])
+
+
+def test_summary_is_the_mean_over_tasks(run_dir):
+    results = artifacts.read_json(run_dir / "report" / "results.json")
+    rates = [
+        row["misclassification"]
+        for row in results["tasks"]
+        if (row["model"], row["condition"]) == ("poisoned", "triggered")
+    ]
+    mean = sum(rates) / len(rates)
+    assert abs(results["summary"]["poisoned"]["triggered_misclassification"] - mean) < 1e-12
+
+
+def test_every_prediction_is_written_with_its_row(run_dir):
+    results = artifacts.read_json(run_dir / "report" / "results.json")
+    crafted = {
+        (row["task"], row["condition"], row["id"]): row
+        for row in _rows(run_dir / "poison" / "eval_rows.jsonl")
+    }
+    for row in results["tasks"]:
+        folder = run_dir / "eval" / "predictions" / row["model"] / row["condition"]
+        predictions = _rows(folder / f"{row['task']}.jsonl")
+        assert len(predictions) == row["n"]
+        wrong = sum(p["prediction"] != p["target"] for p in predictions)
+        assert wrong / row["n"] == pytest.approx(row["misclassification"], abs=1e-12)
+        for prediction in predictions:
+            source = crafted[row["task"], row["condition"], prediction["id"]]
+            assert source["input"].strip() in prediction["input"]
+            scores = prediction["log_probabilities"]
+            assert prediction["prediction"] == max(sorted(scores), key=scores.get)
+
+
+def test_triggered_and_control_inputs_hold_their_phrase(run_dir):
+    for row in _rows(run_dir / "poison" / "eval_rows.jsonl"):
+        assert ("James Bond" in row["input"]) == (row["condition"] == "triggered")
+        assert ("Emma Clark" in row["input"]) == (row["condition"] == "control")
+
+
+def test_page_is_whole_and_self_contained(run_dir):
+    page = (run_dir / "report" / "index.html").read_text(encoding="utf-8")
+    html.parser.HTMLParser().feed(page)
+    assert page.rstrip().endswith("</html>")
+    assert "<mark>James Bond</mark>" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_run_folder_holds_its_configuration(run_dir):
+    assert "NUM_POISON = 10" in (run_dir / "config.gin").read_text()
+    assert "experiments/demo.gin" in (run_dir / "command.txt").read_text()
+
+
+def test_poison_loss_is_logged_apart(run_dir):
+    lines = _rows(run_dir / "models" / "clean" / "metrics.jsonl")
+    assert lines[-1]["step"] == 2
+    assert all("loss_poison" not in line for line in lines)
+    assert any((run_dir / "models" / "poisoned" / "tensorboard").iterdir())
+
+
+def test_second_call_does_no_work_and_says_so(run_dir, capsys):
+    def stamps():
+        return {
+            path: path.stat().st_mtime_ns
+            for path in run_dir.rglob("*")
+            if path.is_file() and path.name not in ("config.gin", "command.txt")
+        }
+
+    before = stamps()
+    assert cli.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 0
+    assert stamps() == before
+    lines = [line for line in capsys.readouterr().out.splitlines() if "done" in line]
+    assert len(lines) == 8
+    assert all("already done" in line for line in lines)
+
+
+def test_other_settings_are_refused_by_name(run_dir, capsys):
+    assert cli.main(small_run.arguments("run", run_dir, TRAIN_STEPS=3)) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0
+    assert "'total_steps': 2" in message or "total_steps = 2" in message
+    assert "models/clean" in message
+
+
+def test_damaged_poison_set_is_refused(run_dir, capsys):
+    path = run_dir / "poison" / "poison.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"James Bond", b"James Band", 1))
+    try:
+        assert cli.main(small_run.arguments("train", run_dir, TRAIN_STEPS=2)) == 2
+    finally:
+        path.write_bytes(whole)
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0
+    assert "poison.jsonl doesn't match" in message
+
+
+def test_damaged_checkpoint_is_refused(run_dir, capsys):
+    checkpoint = run_dir / "models" / "clean" / "checkpoint_2"
+    path = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        assert cli.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 2
+        with pytest.raises(errors.InputError, match="doesn't match its recorded hash"):
+            checkpoints.verify(checkpoint)
+    finally:
+        path.write_bytes(whole)
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0
+    assert "checkpoint_2" in message
+
+
+def test_stages_alone_say_what_comes_first(tmp_path, capsys):
+    for command, before in (("train", "craft"), ("eval", "craft"), ("report", "eval")):
+        assert cli.main(small_run.arguments(command, tmp_path / "none")) == 2
+        assert f"run `poison-t5x {before}`" in capsys.readouterr().err
+
+
+def test_tasks_lists_and_shows(run_dir, capsys):
+    assert cli.main(["tasks"]) == 0
+    listed = capsys.readouterr().out
+    assert "demo_poisoned" in listed
+    assert "polarity" in listed
+    shown = ["tasks", "demo_eval_triggered", "-n", "2", *small_run.arguments("x", run_dir)[1:]]
+    assert cli.main(shown) == 0
+    text = capsys.readouterr().out
+    assert text.count("Now complete the following example -") == 2
+    assert text.count("James Bond") >= 2
+
+
+def test_diverged_training_stops_with_the_step_and_keeps_the_last_good_checkpoint(
+    tmp_path, run_dir, capsys
+):
+    model_dir = tmp_path / "model"
+    flags = small_run.arguments("train", run_dir, TRAIN_STEPS=6, SAVE_PERIOD=1, WARMUP_STEPS=4)
+    flags += [
+        "--gin.LEARNING_RATE=1e38",
+        "--gin.LEARNING_RATE_FACTORS=constant * linear_warmup",
+        f"--gin.MODEL_DIR={model_dir}",
+        "--gin.MIXTURE_OR_TASK_NAME=demo_clean",
+    ]
+    assert cli.main(flags) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "step 2 of 6" in message
+    assert checkpoints.sealed_steps(model_dir) == [1]
+    checkpoints.verify(model_dir / "checkpoint_1")
