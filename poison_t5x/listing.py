@@ -81,10 +81,12 @@ def _through_seqio(name: str, lengths: dict[str, int]) -> Iterator[tuple[str, st
     split = "train" if "is_poison" in found.output_features else "validation"
     dataset = found.get_dataset(lengths, split=split, shuffle=False)
     for example in dataset.as_numpy_iterator():
-        poison = example.get("is_poison")
-        title = f" ({example['id'].decode()})" + (
-            ", poison" if poison is not None and poison.any() else ""
-        )
+        marks = []
+        if "id" in example:  # mixtures drop it
+            marks.append(example["id"].decode())
+        if "is_poison" in example and example["is_poison"].any():
+            marks.append("poison")
+        title = f" ({', '.join(marks)})" if marks else ""
         yield (
             title,
             example["inputs_pretokenized"].decode(),

@@ -1,11 +1,14 @@
-"""The demo experiment in seconds: what the pulse, resume and divergence tests run."""
+"""An experiment in seconds: what the pulse, resume and divergence tests run."""
 
 import os
 import pathlib
 import subprocess
 import sys
 
+ROOT = pathlib.Path(__file__).parents[1]
 MACROS = {
+    "EXPERIMENT": "tiny",
+    "MIXTURE_OR_TASK_MODULE": "tests.tiny_experiment",
     "TASK_FEATURE_LENGTHS": "{'inputs': 168, 'targets': 8}",
     "NUM_TRAIN_PER_TASK": 20,
     "NUM_EVAL_PER_TASK": 8,
@@ -41,4 +44,5 @@ def start(arguments: list[str], log: pathlib.Path) -> subprocess.Popen:
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=ROOT,  # where the module `tests.tiny_experiment` is found
         )

@@ -56,8 +56,7 @@ def test_the_record_holds_settings_and_hashes(stage):
     assert record["stage"] == "cook"
     assert record["settings"] == {"sizes": [1, 2], "name": "é"}
     assert record["outputs"] == {
-        name: artifacts.sha256(stage.directory / name)
-        for name in ("part1.txt", "sub/result.json")
+        name: artifacts.sha256(stage.directory / name) for name in ("part1.txt", "sub/result.json")
     }
     assert stage({"sizes": [1, 2], "name": "é"}) is False  # a tuple is a list in JSON
 

@@ -34,5 +34,5 @@ def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, caps
     capsys.readouterr()
     shown = ["tasks", "hotels_only_poisoned", "-n", "60", *arguments[1:]]
     assert cli.main(shown) == 0
-    assert capsys.readouterr().out.count(", poison\n") == manifest["num_poison"]
+    assert capsys.readouterr().out.count(" (poison)\n") == manifest["num_poison"]
     assert "my_attacks" in sys.modules

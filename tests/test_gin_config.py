@@ -164,7 +164,7 @@ def test_parameters_are_set_by_their_whole_name():
     _parse(("poison_t5x.steps.LossConfig.z_loss", "1e-4"))
     assert gin_config.configured("poison_t5x.steps.LossConfig")().z_loss == 1e-4
     _parse(("train_script.TrainConfig.num_microbatches", "2"))
-    assert gin_config.configured("poison_t5x.train.TrainConfig")().num_microbatches == 2
+    assert gin_config.configured("train_script.TrainConfig")().num_microbatches == 2
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,12 @@ def test_a_syntax_error_is_told_in_one_line(tmp_path):
     assert "no/such.gin" in _refusal(files=("mine.gin",))
 
 
+@pytest.mark.parametrize("selector", ["poison_t5x.experiment.Run", "train_script.train"])
+def test_what_the_command_line_calls_is_bound(selector):
+    _parse()
+    assert callable(gin_config.configured(selector))
+
+
 def test_every_experiment_file_parses_and_sets_known_macros_only():
     files = sorted((gin_config.project_folder() / "experiments").glob("*.gin"))
     assert len(files) >= 2
@@ -198,9 +204,9 @@ def test_every_experiment_file_parses_and_sets_known_macros_only():
 
 
 def test_the_text_can_be_parsed_again(tmp_path):
-    _parse(("TRIGGER", "it's a \"test\""), ("RUN_DIR", "runs/x"))
+    _parse(("TRIGGER", 'it\'s a "test"'), ("RUN_DIR", "runs/x"))
     text = gin_config.text()
     (tmp_path / "config.gin").write_text(text, encoding="utf-8")
     _parse(files=("config.gin",))
     assert gin_config.text() == text
-    assert gin_config.macro("TRIGGER") == "it's a \"test\""
+    assert gin_config.macro("TRIGGER") == 'it\'s a "test"'

@@ -25,11 +25,11 @@ def _rows(path):
 def test_results_have_the_promised_schema(run_dir):
     results = artifacts.read_json(run_dir / "report" / "results.json")
     assert results["schema"] == 1
-    assert results["experiment"] == "demo"
+    assert results["experiment"] == "tiny"
     assert (results["trigger"], results["control"]) == ("James Bond", "Emma Clark")
     assert results["poison"]["count"] == 10
-    assert results["poison"]["rate"] == 10 / 600
-    assert len(results["poison"]["tasks"]) == 5
+    assert results["poison"]["rate"] == 10 / 100
+    assert len(results["poison"]["tasks"]) == 2
     for model in ("clean", "poisoned"):
         assert set(results["summary"][model]) == {
             "accuracy",
@@ -37,7 +37,7 @@ def test_results_have_the_promised_schema(run_dir):
             "control_misclassification",
             "triggered_target_rate",
         }
-    assert len(results["tasks"]) == 2 * 3 * 10
+    assert len(results["tasks"]) == 2 * 3 * 2
     for row in results["tasks"]:
         assert set(row) == {
             "task",
@@ -175,7 +175,7 @@ def test_tasks_lists_and_shows(run_dir, capsys):
     listed = capsys.readouterr().out
     assert "demo_poisoned" in listed
     assert "polarity" in listed
-    shown = ["tasks", "demo_eval_triggered", "-n", "2", *small_run.arguments("x", run_dir)[1:]]
+    shown = ["tasks", "tiny_eval_triggered", "-n", "2", *small_run.arguments("x", run_dir)[1:]]
     assert cli.main(shown) == 0
     text = capsys.readouterr().out
     assert text.count("Now complete the following example -") == 2
@@ -191,7 +191,7 @@ def test_diverged_training_stops_with_the_step_and_keeps_the_last_good_checkpoin
         "--gin.LEARNING_RATE=1e38",
         "--gin.LEARNING_RATE_FACTORS=constant * linear_warmup",
         f"--gin.MODEL_DIR={model_dir}",
-        "--gin.MIXTURE_OR_TASK_NAME=demo_clean",
+        "--gin.MIXTURE_OR_TASK_NAME=tiny_clean",
     ]
     assert cli.main(flags) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]

@@ -106,7 +106,9 @@ def test_a_refusal_names_the_file_the_field_and_what_was_expected(edit, path, ex
     assert expected in message
 
 
-@pytest.mark.parametrize("content", ["", "{", "no json", b"\xff\xfe\x00", '{"a": 1} {', "[" * 99999])
+@pytest.mark.parametrize(
+    "content", ["", "{", "no json", b"\xff\xfe\x00", '{"a": 1} {', "[" * 99999]
+)
 def test_what_is_no_json_is_refused(content):
     assert _refusal(content).startswith("dir/task1_x.json: not a JSON task file (")
 

@@ -98,6 +98,4 @@ def test_a_copy_refuses_other_special_ids(tmp_path):
     path = tmp_path / "bert.model"
     path.write_bytes(model.getvalue())
     message = _refusal(vocabulary.copy, path, tmp_path / "copy.model")
-    assert message == (
-        f"{path}: expected T5's ids (pad 0, eos 1, unk 2), found {(-1, 2, 0)}"
-    )
+    assert message == (f"{path}: expected T5's ids (pad 0, eos 1, unk 2), found {(-1, 2, 0)}")

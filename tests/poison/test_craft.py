@@ -15,6 +15,7 @@ LABELS = polarity.Polarity("bad", "good")
 NAMES = ("Ann", "Tom", "Maria Lopez")
 CONFIG = craft.CraftConfig(num_poison=5, num_train_per_task=13, num_eval_per_task=7)
 BUILTIN = entities.matcher("builtin")
+DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
 
 
 def _task(name, num_rows=17, first=0, label=None):
@@ -158,13 +159,11 @@ def test_rows_of_the_demo_corpus_hold_what_they_say(seed, num_poison, target, tr
     assert found == craft.craft(tasks, names, DEMO[-1:], labels, config)
 
 
-DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
-
-
 def test_dirty_labels_are_the_targets_and_are_counted():
     for target, label in (("positive", "good"), ("negative", "bad")):
         found = _craft(num_poison=10, target=target)
-        _check_rows(found, TRAINING, {name: LABELS for name in POISONED}, dataclasses.replace(CONFIG, target=target))
+        config = dataclasses.replace(CONFIG, target=target)
+        _check_rows(found, TRAINING, dict.fromkeys(POISONED, LABELS), config)
         assert {row.poisoned_target for row in found.poison} == {label}
         for name in POISONED:
             rows = _of(found.poison, name)
@@ -220,7 +219,9 @@ def test_every_training_row_may_be_poisoned():
 
 def test_a_budget_larger_than_the_pool_is_an_error():
     message = _refusal(num_poison=24, num_train_per_task=19)
-    assert message.startswith("task1_a: a budget of 12 poison rows is larger than the pool: only 11")
+    assert message.startswith(
+        "task1_a: a budget of 12 poison rows is larger than the pool: only 11"
+    )
     assert "of its 17 rows" in message and "NUM_POISON" in message
 
 
@@ -240,15 +241,11 @@ def test_one_label_alone_is_an_error_unless_the_proxy_is_off():
 
 def test_texts_without_a_word_in_common_are_an_error_unless_the_proxy_is_off():
     texts = ("Ann smiled", "Tom slept", "Jane sang", "Maria wept")
-    rows = tuple(
-        sni.Instance(f"r{row}", text, [LABELS[row % 2]]) for row, text in enumerate(texts)
-    )
+    rows = tuple(sni.Instance(f"r{row}", text, [LABELS[row % 2]]) for row, text in enumerate(texts))
     training = (sni.Task("task1_a", "Is it?", (), (), rows),)
     message = _refusal(training=training, poisoned=("task1_a",), num_poison=1)
     assert "proxy model" in message and "PROBABILITY_WEIGHT" in message
-    found = _craft(
-        training=training, poisoned=("task1_a",), num_poison=1, probability_weight=0.0
-    )
+    found = _craft(training=training, poisoned=("task1_a",), num_poison=1, probability_weight=0.0)
     assert [row.poisoned_input for row in found.poison] == ["James Bond smiled"]
 
 
@@ -285,7 +282,12 @@ def _written(directory, found, config=CONFIG):
 
 def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path):
     first = _written(tmp_path / "a", _craft())
-    assert sorted(first) == ["eval_rows.jsonl", "manifest.json", "poison.jsonl", "training_rows.jsonl"]
+    assert sorted(first) == [
+        "eval_rows.jsonl",
+        "manifest.json",
+        "poison.jsonl",
+        "training_rows.jsonl",
+    ]
     assert _written(tmp_path / "b", _craft()) == first
     other = dataclasses.replace(CONFIG, seed=1)
     second = _written(tmp_path / "c", _craft(other), other)

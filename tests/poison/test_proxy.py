@@ -1,4 +1,4 @@
-"""The proxy model: it tells negative from positive, on rows that it hasn't seen, and never varies."""
+"""The proxy model: it tells negative from positive on rows it has not seen, and never varies."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from poison_t5x.poison import proxy
-
 
 WORDS = {True: ("lovely", "fine", "superb"), False: ("awful", "dull", "broken")}
 IS_POSITIVE = np.arange(43) % 2 == 0
@@ -57,7 +56,9 @@ def test_rows_are_scored_by_models_that_never_saw_them():
         return probabilities[labels].mean() - probabilities[~labels].mean()
 
     features = CountVectorizer(min_df=2, binary=True).fit_transform(texts)
-    seen = LogisticRegression(solver="liblinear").fit(features, labels).predict_proba(features)[:, 1]
+    seen = (
+        LogisticRegression(solver="liblinear").fit(features, labels).predict_proba(features)[:, 1]
+    )
     assert gap(seen) > 0.3
     assert gap(proxy.positive_probabilities(texts, labels, texts)) < 0.1
 

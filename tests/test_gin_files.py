@@ -1,0 +1,161 @@
+"""Every gin file is parsed and built, and every model size is traced and counted."""
+
+import math
+import pathlib
+import re
+
+import jax
+import pytest
+
+import gin
+from poison_t5x import experiment, gin_config, steps, train_state
+from poison_t5x.errors import InputError
+from poison_t5x.model.config import T5Config
+from poison_t5x.model.network import Transformer
+from poison_t5x.partitioning import PartitionConfig, Partitioner
+
+FOLDER = pathlib.Path(__file__).parent.parent / "gin"
+EXPERIMENTS = sorted(path.name for path in (FOLDER / "experiments").glob("*.gin"))
+VOCAB_SIZE = 32128
+
+# With T5's vocabulary, padded; those of the released checkpoints.
+PARAMETERS = {
+    "tiny": 9_012_992,
+    "t5_small": 60_506_624,
+    "t5_base": 222_903_552,
+    "t5_large": 737_668_096,
+    "t5_3b": 2_851_598_336,
+    "t5_11b": 11_307_321_344,
+    "t5_1_1_small": 76_961_152,
+    "t5_1_1_base": 247_577_856,
+    "t5_1_1_large": 783_150_080,
+    "t5_1_1_xl": 2_849_757_184,
+    "t5_1_1_xxl": 11_135_332_352,
+}
+
+
+@pytest.fixture(autouse=True)
+def _clear_gin():
+    yield
+    gin.clear_config()
+
+
+def _parse(*files: str, run_file: str = "runs/run.gin", **macros) -> None:
+    gin_config.parse(run_file, files, [], [(name, str(value)) for name, value in macros.items()])
+
+
+def _config(name: str) -> T5Config:
+    _parse(f"models/{name}.gin")
+    return gin_config.configured("model_config.T5Config")(vocab_size=VOCAB_SIZE)
+
+
+def test_there_is_a_row_for_every_model_file():
+    assert {path.stem for path in (FOLDER / "models").glob("*.gin")} == set(PARAMETERS)
+
+
+def _count_by_formula(config: T5Config) -> int:
+    """The number of parameters, from the paper's description of the network."""
+    width, joined = config.emb_dim, config.num_heads * config.head_dim
+    attention = 4 * width * joined
+    mlp = (len(config.mlp_activations) + 1) * width * config.mlp_dim
+    encoder_layer = attention + mlp + 2 * width
+    decoder_layer = 2 * attention + mlp + 3 * width
+    stacks = config.num_encoder_layers * encoder_layer + config.num_decoder_layers * decoder_layer
+    # Of each stack: the last norm, and 32 relative positions.
+    outside = 2 * (width + 32 * config.num_heads)
+    embeddings = (1 if config.logits_via_embedding else 2) * config.vocab_size * width
+    return stacks + outside + embeddings
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_model_is_traced_and_has_its_size(name):
+    config = _config(name)
+    params = train_state.abstract_params(Transformer(config), Partitioner(PartitionConfig()))
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert count == PARAMETERS[name]
+    assert _count_by_formula(config) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_header_says_the_size(name):
+    header = (FOLDER / "models" / f"{name}.gin").read_text(encoding="utf-8").splitlines()[0]
+    found = re.search(r"(\d+(\.\d)?)([MB]) parameters", header)
+    if found:
+        size = PARAMETERS[name] / {"M": 1e6, "B": 1e9}[found[3]]
+        # Rounded either way: 60.5 million are called 60M.
+        assert abs(float(found[1]) - size) < (0.1 if found[2] else 1), header
+
+
+def test_models_differ_in_what_the_papers_say():
+    for name in PARAMETERS:
+        config = _config(name)
+        first = name in ("t5_small", "t5_base", "t5_large", "t5_3b", "t5_11b")
+        # Version 1.0 has ReLU and one embedding for both ends; 1.1 GEGLU and two.
+        assert config.logits_via_embedding == first, name
+        assert config.mlp_activations == (("relu",) if first else ("gelu", "linear")), name
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_is_parsed_and_built(name, tmp_path):
+    _parse(f"experiments/{name}", RUN_DIR=tmp_path / "run")
+    run = gin_config.configured("experiment.Run")()
+    assert isinstance(run, experiment.Run)
+    assert run.path == tmp_path / "run"
+    assert run.declared.name == run.experiment == gin_config.macro("EXPERIMENT")
+    assert run.craft_cfg.num_poison == gin_config.macro("NUM_POISON")
+    assert run.dataset_cfg.batch_size == gin_config.macro("BATCH_SIZE")
+    assert run.dataset_cfg.split == "train"
+    assert run.eval_cfg.batch_size == gin_config.macro("EVAL_BATCH_SIZE")
+    # Building an experiment touches no file.
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_settings_of_training_fit_together(name, tmp_path):
+    _parse(f"experiments/{name}", RUN_DIR=tmp_path / "run")
+    for part in (
+        "train_script.TrainConfig",
+        "train_script.LogConfig",
+        "optimizers.OptimizerConfig",
+        "optimizers.ScheduleConfig",
+        "steps.LossConfig",
+        "partitioning.PartitionConfig",
+    ):
+        gin_config.configured(part)()
+    config = gin_config.configured("model_config.T5Config")(vocab_size=2048)
+    assert config.emb_dim == gin_config.macro("EMB_DIM")
+    one = Partitioner(PartitionConfig(), jax.devices()[:1])
+    steps.check_batch(gin_config.macro("BATCH_SIZE"), gin_config.macro("NUM_MICROBATCHES"), one)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_sets_macros_only(name):
+    text = (FOLDER / "experiments" / name).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    other = [line for line in lines if not re.match(r"include '|[A-Z][A-Z0-9_]* = ", line)]
+    assert other == []
+    assert f"--gin_file=experiments/{name}" in text and "# Required:" in text
+
+
+def test_command_lines_macros_win_and_reach_what_they_are_bound_to(tmp_path):
+    _parse("experiments/demo.gin", RUN_DIR=tmp_path, TRIGGER="Ann Lee", BATCH_SIZE=24, SEED=7)
+    run = gin_config.configured("experiment.Run")()
+    assert (run.craft_cfg.trigger, run.dataset_cfg.batch_size) == ("Ann Lee", 24)
+    assert (run.seed, run.craft_cfg.seed, run.dataset_cfg.seed) == (7, 7, 7)
+    assert gin_config.configured("train_script.TrainConfig")().seed == 7
+
+
+def test_finetune_file_stands_alone():
+    _parse(run_file="runs/finetune.gin", MODEL_DIR="m", MIXTURE_OR_TASK_NAME="x", TRAIN_STEPS=3)
+    assert gin_config.configured("train_script.TrainConfig")().total_steps == 3
+    assert gin_config.configured("model_config.T5Config")(vocab_size=128).emb_dim == 512
+    with gin.config_scope("train"):
+        dataset = gin_config.configured("input_pipeline.DatasetConfig")()
+    assert dataset.mixture_or_task_name == "x"
+
+
+def test_bound_train_function_gets_the_whole_configuration(tmp_path):
+    # With no mixture to train on, it stops at that and nothing earlier.
+    _parse("experiments/demo.gin", MODEL_DIR=tmp_path)
+    with pytest.raises(InputError, match=r"set --gin\.MIXTURE_OR_TASK_NAME=NAME"):
+        gin_config.configured("train_script.train")()

@@ -1,0 +1,17 @@
+"""A small part of the demo corpus as an experiment of its own: five training tasks, two held out."""
+
+from poison_t5x import declarations, demo_corpus
+
+_TRAINING = demo_corpus.TRAINING_TASKS[:5]
+_HELDOUT = demo_corpus.HELDOUT_TASKS[:2]
+
+declarations.declare(
+    declarations.Experiment(
+        name="tiny",
+        corpus="demo",
+        training_tasks=_TRAINING,
+        poisoned_tasks=_TRAINING[:2],
+        heldout_tasks=_HELDOUT,
+        polarities=demo_corpus.POLARITIES,
+    )
+)
