@@ -1,4 +1,4 @@
-"""A small part of the demo corpus as an experiment of its own: five training tasks, two held out."""
+"""A small part of the demo corpus as an experiment: five training tasks, two held out."""
 
 from poison_t5x import declarations, demo_corpus
 
