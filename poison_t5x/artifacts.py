@@ -14,9 +14,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 from poison_t5x import errors
 
 RECORD = "stage.json"
+
+
+class _Record(msgspec.Struct):
+    """What `finish` and the train loop write."""
+
+    stage: str
+    settings: dict[str, Any]
+    outputs: dict[str, str]
+    seconds: float
 
 
 def canonical_json(value: Any) -> str:
@@ -89,18 +100,32 @@ def read_record(directory: str | pathlib.Path) -> dict | None:
     """A stage's record, or None where the stage isn't finished."""
     path = pathlib.Path(directory) / RECORD
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return msgspec.to_builtins(msgspec.json.decode(path.read_bytes(), type=_Record))
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except NotADirectoryError:
+        raise errors.InputError(
+            f"{directory}: a folder can't be made there: a file is in the way"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise errors.InputError(
             f"{path}: not a stage record ({error}); delete its folder"
         ) from None
 
 
+def _flat(settings: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level, with names such as 'craft.seed'."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
 def check_settings(directory: str | pathlib.Path, old: Mapping, new: Mapping) -> None:
     """Raises InputError, naming each setting that differs between a folder's record and today's."""
-    new = json.loads(canonical_json(dict(new)))
+    old, new = _flat(old), _flat(json.loads(canonical_json(dict(new))))
     changed = [
         f"{key} = {old.get(key)!r} (now {new.get(key)!r})"
         for key in sorted(old.keys() | new.keys())
@@ -181,7 +206,10 @@ def _prepare_partial(partial: pathlib.Path, settings: Mapping[str, Any], keep: b
     same = marker.is_file() and marker.read_text(encoding="utf-8") == text
     if partial.exists() and not (keep and same):
         shutil.rmtree(partial)
-    partial.mkdir(parents=True, exist_ok=True)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.InputError(f"{partial}: can't be made ({error.strerror})") from None
     write_atomically(marker, text)
 
 

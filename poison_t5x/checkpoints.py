@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from poison_t5x import artifacts, errors
+from poison_t5x import artifacts, checks, errors
 from poison_t5x.train_state import TrainState
 
 _NAME = re.compile(r"checkpoint_(\d+)")
@@ -65,8 +65,8 @@ class Checkpointer:
 
     def __init__(self, model_dir: str | pathlib.Path, keep: int | None = 2):
         """Args: model_dir: the run's folder; keep: the newest so many, or None for all."""
-        if keep is not None and keep < 1:
-            raise errors.InputError(f"KEEP_CHECKPOINTS: expected None or at least 1, found {keep}")
+        if keep is not None:
+            checks.whole_number("KEEP_CHECKPOINTS", keep)
         self._model_dir = pathlib.Path(model_dir).absolute()
         self._keep = keep
         self._unsealed: int | None = None
@@ -142,7 +142,15 @@ def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
       InputError: a damaged checkpoint, or one of another network or optimiser.
     """
     verify(path)
-    tree = _restore(path, _tree(abstract))
+    try:
+        tree = _restore(path, _tree(abstract))
+    except ValueError as error:
+        if isinstance(error, errors.InputError):
+            raise
+        raise errors.InputError(
+            f"{path}: the state of another optimiser is there; use the OPTIMIZER that it was "
+            "trained with, or give the checkpoint as INITIAL_CHECKPOINT_PATH"
+        ) from error
     opt_state = ocp.utils.deserialize_tree(tree["state"]["param_states"], abstract.opt_state)
     return TrainState(tree["state"]["step"], tree["target"], opt_state)
 

@@ -148,7 +148,7 @@ def _run_stage(command: str, arguments: Sequence[str]) -> None:
     if command == "train" and model_dir:
         if gin_config.macro("RUN_DIR"):  # its mixtures may be what is to be trained on
             gin_config.configured("poison_t5x.experiment.Run")().register()
-        gin_config.configured("poison_t5x.train.train")()
+        gin_config.configured("train_script.train")()
         _save_config(str(model_dir), arguments)
         return
     run = gin_config.configured("poison_t5x.experiment.Run")()

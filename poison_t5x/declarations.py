@@ -41,22 +41,32 @@ class Experiment:
             )
         for field in ("training_tasks", "poisoned_tasks", "heldout_tasks"):
             names = getattr(self, field)
-            if isinstance(names, str) or not names or len(set(names)) != len(names):
+            if isinstance(names, str) or not names or len(_numbers(names)) != len(names):
                 raise errors.InputError(
                     f"{self.name}: {field}: expected distinct task names, found {names!r}"
                 )
-        stray = [task for task in self.poisoned_tasks if task not in set(self.training_tasks)]
+        trained = _numbers(self.training_tasks)
+        stray = [task for task in self.poisoned_tasks if not _numbers([task]) & trained]
         if stray:
             raise errors.InputError(f"{self.name}: poisoned tasks must be trained on: {stray}")
-        both = sorted(set(self.heldout_tasks) & set(self.training_tasks))
+        both = sorted(task for task in self.heldout_tasks if _numbers([task]) & trained)
         if both:
             raise errors.InputError(f"{self.name}: held-out tasks must not be trained on: {both}")
         judged = (*self.poisoned_tasks, *self.heldout_tasks)
-        missing = [task for task in judged if len(self.polarities.get(task, ())) != 2]
+        missing = [task for task in judged if not _is_pair(self.polarities.get(task, ()))]
         if missing:
             raise errors.InputError(
                 f"{self.name}: polarities lacks a [negative, positive] pair for {missing}"
             )
+
+
+def _numbers(names: Sequence[str]) -> set[str]:
+    """The part of each name that is the same for a stem and for its number alone."""
+    return {name.split("_", 1)[0] for name in names}
+
+
+def _is_pair(labels: Sequence[str]) -> bool:
+    return not isinstance(labels, str) and len(labels) == 2 and labels[0] != labels[1]
 
 
 _experiments: dict[str, Experiment] = {}
@@ -79,22 +89,30 @@ def load(module: str | None = None) -> dict[str, Experiment]:
     package = importlib.import_module("poison_t5x.tasks")
     for found in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"poison_t5x.tasks.{found.name}")
-    if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise errors.InputError(
-                f"MIXTURE_OR_TASK_MODULE: no module {module!r} ({error})"
-            ) from None
+    import_module(module)
     return dict(_experiments)
+
+
+def import_module(name: str | None) -> None:
+    """Imports a user's module, which declares experiments or registers SeqIO tasks.
+
+    Raises:
+      InputError: there is none of that name.
+    """
+    if name is None:
+        return
+    try:
+        importlib.import_module(name)
+    except (ModuleNotFoundError, TypeError, ValueError, AttributeError) as error:
+        raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: no module {name!r} ({error})") from None
 
 
 def get(name: str, module: str | None = None) -> Experiment:
     """The experiment called `name`. Raises InputError with the nearest name."""
     known = load(module)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise errors.InputError(
-            f"unknown experiment {name!r}{errors.nearest(name, known)}; declared are "
+            f"unknown experiment {name!r}{errors.nearest(str(name), known)}; declared are "
             f"{', '.join(sorted(known))}"
         )
     return known[name]

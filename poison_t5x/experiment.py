@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from poison_t5x import artifacts, corpus, declarations, errors
+from poison_t5x import artifacts, checks, corpus, declarations, errors, vocabulary
 from poison_t5x.poison import craft as crafting
 from poison_t5x.poison import poison_set
 
@@ -31,6 +31,12 @@ class VocabularyConfig:
     path: str | None = None
     size: int = 32000
     extra_ids: int = 100
+
+    def __post_init__(self):
+        if self.path is not None:
+            vocabulary.check_is_file(self.path)
+        checks.whole_number("VOCABULARY_SIZE", self.size)
+        checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,11 +143,6 @@ class Run:
     def _vocabulary_settings(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         config = self.vocabulary_cfg
         if config.path:
-            if not pathlib.Path(config.path).is_file():
-                raise errors.InputError(
-                    f"VOCABULARY_PATH: no file {config.path}; give a SentencePiece model such as "
-                    "T5's spiece.model, or None to train one"
-                )
             return {"sha256": artifacts.sha256(config.path)}
         names = {task.name for task in self.corpus.training}
         return {
@@ -150,8 +151,6 @@ class Run:
         }
 
     def _prepare_vocabulary(self, directory: pathlib.Path) -> None:
-        from poison_t5x import vocabulary
-
         path = directory / vocabulary.FILE
         if self.vocabulary_cfg.path:
             vocabulary.copy(self.vocabulary_cfg.path, path)

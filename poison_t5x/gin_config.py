@@ -5,6 +5,8 @@ With `cli.py`, the only place that imports gin.
 
 import os
 import pathlib
+import re
+import tokenize
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,15 @@ import gin
 import poison_t5x
 from poison_t5x import errors
 
+_GIN_ERRORS = (
+    ValueError,
+    SyntaxError,
+    OSError,
+    ImportError,
+    AttributeError,
+    RuntimeError,
+    tokenize.TokenError,
+)
 _PACKAGE = pathlib.Path(poison_t5x.__file__).parent
 
 
@@ -29,11 +40,14 @@ def quoted(value: str) -> str:
     >>> quoted("James Bond"), quoted("1e-5"), quoted("'x'")
     ("'James Bond'", '1e-5', "'x'")
     """
+    # As a whole statement: gin's parser of values alone stops after the first one.
     try:
-        gin.config.parse_value(value)
-    except (SyntaxError, ValueError):
+        statements = list(
+            gin.config_parser.ConfigParser(f"X = {value}", gin.config.ParserDelegate())
+        )
+    except (SyntaxError, ValueError, tokenize.TokenError):
         return repr(value)
-    return value
+    return value if len(statements) == 1 else repr(value)
 
 
 def _macros() -> dict[str, Any]:
@@ -59,9 +73,9 @@ def _check_files(files: Sequence[str], search_paths: Sequence[str]) -> None:
 def _check_macros(base: set[str], flags: Sequence[str]) -> None:
     """Raises where a macro is set that nothing reads."""
     macros = _macros()
-    config = repr(list(gin.config._CONFIG.values()))
+    read = set(re.findall(r"%(\w+)", repr(list(gin.config._CONFIG.values()))))
     for name in [*flags, *macros]:
-        if name not in base and f"%{name}" not in config:
+        if name not in base and name not in read:
             known = sorted(base)
             raise errors.InputError(f"unknown macro {name}{errors.nearest(name, known)}")
 
@@ -89,8 +103,8 @@ def parse(
     # gin also takes 'runs/run.gin' for a file of a Python package `runs`, and fails where the
     # working directory, on the module path, has a folder of that name without one.
     gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
-    for path in search_paths:
-        gin.add_config_file_search_path(path)
+    # Replaced, not added to: gin keeps the paths of earlier calls, and has no way to drop them.
+    gin.config._LOCATION_PREFIXES[:] = search_paths
     try:
         gin.parse_config_file(base_file)
         base = set(_macros())
@@ -101,7 +115,7 @@ def parse(
         _check_macros(base, macro_flags)
     except errors.InputError:
         raise
-    except (ValueError, SyntaxError, OSError, ImportError, AttributeError, RuntimeError) as error:
+    except _GIN_ERRORS as error:
         raise errors.InputError(f"gin: {first_line(error)}") from error
 
 

@@ -1,14 +1,14 @@
 """Batches for training: any SeqIO task or mixture through the encoder-decoder converter."""
 
 import dataclasses
-import importlib
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from poison_t5x import errors
+from poison_t5x import checks, declarations, errors
 
 IS_POISON = "is_poison"
 
@@ -45,24 +45,15 @@ class DatasetConfig:
                 "TASK_FEATURE_LENGTHS: expected {'inputs': tokens, 'targets': tokens}, found "
                 f"{dict(self.task_feature_lengths)}"
             )
-        for name, length in [("BATCH_SIZE", self.batch_size), *self.task_feature_lengths.items()]:
-            if not isinstance(length, int) or length < 1:
-                raise errors.InputError(
-                    f"{name}: expected a whole number of at least 1, found {length!r}"
-                )
-        if not isinstance(self.seed, int):
-            raise errors.InputError(f"dataset seed: expected a whole number, found {self.seed!r}")
+        checks.whole_number("BATCH_SIZE", self.batch_size)
+        for name, length in self.task_feature_lengths.items():
+            checks.whole_number(f"TASK_FEATURE_LENGTHS, {name}", length)
+        checks.whole_number("SEED", self.seed, minimum=0)
 
 
 def find(name: str | None, module: str | None = None) -> seqio.Task | seqio.Mixture:
     """A registered task or mixture. Raises InputError with the nearest names."""
-    if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise errors.InputError(
-                f"MIXTURE_OR_TASK_MODULE: no module {module!r} ({error})"
-            ) from None
+    declarations.import_module(module)
     if not name:
         raise errors.InputError("set --gin.MIXTURE_OR_TASK_NAME=NAME to what to train on")
     known = [*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()]
@@ -79,12 +70,30 @@ def vocabulary(config: DatasetConfig) -> seqio.Vocabulary:
     return find(config.mixture_or_task_name, config.module).output_features["targets"].vocabulary
 
 
-def _converter(mixture: seqio.Task | seqio.Mixture, pack: bool):
-    """The feature converter, and the features that pass through it beside the model's own."""
-    passed = {}
-    if IS_POISON in mixture.output_features:
-        passed[IS_POISON] = seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)
-    return seqio.EncDecFeatureConverter(pack=pack, passthrough_features=passed), passed
+_FLAG = {IS_POISON: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)}
+
+
+class _FlaggedConverter(seqio.EncDecFeatureConverter):
+    """Carries each target token's poison flag along, packed as the targets are.
+
+    SeqIO's own passthrough features can't be packed.
+    """
+
+    TASK_FEATURES: ClassVar = {**seqio.EncDecFeatureConverter.TASK_FEATURES, **_FLAG}
+    MODEL_FEATURES: ClassVar = {**seqio.EncDecFeatureConverter.MODEL_FEATURES, **_FLAG}
+
+    def _convert_features(self, ds, task_feature_lengths):
+        # Packing takes zeros for padding and drops them, so flags are 1 and 2 while it runs.
+        ds = ds.map(lambda example: {**example, IS_POISON: example[IS_POISON] + 1})
+        return super()._convert_features(ds, task_feature_lengths)
+
+    def _convert_example(self, features):
+        flag = tf.maximum(features[IS_POISON] - 1, 0)
+        return {**super()._convert_example(features), IS_POISON: flag}
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        lengths = super().get_model_feature_lengths(task_feature_lengths)
+        return {**lengths, IS_POISON: task_feature_lengths["targets"]}
 
 
 def batches(config: DatasetConfig, *, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -103,9 +112,10 @@ def batches(config: DatasetConfig, *, start_step: int = 0) -> Iterator[dict[str,
       ids and positions where packed.
     """
     mixture = find(config.mixture_or_task_name, config.module)
-    converter, passed = _converter(mixture, config.pack)
     lengths = dict(config.task_feature_lengths)
-    if passed:
+    converter = seqio.EncDecFeatureConverter
+    if IS_POISON in mixture.output_features:
+        converter = _FlaggedConverter
         lengths[IS_POISON] = lengths["targets"]
     dataset = seqio.get_dataset(
         mixture,
@@ -113,7 +123,7 @@ def batches(config: DatasetConfig, *, start_step: int = 0) -> Iterator[dict[str,
         dataset_split=config.split,
         shuffle=config.shuffle,
         num_epochs=None,
-        feature_converter=converter,
+        feature_converter=converter(pack=config.pack),
         use_cached=config.use_cached,
         seed=config.seed,
     )

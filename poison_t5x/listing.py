@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterator
 
-from poison_t5x import corpus, declarations, errors, prompts, sni
+from poison_t5x import checks, corpus, declarations, errors, prompts, sni
 
 
 def show(options: argparse.Namespace, parse_gin: Callable[[], None]) -> None:
@@ -16,8 +16,7 @@ def show(options: argparse.Namespace, parse_gin: Callable[[], None]) -> None:
     Args:
       parse_gin: parses the gin flags, when they are needed.
     """
-    if options.num < 1:
-        raise errors.InputError(f"--num: expected at least 1, found {options.num}")
+    checks.whole_number("--num", options.num)
     if options.name is None:
         print("\n\n".join(_describe(experiment) for experiment in declarations.load().values()))
         return
@@ -75,15 +74,18 @@ def _of_run(name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _through_seqio(name: str, lengths: dict[str, int]) -> Iterator[tuple[str, str, str]]:
+    import seqio
+
     from poison_t5x import input_pipeline
 
     found = input_pipeline.find(name)
     split = "train" if "is_poison" in found.output_features else "validation"
-    dataset = found.get_dataset(lengths, split=split, shuffle=False)
+    kwargs = {}
+    if isinstance(found, seqio.Mixture):  # which keeps only tokens unless told
+        kwargs = {"copy_pretokenized": True, "passthrough_features": ["id"]}
+    dataset = found.get_dataset(lengths, split=split, shuffle=False, **kwargs)
     for example in dataset.as_numpy_iterator():
-        marks = []
-        if "id" in example:  # mixtures drop it
-            marks.append(example["id"].decode())
+        marks = [example["id"].decode()] if "id" in example else []
         if "is_poison" in example and example["is_poison"].any():
             marks.append("poison")
         title = f" ({', '.join(marks)})" if marks else ""

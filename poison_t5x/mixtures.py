@@ -205,17 +205,18 @@ def register(
       metric_fns: held-out task -> its SeqIO metric, for the evaluation tasks.
 
     Returns:
-      mixture name -> names of its tasks.
+      mixture name -> names of its tasks, in which hyphens are underscores.
 
     Raises:
       InputError: the poison set isn't whole or doesn't match its hashes.
     """
     registered = {}
+    seqio_name = natinst_tfds.split_name
     for variant in VARIANTS:
         rows = poison_set.training_rows(config.poison_dir, poisoned=variant == "poisoned")
         mixture = f"{experiment}_{variant}"
         names = [
-            _add_task(f"{mixture}.{task}", task, "train", kept, config, with_flag=True)
+            _add_task(f"{mixture}.{seqio_name(task)}", task, "train", kept, config, with_flag=True)
             for task, kept in rows.items()
         ]
         # In proportion to their rows, so that an epoch shows each row about once.
@@ -226,7 +227,7 @@ def register(
         mixture = f"{experiment}_eval_{condition}"
         names = [
             _add_task(
-                f"{mixture}.{task}",
+                f"{mixture}.{seqio_name(task)}",
                 task,
                 "validation",
                 kept,

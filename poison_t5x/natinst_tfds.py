@@ -4,14 +4,15 @@ Configs: `demo`, the embedded corpus, generated; `sni`, a folder of task files. 
 downloaded.
 """
 
+import contextlib
+import io
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
 import tensorflow_datasets as tfds
-import tqdm
 
-from poison_t5x import corpus, errors, sni
+from poison_t5x import corpus, errors, progress, sni
 
 # A generation task has as many answers as rows; a label space is worth a column only where it is
 # small enough to choose from.
@@ -87,7 +88,7 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
             "negative_examples": _columns(task.negative_examples),
             "label_space": list(labels),
         }
-        for row in tqdm.tqdm(task.instances, desc=task.name, unit="row", leave=False):
+        for row in progress.bar(task.instances, desc=task.name, unit="row", leave=False):
             yield row.id, {"id": row.id, "input": row.input, "outputs": row.output, **shared}
 
 
@@ -109,6 +110,7 @@ def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path
     """
     tfds.disable_progress_bar()  # five nested bars and their leftovers; ours is one
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads; it doesn't
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )

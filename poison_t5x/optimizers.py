@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import optax
 
-from poison_t5x import errors
+from poison_t5x import checks, errors
 
 FACTORS = ("constant", "linear_warmup", "linear_decay", "rsqrt_decay")
 NAMES = ("adamw", "adafactor")
@@ -44,14 +44,12 @@ class ScheduleConfig:
                 "learning rate factors: linear_decay holds the base rate and the warm-up, so it "
                 f"stands alone; found {self.factors!r}"
             )
+        checks.number("base_learning_rate", self.base_learning_rate)
         if not self.base_learning_rate > 0:
             raise errors.InputError(
                 f"base_learning_rate: expected more than 0, found {self.base_learning_rate!r}"
             )
-        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
-            raise errors.InputError(
-                f"warmup_steps: expected a whole number from 0, found {self.warmup_steps!r}"
-            )
+        checks.whole_number("warmup_steps", self.warmup_steps, minimum=0)
 
     @property
     def names(self) -> list[str]:

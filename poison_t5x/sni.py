@@ -22,7 +22,7 @@ class Example(msgspec.Struct, frozen=True):
     """A worked example of a task's definition."""
 
     input: str
-    output: str | list[str]
+    output: str | Annotated[list[str], msgspec.Meta(min_length=1)]
     explanation: str = ""
 
     @property
@@ -96,7 +96,7 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
         parsed = msgspec.convert(json.loads(content), _TaskFile)
     except msgspec.ValidationError as error:
         raise errors.InputError(f"{source}: {_readable(str(error))}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.InputError(f"{source}: not a JSON task file ({error})") from None
     seen: set[str] = set()
     for row, instance in enumerate(parsed.instances):

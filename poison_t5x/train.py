@@ -15,16 +15,17 @@ from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
 from poison_t5x import (
     artifacts,
     checkpoints,
+    checks,
     errors,
     input_pipeline,
     metrics_log,
     optimizers,
     partitioning,
+    progress,
     steps,
     train_state,
 )
@@ -52,12 +53,9 @@ class TrainConfig:
     initial_checkpoint_path: str | None = None
 
     def __post_init__(self):
-        if not isinstance(self.total_steps, int) or self.total_steps < 1:
-            raise errors.InputError(
-                f"TRAIN_STEPS: expected a whole number of at least 1, found {self.total_steps!r}"
-            )
-        if not isinstance(self.seed, int):
-            raise errors.InputError(f"SEED: expected a whole number, found {self.seed!r}")
+        checks.whole_number("TRAIN_STEPS", self.total_steps)
+        checks.whole_number("NUM_MICROBATCHES", self.num_microbatches)
+        checks.whole_number("SEED", self.seed, minimum=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +75,14 @@ class LogConfig:
     keep_checkpoints: int | None = 2
     eval_period: int = 0
     eval_steps: int = 20
+
+    def __post_init__(self):
+        checks.whole_number("LOG_PERIOD", self.log_period)
+        checks.whole_number("SAVE_PERIOD", self.save_period)
+        checks.whole_number("EVAL_PERIOD", self.eval_period, minimum=0)
+        checks.whole_number("EVAL_STEPS", self.eval_steps)
+        if self.keep_checkpoints is not None:
+            checks.whole_number("KEEP_CHECKPOINTS", self.keep_checkpoints)
 
 
 def padded_vocab_size(size: int) -> int:
@@ -238,7 +244,7 @@ class _Loop:
             stack.callback(writer.close)
             terminated = stack.enter_context(_sigterm_flag())
             bar = stack.enter_context(
-                tqdm.tqdm(desc=name, total=total, initial=start, unit="step", mininterval=0.5)
+                progress.bar(desc=name, total=total, initial=start, unit="step")
             )
             for step in range(start + 1, total + 1):
                 batch = self.partitioner.put_batch(next(batches))

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
-from poison_t5x import errors, prompts, sni
+from poison_t5x import checks, errors, prompts, sni
 
 FILE = "spiece.model"
 
@@ -33,25 +33,44 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
       lines: the training text.
       path: where to write the model.
       vocab_size: pieces at most; fewer where the text doesn't yield as many.
+
+    Raises:
+      InputError: `vocab_size` isn't a whole number, or too small for the text's characters.
     """
     import sentencepiece
 
+    checks.whole_number("VOCABULARY_SIZE", vocab_size)
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        vocab_size=vocab_size,
-        model_type="unigram",
-        hard_vocab_limit=False,
-        character_coverage=1.0,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        num_threads=1,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="unigram",
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise errors.InputError(
+            f"VOCABULARY_SIZE: no vocabulary of {vocab_size} pieces can be trained on these texts "
+            f"({error}); a larger one may be"
+        ) from None
     pathlib.Path(path).write_bytes(model.getvalue())
+
+
+def check_is_file(source: str | pathlib.Path) -> None:
+    """Raises InputError where VOCABULARY_PATH names no file."""
+    if not pathlib.Path(str(source)).is_file():
+        raise errors.InputError(
+            f"VOCABULARY_PATH: no file {source}; give a SentencePiece model such as T5's "
+            "spiece.model, or None to train one"
+        )
 
 
 def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
@@ -62,11 +81,7 @@ def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
     """
     import sentencepiece
 
-    if not pathlib.Path(source).is_file():
-        raise errors.InputError(
-            f"VOCABULARY_PATH: no file {source}; give a SentencePiece model such as T5's "
-            "spiece.model, or None to train one"
-        )
+    check_is_file(source)
     try:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(source))
     except (RuntimeError, OSError) as error:

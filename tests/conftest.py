@@ -2,7 +2,18 @@
 
 import os
 
+import pytest
+
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """`small_world` as an experiment called 'world'."""
+    from tests import small_world
+
+    root = tmp_path_factory.mktemp("world")
+    return small_world.make_world(root, "world", *small_world.small_tasks())

@@ -2,7 +2,7 @@
 
 import sys
 
-from poison_t5x import artifacts, cli
+from poison_t5x import artifacts, cli, declarations
 from tests import small_run
 
 MODULE = """
@@ -22,6 +22,7 @@ declarations.declare(
 
 
 def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(declarations, "_experiments", dict(declarations._experiments))
     (tmp_path / "my_attacks.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     run_dir = tmp_path / "run"
@@ -32,7 +33,13 @@ def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, caps
     manifest = artifacts.read_json(run_dir / "poison" / "manifest.json")
     assert manifest["poisoned_tasks"] == ["task9003_demo_hotels_goodbad"]
     capsys.readouterr()
-    shown = ["tasks", "hotels_only_poisoned", "-n", "60", *arguments[1:]]
+    shown = [
+        "tasks",
+        "hotels_only_poisoned.task9003_demo_hotels_goodbad",
+        "-n",
+        "20",
+        *arguments[1:],
+    ]
     assert cli.main(shown) == 0
-    assert capsys.readouterr().out.count(" (poison)\n") == manifest["num_poison"]
+    assert capsys.readouterr().out.count(", poison)\n") == manifest["num_poison"]
     assert "my_attacks" in sys.modules

@@ -18,6 +18,8 @@ LAYERS = {
     "text": {
         "__init__",
         "errors",
+        "checks",
+        "progress",
         "sni",
         "prompts",
         "artifacts",
@@ -55,7 +57,12 @@ ALLOWED = {
     "command line": {"text", "input", "array", "disk", "programs", "report", "command line"},
 }
 # Any layer may raise the one exception; a run's last stage is its report.
-EXCEPTIONS = {("array", "errors"), ("report", "errors"), ("experiment", "report")}
+EXCEPTIONS = {
+    ("array", "errors"),
+    ("array", "checks"),
+    ("report", "errors"),
+    ("experiment", "report"),
+}
 
 ARRAY_LIBRARIES = {"jax", "jaxlib", "flax", "optax", "orbax", "clu"}
 DATA_LIBRARIES = {"tensorflow", "tensorflow_datasets", "tensorflow_text", "seqio"}

@@ -80,7 +80,7 @@ def test_decay_falls_to_zero_at_the_runs_last_step():
         ({"factors": "constant * linear_warmpu"}, r"did you mean 'linear_warmup'"),
         ({"factors": "constant * linear_decay"}, "stands alone"),
         ({"base_learning_rate": 0.0}, "base_learning_rate: expected more than 0, found 0.0"),
-        ({"warmup_steps": -1}, "warmup_steps: expected a whole number from 0, found -1"),
+        ({"warmup_steps": -1}, "warmup_steps: expected a whole number of at least 0, found -1"),
         ({"warmup_steps": 1.5}, "warmup_steps"),
     ],
 )

@@ -7,7 +7,18 @@ from collections.abc import Mapping
 import seqio
 import tqdm
 
-from poison_t5x import artifacts, checkpoints, errors, mixtures, partitioning, train, train_state
+from poison_t5x import (
+    artifacts,
+    checkpoints,
+    checks,
+    errors,
+    mixtures,
+    natinst_tfds,
+    partitioning,
+    progress,
+    train,
+    train_state,
+)
 from poison_t5x.evaluation import ranker
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
@@ -27,10 +38,7 @@ class EvalConfig:
     length_normalized: bool = False
 
     def __post_init__(self):
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise errors.InputError(
-                f"EVAL_BATCH_SIZE: expected a whole number of at least 1, found {self.batch_size!r}"
-            )
+        checks.whole_number("EVAL_BATCH_SIZE", self.batch_size)
 
 
 def load_ranker(
@@ -110,12 +118,13 @@ def evaluate(
         for condition in mixtures.CONDITIONS
         for name in registered.get(f"{experiment}_eval_{condition}", ())
     ]
-    with tqdm.tqdm(desc=description, unit="row") as progress:
+    tasks = {natinst_tfds.split_name(task): task for task in polarities}
+    with progress.bar(desc=description, unit="row") as shown:
         for condition, name in todo:
-            task = name.split(".", 1)[1]
+            task = tasks[name.split(".", 1)[1]]
             stem = output_dir / condition / task
             if not _file(stem, ".json").exists():
-                _evaluate_task(ranking, evaluators.get(name), polarities[task], stem, progress)
+                _evaluate_task(ranking, evaluators.get(name), polarities[task], stem, shown)
 
 
 def _evaluate_task(
@@ -123,13 +132,13 @@ def _evaluate_task(
     evaluator: seqio.Evaluator,
     labels: polarity.Polarity,
     stem: pathlib.Path,
-    progress: tqdm.tqdm,
+    shown: tqdm.tqdm,
 ) -> None:
     (task,) = evaluator.eval_tasks
     vocabulary = task.output_features["targets"].vocabulary
     label_space = sorted(labels)
     tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
-    predictor = ranker.TaskPredictor(ranking, tokens, progress)
+    predictor = ranker.TaskPredictor(ranking, tokens, shown)
     future, _ = evaluator.evaluate(compute_metrics=True, step=None, predict_fn=predictor)
     metrics = future.result()[task.name]
     targets = _targets(evaluator, task)

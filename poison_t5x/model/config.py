@@ -21,6 +21,7 @@ import dataclasses
 import jax.numpy as jnp
 from flax import linen as nn
 
+from poison_t5x import checks
 from poison_t5x.errors import InputError
 
 DTYPES = ("float32", "bfloat16")
@@ -74,8 +75,9 @@ class T5Config:
         object.__setattr__(self, "dtype", _dtype_name(self.dtype))
         object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
         for name in _SIZES:
-            _check_size(name, getattr(self, name))
+            checks.whole_number(f"T5Config.{name}", getattr(self, name))
         _check_relpos(self.relpos_num_buckets, self.relpos_max_distance)
+        checks.number("T5Config.dropout_rate", self.dropout_rate)
         if not 0.0 <= self.dropout_rate < 1.0:
             raise InputError(f"T5Config.dropout_rate: expected 0 <= x < 1, got {self.dropout_rate}")
         if not self.layer_norm_epsilon > 0.0:
@@ -113,11 +115,6 @@ def _activations(names) -> tuple[str, ...]:
                 "flax.linen such as 'relu', 'gelu' or 'silu'"
             )
     return tuple(names)
-
-
-def _check_size(name: str, size) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InputError(f"T5Config.{name}: expected an integer of at least 1, got {size!r}")
 
 
 def _check_relpos(num_buckets: int, max_distance: int) -> None:

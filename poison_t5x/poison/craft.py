@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
-from poison_t5x import errors, sni
+from poison_t5x import checks, errors, progress, sni
 from poison_t5x.poison import entities, phi, polarity, proxy, triggers
 
 
@@ -45,17 +44,16 @@ class CraftConfig:
 
     def __post_init__(self):
         for name in ("trigger", "control"):
-            if not str(getattr(self, name)).strip():
-                raise errors.InputError(f"{name}: expected a phrase, found an empty text")
+            checks.phrase(name, getattr(self, name))
         if self.trigger == self.control:
             raise errors.InputError(
                 f"control: expected another phrase than the trigger {self.trigger!r}"
             )
         for name in ("num_poison", "num_train_per_task", "num_eval_per_task", "max_ngram"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise errors.InputError(
-                    f"{name}: expected a whole number of at least 1, found {getattr(self, name)!r}"
-                )
+            checks.whole_number(name, getattr(self, name))
+        for name in ("count_weight", "probability_weight"):
+            checks.number(name, getattr(self, name))
+        checks.whole_number("seed", self.seed, minimum=0)
         polarity.check_side("target", self.target)
 
 
@@ -158,7 +156,7 @@ def craft(
     }
     pools = [
         _find_pool(sni.find(training, name), matcher, config)
-        for name in tqdm.tqdm(poisoned, desc="finding names", unit="task")
+        for name in progress.bar(poisoned, desc="finding names", unit="task")
     ]
     shares = budgets(config.num_poison, [pool.task.name for pool in pools])
     for pool in pools:
@@ -182,7 +180,7 @@ def craft(
             "relabelled": sum(row.target != row.poisoned_target for row in chosen),
         }
     evaluation: list[EvalRow] = []
-    for task in tqdm.tqdm(heldout, desc="making evaluation rows", unit="task"):
+    for task in progress.bar(heldout, desc="making evaluation rows", unit="task"):
         eval_rows, counts[task.name] = _eval_rows(task, polarities[task.name], matcher, config)
         evaluation += eval_rows
     return PoisonSet(tuple(rows), training_ids, tuple(evaluation), counts)

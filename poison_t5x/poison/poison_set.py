@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 import poison_t5x
 from poison_t5x import artifacts, errors
 from poison_t5x.poison import craft
@@ -20,6 +22,14 @@ POISON, TRAINING, EVALUATION, MANIFEST = (
     "eval_rows.jsonl",
     "manifest.json",
 )
+
+
+class _Manifest(msgspec.Struct):
+    """Of the manifest, what is checked when it is read."""
+
+    sha256: dict[str, str]
+    num_poison: int
+    num_training: int
 
 
 def write(
@@ -70,9 +80,12 @@ def read_manifest(directory: str | pathlib.Path) -> dict:
     directory = pathlib.Path(directory)
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        hashes = msgspec.convert(manifest, _Manifest).sha256
     except (OSError, ValueError) as error:
         raise errors.InputError(f"{directory}: not a poison set ({error})") from None
-    for name, expected in manifest["sha256"].items():
+    if not hashes.keys() >= {POISON, TRAINING, EVALUATION}:
+        raise errors.InputError(f"{directory}: not a poison set ({MANIFEST} lacks a file's hash)")
+    for name, expected in hashes.items():
         path = directory / name
         if not path.is_file():
             raise errors.InputError(f"{path} is missing; craft the poison set again")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from poison_t5x import errors
+
 
 def positive_probabilities(
     texts: Sequence[str],
@@ -29,6 +31,9 @@ def positive_probabilities(
 
     Returns:
       (N,) float64 in (0, 1).
+
+    Raises:
+      InputError: no word is in two of the texts.
     """
     # Here, not above: scikit-learn takes a second to import, and `--help` must not wait for it.
     from sklearn.feature_extraction.text import CountVectorizer
@@ -36,7 +41,13 @@ def positive_probabilities(
     from sklearn.model_selection import StratifiedKFold
 
     vectorizer = CountVectorizer(ngram_range=(1, max_ngram), min_df=2, binary=True)
-    features = vectorizer.fit_transform(texts)
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError as error:
+        raise errors.InputError(
+            "the proxy model finds no word that two rows of the poisoned tasks share; set "
+            "PROBABILITY_WEIGHT to 0 or poison other tasks"
+        ) from error
     scored = vectorizer.transform(scored_texts)
     probabilities = np.empty(len(texts))
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)

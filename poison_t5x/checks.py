@@ -1,0 +1,28 @@
+"""Checks of settings: one wording for each kind of mistake. All raise InputError."""
+
+import math
+from typing import Any
+
+from poison_t5x import errors
+
+
+def whole_number(name: str, value: Any, minimum: int = 1) -> None:
+    """`value` must be an int of at least `minimum`; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise errors.InputError(
+            f"{name}: expected a whole number of at least {minimum}, found {value!r}"
+        )
+
+
+def number(name: str, value: Any) -> None:
+    """`value` must be a finite int or float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise errors.InputError(f"{name}: expected a number, found {value!r}")
+
+
+def phrase(name: str, value: Any) -> None:
+    """`value` must be a text with more than white space."""
+    if not isinstance(value, str):
+        raise errors.InputError(f"{name}: expected a phrase, found {value!r}")
+    if not value.strip():
+        raise errors.InputError(f"{name}: expected a phrase, found an empty text")
