@@ -22,7 +22,7 @@ declarations.declare(
 
 
 def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(declarations, "_experiments", dict(declarations._experiments))
+    monkeypatch.setattr(declarations, "_experiments", declarations.load())
     (tmp_path / "my_attacks.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     run_dir = tmp_path / "run"
