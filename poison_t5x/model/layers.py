@@ -163,6 +163,37 @@ def relative_position_buckets(num_queries, num_keys, bidirectional, num_buckets,
     return (first_QxK + near_or_far_QxK).astype(np.int32)
 
 
+@jax.custom_vjp
+def masked_bias(bias_1xHxQxK, mask):
+    """`bias + mask`, for an additive `mask` that broadcasts to (B, H, Q, K) and has no gradient.
+
+    The bias's gradient, a sum over the batch, is written as a product with ones. XLA's CPU
+    compiler takes fifty times as long over a plain sum along the first axis: of 14 MB, 17 ms
+    instead of 0.3 on 2 cores, for numbers that differ by rounding. Reverse mode only.
+    """
+    return bias_1xHxQxK + mask
+
+
+def _masked_bias_forward(bias_1xHxQxK, mask):
+    return masked_bias(bias_1xHxQxK, mask), mask
+
+
+def _masked_bias_backward(mask, d_BxHxQxK):
+    ones_B = jnp.ones(d_BxHxQxK.shape[0], d_BxHxQxK.dtype)
+    d_HQK = jnp.einsum(
+        "b,bx->x",
+        ones_B,
+        d_BxHxQxK.reshape(d_BxHxQxK.shape[0], -1),
+        precision="highest",
+        preferred_element_type=jnp.float32,
+    )
+    d_1xHxQxK = d_HQK.reshape(1, *d_BxHxQxK.shape[1:]).astype(d_BxHxQxK.dtype)
+    return d_1xHxQxK, jnp.zeros_like(mask)
+
+
+masked_bias.defvjp(_masked_bias_forward, _masked_bias_backward)
+
+
 class RelativePositionBias(nn.Module):
     """A learnt number per head and bucket, added to attention logits; one table per stack."""
 

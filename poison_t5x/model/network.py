@@ -21,6 +21,7 @@ from poison_t5x.model.layers import (
     Mlp,
     RelativePositionBias,
     additive_mask,
+    masked_bias,
 )
 
 RESIDUAL_AXES = ("batch", "length", "embed")
@@ -142,7 +143,7 @@ class Encoder(nn.Module):
     def __call__(self, x_BxSxE, mask, enable_dropout: bool):
         """(B, S, E) from embedded tokens; `mask` (bool) broadcasts to (B, 1, S, S)."""
         length = x_BxSxE.shape[1]
-        bias = self.relpos_bias(length, length) + additive_mask(mask, self.config.dtype)
+        bias = masked_bias(self.relpos_bias(length, length), additive_mask(mask, self.config.dtype))
         x_BxSxE = self.input_dropout(x_BxSxE, enable_dropout)
         for layer in self.layers:
             x_BxSxE = layer(x_BxSxE, bias, enable_dropout)
@@ -167,7 +168,7 @@ class Decoder(nn.Module):
     def __call__(self, x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout: bool):
         """Hidden states (B, T, E), normalised; the masks (bool) broadcast to (B, 1, T, T or S)."""
         length, dtype = x_BxTxE.shape[1], self.config.dtype
-        self_bias = self.relpos_bias(length, length) + additive_mask(self_mask, dtype)
+        self_bias = masked_bias(self.relpos_bias(length, length), additive_mask(self_mask, dtype))
         cross_bias = additive_mask(cross_mask, dtype)
         x_BxTxE = self.dropout(x_BxTxE, enable_dropout)
         for layer in self.layers:
