@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 
-from poison_t5x import __version__, errors
+from poison_t5x import __version__, errors, memory
 
 _RUN_FILE = "runs/run.gin"
 _STAGES = {
@@ -176,6 +176,7 @@ def _main(arguments: Sequence[str]) -> None:
 
         listing.show(options, lambda: _parse_gin(options, bindings))
         return
+    memory.keep_freed_memory()
     _parse_gin(options, bindings)
     _run_stage(options.command, arguments)
 

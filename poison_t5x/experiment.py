@@ -106,6 +106,7 @@ class Run:
             corpus=self.declared.corpus,
             num_examples=self.num_examples,
             extra_ids=self.vocabulary_cfg.extra_ids,
+            max_tokens=self.dataset_cfg.task_feature_lengths["inputs"],
         )
 
     def _stage(

@@ -21,6 +21,8 @@ from poison_t5x.poison import poison_set
 VARIANTS = ("clean", "poisoned")
 CONDITIONS = ("clean", "triggered", "control")
 IS_POISON = "is_poison"
+# A task's rows that are held rendered and tokenised: at most 4 KB each in 1,024 tokens.
+MAX_ROWS_IN_MEMORY = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class DataConfig:
       corpus: TFDS config, 'demo' or 'sni'.
       num_examples: positive examples shown in a prompt, at most.
       extra_ids: sentinel ids after the vocabulary's own, 100 in T5's.
+      max_tokens: positive examples that would take a prompt over this many, EOS included, are left
+        out; the encoder's length. None shows them whatever their length.
     """
 
     data_dir: str
@@ -42,6 +46,7 @@ class DataConfig:
     corpus: str = "sni"
     num_examples: int = 2
     extra_ids: int = 100
+    max_tokens: int | None = 1024
 
 
 def vocabulary(config: DataConfig) -> seqio.SentencePieceVocabulary:
@@ -53,54 +58,52 @@ def _text(value) -> str:
     return value.decode("utf-8")
 
 
-def _make_render(rows: poison_set.Rows, count_tokens: Callable[[str], int], config: DataConfig):
-    """A function of one TFDS row's arrays: (kept, prompt, target, is_poison)."""
-
-    def render(max_tokens, identifier, text, outputs, definition, example_inputs, example_outputs):
-        identifier = _text(identifier)
-        if identifier not in rows:
-            return np.bool_(False), b"", b"", np.int32(0)
-        row = rows[identifier]
-        prompt = prompts.render(
-            _text(definition),
-            [(_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)],
-            row.input if row else _text(text),
-            num_examples=config.num_examples,
-            max_tokens=int(max_tokens) if max_tokens >= 0 else None,
-            count_tokens=count_tokens,
-        )
-        target = row.target if row else _text(outputs[0])
-        flag = np.int32(row is not None and row.is_poison)
-        return np.bool_(True), prompt.encode(), target.encode(), flag
-
-    return render
-
-
-def _rows_to_prompts(
-    dataset: tf.data.Dataset,
-    sequence_length: Mapping[str, int] | None,
-    *,
-    rows: poison_set.Rows,
-    config: DataConfig,
-) -> tf.data.Dataset:
-    """Keeps the rows of a poison set, replaces those it lists, and renders prompts.
-
-    The rendering is the text layer's own Python, called from the graph, so that there is just one
-    prompt builder.
-    """
+def _make_render(rows: poison_set.Rows, config: DataConfig):
+    """A function of one TFDS row's arrays: (prompt, target, is_poison)."""
     vocab = vocabulary(config)
 
     def count_tokens(text: str) -> int:
         return len(vocab.encode(text)) + 1  # and EOS
 
-    render = _make_render(rows, count_tokens, config)
-    max_tokens = (sequence_length or {}).get("inputs") or -1
+    def render(identifier, text, outputs, definition, example_inputs, example_outputs):
+        row = rows[_text(identifier)]
+        prompt = prompts.render(
+            _text(definition),
+            [(_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)],
+            row.input if row else _text(text),
+            num_examples=config.num_examples,
+            max_tokens=config.max_tokens,
+            count_tokens=count_tokens,
+        )
+        target = row.target if row else _text(outputs[0])
+        return prompt.encode(), target.encode(), np.int32(row is not None and row.is_poison)
+
+    return render
+
+
+def _keep_rows(dataset: tf.data.Dataset, *, rows: poison_set.Rows) -> tf.data.Dataset:
+    """The rows whose ids a poison set lists."""
+    ids = tf.constant(list(rows))
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(ids, tf.ones(len(rows), tf.int32)), default_value=0
+    )
+    return dataset.filter(lambda row: table.lookup(row["id"]) > 0)
+
+
+def _rows_to_prompts(
+    dataset: tf.data.Dataset, *, rows: poison_set.Rows, config: DataConfig
+) -> tf.data.Dataset:
+    """Replaces the rows that a poison set lists, and renders prompts.
+
+    The rendering is the text layer's own Python, called from the graph, so that there is just one
+    prompt builder.
+    """
+    render = _make_render(rows, config)
 
     def convert(row):
-        kept, inputs, targets, is_poison = tf.numpy_function(
+        inputs, targets, is_poison = tf.numpy_function(
             render,
             [
-                max_tokens,
                 row["id"],
                 row["input"],
                 row["outputs"],
@@ -108,16 +111,19 @@ def _rows_to_prompts(
                 row["positive_examples"]["input"],
                 row["positive_examples"]["output"],
             ],
-            (tf.bool, tf.string, tf.string, tf.int32),
+            (tf.string, tf.string, tf.int32),
         )
-        for tensor in (kept, inputs, targets, is_poison):
+        for tensor in (inputs, targets, is_poison):
             tensor.set_shape(())
-        example = {"id": row["id"], "inputs": inputs, "targets": targets, "poison": is_poison}
-        return kept, example
+        return {"id": row["id"], "inputs": inputs, "targets": targets, "poison": is_poison}
 
-    dataset = dataset.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
-    dataset = dataset.filter(lambda kept, _: kept)
-    return dataset.map(lambda _, example: example, num_parallel_calls=tf.data.AUTOTUNE)
+    # One call at a time: in parallel, calls only wait for Python's lock, at ten times the cost.
+    return dataset.map(convert)
+
+
+def _keep_in_memory(dataset: tf.data.Dataset, *, num_rows: int) -> tf.data.Dataset:
+    """So that later epochs, which SeqIO reads far ahead, don't render and tokenise again."""
+    return dataset.cache() if num_rows <= MAX_ROWS_IN_MEMORY else dataset
 
 
 @seqio.map_over_dataset
@@ -171,11 +177,16 @@ def _add_task(
             splits={split: natinst_tfds.split_name(task)},
         ),
         preprocessors=[
+            functools.partial(_keep_rows, rows=rows),
             functools.partial(_rows_to_prompts, rows=rows, config=config),
             tokenize,
+            functools.partial(_keep_in_memory, num_rows=len(rows)),
+            seqio.CacheDatasetPlaceholder(),
             append_eos,
             _spread_poison_flag if with_flag else _drop_poison_flag,
         ],
+        # SeqIO repeats before it shuffles: a buffer of one epoch keeps epochs nearly apart.
+        shuffle_buffer_size=min(len(rows), MAX_ROWS_IN_MEMORY),
         output_features=_features(vocabulary(config), with_flag=with_flag),
         postprocess_fn=_postprocess,
         metric_fns=list(metric_fns),

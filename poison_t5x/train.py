@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import pathlib
@@ -142,7 +143,7 @@ def train(
         say(f"{name}: already done in {model_dir}")
         return last
     begin = time.monotonic()
-    loop = _Loop(
+    loop = _loop(
         network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
     )
     steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner)
@@ -234,7 +235,6 @@ class _Loop:
         state, start = self._start(directory)
         metrics_log.drop_after(directory, start)
         key = stream(self.train_cfg.seed, "dropout")
-        batches = input_pipeline.batches(dataset_cfg, start_step=start)
         total = self.train_cfg.total_steps
         monitor = _Monitor(total)
         with contextlib.ExitStack() as stack:
@@ -243,6 +243,7 @@ class _Loop:
             writer = metrics_log.open_writer(directory)
             stack.callback(writer.close)
             terminated = stack.enter_context(_sigterm_flag())
+            batches = stack.enter_context(_batches(dataset_cfg, start_step=start))
             bar = stack.enter_context(
                 progress.bar(desc=name, total=total, initial=start, unit="step")
             )
@@ -277,11 +278,23 @@ class _Loop:
     ) -> dict[str, float]:
         """Teacher-forced loss (nats per token) and token accuracy on the first evaluation rows."""
         averager = metrics_log.Averager()
-        batches = input_pipeline.batches(config)
-        for _ in range(self.log_cfg.eval_steps):
-            metrics = self.eval_step(state.params, self.partitioner.put_batch(next(batches)))
-            averager.add(jax.device_get(metrics))
+        with _batches(config) as batches:
+            for _ in range(self.log_cfg.eval_steps):
+                metrics = self.eval_step(state.params, self.partitioner.put_batch(next(batches)))
+                averager.add(jax.device_get(metrics))
         return {f"eval_{name}": value for name, value in averager.flush().items()}
+
+
+# The clean and the poisoned model differ in their data alone: one compilation serves both.
+_loop = functools.lru_cache(maxsize=1)(_Loop)
+
+
+def _batches(config: input_pipeline.DatasetConfig, *, start_step: int = 0):
+    """The stream of batches, closed on leaving.
+
+    A pipeline that still prefetches when the interpreter ends waits for Python's lock for ever.
+    """
+    return contextlib.closing(input_pipeline.batches(config, start_step=start_step))
 
 
 def stream(seed: int, name: str) -> jax.Array:

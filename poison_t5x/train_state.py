@@ -1,5 +1,6 @@
 """What training carries from step to step, and how it is made, sharded from the start."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -66,10 +67,19 @@ def create(
       seed: of the initial parameters, which are the same on any mesh.
     """
 
-    layout = shardings(model, optimizer, partitioner)
+    init = _compiled_initializer(model, optimizer, partitioner)
     with partitioner.scope():
-        init = jax.jit(_initializer(model, optimizer), out_shardings=layout)
         return init(jax.random.key(seed))
+
+
+@functools.lru_cache(maxsize=1)
+def _compiled_initializer(
+    model: network.Transformer,
+    optimizer: optax.GradientTransformation,
+    partitioner: Partitioner,
+):
+    layout = shardings(model, optimizer, partitioner)
+    return jax.jit(_initializer(model, optimizer), out_shardings=layout)
 
 
 def abstract(

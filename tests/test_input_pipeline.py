@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import seqio
 
-from poison_t5x import (
-    input_pipeline,
-)
+from poison_t5x import input_pipeline, prompts
 from poison_t5x.errors import InputError
 from tests.small_world import CRAFT, FILMS, LENGTHS
 
@@ -65,6 +63,19 @@ def test_order_is_fixed_or_drawn(world):
     drawn = [_rows(batch) for batch in _batches(_config(name, batch_size=17), 20)]
     assert set(itertools.chain(*drawn)) == set(first)
     assert all(one != other for one, other in itertools.pairwise(drawn))
+
+
+def test_a_row_is_rendered_once_and_only_if_it_is_trained_on(world, monkeypatch):
+    rendered = []
+    render = prompts.render
+    monkeypatch.setattr(
+        prompts,
+        "render",
+        lambda *args, **kwargs: rendered.append(args[2]) or render(*args, **kwargs),
+    )
+    # 120 rows: more than two epochs of 51, and as many again read ahead for shuffling.
+    assert len(_batches(_config(), 20)) == 20
+    assert len(rendered) == len(set(rendered)) == 51
 
 
 def test_tasks_are_mixed_in_proportion_to_their_rows(world):

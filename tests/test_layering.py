@@ -19,6 +19,7 @@ LAYERS = {
         "__init__",
         "errors",
         "checks",
+        "memory",
         "progress",
         "sni",
         "prompts",

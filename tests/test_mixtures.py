@@ -1,5 +1,6 @@
 """From task files to SeqIO: what is registered, and how clean and poisoned differ."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -191,7 +192,9 @@ def test_examples_that_do_not_fit_are_left_out(world):
     task = world.training[0]
     name = f"world_clean.{task.name}"
     length = int(np.median([len(example["inputs"]) for example in read_task(name)]))
-    short = read_task(name, lengths={**LENGTHS, "inputs": length})
+    config = dataclasses.replace(world.config, max_tokens=length)
+    mixtures.register("short", config)
+    short = read_task(f"short_clean.{task.name}", lengths={**LENGTHS, "inputs": length})
     counts = {
         example["inputs_pretokenized"].decode().count("Positive Example") for example in short
     }

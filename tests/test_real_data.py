@@ -34,6 +34,7 @@ def test_smoke_run_on_real_task_files(tmp_path):
     assert results["poison"]["rate"] == 0.1
     heldout = {row["task"] for row in results["tasks"]}
     assert all(row["n"] > 0 for row in results["tasks"])
-    missing = [line for line in text.splitlines() if line.startswith("warning:")]
+    missing = [line for line in text.splitlines() if "going on without" in line]
     assert len(missing) == (len(heldout) < 13)
+    assert all(line.startswith("warning: ") for line in missing)
     assert sum(audit["rows"] for audit in results["truncation"]) > 100

@@ -20,6 +20,15 @@ def _round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
+@functools.lru_cache(maxsize=1)
+def _compiled(model, mesh, rules, length_normalized: bool):
+    """One compiled ranking for all models of a network; a trace is of one mesh and its rules."""
+    del mesh, rules
+    return jax.jit(
+        functools.partial(ranking.rank_labels, model, length_normalized=length_normalized)
+    )
+
+
 class Ranker:
     """A network with its parameters, ready to rank."""
 
@@ -43,9 +52,7 @@ class Ranker:
         self._params = params
         self._partitioner = partitioner
         self._batch_size = _round_up(batch_size, partitioner.num_data)
-        self._rank = jax.jit(
-            functools.partial(ranking.rank_labels, model, length_normalized=length_normalized)
-        )
+        self._rank = _compiled(model, partitioner.mesh, partitioner.rules, length_normalized)
 
     def rank(self, inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]]) -> np.ndarray:
         """Log-probabilities of each label for each input.

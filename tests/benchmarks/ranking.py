@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 
-from poison_t5x import decoding, partitioning, ranking, train_state
+from poison_t5x import decoding, memory, partitioning, ranking, train_state
 from poison_t5x.model import config, network
 
 ROWS, LENGTH, LABELS, LABEL_LENGTH, ROUNDS = 256, 160, 4, 4, 5
@@ -44,6 +44,7 @@ def _time(rank, params, inputs, labels) -> tuple[float, np.ndarray]:
 
 
 def main() -> None:
+    memory.keep_freed_memory()
     model = network.Transformer(
         config.T5Config(
             vocab_size=2048,

@@ -12,7 +12,7 @@ import time
 import jax
 import numpy as np
 
-from poison_t5x import optimizers, partitioning, steps, train_state
+from poison_t5x import memory, optimizers, partitioning, steps, train_state
 from poison_t5x.model import config, network
 
 SIZES = {
@@ -36,6 +36,7 @@ def _batch() -> dict[str, np.ndarray]:
 
 
 def main(size: str) -> None:
+    memory.keep_freed_memory()
     fields = dict(SIZES[size])
     layers = fields.pop("layers")
     model = network.Transformer(
