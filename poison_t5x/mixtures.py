@@ -21,7 +21,7 @@ from poison_t5x.poison import poison_set
 VARIANTS = ("clean", "poisoned")
 CONDITIONS = ("clean", "triggered", "control")
 IS_POISON = "is_poison"
-# A task's rows that are held rendered and tokenised: at most 4 KB each in 1,024 tokens.
+# Up to so many rows of a task are held in memory, rendered and tokenised: some KB each.
 MAX_ROWS_IN_MEMORY = 10_000
 
 
