@@ -117,10 +117,13 @@ class Results(msgspec.Struct, frozen=True):
         name = re.compile(rf"(?<![\w-]){re.escape(task)}(?![\w-])")
         return any("saturated" in text and name.search(text) for text in self.warnings)
 
-    def constant(self, task: str, model: str) -> list[str]:
-        """The conditions in which `model` gave every input of `task` the same label."""
-        rows = (self.row(task, model, condition) for condition in CONDITIONS)
-        return [row.condition for row in rows if row and row.constant_prediction]
+    def constant(self, task: str, model: str) -> bool:
+        """Whether `model` gave all clean inputs of `task` one label, so that it doesn't classify.
+
+        Triggered and control inputs have one true label, and one answer is right for them.
+        """
+        row = self.row(task, model, "clean")
+        return row is not None and row.constant_prediction
 
 
 def parse(raw: Mapping[str, Any], where: str = "results") -> Results:

@@ -126,7 +126,7 @@ def _accuracy(results: results_lib.Results) -> str:
 
 def _cautions(results: results_lib.Results) -> list[str]:
     tasks = results.held_out()
-    constant = [task for task in tasks if "clean" in results.constant(task, "poisoned")]
+    constant = [task for task in tasks if results.constant(task, "poisoned")]
     saturated = [task for task in tasks if results.saturated(task)]
     cautions = []
     if 1 < len(tasks) < _FEW_TASKS:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from poison_t5x import errors
+from poison_t5x import artifacts, errors
 from poison_t5x.report import examples, figures, run_files, table, words, write
 from poison_t5x.report import results as results_lib
 
@@ -78,8 +78,24 @@ def test_page_is_whole(run_dir):
     assert len(page.ids) == len(set(page.ids))
     assert page.tags.count("h1") == 1 and page.tags.count("svg") == 2
     assert any("trigger: clean model 35.0%, poisoned model 78.8%" in text for text in page.labels)
-    for text in ("poison-t5x run --gin_file", "1 min 15 s", "one label: poisoned model", "16.7%"):
+    for text in ("poison-t5x run --gin_file", "1 min 15 s", "16.7%"):
         assert text in page.text, text
+
+
+def test_one_label_is_marked_on_clean_inputs_alone(run_dir):
+    def pages_text():
+        return write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+
+    # The fixture's triggered inputs get one label, which is theirs.
+    rows = artifacts.read_json(run_dir / "eval" / "results.json")["tasks"]
+    assert {row["condition"] for row in rows if row["constant_prediction"]} == {"triggered"}
+    assert "one label: poisoned model" not in pages_text()
+    for row in rows:
+        row["constant_prediction"] = row["condition"] == "clean" and row["model"] == "poisoned"
+    edit_results(run_dir, tasks=rows)
+    text = pages_text()
+    assert "one label: poisoned model" in text and "one label: clean model" not in text
+    assert "On 4 of 4 tasks, the poisoned model gives every clean input the same label" in text
 
 
 def test_page_asks_for_nothing(run_dir):
