@@ -13,17 +13,8 @@ from poison_t5x.errors import InputError
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
+from tests.mesh_model import CONFIG
 
-CONFIG = T5Config(
-    vocab_size=44,
-    emb_dim=16,
-    num_heads=4,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    head_dim=5,
-    mlp_dim=28,
-    mlp_activations=("gelu", "linear"),
-)
 # (num_partitions, number of devices); parameters lie over both axes.
 EIGHT_BY_ONE, TWO_BY_FOUR, ONE = (1, 8), (4, 8), (1, 1)
 

@@ -15,19 +15,8 @@ from poison_t5x.errors import InputError
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
+from tests.mesh_model import CONFIG
 
-# What must divide a mesh of 8 devices does: E by 8, the others by 4.
-CONFIG = T5Config(
-    vocab_size=44,
-    emb_dim=16,
-    num_heads=4,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    head_dim=5,
-    mlp_dim=28,
-    mlp_activations=("gelu", "linear"),
-    dropout_rate=0.0,
-)
 DROPOUT = dataclasses.replace(CONFIG, dropout_rate=0.3)
 B, S, T = 16, 11, 7
 POISON_ROWS = np.arange(B) % 4 == 0

@@ -8,19 +8,10 @@ import tqdm
 
 from poison_t5x import ranking, train_state
 from poison_t5x.evaluation import ranker
-from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
+from tests.mesh_model import CONFIG
 
-CONFIG = T5Config(
-    vocab_size=44,
-    emb_dim=16,
-    num_heads=4,
-    num_encoder_layers=1,
-    num_decoder_layers=1,
-    head_dim=5,
-    mlp_dim=28,
-)
 MODEL = Transformer(CONFIG)
 LABELS = [[7, 1], [4, 9, 11, 13, 1], [21, 1]]
 MAX_LENGTH = 150
