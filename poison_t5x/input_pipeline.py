@@ -66,9 +66,23 @@ def find(name: str | None, module: str | None = None) -> seqio.Task | seqio.Mixt
     return seqio.get_mixture_or_task(name)
 
 
+def _find(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
+    mixture = find(config.mixture_or_task_name, config.module)
+    tasks = [task for task in seqio.get_subtasks(mixture) if task.supports_caching]
+    missing = [task.name for task in tasks if config.use_cached and not task.cache_dir]
+    if missing:
+        folders = ", ".join(seqio.get_global_cache_dirs()) or "no folder: none is set"
+        raise errors.InputError(
+            f"USE_CACHED_TASKS: {len(missing)} of {len(tasks)} tasks, {missing[0]!r} first, have "
+            f"no offline cache (looked in {folders}); leave it False, or call "
+            "seqio.add_global_cache_dirs in the module that MIXTURE_OR_TASK_MODULE names"
+        )
+    return mixture
+
+
 def vocabulary(config: DatasetConfig) -> seqio.Vocabulary:
-    """The vocabulary of the targets."""
-    return find(config.mixture_or_task_name, config.module).output_features["targets"].vocabulary
+    """The vocabulary of the targets. Raises InputError where the data isn't there."""
+    return _find(config).output_features["targets"].vocabulary
 
 
 _FLAG = {IS_POISON: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)}
@@ -112,7 +126,7 @@ def batches(config: DatasetConfig, *, start_step: int = 0) -> Iterator[dict[str,
       'decoder_loss_weights': (B, T), …} int32; 'is_poison' (B, T) where the task has it; segment
       ids and positions where packed.
     """
-    mixture = find(config.mixture_or_task_name, config.module)
+    mixture = _find(config)
     lengths = dict(config.task_feature_lengths)
     converter = seqio.EncDecFeatureConverter
     if IS_POISON in mixture.output_features:

@@ -155,6 +155,14 @@ def test_what_is_not_registered_is_refused(world, arguments, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_cache_that_is_not_there_is_named(world):
+    config = _config(use_cached=True)
+    with pytest.raises(
+        InputError, match=r"USE_CACHED_TASKS: 3 of 3 tasks, 'world_poisoned\.task90"
+    ):
+        input_pipeline.vocabulary(config)  # what a run asks for first, before it writes
+
+
 def test_a_module_is_imported_to_register(world, tmp_path, monkeypatch):
     (tmp_path / "my_registrations.py").write_text(
         "import seqio\nseqio.MixtureRegistry.remove('my_mixture')\n"
