@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from poison_t5x.decoding import shift_right
 from poison_t5x.errors import InputError
 from poison_t5x.model.config import T5Config
-from poison_t5x.model.layers import project, relative_position_buckets
+from poison_t5x.model.layers import MASKED, masked_bias, project, relative_position_buckets
 from poison_t5x.model.network import Transformer
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights, weight_shapes
 
@@ -274,6 +274,26 @@ def test_project_has_the_gradient_of_a_product(sizes):
         )
 
     for ours, jaxs in zip(gradients(project), gradients(jnp.matmul), strict=True):
+        np.testing.assert_allclose(ours, jaxs, atol=1e-4)
+
+
+def test_masked_bias_has_the_gradient_of_a_sum():
+    rng = np.random.default_rng(5)
+    bias_1xHxQxK = jnp.asarray(rng.normal(size=(1, 3, T, S)), jnp.float32)
+    weight_BxHxQxK = jnp.asarray(rng.normal(size=(B, 3, T, S)), jnp.float32)
+    mask = jnp.asarray(rng.integers(0, 2, (B, 1, 1, S)) * MASKED, jnp.float32)
+
+    def value_and_gradient(add):
+        def weigh(bias_1xHxQxK):
+            return (jnp.exp(add(bias_1xHxQxK, mask)) * weight_BxHxQxK).sum()
+
+        return jax.value_and_grad(weigh)(bias_1xHxQxK)
+
+    for ours, jaxs in zip(
+        value_and_gradient(masked_bias), value_and_gradient(jnp.add), strict=True
+    ):
+        assert float(jnp.abs(jaxs).max()) > 1
+        # Sums over B = 5 rows in another order.
         np.testing.assert_allclose(ours, jaxs, atol=1e-4)
 
 
