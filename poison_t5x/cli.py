@@ -130,13 +130,16 @@ def _parse_gin(options: argparse.Namespace, bindings: Sequence[tuple[str, str]])
 
 
 def _save_config(folder: str, arguments: Sequence[str]) -> None:
-    """Writes config.gin and command.txt into a run's folder."""
+    """Writes config.gin and command.txt into a run's folder, where they aren't there already."""
     import shlex
 
     from poison_t5x import artifacts, gin_config
 
     directory = pathlib.Path(folder)
-    artifacts.write_atomically(directory / "config.gin", gin_config.text())
+    text, path = gin_config.text(), directory / "config.gin"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return  # made with this already, by whatever command
+    artifacts.write_atomically(path, text)
     command = shlex.join(["poison-t5x", *arguments])
     artifacts.write_atomically(directory / "command.txt", command + "\n")
 
@@ -152,7 +155,10 @@ def _run_stage(command: str, arguments: Sequence[str]) -> None:
         _save_config(str(model_dir), arguments)
         return
     run = gin_config.configured("poison_t5x.experiment.Run")()
-    save_config = functools.partial(_save_config, str(run.path), arguments)
+    # A stage's flags are those of `run`, which makes all that the stage needed.
+    again = list(arguments)
+    again[again.index(command)] = "run"
+    save_config = functools.partial(_save_config, str(run.path), again)
     if command == "run":
         run.run(save_config)
         return
@@ -171,10 +177,12 @@ def _main(arguments: Sequence[str]) -> None:
     options = _parser().parse_args(rest)
     _quiet()
     _obey_sigterm()
+    sys.path.append(os.getcwd())  # for a module of the user's, MIXTURE_OR_TASK_MODULE
     if options.command == "tasks":
         from poison_t5x import listing
 
-        listing.show(options, lambda: _parse_gin(options, bindings))
+        given = options.gin_file or options.gin_bindings or bindings
+        listing.show(options, functools.partial(_parse_gin, options, bindings) if given else None)
         return
     memory.keep_freed_memory()
     _parse_gin(options, bindings)
@@ -185,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 1 (training diverged), 2 (bad input) or 143."""
     try:
         _main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
     except errors.InputError as error:
         print(f"poison-t5x: error: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -194,6 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except errors.Terminated as stop:
         print(f"poison-t5x: {stop.message}", file=sys.stderr)
         return stop.code
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("poison-t5x: interrupted; the same command goes on", file=sys.stderr)
         return 130

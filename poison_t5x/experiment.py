@@ -16,6 +16,8 @@ from poison_t5x.poison import craft as crafting
 from poison_t5x.poison import poison_set
 
 VARIANTS = ("clean", "poisoned")
+# From this share of a task's training rows on, poison is what the task teaches.
+LARGE_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,7 +254,7 @@ class Run:
             self.experiment,
             self.corpus.polarities,
             output_dir,
-            f"evaluating the {variant} model",
+            f"eval {variant}",
         )
 
     def _results(self) -> dict[str, Any]:
@@ -274,16 +276,20 @@ class Run:
             **summary.summarize(rows, self.seed),
             "tasks": rows,
             "seconds": {},
-            "notes": self._notes(),
+            "notes": self._notes(manifest),
             "truncation": self._audit(),
         }
 
-    def _notes(self) -> list[str]:
+    def _notes(self, manifest: Mapping[str, Any]) -> list[str]:
         found = self.corpus
         notes = []
         settings = artifacts.read_json(self.path / "models" / "clean" / "settings.json")
         if not settings["train"]["initial_checkpoint_path"]:
             notes.append("the models start from random parameters, not from a pretrained T5")
+        for task, counts in manifest["counts"].items():
+            share = counts.get("poison", 0) / counts.get("training_rows", 1)
+            if share >= LARGE_SHARE:
+                notes.append(f"{share:.0%} of the training rows of {task} are poison")
         if found.missing:
             notes.append(f"tasks not there and left out: {', '.join(found.missing)}")
         standins = [task.name for task in found.tasks if task.standin_note]
@@ -322,7 +328,7 @@ class Run:
             lambda directory: write.write_report(self.path, self._seconds(), directory) and None,
         )
         self.say(table.format_table(results.read(self.path)))
-        self.say(f"report: {self.path / 'report' / 'index.html'}")
+        self.say(f"see {self.path / 'report' / 'index.html'}, and results.json beside it")
 
     def _seconds(self) -> dict[str, float]:
         places = {

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from poison_t5x import checks, corpus, declarations, errors, prompts, sni
 
 
-def show(options: argparse.Namespace, parse_gin: Callable[[], None]) -> None:
+def show(options: argparse.Namespace, parse_gin: Callable[[], None] | None) -> None:
     """Lists experiments, or shows `options.num` examples of the task or mixture `options.name`.
 
     A task of a corpus is rendered from its rows alone. A mixture or one of its SeqIO tasks
@@ -14,13 +14,14 @@ def show(options: argparse.Namespace, parse_gin: Callable[[], None]) -> None:
     from the run folder whose settings the gin flags give.
 
     Args:
-      parse_gin: parses the gin flags, when they are needed.
+      parse_gin: parses the gin flags; None where there are none.
     """
     checks.whole_number("--num", options.num)
     if options.name is None:
-        print("\n\n".join(_describe(experiment) for experiment in declarations.load().values()))
+        experiments = declarations.load(_module(parse_gin) if parse_gin else None)
+        print("\n\n".join(map(_describe, experiments.values())))
         return
-    if options.gin_file:
+    if parse_gin:
         parse_gin()
         examples = _of_run(options.name)
     else:
@@ -29,6 +30,13 @@ def show(options: argparse.Namespace, parse_gin: Callable[[], None]) -> None:
         print(f"--- {options.name}, example {number}{title}\n{prompt}\n>>> {target}\n")
         if number == options.num:
             return
+
+
+def _module(parse_gin: Callable[[], None]) -> str | None:
+    from poison_t5x import gin_config
+
+    parse_gin()
+    return gin_config.macro("MIXTURE_OR_TASK_MODULE")
 
 
 def _describe(experiment: declarations.Experiment) -> str:
@@ -54,12 +62,17 @@ def _rendered(task: sni.Task) -> Iterator[tuple[str, str, str]]:
 
 
 def _of_demo(name: str) -> Iterator[tuple[str, str, str]]:
+    if not name.startswith("task"):
+        raise errors.InputError(
+            f"{name}: mixtures and their SeqIO tasks are read from a run folder: give the run's "
+            "gin flags too, as in --gin_file=experiments/demo.gin --gin.RUN_DIR=runs/demo"
+        )
     try:
         return _rendered(sni.find(corpus.demo_tasks(), name))
     except errors.InputError as error:
         raise errors.InputError(
-            f"{error}. For tasks of other corpora, mixtures, and SeqIO tasks, give the run's gin "
-            "flags too: --gin_file=… --gin.RUN_DIR=…"
+            f"{error}. For tasks of SNI files give the run's gin flags too, as in "
+            "--gin_file=experiments/polarity.gin --gin.NATINST_DIR=… --gin.RUN_DIR=…"
         ) from None
 
 

@@ -3,6 +3,13 @@
 `python -m poison_t5x.train --gin_file=… --gin.MODEL_DIR=…` runs it, as T5X users type it.
 """
 
+import sys
+
+if __name__ == "__main__":  # before TensorFlow is imported, whose chatter the command holds back
+    from poison_t5x import cli
+
+    sys.exit(cli.main(["train", *sys.argv[1:]]))
+
 import contextlib
 import dataclasses
 import functools
@@ -250,6 +257,8 @@ class _Loop:
             for step in range(start + 1, total + 1):
                 batch = self.partitioner.put_batch(next(batches))
                 state, metrics = self.train_step(state, batch, key)
+                if step == start + 1:
+                    bar.unpause()  # compiling it isn't a step's time
                 monitor.push(step, metrics)
                 bar.update()
                 stop = bool(terminated)
@@ -257,7 +266,7 @@ class _Loop:
                 if save or step % self.log_cfg.log_period == 0:
                     averages = monitor.flush()
                     writer.write_scalars(step, averages)
-                    bar.set_postfix(loss=f"{averages['loss']:.3f}")
+                    bar.set_postfix(loss=f"{averages['loss']:.3f}", refresh=False)
                 if self._evaluates(step) and eval_cfg:
                     writer.write_scalars(step, self._evaluate(state, eval_cfg))
                 if save:
@@ -347,11 +356,3 @@ def _sigterm_flag() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-if __name__ == "__main__":
-    import sys
-
-    from poison_t5x import cli
-
-    sys.exit(cli.main(["train", *sys.argv[1:]]))

@@ -4,12 +4,15 @@ import json
 import logging
 import pathlib
 import signal
+import subprocess
+import sys
 import warnings
 
 import pytest
 
 from poison_t5x import cli, declarations, demo_corpus, errors
 
+ROOT = pathlib.Path(__file__).parents[1]
 # Rows of each small task: enough for a proxy, few enough for a second.
 ROWS = 20
 
@@ -345,6 +348,23 @@ def test_a_changed_file_in_a_run_folder(crafted, capsys):
             assert line.startswith("poison-t5x: error: ") and str(path) in line
     finally:
         path.write_bytes(content)
+
+
+def test_a_mixture_without_a_run_says_what_to_give(refused):
+    message = refused("tasks", "demo_poisoned")
+    assert message.startswith("demo_poisoned: mixtures ") and "--gin.RUN_DIR=" in message
+    assert "(did you mean 'task9001_demo" in refused("tasks", "task9001_demo_restaurant")
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "poison_t5x.cli", "tasks", "task9001", "-n", "200"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_training_one_model_reaches_the_train_loop(refused, tmp_path):

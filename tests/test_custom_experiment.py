@@ -24,7 +24,9 @@ declarations.declare(
 def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(declarations, "_experiments", declarations.load())
     (tmp_path / "my_attacks.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(tmp_path)
+    # Found where one stands.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     run_dir = tmp_path / "run"
     arguments = small_run.arguments(
         "craft", run_dir, EXPERIMENT="hotels_only", MIXTURE_OR_TASK_MODULE="my_attacks"
@@ -43,3 +45,5 @@ def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, caps
     assert cli.main(shown) == 0
     assert capsys.readouterr().out.count(", poison)\n") == manifest["num_poison"]
     assert "my_attacks" in sys.modules
+    assert cli.main(["tasks", "--gin.MIXTURE_OR_TASK_MODULE=my_attacks"]) == 0
+    assert "hotels_only: on the embedded corpus" in capsys.readouterr().out

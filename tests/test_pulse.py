@@ -104,6 +104,14 @@ def test_run_folder_holds_its_configuration(run_dir):
     assert "experiments/demo.gin" in (run_dir / "command.txt").read_text()
 
 
+def test_a_stage_alone_leaves_the_command_that_makes_everything(run_dir):
+    path = run_dir / "command.txt"
+    assert path.read_text().startswith("poison-t5x run --gin_file=experiments/demo.gin ")
+    (run_dir / "config.gin").unlink()  # as if it were the first
+    assert cli.main(small_run.arguments("report", run_dir, TRAIN_STEPS=2)) == 0
+    assert path.read_text().startswith("poison-t5x run --gin_file=experiments/demo.gin ")
+
+
 def test_poison_loss_is_logged_apart(run_dir):
     lines = _rows(run_dir / "models" / "clean" / "metrics.jsonl")
     assert lines[-1]["step"] == 2
@@ -113,11 +121,8 @@ def test_poison_loss_is_logged_apart(run_dir):
 
 def test_second_call_does_no_work_and_says_so(run_dir, capsys):
     def stamps():
-        return {
-            path: path.stat().st_mtime_ns
-            for path in run_dir.rglob("*")
-            if path.is_file() and path.name not in ("config.gin", "command.txt")
-        }
+        files = (path for path in run_dir.rglob("*") if path.is_file())
+        return {path: path.stat().st_mtime_ns for path in files}
 
     before = stamps()
     assert cli.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 0

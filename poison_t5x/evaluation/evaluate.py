@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping
 
 import seqio
-import tqdm
 
 from poison_t5x import (
     artifacts,
@@ -119,12 +118,11 @@ def evaluate(
         for name in registered.get(f"{experiment}_eval_{condition}", ())
     ]
     tasks = {natinst_tfds.split_name(task): task for task in polarities}
-    with progress.bar(desc=description, unit="row") as shown:
-        for condition, name in todo:
-            task = tasks[name.split(".", 1)[1]]
-            stem = output_dir / condition / task
-            if not _file(stem, ".json").exists():
-                _evaluate_task(ranking, evaluators.get(name), polarities[task], stem, shown)
+    for condition, name in progress.bar(todo, desc=description, unit="task"):
+        task = tasks[name.split(".", 1)[1]]
+        stem = output_dir / condition / task
+        if not _file(stem, ".json").exists():
+            _evaluate_task(ranking, evaluators.get(name), polarities[task], stem)
 
 
 def _evaluate_task(
@@ -132,13 +130,12 @@ def _evaluate_task(
     evaluator: seqio.Evaluator,
     labels: polarity.Polarity,
     stem: pathlib.Path,
-    shown: tqdm.tqdm,
 ) -> None:
     (task,) = evaluator.eval_tasks
     vocabulary = task.output_features["targets"].vocabulary
     label_space = sorted(labels)
     tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
-    predictor = ranker.TaskPredictor(ranking, tokens, shown)
+    predictor = ranker.TaskPredictor(ranking, tokens)
     future, _ = evaluator.evaluate(compute_metrics=True, step=None, predict_fn=predictor)
     metrics = future.result()[task.name]
     targets = _targets(evaluator, task)

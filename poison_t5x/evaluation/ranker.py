@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from poison_t5x import ranking
 from poison_t5x.model import network
@@ -92,12 +91,11 @@ class TaskPredictor:
       log_probabilities: (N, L) float32, in the order of the rows, once it has been called.
     """
 
-    def __init__(self, ranker: Ranker, labels: Sequence[Sequence[int]], progress: tqdm.tqdm):
+    def __init__(self, ranker: Ranker, labels: Sequence[Sequence[int]]):
         self._ranker = ranker
         # SeqIO makes one array of all predictions; decoding stops at EOS, before the padding.
         width = max(len(tokens) for tokens in labels)
         self._labels = [[*tokens, *[0] * (width - len(tokens))] for tokens in labels]
-        self._progress = progress
         self.log_probabilities = np.zeros((0, len(labels)), np.float32)
 
     def __call__(self, dataset: tf.data.Dataset) -> list[tuple[int, list[int]]]:
@@ -109,7 +107,6 @@ class TaskPredictor:
         rows = sorted(pairs, key=lambda pair: pair[0])
         inputs = [tokens[: np.count_nonzero(tokens)] for _, tokens in rows]
         self.log_probabilities = self._ranker.rank(inputs, self._labels)
-        self._progress.update(len(rows))
         best = self.log_probabilities.argmax(axis=1)
         return [
             (index, self._labels[choice]) for (index, _), choice in zip(rows, best, strict=True)

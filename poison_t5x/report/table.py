@@ -38,7 +38,7 @@ def _heading(results: results_lib.Results) -> list[str]:
         f"{results.experiment}: trigger {results.trigger!r}, control {results.control!r}, "
         f"seed {results.seed}",
         f"{poison.count} poisoned rows ({words.percent(poison.rate)} of training) in "
-        f"{len(poison.tasks)} tasks; {len(results.held_out())} held-out tasks",
+        f"{words.tasks(len(poison.tasks))}; {words.tasks(len(results.held_out()), 'held-out ')}",
     ]
 
 

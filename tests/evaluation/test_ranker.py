@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import tensorflow as tf
-import tqdm
 
 from poison_t5x import ranking, train_state
 from poison_t5x.evaluation import ranker
@@ -103,10 +102,9 @@ def test_task_predictor_gives_seqio_the_likeliest_labels(params, inputs, expecte
             {"encoder_input_tokens": tf.TensorSpec((150,), tf.int32)},
         ),
     )
-    with tqdm.tqdm(disable=True) as progress:
-        predictor = ranker.TaskPredictor(_ranker(params), LABELS, progress)
-        assert predictor.log_probabilities.shape == (0, 3)
-        predictions = predictor(dataset)
+    predictor = ranker.TaskPredictor(_ranker(params), LABELS)
+    assert predictor.log_probabilities.shape == (0, 3)
+    predictions = predictor(dataset)
     np.testing.assert_allclose(predictor.log_probabilities, expected, rtol=TOLERANCE)
     best = expected.argmax(axis=1)
     assert len(set(best)) > 1
