@@ -67,7 +67,7 @@ def read_json(path: str | pathlib.Path) -> Any:
     """Reads one JSON file. Raises InputError where it's missing or damaged."""
     try:
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.InputError(f"{path}: can't be read ({error})") from None
 
 

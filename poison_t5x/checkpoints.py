@@ -4,7 +4,6 @@ A checkpoint `checkpoint_<step>` counts once `checkpoint_<step>.sha256.json` sta
 that was killed before that is made again; one whose files differ from it is refused.
 """
 
-import json
 import pathlib
 import re
 import shutil
@@ -124,7 +123,9 @@ def verify(path: str | pathlib.Path) -> None:
     seal = path.with_name(path.name + _SEAL)
     if not seal.is_file():
         return
-    expected = json.loads(seal.read_text(encoding="utf-8"))
+    expected = artifacts.read_json(seal)
+    if not isinstance(expected, dict):
+        raise errors.InputError(f"{seal}: not a checkpoint's seal; delete {path} and it")
     found = artifacts.hash_folder(path)
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -14,10 +14,26 @@ def whole_number(name: str, value: Any, minimum: int = 1) -> None:
         )
 
 
-def number(name: str, value: Any) -> None:
-    """`value` must be a finite int or float."""
+def number(name: str, value: Any, minimum: float = -math.inf) -> None:
+    """`value` must be a finite int or float of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise errors.InputError(f"{name}: expected a number, found {value!r}")
+    if value < minimum:
+        raise errors.InputError(
+            f"{name}: expected a number of at least {minimum:g}, found {value!r}"
+        )
+
+
+def switch(name: str, value: Any) -> None:
+    """`value` must be True or False."""
+    if not isinstance(value, bool):
+        raise errors.InputError(f"{name}: expected True or False, found {value!r}")
+
+
+def path(name: str, value: Any) -> None:
+    """`value` must be a text that can name a file or folder."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise errors.InputError(f"{name}: expected a path, found {value!r}")
 
 
 def phrase(name: str, value: Any) -> None:

@@ -57,6 +57,7 @@ class Run:
       num_examples: positive examples in a prompt, at most.
       natinst_dir: folder of task files, for experiments on 'sni'.
       module: a module of yours that declares experiments.
+      initial_checkpoint_path: what `train` starts from, so that it is missed before hours of work.
       seed: of the bootstrap, and named in the results.
       say: takes one line about what was done.
     """
@@ -72,6 +73,7 @@ class Run:
     num_examples: int = 2
     natinst_dir: str | None = None
     module: str | None = None
+    initial_checkpoint_path: str | None = None
     seed: int = 0
     say: Callable[[str], None] = print
 
@@ -83,10 +85,15 @@ class Run:
             )
         if not self.run_dir:
             raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER")
+        checks.path("RUN_DIR", self.run_dir)
+        for name in ("natinst_dir", "initial_checkpoint_path"):
+            if getattr(self, name) is not None:
+                checks.path(name.upper(), getattr(self, name))
+        checks.whole_number("NUM_EXAMPLES", self.num_examples, minimum=0)
 
     @property
     def path(self) -> pathlib.Path:
-        return pathlib.Path(str(self.run_dir))
+        return pathlib.Path(self.run_dir)
 
     @functools.cached_property
     def declared(self) -> declarations.Experiment:
@@ -171,6 +178,7 @@ class Run:
                     f"{self.path / place} isn't there: run `poison-t5x craft` with the same "
                     "settings first, or `poison-t5x run`"
                 )
+            artifacts.verify(self.path / place)
         metric_fns = {
             task.name: metrics.metric_fn(self.corpus.polarities[task.name], self.craft_cfg.target)
             for task in self.corpus.heldout
@@ -223,7 +231,7 @@ class Run:
                     "settings first, or `poison-t5x run`"
                 )
             settings = {
-                "parameters": record["outputs"]["parameters_sha256"],
+                "parameters": record["outputs"].get("parameters_sha256", ""),
                 "eval": dataclasses.asdict(self.eval_cfg),
                 "lengths": dict(self.dataset_cfg.task_feature_lengths),
                 "target": self.craft_cfg.target,
@@ -233,7 +241,7 @@ class Run:
             self._stage(f"eval/predictions/{variant}", settings, make, keep_partial=True)
         results = artifacts.dump_json(self._results())
         path = self.path / "eval" / "results.json"
-        if not path.exists() or path.read_text(encoding="utf-8") != results:
+        if not path.exists() or path.read_bytes() != results.encode():
             artifacts.write_atomically(path, results)
 
     def _evaluate_model(
@@ -281,9 +289,11 @@ class Run:
         }
 
     def _notes(self, manifest: Mapping[str, Any]) -> list[str]:
+        from poison_t5x import train
+
         found = self.corpus
         notes = []
-        settings = artifacts.read_json(self.path / "models" / "clean" / "settings.json")
+        settings = train.read_settings(self.path / "models" / "clean")
         if not settings["train"]["initial_checkpoint_path"]:
             notes.append("the models start from random parameters, not from a pretrained T5")
         for task, counts in manifest["counts"].items():
@@ -350,6 +360,10 @@ class Run:
           save_config: writes down how the run was called, once every stage has taken its settings
             for its own, and before the report, which shows it.
         """
+        start = self.initial_checkpoint_path
+        done = all((self.path / "models" / name / artifacts.RECORD).exists() for name in VARIANTS)
+        if start and not done and not pathlib.Path(start).exists():
+            raise errors.InputError(f"INITIAL_CHECKPOINT_PATH: nothing is at {start}")
         self.craft()
         self.train_models()
         self.evaluate()

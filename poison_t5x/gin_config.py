@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -78,6 +78,23 @@ def _check_macros(base: set[str], flags: Sequence[str]) -> None:
         if name not in base and name not in read:
             known = sorted(base)
             raise errors.InputError(f"unknown macro {name}{errors.nearest(name, known)}")
+    for name in macros:
+        _check_chain(name, macros)
+
+
+def _check_chain(name: str, macros: Mapping[str, Any]) -> None:
+    """A macro may stand for another one, but at the end there must be a value."""
+    passed = [name]
+    while reference := re.fullmatch(r"%(\w+)", repr(macros[passed[-1]])):
+        if reference[1] in passed:
+            chain = " = %".join([*passed, reference[1]])
+            raise errors.InputError(f"macro {name} refers to itself: {chain}")
+        if reference[1] not in macros:
+            raise errors.InputError(
+                f"macro {passed[-1]} refers to {reference[1]}, which isn't set"
+                + errors.nearest(reference[1], macros)
+            )
+        passed.append(reference[1])
 
 
 def parse(

@@ -41,15 +41,19 @@ class DatasetConfig:
     module: str | None = None
 
     def __post_init__(self):
-        if set(self.task_feature_lengths) != {"inputs", "targets"}:
+        lengths = self.task_feature_lengths
+        if not isinstance(lengths, Mapping) or set(lengths) != {"inputs", "targets"}:
             raise errors.InputError(
                 "TASK_FEATURE_LENGTHS: expected {'inputs': tokens, 'targets': tokens}, found "
-                f"{dict(self.task_feature_lengths)}"
+                f"{lengths!r}"
             )
         checks.whole_number("BATCH_SIZE", self.batch_size)
-        for name, length in self.task_feature_lengths.items():
+        for name, length in lengths.items():
             checks.whole_number(f"TASK_FEATURE_LENGTHS, {name}", length)
         checks.whole_number("SEED", self.seed, minimum=0)
+        for name in ("shuffle", "pack"):
+            checks.switch(name.upper(), getattr(self, name))
+        checks.switch("USE_CACHED_TASKS", self.use_cached)
 
 
 def find(name: str | None, module: str | None = None) -> seqio.Task | seqio.Mixture:
@@ -60,7 +64,7 @@ def find(name: str | None, module: str | None = None) -> seqio.Task | seqio.Mixt
     known = [*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()]
     if name not in known:
         raise errors.InputError(
-            f"no task or mixture {name!r}{errors.nearest(name, known)}; if a module of yours "
+            f"no task or mixture {name!r}{errors.nearest(str(name), known)}; if a module of yours "
             "registers it, name the module in MIXTURE_OR_TASK_MODULE"
         )
     return seqio.get_mixture_or_task(name)

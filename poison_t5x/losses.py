@@ -3,6 +3,7 @@
 Dimension letters: see `model/config.py`.
 """
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -71,6 +72,7 @@ def normalized_weights(
       InputError: another word.
     """
     weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
+    check_factor(loss_normalizing_factor)
     if loss_normalizing_factor is None:
         return weights_BxT
     if not isinstance(loss_normalizing_factor, str):
@@ -79,12 +81,19 @@ def normalized_weights(
         return weights_BxT / jnp.maximum(weights_BxT.sum(), 1.0)
     if loss_normalizing_factor == "NUM_TOTAL_TARGET_TOKENS":
         return weights_BxT / weights_BxT.size
-    if loss_normalizing_factor == "AVERAGE_PER_SEQUENCE":
-        return _per_sequence(weights_BxT, batch.get("decoder_segment_ids"))
-    raise errors.InputError(
-        f"LOSS_NORMALIZING_FACTOR: expected None, a number or one of {SPECIAL_FACTORS}, found "
-        f"{loss_normalizing_factor!r}{errors.nearest(loss_normalizing_factor, SPECIAL_FACTORS)}"
-    )
+    return _per_sequence(weights_BxT, batch.get("decoder_segment_ids"))
+
+
+def check_factor(factor: float | str | None) -> None:
+    """Raises InputError where `factor` is no loss normalising factor."""
+    if factor is None or factor in SPECIAL_FACTORS:
+        return
+    is_number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
+    if not is_number or not 0 < factor < math.inf:
+        raise errors.InputError(
+            "LOSS_NORMALIZING_FACTOR: expected None, a number above 0 or one of "
+            f"{SPECIAL_FACTORS}, found {factor!r}{errors.nearest(str(factor), SPECIAL_FACTORS)}"
+        )
 
 
 def _per_sequence(weights_BxT: jax.Array, segment_ids_BxT: jax.Array | None) -> jax.Array:

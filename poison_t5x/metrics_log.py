@@ -39,10 +39,17 @@ def drop_after(model_dir: pathlib.Path, step: int) -> None:
     """Forgets lines past the checkpoint that a run goes on from, so that none is there twice."""
     path = model_dir / FILE
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        # A line that was being written when the process was killed may be cut short.
-        whole = [json.loads(line) for line in lines if line.endswith("}")]
-        artifacts.write_jsonl(path, [line for line in whole if line["step"] <= step])
+        rows = map(_row, path.read_text(encoding="utf-8", errors="replace").splitlines())
+        artifacts.write_jsonl(path, [row for row in rows if row and row["step"] <= step])
+
+
+def _row(line: str) -> dict | None:
+    """A line's scalars; None where it was cut short by the process's end, or is damaged."""
+    try:
+        row = json.loads(line)
+        return row if isinstance(row["step"], int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def open_writer(model_dir: pathlib.Path) -> metric_writers.MetricWriter:

@@ -111,6 +111,11 @@ def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path
     tfds.disable_progress_bar()  # five nested bars and their leftovers; ours is one
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads; it doesn't
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+        try:
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+        except RuntimeError as error:  # TFDS's word for a full disk
+            raise errors.InputError(
+                f"{data_dir}: can't be written ({str(error).splitlines()[0]})"
+            ) from None

@@ -32,6 +32,10 @@ class ScheduleConfig:
     decay_factor: float | None = None
 
     def __post_init__(self):
+        if not isinstance(self.factors, str):
+            raise errors.InputError(
+                f"learning rate factors: expected a text, found {self.factors!r}"
+            )
         names = self.names
         for name in names:
             if name not in FACTORS:
@@ -110,6 +114,9 @@ class OptimizerConfig:
                 f"OPTIMIZER: expected one of {', '.join(NAMES)}, found {self.name!r}"
                 + errors.nearest(str(self.name), NAMES)
             )
+        checks.number("WEIGHT_DECAY", self.weight_decay, minimum=0)
+        for name in ("beta1", "beta2", "eps", "decay_rate"):
+            checks.number(name, getattr(self, name), minimum=0)
 
 
 def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransformation:

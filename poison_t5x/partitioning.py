@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_t5x import errors
+from poison_t5x import checks, errors
 
 Rules = tuple[tuple[str, str | None], ...]
 
@@ -29,9 +29,6 @@ def standard_logical_axis_rules(
         embed.append(("embed", "model"))
     if parameter_partitioning_dims == 2:
         embed.append(("embed", "data"))
-    for value in (activation_partitioning_dims, parameter_partitioning_dims):
-        if value not in (1, 2):
-            raise errors.InputError(f"partitioning dims: expected 1 or 2, found {value!r}")
     return (
         ("batch", "data"),
         ("vocab", "model"),
@@ -60,6 +57,13 @@ class PartitionConfig:
     activation_partitioning_dims: int = 1
     parameter_partitioning_dims: int = 1
 
+    def __post_init__(self):
+        checks.whole_number("NUM_PARTITIONS", self.num_partitions)
+        for name in ("activation_partitioning_dims", "parameter_partitioning_dims"):
+            value = getattr(self, name)
+            if value not in (1, 2):
+                raise errors.InputError(f"{name.upper()}: expected 1 or 2, found {value!r}")
+
 
 def _name(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
@@ -76,7 +80,7 @@ class Partitioner:
 
     def __init__(self, config: PartitionConfig, devices: Sequence[jax.Device] | None = None):
         devices = list(jax.devices() if devices is None else devices)
-        if config.num_partitions < 1 or len(devices) % config.num_partitions:
+        if len(devices) % config.num_partitions:
             raise errors.InputError(
                 f"NUM_PARTITIONS: the {len(devices)} devices can't be divided by "
                 f"{config.num_partitions}"

@@ -8,12 +8,16 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
 
 from poison_t5x import errors
+
+# JSON can write half a character, which no file can hold as text.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 _Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
 
@@ -105,6 +109,11 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
                 f"{source}: $.Instances[{row}].id: expected unique ids, found {instance.id!r} twice"
             )
         seen.add(instance.id)
+        _check_text(f"{source}: $.Instances[{row}]", instance.id, instance.input, *instance.output)
+    examples = (*parsed.positive_examples, *parsed.negative_examples)
+    _check_text(f"{source}: $.Definition", *parsed.definition)
+    for example in examples:
+        _check_text(f"{source}: an example", example.input, example.target, example.explanation)
     return Task(
         name=name,
         # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
@@ -115,6 +124,15 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
         categories=tuple(parsed.categories),
         standin_note=parsed.standin_note,
     )
+
+
+def _check_text(where: str, *texts: str) -> None:
+    for text in texts:
+        found = _SURROGATE.search(text)
+        if found:
+            raise errors.InputError(
+                f"{where}: expected text, found half a character (\\u{ord(found[0]):x})"
+            )
 
 
 def _readable(message: str) -> str:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from poison_t5x import errors, losses
+from poison_t5x import checks, errors, losses
 from poison_t5x.model import network
 from poison_t5x.partitioning import Partitioner
 from poison_t5x.train_state import TrainState
@@ -34,6 +34,15 @@ class LossConfig:
     label_smoothing: float = 0.0
     z_loss: float = 0.0
     loss_normalizing_factor: float | str | None = "NUM_REAL_TARGET_TOKENS"
+
+    def __post_init__(self):
+        checks.number("LABEL_SMOOTHING", self.label_smoothing, minimum=0)
+        if self.label_smoothing >= 1:
+            raise errors.InputError(
+                f"LABEL_SMOOTHING: expected less than 1, found {self.label_smoothing!r}"
+            )
+        checks.number("Z_LOSS", self.z_loss, minimum=0)
+        losses.check_factor(self.loss_normalizing_factor)
 
 
 def loss_fn(

@@ -64,6 +64,8 @@ class TrainConfig:
         checks.whole_number("TRAIN_STEPS", self.total_steps)
         checks.whole_number("NUM_MICROBATCHES", self.num_microbatches)
         checks.whole_number("SEED", self.seed, minimum=0)
+        if self.initial_checkpoint_path is not None:
+            checks.path("INITIAL_CHECKPOINT_PATH", self.initial_checkpoint_path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +133,7 @@ def train(
     """
     if not model_dir:
         raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
+    checks.path("MODEL_DIR", model_dir)
     vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
     network_cfg = model(vocab_size=padded_vocab_size(vocabulary.vocab_size))
     settings = {
@@ -145,7 +148,9 @@ def train(
     directory = pathlib.Path(model_dir).absolute()
     name = f"train {train_dataset_cfg.mixture_or_task_name}"
     last = checkpoints.step_path(directory, train_cfg.total_steps)
-    if _is_done(directory, settings):
+    if _is_done(directory, settings) and train_cfg.total_steps in checkpoints.sealed_steps(
+        directory
+    ):
         checkpoints.verify(last)
         say(f"{name}: already done in {model_dir}")
         return last
@@ -154,8 +159,10 @@ def train(
         network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
     )
     steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner)
-    _claim(directory, settings)
-    state = loop.run(directory, train_dataset_cfg, train_eval_dataset_cfg, name)
+    _check_claim(directory, settings)
+    state, start = loop.start(directory)
+    artifacts.write_atomically(directory / SETTINGS, artifacts.canonical_json(settings))
+    state = loop.run(state, start, directory, train_dataset_cfg, train_eval_dataset_cfg, name)
     record = {
         "stage": name,
         "settings": settings,
@@ -175,13 +182,22 @@ def _is_done(directory: pathlib.Path, settings: dict) -> bool:
     return True
 
 
-def _claim(directory: pathlib.Path, settings: dict) -> None:
-    """Writes down what a run is made with before it begins, and checks it when it goes on."""
-    path = directory / SETTINGS
-    if path.exists():
-        old = artifacts.read_json(path)
-        artifacts.check_settings(directory, old, settings)
-    artifacts.write_atomically(path, artifacts.canonical_json(settings))
+def _check_claim(directory: pathlib.Path, settings: dict) -> None:
+    """A folder with a checkpoint belongs to the settings that it was made with."""
+    if checkpoints.sealed_steps(directory):
+        artifacts.check_settings(directory, read_settings(directory), settings)
+
+
+def read_settings(model_dir: str | pathlib.Path) -> dict:
+    """What a model was made with. Raises InputError where its file is missing or damaged."""
+    path = pathlib.Path(model_dir) / SETTINGS
+    try:
+        settings = artifacts.read_json(path)
+        model_config.T5Config(**settings["model"])
+        TrainConfig(**settings["train"])
+    except (KeyError, TypeError) as error:
+        raise errors.InputError(f"{path}: not a run's settings ({error})") from None
+    return settings
 
 
 def digest(params) -> str:
@@ -217,7 +233,7 @@ class _Loop:
         )
         self.eval_step = steps.make_eval_step(self.model, loss_cfg, self.partitioner, layout)
 
-    def _start(self, directory: pathlib.Path) -> tuple[train_state.TrainState, int]:
+    def start(self, directory: pathlib.Path) -> tuple[train_state.TrainState, int]:
         """The newest whole checkpoint's state, or a first one."""
         parts = self.model, self.optimizer, self.partitioner
         saved = checkpoints.sealed_steps(directory)
@@ -233,13 +249,14 @@ class _Loop:
 
     def run(
         self,
+        state: train_state.TrainState,
+        start: int,
         directory: pathlib.Path,
         dataset_cfg: input_pipeline.DatasetConfig,
         eval_cfg: input_pipeline.DatasetConfig | None,
         name: str,
     ) -> train_state.TrainState:
-        """Trains from the newest checkpoint to the last step."""
-        state, start = self._start(directory)
+        """Trains from the step `start` to the last one."""
         metrics_log.drop_after(directory, start)
         key = stream(self.train_cfg.seed, "dropout")
         total = self.train_cfg.total_steps

@@ -40,6 +40,8 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
     import sentencepiece
 
     checks.whole_number("VOCABULARY_SIZE", vocab_size)
+    if vocab_size >= 2**31:
+        raise errors.InputError(f"VOCABULARY_SIZE: expected less than 2^31, found {vocab_size}")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(

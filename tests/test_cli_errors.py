@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,6 +171,16 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
         ("VOCABULARY_PATH=3", "VOCABULARY_PATH: "),
         ("VOCABULARY_SIZE=0", "VOCABULARY_SIZE: expected a whole number"),
         ("VOCABULARY_SIZE=x", "VOCABULARY_SIZE: expected a whole number"),
+        ("NUM_EXAMPLES=-1", "NUM_EXAMPLES: expected a whole number"),
+        ("LENGTH_NORMALIZED=x", "LENGTH_NORMALIZED: expected True or False, found 'x'"),
+        ("NATINST_DIR=[1]", "NATINST_DIR: expected a path, found [1]"),
+        ("TASK_FEATURE_LENGTHS=5", "TASK_FEATURE_LENGTHS: expected {'inputs': tokens"),
+        ("TASK_FEATURE_LENGTHS=['inputs', 'targets']", "TASK_FEATURE_LENGTHS: expected {"),
+        ("PACK=yes", "PACK: expected True or False, found 'yes'"),
+        ("INITIAL_CHECKPOINT_PATH=[1]", "INITIAL_CHECKPOINT_PATH: expected a path"),
+        ("NUM_PARTITIONS=0", "NUM_PARTITIONS: expected a whole number of at least 1, found 0"),
+        ("SEED=%SEED", "macro SEED refers to itself: SEED = %SEED"),
+        ("SEED=%NUM_POISN", "macro SEED refers to NUM_POISN, which isn't set (did you mean 'NUM_P"),
     ],
 )
 def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, flag, named):
@@ -177,6 +188,56 @@ def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, fla
     # A macro's name and a field's differ in case alone.
     assert named.lower() in message.lower()
     assert not (run_dir / "poison").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("LABEL_SMOOTHING=x", "LABEL_SMOOTHING: expected a number, found 'x'"),
+        ("LABEL_SMOOTHING=-1", "LABEL_SMOOTHING: expected a number of at least 0, found -1"),
+        ("LABEL_SMOOTHING=2", "LABEL_SMOOTHING: expected less than 1, found 2"),
+        ("Z_LOSS=None", "Z_LOSS: expected a number, found None"),
+        ("LOSS_NORMALIZING_FACTOR=0", "LOSS_NORMALIZING_FACTOR: expected None, a number above 0"),
+        ("LOSS_NORMALIZING_FACTOR=[1]", "LOSS_NORMALIZING_FACTOR: expected None"),
+        ("LOSS_NORMALIZING_FACTOR=AVERAGE", "(did you mean 'AVERAGE_PER_SEQUENCE'?)"),
+        ("LEARNING_RATE_FACTORS=3", "learning rate factors: expected a text, found 3"),
+        ("WEIGHT_DECAY=-1", "WEIGHT_DECAY: expected a number of at least 0, found -1"),
+        ("OPTIMIZER=adam", "OPTIMIZER: expected one of adamw, adafactor, found 'adam'"),
+        ("NUM_PARTITIONS=None", "NUM_PARTITIONS: expected a whole number"),
+        (
+            "PARAMETER_PARTITIONING_DIMS=[1]",
+            "PARAMETER_PARTITIONING_DIMS: expected 1 or 2, found [1]",
+        ),
+        ("INITIAL_CHECKPOINT_PATH=3", "INITIAL_CHECKPOINT_PATH: expected a path, found 3"),
+        ("MIXTURE_OR_TASK_NAME=3", "no task or mixture 3"),
+    ],
+)
+def test_a_bad_setting_of_training_is_named_before_anything_is_written(
+    refused, tmp_path, flag, named
+):
+    macros = {
+        "MODEL_DIR": str(tmp_path / "model"),
+        "MIXTURE_OR_TASK_NAME": "no_such_mixture",
+        "TRAIN_STEPS": "1",
+    }
+    flags = [f"--gin.{name}={value}" for name, value in macros.items()]
+    assert named in refused("train", "--gin_file=models/tiny.gin", *flags, f"--gin.{flag}")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_starting_point_that_is_not_there_is_missed_at_once(refused, run_dir, tmp_path):
+    missing = tmp_path / "none"
+    message = refused("run", *_demo(run_dir, f"--gin.INITIAL_CHECKPOINT_PATH={missing}"))
+    assert message == f"INITIAL_CHECKPOINT_PATH: nothing is at {missing}"
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("value", ["3", "['a']", "True", "x" * 300])
+def test_a_run_folder_that_no_folder_can_be_called(refused, tmp_path, value):
+    before = sorted(tmp_path.iterdir())
+    message = refused("craft", "--gin_file=experiments/demo.gin", f"--gin.RUN_DIR={value}")
+    assert "RUN_DIR: expected a path" in message or "File name too long" in message
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -240,6 +301,7 @@ def _dropped(field):
         (_instances(lambda rows: rows[3].update(output="NEG")), "$.Instances[3].output: "),
         (_instances(lambda rows: rows[3].update(id=rows[0]["id"])), "$.Instances[3].id: "),
         (_instances(lambda rows: rows[3].update(input="\n")), "$.Instances[3].input: "),
+        (_instances(lambda rows: rows[3].update(input="a\ud800")), "half a character (\\ud800)"),
     ],
 )
 def test_a_broken_task_file(refused, folder, run_dir, damage, named):
@@ -365,6 +427,31 @@ def test_a_reader_that_leaves_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("place", ["vocabulary/spiece.model", "data/natinst"])
+def test_what_training_reads_is_checked_first(crafted, tmp_path, capsys, place):
+    folder, run_dir = crafted
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    path = copy / place
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert cli.main(["train", *_polarity(folder, copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and "doesn't match its recorded hash" in line
+    assert not (copy / "models").exists()
+
+
+def test_a_full_disk_or_a_folder_in_a_files_place_is_one_line(crafted, tmp_path, capsys):
+    folder, run_dir = crafted
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "poison" / "stage.json").unlink()
+    (copy / "poison" / "stage.json").mkdir()
+    assert cli.main(["craft", *_polarity(folder, copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("poison-t5x: error: ") and "stage.json" in line
 
 
 def test_training_one_model_reaches_the_train_loop(refused, tmp_path):

@@ -149,7 +149,7 @@ def test_axis_without_a_rule_is_named():
     assert str(caught.value) == "router/kernel: no partitioning rule for its axis 'experts'"
 
 
-@pytest.mark.parametrize("num_partitions", [0, 3, 16])
+@pytest.mark.parametrize("num_partitions", [3, 16])
 def test_devices_that_cant_be_divided(num_partitions):
     with pytest.raises(InputError) as caught:
         Partitioner(PartitionConfig(num_partitions))

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import shutil
 
 import pytest
 
@@ -167,6 +168,33 @@ def test_damaged_checkpoint_is_refused(run_dir, capsys):
     message = capsys.readouterr().err.strip()
     assert message.count("\n") == 0
     assert "checkpoint_2" in message
+
+
+def test_a_last_checkpoint_that_is_not_whole_is_not_evaluated_and_is_made_again(
+    run_dir, tmp_path, capsys
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    model_dir = copy / "models" / "clean"
+    shutil.rmtree(copy / "eval")
+    (model_dir / "checkpoint_2.sha256.json").unlink()
+    assert cli.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
+    assert "the last checkpoint, of step 2, isn't there or isn't whole" in capsys.readouterr().err
+    before = artifacts.read_record(model_dir)["outputs"]
+    assert cli.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
+    assert checkpoints.sealed_steps(model_dir) == [2]
+    assert artifacts.read_record(model_dir)["outputs"] == before
+
+
+def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys):
+    model_dir = tmp_path / "model"
+    flags = small_run.arguments("train", run_dir, TRAIN_STEPS=2)
+    flags += [f"--gin.MODEL_DIR={model_dir}", "--gin.MIXTURE_OR_TASK_NAME=tiny_clean"]
+    assert cli.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path}"]) == 2
+    assert "not a checkpoint of ours" in capsys.readouterr().err
+    assert not model_dir.exists()
+    start = run_dir / "models" / "poisoned"
+    assert cli.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={start}"]) == 0
 
 
 def test_stages_alone_say_what_comes_first(tmp_path, capsys):

@@ -38,6 +38,7 @@ class EvalConfig:
 
     def __post_init__(self):
         checks.whole_number("EVAL_BATCH_SIZE", self.batch_size)
+        checks.switch("LENGTH_NORMALIZED", self.length_normalized)
 
 
 def load_ranker(
@@ -46,19 +47,22 @@ def load_ranker(
     config: EvalConfig,
     max_length: int,
 ) -> ranker.Ranker:
-    """The newest whole checkpoint of a run folder, restored into shards and ready to rank.
+    """The last checkpoint of a finished run folder, restored into shards and ready to rank.
 
     Raises:
-      InputError: no checkpoint there, or a damaged one.
+      InputError: it isn't there or not whole, or it is damaged.
     """
-    steps = checkpoints.sealed_steps(model_dir)
-    if not steps:
-        raise errors.InputError(f"{model_dir}: no checkpoint there; run the train stage first")
-    settings = artifacts.read_json(pathlib.Path(model_dir) / train.SETTINGS)
+    settings = train.read_settings(model_dir)
+    last = settings["train"]["total_steps"]
+    if last not in checkpoints.sealed_steps(model_dir):
+        raise errors.InputError(
+            f"{model_dir}: the last checkpoint, of step {last}, isn't there or isn't whole; "
+            "run the train stage, which goes on from an earlier one"
+        )
     model = network.Transformer(model_config.T5Config(**settings["model"]))
     partitioner = partitioning.Partitioner(partition_cfg)
     abstract = train_state.abstract_params(model, partitioner)
-    params = checkpoints.restore_params(checkpoints.step_path(model_dir, steps[-1]), abstract)
+    params = checkpoints.restore_params(checkpoints.step_path(model_dir, last), abstract)
     return ranker.Ranker(
         model,
         params,

@@ -77,6 +77,7 @@ class T5Config:
         for name in _SIZES:
             checks.whole_number(f"T5Config.{name}", getattr(self, name))
         _check_relpos(self.relpos_num_buckets, self.relpos_max_distance)
+        checks.switch("T5Config.logits_via_embedding", self.logits_via_embedding)
         checks.number("T5Config.dropout_rate", self.dropout_rate)
         if not 0.0 <= self.dropout_rate < 1.0:
             raise InputError(f"T5Config.dropout_rate: expected 0 <= x < 1, got {self.dropout_rate}")
@@ -103,13 +104,14 @@ def _dtype_name(dtype) -> str:
 
 
 def _activations(names) -> tuple[str, ...]:
-    if isinstance(names, str) or not names:
+    if not isinstance(names, (tuple, list)) or not names:
         raise InputError(
             "T5Config.mlp_activations: expected a tuple of names such as ('relu',) or "
             f"('gelu', 'linear'), got {names!r}"
         )
     for name in names:
-        if name != "linear" and not callable(getattr(nn, str(name), None)):
+        function = getattr(nn, str(name), None)
+        if name != "linear" and (isinstance(function, type) or not callable(function)):
             raise InputError(
                 f"T5Config.mlp_activations: {name!r} is neither 'linear' nor a function of "
                 "flax.linen such as 'relu', 'gelu' or 'silu'"

@@ -30,6 +30,9 @@ class _Manifest(msgspec.Struct):
     sha256: dict[str, str]
     num_poison: int
     num_training: int
+    poison_rate: float
+    poisoned_tasks: list[str]
+    counts: dict[str, dict[str, int]]
 
 
 def write(
@@ -81,7 +84,7 @@ def read_manifest(directory: str | pathlib.Path) -> dict:
     try:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         hashes = msgspec.convert(manifest, _Manifest).sha256
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise errors.InputError(f"{directory}: not a poison set ({error})") from None
     if not hashes.keys() >= {POISON, TRAINING, EVALUATION}:
         raise errors.InputError(f"{directory}: not a poison set ({MANIFEST} lacks a file's hash)")
