@@ -97,7 +97,7 @@ def _import_tensorflow() -> None:
         try:
             import seqio  # noqa: F401
             import tensorflow
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(stderr, held.read())
             raise
