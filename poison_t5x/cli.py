@@ -190,7 +190,10 @@ def _main(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 1 (training diverged), 2 (bad input) or 143."""
+    """Runs a command and returns its exit code.
+
+    0 done, 1 training diverged, 2 bad input; 130, 141, 143: stopped by SIGINT, SIGPIPE, SIGTERM.
+    """
     try:
         _main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

@@ -148,9 +148,7 @@ def train(
     directory = pathlib.Path(model_dir).absolute()
     name = f"train {train_dataset_cfg.mixture_or_task_name}"
     last = checkpoints.step_path(directory, train_cfg.total_steps)
-    if _is_done(directory, settings) and train_cfg.total_steps in checkpoints.sealed_steps(
-        directory
-    ):
+    if _is_done(directory, settings):
         checkpoints.verify(last)
         say(f"{name}: already done in {model_dir}")
         return last
@@ -175,11 +173,12 @@ def train(
 
 
 def _is_done(directory: pathlib.Path, settings: dict) -> bool:
+    """Whether the folder was finished with these settings, and its last checkpoint is whole."""
     record = artifacts.read_record(directory)
     if record is None:
         return False
     artifacts.check_settings(directory, record["settings"], settings)
-    return True
+    return settings["train"]["total_steps"] in checkpoints.sealed_steps(directory)
 
 
 def _check_claim(directory: pathlib.Path, settings: dict) -> None:
