@@ -1,6 +1,7 @@
 """`poison-t5x COMMAND`: what a command needs is imported when it runs, so that `--help` is fast."""
 
 import argparse
+import contextlib
 import functools
 import logging
 import os
@@ -112,7 +113,11 @@ def _obey_sigterm() -> None:
     """Outside the train loop, which saves first, nothing needs saving: stages are whole or not."""
 
     def stop(number, frame):
-        raise errors.Terminated("stopped by SIGTERM; the same command goes on")
+        # No exception: in a library's callback it would be lost, and the command would go on.
+        with contextlib.suppress(RuntimeError):  # in the middle of a print
+            sys.stdout.flush()
+        os.write(2, b"\npoison-t5x: stopped by SIGTERM; the same command goes on\n")
+        os._exit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)
 

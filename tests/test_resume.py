@@ -69,13 +69,19 @@ def test_killed_at_many_points(reference, tmp_path):
         "between checkpoints": lambda: _last_step(run_dir, "clean") >= 6,
         "while a checkpoint is written": lambda: any(models.glob("clean/checkpoint_8*")),
         "in the second model": lambda: _last_step(run_dir, "poisoned") >= 10,
+        "by SIGTERM, while evaluating": lambda: any(
+            (run_dir / "eval" / "predictions" / "clean.partial").glob("*/*.json")
+        ),
         "while evaluating": lambda: any(
             (run_dir / "eval" / "predictions" / "poisoned.partial").glob("*/*.json")
         ),
     }
-    for condition in kills.values():
+    for name, condition in kills.items():
+        number = signal.SIGTERM if "SIGTERM" in name else signal.SIGKILL
         process = small_run.start(small_run.arguments("run", run_dir), log)
-        assert _stop_when(condition, process, signal.SIGKILL) == -signal.SIGKILL
+        # SIGTERM is obeyed; nothing can obey SIGKILL.
+        expected = 143 if number == signal.SIGTERM else -signal.SIGKILL
+        assert _stop_when(condition, process, number) == expected
     assert small_run.start(small_run.arguments("run", run_dir), log).wait(TIMEOUT) == 0
     outcome, losses = _outcome(run_dir)
     assert outcome == reference[0]
