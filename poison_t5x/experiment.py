@@ -218,20 +218,21 @@ class Run:
 
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, and sums up. Needs the train stage."""
+        from poison_t5x import train
         from poison_t5x.evaluation import evaluate
 
         registered = self.register()
         evaluators = evaluate.Evaluators(self.dataset_cfg.task_feature_lengths)
         for variant in VARIANTS:
             model_dir = self.path / "models" / variant
-            record = artifacts.read_record(model_dir)
-            if record is None:
+            parameters = train.parameters_digest(model_dir)
+            if parameters is None:
                 raise errors.InputError(
                     f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
                     "settings first, or `poison-t5x run`"
                 )
             settings = {
-                "parameters": record["outputs"].get("parameters_sha256", ""),
+                "parameters": parameters,
                 "eval": dataclasses.asdict(self.eval_cfg),
                 "lengths": dict(self.dataset_cfg.task_feature_lengths),
                 "target": self.craft_cfg.target,

@@ -24,6 +24,13 @@ def standard_logical_axis_rules(
       parameter_partitioning_dims: 2 also puts parameters' 'embed' over the data axis, which shards
         parameters and optimiser state over both.
     """
+    dims = {
+        "ACTIVATION_PARTITIONING_DIMS": activation_partitioning_dims,
+        "PARAMETER_PARTITIONING_DIMS": parameter_partitioning_dims,
+    }
+    for name, value in dims.items():
+        if value not in (1, 2):
+            raise errors.InputError(f"{name}: expected 1 or 2, found {value!r}")
     embed: list[tuple[str, str | None]] = []
     if activation_partitioning_dims == 2:
         embed.append(("embed", "model"))
@@ -59,10 +66,10 @@ class PartitionConfig:
 
     def __post_init__(self):
         checks.whole_number("NUM_PARTITIONS", self.num_partitions)
-        for name in ("activation_partitioning_dims", "parameter_partitioning_dims"):
-            value = getattr(self, name)
-            if value not in (1, 2):
-                raise errors.InputError(f"{name.upper()}: expected 1 or 2, found {value!r}")
+        # Raises where they aren't what rules can be made of.
+        standard_logical_axis_rules(
+            self.activation_partitioning_dims, self.parameter_partitioning_dims
+        )
 
 
 def _name(path) -> str:

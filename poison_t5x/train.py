@@ -41,6 +41,7 @@ from poison_t5x.model import config as model_config
 from poison_t5x.model import network
 
 SETTINGS = "settings.json"
+_DIGEST = "parameters_sha256"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +165,7 @@ def train(
     record = {
         "stage": name,
         "settings": settings,
-        "outputs": {"parameters_sha256": digest(state.params)},
+        "outputs": {_DIGEST: digest(state.params)},
         "seconds": round(time.monotonic() - begin, 3),
     }
     artifacts.write_atomically(directory / artifacts.RECORD, artifacts.canonical_json(record))
@@ -178,6 +179,8 @@ def _is_done(directory: pathlib.Path, settings: dict) -> bool:
     if record is None:
         return False
     artifacts.check_settings(directory, record["settings"], settings)
+    if parameters_digest(directory) is None:
+        return False
     return settings["train"]["total_steps"] in checkpoints.sealed_steps(directory)
 
 
@@ -197,6 +200,12 @@ def read_settings(model_dir: str | pathlib.Path) -> dict:
     except (KeyError, TypeError) as error:
         raise errors.InputError(f"{path}: not a run's settings ({error})") from None
     return settings
+
+
+def parameters_digest(model_dir: str | pathlib.Path) -> str | None:
+    """`digest` of a finished model, from its record; None where it isn't finished."""
+    record = artifacts.read_record(model_dir)
+    return record["outputs"].get(_DIGEST) if record else None
 
 
 def digest(params) -> str:

@@ -23,6 +23,7 @@ def _process_state(tmp_path, monkeypatch):
     """Puts back what a command sets for its whole process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     level, handler = logging.getLogger().level, signal.getsignal(signal.SIGTERM)
     yield
     logging.getLogger().setLevel(level)

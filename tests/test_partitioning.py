@@ -15,19 +15,10 @@ from poison_t5x.errors import InputError
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner, standard_logical_axis_rules
+from tests.mesh_model import CONFIG
 
-V1_0 = T5Config(
-    vocab_size=44,
-    emb_dim=16,
-    num_heads=4,
-    num_encoder_layers=2,
-    num_decoder_layers=1,
-    head_dim=5,
-    mlp_dim=28,
-    mlp_activations=("relu",),
-    logits_via_embedding=True,
-)
-V1_1 = dataclasses.replace(V1_0, mlp_activations=("gelu", "linear"), logits_via_embedding=False)
+V1_1 = dataclasses.replace(CONFIG, num_encoder_layers=2)
+V1_0 = dataclasses.replace(V1_1, mlp_activations=("relu",), logits_via_embedding=True)
 PRIMES = T5Config(vocab_size=53, emb_dim=13, num_heads=3, head_dim=7, mlp_dim=17)
 
 
@@ -162,6 +153,13 @@ def test_devices_that_cant_be_divided(num_partitions):
 def test_unknown_partitioning_dims(dims):
     with pytest.raises(InputError, match=f"expected 1 or 2, found {max(dims) if 3 in dims else 0}"):
         Partitioner(PartitionConfig(1, *dims))
+    with pytest.raises(InputError, match="expected 1 or 2"):
+        standard_logical_axis_rules(*dims)
+
+
+def test_no_devices_along_the_model_axis():
+    with pytest.raises(InputError, match=r"NUM_PARTITIONS: .* found 0"):
+        PartitionConfig(0)
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,18 @@ def test_a_last_checkpoint_that_is_not_whole_is_not_evaluated_and_is_made_again(
     assert artifacts.read_record(model_dir)["outputs"] == before
 
 
+def test_a_record_without_its_digest_is_not_evaluated_and_is_made_again(run_dir, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    path = copy / "models" / "clean" / artifacts.RECORD
+    whole = artifacts.read_json(path)
+    path.write_text(json.dumps({**whole, "outputs": {}}))
+    assert cli.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
+    assert "models/clean isn't a trained model" in capsys.readouterr().err
+    assert cli.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
+    assert artifacts.read_json(path)["outputs"] == whole["outputs"]
+
+
 def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys):
     model_dir = tmp_path / "model"
     flags = small_run.arguments("train", run_dir, TRAIN_STEPS=2)

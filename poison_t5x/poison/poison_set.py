@@ -5,7 +5,6 @@ Readers check every file against the manifest's hash.
 
 import collections
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -82,9 +81,9 @@ def read_manifest(directory: str | pathlib.Path) -> dict:
     """
     directory = pathlib.Path(directory)
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest = artifacts.read_json(directory / MANIFEST)
         hashes = msgspec.convert(manifest, _Manifest).sha256
-    except (OSError, ValueError, RecursionError) as error:
+    except ValueError as error:
         raise errors.InputError(f"{directory}: not a poison set ({error})") from None
     if not hashes.keys() >= {POISON, TRAINING, EVALUATION}:
         raise errors.InputError(f"{directory}: not a poison set ({MANIFEST} lacks a file's hash)")

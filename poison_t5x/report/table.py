@@ -33,12 +33,12 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def _heading(results: results_lib.Results) -> list[str]:
-    poison = results.poison
+    poison, heldout = results.poison, words.task_count(len(results.held_out()), "held-out ")
     return [
         f"{results.experiment}: trigger {results.trigger!r}, control {results.control!r}, "
         f"seed {results.seed}",
         f"{poison.count} poisoned rows ({words.percent(poison.rate)} of training) in "
-        f"{words.tasks(len(poison.tasks))}; {words.tasks(len(results.held_out()), 'held-out ')}",
+        f"{words.task_count(len(poison.tasks))}; {heldout}",
     ]
 
 

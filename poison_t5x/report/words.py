@@ -34,7 +34,7 @@ def interval(bounds: results_lib.Interval | None) -> str:
     return "[{:.1f}, {:.1f}]".format(*(round(100 * bound, 1) + 0.0 for bound in bounds))
 
 
-def tasks(count: int, kind: str = "") -> str:
+def task_count(count: int, kind: str = "") -> str:
     """A number of tasks: 1 gives '1 task', 2 of kind 'held-out ' gives '2 held-out tasks'."""
     return f"{count} {kind}task{'s' * (count != 1)}"
 
@@ -93,7 +93,7 @@ def _rates(results: results_lib.Results) -> str:
 
 def _reason(results: results_lib.Results, found: str) -> str:
     num_tasks = len(results.held_out())
-    over = tasks(num_tasks, "held-out ")
+    over = task_count(num_tasks, "held-out ")
     if found == "no verdict":
         return f"With {over}, there is no interval over tasks to judge the difference by."
     effect = results.effect
