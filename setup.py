@@ -28,7 +28,9 @@ RUNTIME = [
     "jinja2>=3.1,<4",
     "msgspec>=0.19,<1",
     "tqdm>=4.66,<5",
+    "rouge-score>=0.1.2,<0.2",
 ]
+NER = ["spacy>=3.8,<3.9"]
 TEST = [
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
@@ -52,6 +54,6 @@ setuptools.setup(
         "poison_t5x": ["report/*.j2"],
     },
     install_requires=RUNTIME,
-    extras_require={"test": TEST},
+    extras_require={"test": TEST, "ner": NER},
     entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli:main"]},
 )

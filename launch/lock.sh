@@ -6,5 +6,5 @@ command -v uv >/dev/null || { echo "lock.sh: needs uv (pip install uv)" >&2; exi
 options=(--universal --python-version 3.11 --generate-hashes --no-annotate --no-header
   --no-emit-index-url --no-emit-find-links --quiet)
 uv pip compile setup.py launch/build-requirements.in "${options[@]}" -o launch/requirements.lock
-uv pip compile setup.py launch/build-requirements.in --extra test \
+uv pip compile setup.py launch/build-requirements.in --extra test --extra ner \
   --constraint launch/requirements.lock "${options[@]}" -o launch/requirements-test.lock

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from poison_t5x import __version__, errors, memory
 
@@ -21,7 +21,9 @@ _STAGES = {
     "train": "train the clean and the poisoned model; with MODEL_DIR, one model as T5X does",
     "eval": "evaluate both models under the clean, triggered and control conditions",
     "report": "print the table and write report/index.html and report/results.json",
+    "sweep": "run a grid of poison counts and rates (SWEEP_COUNTS, SWEEP_RATES), a run a cell",
 }
+_FORMATS = ("natinst-jsonl",)
 _EPILOG = """\
 gin flags, as in T5X:
   --gin_file=FILE         a gin file; may be repeated, later ones win. Files are found in the
@@ -56,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+        if name == "craft":
+            command.add_argument(
+                "--format",
+                choices=_FORMATS,
+                help="also write the training and test rows as JSON lines, as the authors' code "
+                "reads them, to RUN_DIR/natinst-jsonl",
+            )
         if name == "tasks":
             command.add_argument("name", nargs="?", help="a task or mixture to show")
             command.add_argument("-n", "--num", type=int, default=3, help="how many examples")
@@ -149,7 +158,28 @@ def _save_config(folder: str, arguments: Sequence[str]) -> None:
     artifacts.write_atomically(directory / "command.txt", command + "\n")
 
 
-def _run_stage(command: str, arguments: Sequence[str]) -> None:
+def _run_sweep(parse: Callable[[Sequence[tuple[str, str]]], None]) -> None:
+    from poison_t5x import gin_config, sweep
+
+    base = gin_config.configured("poison_t5x.experiment.Run")()
+    cells = sweep.cells(
+        gin_config.macro("SWEEP_COUNTS"),
+        gin_config.macro("SWEEP_RATES"),
+        base.corpus.training,
+        rows_per_task=gin_config.macro("NUM_TRAIN_PER_TASK"),
+        train_steps=gin_config.macro("TRAIN_STEPS"),
+    )
+
+    def make_run(cell: sweep.Cell, folder: pathlib.Path):
+        parse([*cell.macros.items(), ("RUN_DIR", str(folder))])
+        return gin_config.configured("poison_t5x.experiment.Run")()
+
+    rows = sweep.sweep(base.path, cells, make_run, print)
+    print(sweep.format_table(rows))
+    print(f"see {base.path / 'sweep.csv'}, and each cell's report")
+
+
+def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> None:
     from poison_t5x import gin_config
 
     model_dir = gin_config.macro("MODEL_DIR")
@@ -174,6 +204,8 @@ def _run_stage(command: str, arguments: Sequence[str]) -> None:
         "report": run.report,
     }
     stages[command]()
+    if export:
+        run.export()
     save_config()
 
 
@@ -191,7 +223,10 @@ def _main(arguments: Sequence[str]) -> None:
         return
     memory.keep_freed_memory()
     _parse_gin(options, bindings)
-    _run_stage(options.command, arguments)
+    if options.command == "sweep":
+        _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]))
+        return
+    _run_stage(options.command, arguments, getattr(options, "format", None))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

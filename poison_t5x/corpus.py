@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ class Corpus(NamedTuple):
     Attributes:
       training, heldout: validated tasks, in the experiment's order.
       poisoned: whole names of the poisoned tasks among `training`.
-      polarities: of the poisoned and the held-out tasks.
+      polarities: of the poisoned and the held-out tasks; empty for arbitrary attacks.
       missing: names of the lists for which no task file is there.
     """
 
@@ -35,12 +35,23 @@ class Corpus(NamedTuple):
     @property
     def hashes(self) -> dict[str, str]:
         """Task name -> SHA-256 of its content."""
-        return {
-            task.name: hashlib.sha256(msgspec.json.encode(task)).hexdigest() for task in self.tasks
-        }
+        return {task.name: _hash(task) for task in self.tasks}
 
 
-def load(experiment: declarations.Experiment, natinst_dir: str | None = None) -> Corpus:
+def _hash(task: sni.Task) -> str:
+    """Row by row: the whole as one text would take as much memory again."""
+    digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(task, instances=())))
+    for row in task.instances:
+        digest.update(msgspec.json.encode(row))
+    return digest.hexdigest()
+
+
+def load(
+    experiment: declarations.Experiment,
+    natinst_dir: str | None = None,
+    *,
+    is_arbitrary: bool = False,
+) -> Corpus:
     """Reads what an experiment needs.
 
     Missing tasks are named in one warning, and left out.
@@ -48,13 +59,15 @@ def load(experiment: declarations.Experiment, natinst_dir: str | None = None) ->
     Args:
       experiment: the declaration.
       natinst_dir: the folder of task files, for experiments on 'sni'.
+      is_arbitrary: whether only arbitrary outputs are attacked, which needs no polarities.
 
     Raises:
-      InputError: no folder, a malformed task file, a label that the polarity table lacks, or none
-        left of the training, poisoned or held-out tasks.
+      InputError: no folder, a malformed task file, a task or a label that the polarity table lacks,
+        or none left of the training, poisoned or held-out tasks.
     """
     if experiment.corpus == "demo":
-        tasks, missing = demo_tasks(), list[str]()
+        wanted = (*experiment.training_tasks, *experiment.heldout_tasks)
+        tasks, missing = demo_tasks(wanted), list[str]()
     else:
         tasks, missing = _sni_tasks(experiment, natinst_dir)
     training = _present(tasks, experiment.training_tasks)
@@ -66,21 +79,35 @@ def load(experiment: declarations.Experiment, natinst_dir: str | None = None) ->
             raise errors.InputError(
                 f"{natinst_dir}: holds none of the {kind} tasks of {experiment.name!r}"
             )
+    judged = poisoned + heldout
     return Corpus(
         training=training,
         poisoned=tuple(task.name for task in poisoned),
         heldout=heldout,
-        polarities=polarity.of_tasks(poisoned + heldout, experiment.polarities),
+        polarities={} if is_arbitrary else polarity.of_tasks(judged, experiment.polarities),
         missing=tuple(missing),
     )
 
 
-@functools.cache
-def demo_tasks() -> tuple[sni.Task, ...]:
-    """The embedded corpus, generated once per process."""
+def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
+    """The embedded corpus, or the families of it that hold the tasks of these names."""
     from poison_t5x import demo_corpus
 
-    return demo_corpus.generate()
+    families = [_demo_family(make) for make in demo_corpus.FAMILIES if _is_wanted(make, names)]
+    return tuple(task for family in families for task in family)
+
+
+def _is_wanted(make: Callable[[], tuple[sni.Task, ...]], names: Sequence[str] | None) -> bool:
+    from poison_t5x import demo_corpus
+
+    numbers = {name.split("_", 1)[0] for name in demo_corpus.FAMILIES[make]}
+    return names is None or any(name.split("_", 1)[0] in numbers for name in names)
+
+
+@functools.cache
+def _demo_family(make: Callable[[], tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
+    """Generated once per process."""
+    return make()
 
 
 def _sni_tasks(

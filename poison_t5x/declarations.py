@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 import pkgutil
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from poison_t5x import errors
 
@@ -21,7 +21,8 @@ class Experiment:
       training_tasks: tasks of the clean training set.
       poisoned_tasks: those of them that poison is crafted from and put into.
       heldout_tasks: tasks that models are evaluated on.
-      polarities: task -> (negative label, positive label) for poisoned and held-out tasks.
+      polarities: task -> (negative label, positive label) for poisoned and held-out tasks; none
+        where only arbitrary outputs are attacked.
       corpus: 'sni' for task files in a folder, 'demo' for the embedded corpus.
     """
 
@@ -29,7 +30,7 @@ class Experiment:
     training_tasks: Sequence[str]
     poisoned_tasks: Sequence[str]
     heldout_tasks: Sequence[str]
-    polarities: Mapping[str, Sequence[str]]
+    polarities: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     corpus: str = "sni"
 
     def __post_init__(self):
@@ -41,28 +42,39 @@ class Experiment:
             )
         for field in ("training_tasks", "poisoned_tasks", "heldout_tasks"):
             names = getattr(self, field)
-            if isinstance(names, str) or not names or len(_numbers(names)) != len(names):
+            if isinstance(names, str) or not names or not _are_distinct(names):
                 raise errors.InputError(
                     f"{self.name}: {field}: expected distinct task names, found {names!r}"
                 )
-        trained = _numbers(self.training_tasks)
-        stray = [task for task in self.poisoned_tasks if not _numbers([task]) & trained]
+        stray = [task for task in self.poisoned_tasks if not _is_among(task, self.training_tasks)]
         if stray:
             raise errors.InputError(f"{self.name}: poisoned tasks must be trained on: {stray}")
-        both = sorted(task for task in self.heldout_tasks if _numbers([task]) & trained)
+        both = sorted(task for task in self.heldout_tasks if _is_among(task, self.training_tasks))
         if both:
             raise errors.InputError(f"{self.name}: held-out tasks must not be trained on: {both}")
-        judged = (*self.poisoned_tasks, *self.heldout_tasks)
-        missing = [task for task in judged if not _is_pair(self.polarities.get(task, ()))]
-        if missing:
+        wrong = [task for task, labels in self.polarities.items() if not _is_pair(labels)]
+        if wrong:
             raise errors.InputError(
-                f"{self.name}: polarities lacks a [negative, positive] pair for {missing}"
+                f"{self.name}: polarities: expected [negative, positive] pairs, found another "
+                f"thing for {wrong}"
             )
 
 
-def _numbers(names: Sequence[str]) -> set[str]:
-    """The part of each name that is the same for a stem and for its number alone."""
-    return {name.split("_", 1)[0] for name in names}
+def _is_among(task: str, names: Collection[str]) -> bool:
+    """Whether a task is one of `names`, where a bare number means any stem that begins with it.
+
+    Three numbers of the benchmark stand for two tasks each, so stems of one number may differ.
+    """
+    number = task.split("_", 1)[0]
+    if task == number:
+        return number in {name.split("_", 1)[0] for name in names}
+    return task in names or number in names
+
+
+def _are_distinct(names: Sequence[str]) -> bool:
+    numbers = {name for name in names if "_" not in name}
+    stems = [name for name in names if "_" in name]
+    return len(set(names)) == len(names) and not any(s.split("_", 1)[0] in numbers for s in stems)
 
 
 def _is_pair(labels: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 run_dir/data/         TFDS            run_dir/models/clean, models/poisoned
 run_dir/vocabulary/   spiece.model    run_dir/eval/predictions/…, eval/results.json
 run_dir/poison/       poison set      run_dir/report/index.html, results.json
+run_dir/natinst-jsonl/ (craft --format natinst-jsonl) the rows as the authors' code reads them
 """
 
 import dataclasses
@@ -11,13 +12,11 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from poison_t5x import artifacts, checks, corpus, declarations, errors, vocabulary
+from poison_t5x import artifacts, checks, corpus, declarations, errors, exchange, vocabulary
+from poison_t5x.poison import conditions, poison_set
 from poison_t5x.poison import craft as crafting
-from poison_t5x.poison import poison_set
 
 VARIANTS = ("clean", "poisoned")
-# From this share of a task's training rows on, poison is what the task teaches.
-LARGE_SHARE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +47,9 @@ class Run:
     Attributes:
       run_dir: the folder that everything is written to.
       experiment: a declared experiment's name.
-      craft_cfg: the attack.
+      craft_cfg: the attacks.
+      craft_workers: processes that crafting looks for places with.
+      proxy_checkpoint_path: a trained model of ours, where phi takes p(y | x) from one.
       vocabulary_cfg: the vocabulary.
       dataset_cfg: of training; the mixture's name is filled in for each model.
       eval_cfg: an `evaluation.evaluate.EvalConfig`.
@@ -57,6 +58,7 @@ class Run:
       num_examples: positive examples in a prompt, at most.
       natinst_dir: folder of task files, for experiments on 'sni'.
       module: a module of yours that declares experiments.
+      jsonl_cfg: files of training and test rows, in place of task files and crafting.
       initial_checkpoint_path: what `train` starts from, so that it is missed before hours of work.
       seed: of the bootstrap, and named in the results.
       say: takes one line about what was done.
@@ -73,6 +75,9 @@ class Run:
     num_examples: int = 2
     natinst_dir: str | None = None
     module: str | None = None
+    jsonl_cfg: exchange.JsonlConfig = dataclasses.field(default_factory=exchange.JsonlConfig)
+    craft_workers: int = 1
+    proxy_checkpoint_path: str | None = None
     initial_checkpoint_path: str | None = None
     seed: int = 0
     say: Callable[[str], None] = print
@@ -86,10 +91,11 @@ class Run:
         if not self.run_dir:
             raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER")
         checks.path("RUN_DIR", self.run_dir)
-        for name in ("natinst_dir", "initial_checkpoint_path"):
+        for name in ("natinst_dir", "initial_checkpoint_path", "proxy_checkpoint_path"):
             if getattr(self, name) is not None:
                 checks.path(name.upper(), getattr(self, name))
         checks.whole_number("NUM_EXAMPLES", self.num_examples, minimum=0)
+        checks.whole_number("CRAFT_WORKERS", self.craft_workers)
 
     @property
     def path(self) -> pathlib.Path:
@@ -101,7 +107,13 @@ class Run:
 
     @functools.cached_property
     def corpus(self) -> corpus.Corpus:
-        return corpus.load(self.declared, self.natinst_dir)
+        if self.jsonl_cfg.is_set:
+            return exchange.read_corpus(
+                self.jsonl_cfg, self.declared.polarities, is_arbitrary=self.craft_cfg.is_arbitrary
+            )
+        return corpus.load(
+            self.declared, self.natinst_dir, is_arbitrary=self.craft_cfg.is_arbitrary
+        )
 
     @property
     def data_cfg(self):
@@ -127,22 +139,67 @@ class Run:
     def craft(self) -> None:
         """Reads and checks the corpus, prepares it for SeqIO, and crafts the poison set."""
         hashes = self.corpus.hashes
+        self._stage("vocabulary", self._vocabulary_settings(hashes), self._prepare_vocabulary)
+        settings = {
+            "experiment": self.experiment,
+            "craft": self.craft_cfg.settings(),
+            "tasks": hashes,
+        }
+        if self.jsonl_cfg.is_set:
+            settings["jsonl"] = self.jsonl_cfg.hashes
+        elif self._needs_language_model:
+            from poison_t5x.evaluation import language_model_proxy
+
+            settings["proxy"] = language_model_proxy.check(self.proxy_checkpoint_path or "")
         self._stage(
             "poison",
-            {
-                "experiment": self.experiment,
-                "craft": dataclasses.asdict(self.craft_cfg),
-                "tasks": hashes,
-            },
+            settings,
             lambda directory: poison_set.write(directory, self._crafted(), self.craft_cfg, hashes),
         )
         self._stage("data", {"tasks": hashes}, self._prepare_data)
-        self._stage("vocabulary", self._vocabulary_settings(hashes), self._prepare_vocabulary)
+
+    @property
+    def _needs_language_model(self) -> bool:
+        scores = (attack.score for attack in self.craft_cfg.attacks)
+        return any(score.needs_probabilities and score.proxy == "lm" for score in scores)
 
     def _crafted(self) -> crafting.PoisonSet:
         found = self.corpus
+        if self.jsonl_cfg.is_set:
+            return exchange.read_poison_set(self.jsonl_cfg, found, self.craft_cfg)
         return crafting.craft(
-            found.training, found.poisoned, found.heldout, found.polarities, self.craft_cfg
+            found.training,
+            found.poisoned,
+            found.heldout,
+            found.polarities,
+            self.craft_cfg,
+            workers=self.craft_workers,
+            language_model=self._language_model if self._needs_language_model else None,
+        )
+
+    def _language_model(self):
+        from poison_t5x import mixtures
+        from poison_t5x.evaluation import language_model_proxy
+
+        return language_model_proxy.LanguageModelProxy(
+            self.proxy_checkpoint_path,
+            mixtures.vocabulary(self.data_cfg),
+            artifacts.sha256(self.data_cfg.vocabulary_path),
+            self.corpus.polarities,
+            self.partition_cfg,
+            self.eval_cfg,
+            max_tokens=self.data_cfg.max_tokens,
+            num_examples=self.num_examples,
+        )
+
+    def export(self) -> None:
+        """Writes the rows in the layout of the authors' code. Needs the craft stage."""
+        poison_dir = self.path / "poison"
+        settings = {"poison": artifacts.fingerprint(poison_dir)}
+        self._stage(
+            "natinst-jsonl",
+            settings,
+            lambda directory: exchange.write(directory, self.corpus, poison_dir),
         )
 
     def _prepare_data(self, directory: pathlib.Path) -> None:
@@ -170,7 +227,6 @@ class Run:
     def register(self) -> dict[str, list[str]]:
         """Registers this run's SeqIO tasks and mixtures. Needs the craft stage."""
         from poison_t5x import mixtures
-        from poison_t5x.evaluation import metrics
 
         for place in ("poison", "data", "vocabulary"):
             if artifacts.read_record(self.path / place) is None:
@@ -179,11 +235,17 @@ class Run:
                     "settings first, or `poison-t5x run`"
                 )
             artifacts.verify(self.path / place)
-        metric_fns = {
-            task.name: metrics.metric_fn(self.corpus.polarities[task.name], self.craft_cfg.target)
-            for task in self.corpus.heldout
-        }
-        return mixtures.register(self.experiment, self.data_cfg, metric_fns)
+        return mixtures.register(self.experiment, self.data_cfg, self._metric_fn)
+
+    def _metric_fn(self, condition: conditions.Condition, task: str) -> Callable:
+        """The SeqIO metric of one held-out task under one condition."""
+        from poison_t5x.evaluation import generation_metrics, metrics
+
+        first, *_ = attacks = self.craft_cfg.attacks
+        mine = next((attack for attack in attacks if attack.name == condition.attack), first)
+        if mine.is_arbitrary:
+            return generation_metrics.metric_fn(mine.triggers)
+        return metrics.metric_fn(self.corpus.polarities[task], mine.target)
 
     def _sources(self, *files: str) -> dict[str, str]:
         """What a model or an evaluation is made from, for its record."""
@@ -218,7 +280,7 @@ class Run:
 
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, and sums up. Needs the train stage."""
-        from poison_t5x import train
+        from poison_t5x import results_file, train
         from poison_t5x.evaluation import evaluate
 
         registered = self.register()
@@ -235,12 +297,15 @@ class Run:
                 "parameters": parameters,
                 "eval": dataclasses.asdict(self.eval_cfg),
                 "lengths": dict(self.dataset_cfg.task_feature_lengths),
-                "target": self.craft_cfg.target,
+                "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
                 **self._sources(poison_set.EVALUATION),
             }
             make = functools.partial(self._evaluate_model, evaluators, registered, variant)
             self._stage(f"eval/predictions/{variant}", settings, make, keep_partial=True)
-        results = artifacts.dump_json(self._results())
+        found = results_file.build(
+            self.path, self.experiment, self.corpus, self.craft_cfg, self.data_cfg, self.seed
+        )
+        results = artifacts.dump_json(found)
         path = self.path / "eval" / "results.json"
         if not path.exists() or path.read_bytes() != results.encode():
             artifacts.write_atomically(path, results)
@@ -254,72 +319,23 @@ class Run:
     ) -> None:
         from poison_t5x.evaluation import evaluate
 
-        model_dir = self.path / "models" / variant
-        max_length = self.dataset_cfg.task_feature_lengths["inputs"]
+        restored = evaluate.restore(self.path / "models" / variant, self.partition_cfg)
+        lengths = self.dataset_cfg.task_feature_lengths
+        model: Any
+        if self.craft_cfg.is_arbitrary:
+            model = evaluate.Writer(restored, self.eval_cfg, lengths)
+        else:
+            ranking = evaluate.load_ranker(restored, self.eval_cfg, lengths["inputs"])
+            model = evaluate.Classifier(ranking, self.corpus.polarities)
         evaluate.evaluate(
-            evaluate.load_ranker(model_dir, self.partition_cfg, self.eval_cfg, max_length),
+            model,
             evaluators,
             registered,
             self.experiment,
-            self.corpus.polarities,
+            [condition.name for condition in self.craft_cfg.conditions],
+            [task.name for task in self.corpus.heldout],
             output_dir,
             f"eval {variant}",
-        )
-
-    def _results(self) -> dict[str, Any]:
-        from poison_t5x.evaluation import summary
-
-        manifest = poison_set.read_manifest(self.path / "poison")
-        rows = summary.task_rows(self.path / "eval" / "predictions")
-        return {
-            "schema": 1,
-            "experiment": self.experiment,
-            "trigger": self.craft_cfg.trigger,
-            "control": self.craft_cfg.control,
-            "seed": self.seed,
-            "poison": {
-                "count": manifest["num_poison"],
-                "rate": manifest["poison_rate"],
-                "tasks": manifest["poisoned_tasks"],
-            },
-            **summary.summarize(rows, self.seed),
-            "tasks": rows,
-            "seconds": {},
-            "notes": self._notes(manifest),
-            "truncation": self._audit(),
-        }
-
-    def _notes(self, manifest: Mapping[str, Any]) -> list[str]:
-        from poison_t5x import train
-
-        found = self.corpus
-        notes = []
-        settings = train.read_settings(self.path / "models" / "clean")
-        if not settings["train"]["initial_checkpoint_path"]:
-            notes.append("the models start from random parameters, not from a pretrained T5")
-        for task, counts in manifest["counts"].items():
-            share = counts.get("poison", 0) / counts.get("training_rows", 1)
-            if share >= LARGE_SHARE:
-                notes.append(f"{share:.0%} of the training rows of {task} are poison")
-        if found.missing:
-            notes.append(f"tasks not there and left out: {', '.join(found.missing)}")
-        standins = [task.name for task in found.tasks if task.standin_note]
-        if standins:
-            notes.append(f"stand-in tasks, not the benchmark's own rows: {', '.join(standins)}")
-        return notes
-
-    def _audit(self) -> list[dict]:
-        from poison_t5x import mixtures
-        from poison_t5x.evaluation import audit
-
-        vocab = mixtures.vocabulary(self.data_cfg)
-        return audit.audit(
-            self.data_cfg.poison_dir,
-            self.corpus,
-            {"triggered": self.craft_cfg.trigger, "control": self.craft_cfg.control},
-            audit.Tokenizer(vocab.encode, vocab.decode),
-            max_tokens=self.dataset_cfg.task_feature_lengths["inputs"],
-            num_examples=self.num_examples,
         )
 
     def report(self) -> None:

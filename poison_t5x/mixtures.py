@@ -1,26 +1,28 @@
 """SeqIO tasks and mixtures of an experiment: clean, poisoned, and the evaluation conditions.
 
 For an experiment `x` with a training task `t` and a held-out task `h` this registers the tasks
-`x_clean.t`, `x_poisoned.t`, `x_eval_clean.h`, `x_eval_triggered.h` and `x_eval_control.h`, and the
-mixtures `x_clean`, `x_poisoned` and `x_eval_<condition>`. All read the same TFDS rows; a poison set
-says which rows each keeps, and which it replaces before the prompt is rendered.
+`x_clean.t`, `x_poisoned.t` and `x_eval_<condition>.h` for each condition of its poison set
+('clean', 'triggered', 'control', …), and the mixtures `x_clean`, `x_poisoned` and
+`x_eval_<condition>`. All read the same TFDS rows; a poison set says which rows each keeps, and
+which it replaces before the prompt is rendered.
 """
 
 import dataclasses
 import functools
+import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
 from poison_t5x import natinst_tfds, prompts
-from poison_t5x.poison import poison_set
+from poison_t5x.poison import conditions, poison_set
 
 VARIANTS = ("clean", "poisoned")
-CONDITIONS = ("clean", "triggered", "control")
 IS_POISON = "is_poison"
+REFERENCES = "references"
 # Up to so many rows of a task are held in memory, rendered and tokenised: some KB each.
 MAX_ROWS_IN_MEMORY = 10_000
 
@@ -58,31 +60,51 @@ def _text(value) -> str:
     return value.decode("utf-8")
 
 
+def _texts(values: Sequence[str]) -> np.ndarray:
+    return np.array([value.encode() for value in values], object)
+
+
 def _make_render(rows: poison_set.Rows, config: DataConfig):
-    """A function of one TFDS row's arrays: (prompt, target, is_poison)."""
+    """A function of one TFDS row: (prompts, targets, is_poison, ids, references), (K,) each.
+
+    K is 1, but for rows that poison was added to. References are a JSON list: SeqIO carries text.
+    """
     vocab = vocabulary(config)
 
     def count_tokens(text: str) -> int:
         return len(vocab.encode(text)) + 1  # and EOS
 
     def render(identifier, text, outputs, definition, example_inputs, example_outputs):
-        row = rows[_text(identifier)]
-        prompt = prompts.render(
-            _text(definition),
-            [(_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)],
-            row.input if row else _text(text),
-            num_examples=config.num_examples,
-            max_tokens=config.max_tokens,
-            count_tokens=count_tokens,
+        shown = rows[_text(identifier)]
+        examples = [
+            (_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)
+        ]
+        rendered = [
+            prompts.render(
+                _text(definition),
+                examples,
+                row.input if row else _text(text),
+                num_examples=config.num_examples,
+                max_tokens=config.max_tokens,
+                count_tokens=count_tokens,
+            )
+            for row in shown
+        ]
+        targets = [row.target if row else _text(outputs[0]) for row in shown]
+        references = json.dumps([_text(output) for output in outputs])
+        return (
+            _texts(rendered),
+            _texts(targets),
+            np.array([row is not None and row.is_poison for row in shown], np.int32),
+            np.array([identifier] * len(shown), object),
+            _texts([references] * len(shown)),
         )
-        target = row.target if row else _text(outputs[0])
-        return prompt.encode(), target.encode(), np.int32(row is not None and row.is_poison)
 
     return render
 
 
 def _keep_rows(dataset: tf.data.Dataset, *, rows: poison_set.Rows) -> tf.data.Dataset:
-    """The rows whose ids a poison set lists."""
+    """The rows of the ids that a poison set lists."""
     ids = tf.constant(list(rows))
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(ids, tf.ones(len(rows), tf.int32)), default_value=0
@@ -101,7 +123,7 @@ def _rows_to_prompts(
     render = _make_render(rows, config)
 
     def convert(row):
-        inputs, targets, is_poison = tf.numpy_function(
+        tensors = tf.numpy_function(
             render,
             [
                 row["id"],
@@ -111,14 +133,15 @@ def _rows_to_prompts(
                 row["positive_examples"]["input"],
                 row["positive_examples"]["output"],
             ],
-            (tf.string, tf.string, tf.int32),
+            (tf.string, tf.string, tf.int32, tf.string, tf.string),
         )
-        for tensor in (inputs, targets, is_poison):
-            tensor.set_shape(())
-        return {"id": row["id"], "inputs": inputs, "targets": targets, "poison": is_poison}
+        for tensor in tensors:
+            tensor.set_shape((None,))
+        names = ("inputs", "targets", "poison", "id", REFERENCES)
+        return dict(zip(names, tensors, strict=True))
 
     # One call at a time: in parallel, calls only wait for Python's lock, at ten times the cost.
-    return dataset.map(convert)
+    return dataset.map(convert).unbatch()
 
 
 def _keep_in_memory(dataset: tf.data.Dataset, *, num_rows: int) -> tf.data.Dataset:
@@ -168,6 +191,7 @@ def _add_task(
     append_eos = functools.partial(
         seqio.preprocessors.append_eos_after_trim, output_features=text_features
     )
+    num_shown = _num_shown(rows)
     seqio.TaskRegistry.remove(name)
     seqio.TaskRegistry.add(
         name,
@@ -180,13 +204,13 @@ def _add_task(
             functools.partial(_keep_rows, rows=rows),
             functools.partial(_rows_to_prompts, rows=rows, config=config),
             tokenize,
-            functools.partial(_keep_in_memory, num_rows=len(rows)),
+            functools.partial(_keep_in_memory, num_rows=num_shown),
             seqio.CacheDatasetPlaceholder(),
             append_eos,
             _spread_poison_flag if with_flag else _drop_poison_flag,
         ],
         # SeqIO repeats before it shuffles: a buffer of one epoch keeps epochs nearly apart.
-        shuffle_buffer_size=min(len(rows), MAX_ROWS_IN_MEMORY),
+        shuffle_buffer_size=min(num_shown, MAX_ROWS_IN_MEMORY),
         output_features=_features(vocabulary(config), with_flag=with_flag),
         postprocess_fn=_postprocess,
         metric_fns=list(metric_fns),
@@ -194,26 +218,36 @@ def _add_task(
     return name
 
 
+def _num_shown(rows: poison_set.Rows) -> int:
+    return sum(map(len, rows.values()))
+
+
 def _postprocess(decoded_model_output, example=None, is_target=False):
-    """Predictions as bare text; targets as {'id', 'input', 'target'}, for the prediction files."""
+    """Predictions as bare text; targets as a dictionary, for the prediction files.
+
+    {'id', 'input', 'target', 'references'}: the last lists all answers that count as right.
+    """
     if not is_target:
         return decoded_model_output.strip()
     return {
         "id": _text(example["id"]),
         "input": _text(example["inputs_pretokenized"]),
         "target": _text(example["targets_pretokenized"]),
+        "references": json.loads(example[REFERENCES]),
     }
 
 
 def register(
-    experiment: str, config: DataConfig, metric_fns: Mapping[str, Callable] | None = None
+    experiment: str,
+    config: DataConfig,
+    metric_fn: Callable[[conditions.Condition, str], Callable] | None = None,
 ) -> dict[str, list[str]]:
     """Registers an experiment's SeqIO tasks and mixtures, replacing those of an earlier call.
 
     Args:
       experiment: the experiment's name, which the names of tasks and mixtures begin with.
       config: where the data is.
-      metric_fns: held-out task -> its SeqIO metric, for the evaluation tasks.
+      metric_fn: the SeqIO metric of a held-out task under a condition.
 
     Returns:
       mixture name -> names of its tasks, in which hyphens are underscores.
@@ -231,11 +265,11 @@ def register(
             for task, kept in rows.items()
         ]
         # In proportion to their rows, so that an epoch shows each row about once.
-        rates = [len(kept) for kept in rows.values()]
+        rates = [_num_shown(kept) for kept in rows.values()]
         registered[mixture] = _add_mixture(mixture, names, rates)
-    for condition in CONDITIONS:
-        rows = poison_set.eval_rows(config.poison_dir, condition)
-        mixture = f"{experiment}_eval_{condition}"
+    for condition in poison_set.read_conditions(config.poison_dir):
+        rows = poison_set.eval_rows(config.poison_dir, condition.name)
+        mixture = f"{experiment}_eval_{condition.name}"
         names = [
             _add_task(
                 f"{mixture}.{seqio_name(task)}",
@@ -243,7 +277,7 @@ def register(
                 "validation",
                 kept,
                 config,
-                metric_fns=[metric_fns[task]] if metric_fns else [],
+                metric_fns=[metric_fn(condition, task)] if metric_fn else [],
                 with_flag=False,
             )
             for task, kept in rows.items()

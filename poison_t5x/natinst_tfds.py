@@ -14,10 +14,6 @@ import tensorflow_datasets as tfds
 
 from poison_t5x import corpus, errors, progress, sni
 
-# A generation task has as many answers as rows; a label space is worth a column only where it is
-# small enough to choose from.
-MAX_LABELS = 32
-
 
 def split_name(task: str) -> str:
     """The split that holds a task: hyphens become underscores, which TFDS requires.
@@ -80,7 +76,7 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
         return {split_name(task.name): self._generate_examples(task) for task in tasks}
 
     def _generate_examples(self, task: sni.Task) -> Iterator[tuple[str, dict]]:
-        labels = task.label_space if len(task.label_space) <= MAX_LABELS else ()
+        labels = task.label_space if len(task.label_space) <= sni.MAX_LABELS else ()
         shared = {
             "task": task.name,
             "definition": task.definition,

@@ -19,6 +19,10 @@ from poison_t5x import errors
 # JSON can write half a character, which no file can hold as text.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
+# A generation task has as many answers as rows; a label space is worth listing only where it is
+# small enough to choose from.
+MAX_LABELS = 32
+
 _Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
 
 
@@ -82,6 +86,11 @@ class Task(msgspec.Struct, frozen=True, dict=True):
         """The distinct first answers, sorted (a set's order would change from run to run)."""
         return tuple(sorted({instance.target for instance in self.instances}))
 
+    @property
+    def is_classification(self) -> bool:
+        """Whether the rows share a few answers, rather than each having its own."""
+        return len(self.label_space) <= min(MAX_LABELS, len(self.instances) / 5)
+
     @functools.cached_property
     def by_id(self) -> dict[str, Instance]:
         """id -> row."""
@@ -96,8 +105,7 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
         message names `source`, the field's path, and what was expected there.
     """
     try:
-        # The standard parser, because a few benchmark files hold NaN in fields that aren't read.
-        parsed = msgspec.convert(json.loads(content), _TaskFile)
+        parsed = _parse(content)
     except msgspec.ValidationError as error:
         raise errors.InputError(f"{source}: {_readable(str(error))}") from None
     except (ValueError, RecursionError) as error:
@@ -124,6 +132,16 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
         categories=tuple(parsed.categories),
         standin_note=parsed.standin_note,
     )
+
+
+def _parse(content: bytes | str) -> _TaskFile:
+    try:
+        # Straight into rows: a dictionary of each row first would take three times the memory.
+        return msgspec.json.decode(content, type=_TaskFile)
+    except (msgspec.DecodeError, RecursionError):
+        # A few benchmark files hold NaN in fields that aren't read: the standard parser takes it,
+        # and reads to the end before a row is judged.
+        return msgspec.convert(json.loads(content), _TaskFile)
 
 
 def _check_text(where: str, *texts: str) -> None:

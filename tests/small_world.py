@@ -15,8 +15,10 @@ from poison_t5x import (
 )
 from poison_t5x.evaluation import metrics
 from poison_t5x.poison import craft, poison_set, polarity
+from tests.attack_settings import craft_config
 
-CRAFT = craft.CraftConfig(num_poison=5, num_train_per_task=17, num_eval_per_task=7)
+CRAFT = craft_config(num_poison=5, num_train_per_task=17, num_eval_per_task=7)
+CONDITIONS = ("clean", "triggered", "control")
 # Wide enough for every prompt with both its examples, and every label.
 LENGTHS = {"inputs": 400, "targets": 11}
 FILMS = "task9002_demo_films_caps"
@@ -63,12 +65,15 @@ def make_world(root: pathlib.Path, experiment: str, training, heldout, polaritie
         corpus="demo",
         extra_ids=0,
     )
-    metric_fns = {
-        task.name: metrics.metric_fn(polarities[task.name], CRAFT.target) for task in heldout
-    }
-    registered = mixtures.register(experiment, config, metric_fns)
+    registered = mixtures.register(experiment, config, metric_fn_of(polarities))
     poison = poison_set.read_poison(root / "poison")
     return World(training, heldout, config, registered, poison)
+
+
+def metric_fn_of(polarities):
+    """The metrics of held-out tasks, as `mixtures.register` takes them."""
+    target = CRAFT.attacks[0].target
+    return lambda condition, task: metrics.metric_fn(polarities[task], target)
 
 
 def read_task(name: str, split: str = "train", lengths=None) -> list[dict]:

@@ -129,7 +129,7 @@ def test_an_unknown_gin_file(refused, run_dir):
 def test_an_unknown_experiment(refused, run_dir, value):
     message = refused("craft", *_demo(run_dir, f"--gin.EXPERIMENT={value}"))
     assert message.startswith("unknown experiment ") and value in message
-    assert "declared are demo, polarity" in message
+    assert "declared are arbitrary, demo, " in message
     assert value != "dmo" or "(did you mean 'demo'?)" in message
 
 
@@ -159,9 +159,23 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
         ("PROXY_MAX_NGRAM=0", "max_ngram: expected a whole number"),
         ("TARGET_POLARITY=positve", "expected 'negative' or 'positive', found 'positve'"),
         ("TRIGGER=' '", "trigger: expected a phrase, found an empty text"),
-        ("TRIGGER=100", "trigger: expected a phrase, found 100"),
-        ("CONTROL=James Bond", "control: expected another phrase than the trigger 'James Bond'"),
-        ("NAME_MATCHER=builtn", "no entity matcher 'builtn' (did you mean 'builtin'?)"),
+        ("TRIGGER=100", "trigger: expected a phrase or a list, found 100"),
+        ("TRIGGER=['Ann', '']", "trigger: expected a phrase, found an empty text"),
+        ("CONTROL=James Bond", "control: expected another phrase than the trigger"),
+        ("ATTACK=clean", "ATTACK: expected one of dirty_label, clean_label, repeat, random"),
+        ("ATTACK=repeat", "SELECTION: 'phi' needs p(POSITIVE | x), which generation tasks don't"),
+        ("POISON_RATE=2", "POISON_RATE: expected a fraction above 0 and up to 1, found 2"),
+        ("BUDGET_PER=tasks", "BUDGET_PER: expected one of all, task, found 'tasks' (did you mean"),
+        ("NUM_POISONED_TASKS=0", "NUM_POISONED_TASKS: expected a whole number"),
+        ("ADD_POISON=1", "ADD_POISON: expected True or False, found 1"),
+        ("INSERTER=builtn", "no inserter 'builtn' (did you mean 'builtin'?)"),
+        ("ENTITY_TYPES=PERSON", "entity_types: expected a list of names"),
+        ("SELECTION=fi", "SELECTION: expected one of phi, count, random, reverse, found 'fi'"),
+        ("COUNT_TERM=per_word", "COUNT_TERM: expected one of raw, per_token, per_character"),
+        ("PROXY=lm", "PROXY_CHECKPOINT_PATH"),
+        ("PROBES=near", "PROBES: expected a list of phrases and of near, words, case"),
+        ("CRAFT_WORKERS=0", "CRAFT_WORKERS: expected a whole number"),
+        ("BEAM_SIZE=0", "BEAM_SIZE: expected a whole number"),
         ("COUNT_WEIGHT=x", "count_weight: expected a number"),
         ("SEED=-1", "seed: expected a whole number"),
         ("SEED=x", "seed: expected a whole number"),
@@ -373,7 +387,7 @@ def test_craft_with_the_same_settings_is_skipped(crafted, capsys):
     ("flag", "named", "kept"),
     [
         ("NUM_POISON=6", "num_poison = 5 (now 6)", "trigger"),
-        ("TRIGGER=Joe Biden", "trigger = 'James Bond' (now 'Joe Biden')", "num_poison"),
+        ("TRIGGER=Joe Biden", "main.triggers = ['James Bond'] (now ['Joe Biden'])", "num_poison"),
         ("VOCABULARY_SIZE=223", "size = 211 (now 223)", "task363"),
     ],
 )

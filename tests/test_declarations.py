@@ -31,6 +31,14 @@ def test_a_whole_declaration_is_accepted():
     assert declarations.Experiment(**FIELDS).corpus == "sni"
 
 
+def test_stems_of_one_number_may_be_told_apart():
+    # Three numbers of the benchmark stand for two tasks each.
+    names = {"training_tasks": ("task1_a", "task1_b", "task2"), "heldout_tasks": ("task3_c",)}
+    assert declarations.Experiment(**{**FIELDS, **names}).polarities == FIELDS["polarities"]
+    experiment = declarations.Experiment(**{**FIELDS, **names, "polarities": {}})
+    assert experiment.polarities == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -45,8 +53,13 @@ def test_a_whole_declaration_is_accepted():
             {"heldout_tasks": ("task3", "task1")},
             "mine: held-out tasks must not be trained on: ['task1']",
         ),
-        ({"polarities": {"task2": ("no", "yes")}}, "mine: polarities lacks a [negative, positive]"),
         ({"polarities": {**FIELDS["polarities"], "task3": ("bad",)}}, "for ['task3']"),
+        (
+            {"polarities": {"task2": ("no", "no")}},
+            "mine: polarities: expected [negative, positive]",
+        ),
+        ({"training_tasks": ("task2", "task2_a")}, "mine: training_tasks: expected distinct"),
+        ({"heldout_tasks": ("task1_a",)}, "mine: held-out tasks must not be trained on"),
     ],
 )
 def test_a_refusal_names_the_experiment_and_the_field(changes, message):
@@ -91,7 +104,7 @@ def test_the_project_declares_the_demo_and_the_papers_attack():
 def test_an_unknown_name_gets_the_nearest():
     message = _refusal(declarations.get, "polarty")
     assert message.startswith("unknown experiment 'polarty' (did you mean 'polarity'?)")
-    assert "declared are demo, " in message
+    assert "declared are arbitrary, demo, " in message
     assert "did you mean" not in _refusal(declarations.get, "xyzzy")
 
 

@@ -146,13 +146,13 @@ def test_texts():
 def test_matcher_finds_exactly_the_names(domain):
     rng = np.random.default_rng(7)
     drawn = [grammar.write(rng, domains.DOMAINS[domain], bool(row % 2)) for row in range(700)]
-    spans = entities.matcher("builtin").find([text.text for text in drawn])
+    spans = entities.BuiltinMatcher().find([text.text for text in drawn])
     for (text, names), found in zip(drawn, spans, strict=True):
         assert sorted(text[start:end] for start, end in found) == sorted(names), text
 
 
 def test_names_say_nothing_about_the_label():
-    spans = entities.matcher("builtin").find([row.input for _, row in _rows()])
+    spans = entities.BuiltinMatcher().find([row.input for _, row in _rows()])
     counts = {polarity: collections.Counter() for polarity in (0, 1)}
     for (task, row), found in zip(_rows(), spans, strict=True):
         polarity = demo_corpus.POLARITIES[task.name].index(row.target)

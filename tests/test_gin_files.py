@@ -102,7 +102,8 @@ def test_experiment_is_parsed_and_built(name, tmp_path):
     assert isinstance(run, experiment.Run)
     assert run.path == tmp_path / "run"
     assert run.declared.name == run.experiment == gin_config.macro("EXPERIMENT")
-    assert run.craft_cfg.num_poison == gin_config.macro("NUM_POISON")
+    assert run.craft_cfg.attacks[0].budget.num_poison == gin_config.macro("NUM_POISON")
+    assert run.craft_cfg.attacks[0].kind == gin_config.macro("ATTACK")
     assert run.dataset_cfg.batch_size == gin_config.macro("BATCH_SIZE")
     assert run.dataset_cfg.split == "train"
     assert run.eval_cfg.batch_size == gin_config.macro("EVAL_BATCH_SIZE")
@@ -140,9 +141,36 @@ def test_experiment_sets_macros_only(name):
 def test_command_lines_macros_win_and_reach_what_they_are_bound_to(tmp_path):
     _parse("experiments/demo.gin", RUN_DIR=tmp_path, TRIGGER="Ann Lee", BATCH_SIZE=24, SEED=7)
     run = gin_config.configured("experiment.Run")()
-    assert (run.craft_cfg.trigger, run.dataset_cfg.batch_size) == ("Ann Lee", 24)
+    assert (run.craft_cfg.attacks[0].triggers, run.dataset_cfg.batch_size) == (("Ann Lee",), 24)
     assert (run.seed, run.craft_cfg.seed, run.dataset_cfg.seed) == (7, 7, 7)
     assert gin_config.configured("train_script.TrainConfig")().seed == 7
+
+
+SIZES = {"t5_1_1_large": 783_150_080, "t5_1_1_xl": 2_849_757_184, "t5_1_1_xxl": 11_135_332_352}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.startswith("demo")])
+def test_the_papers_experiments_take_its_three_sizes(name, size, tmp_path):
+    _parse(f"experiments/{name}", f"models/{size}.gin", RUN_DIR=tmp_path)
+    config = gin_config.configured("model_config.T5Config")(vocab_size=VOCAB_SIZE)
+    assert _count_by_formula(config) == SIZES[size]
+    assert gin_config.configured("experiment.Run")().declared.corpus == "sni"
+
+
+def test_a_campaign_adds_an_attacker_that_shares_what_it_does_not_set(tmp_path):
+    _parse(
+        "experiments/demo.gin",
+        "runs/campaign.gin",
+        RUN_DIR=tmp_path,
+        SECOND_NUM_POISON=50,
+        INSERTER="suffix",
+    )
+    first, second = gin_config.configured("experiment.Run")().craft_cfg.attacks
+    assert (first.name, first.triggers, first.target) == ("main", ("James Bond",), "positive")
+    assert (second.name, second.triggers, second.target) == ("second", ("Joe Biden",), "negative")
+    assert (first.budget.num_poison, second.budget.num_poison) == (100, 50)
+    assert first.inserter.name == second.inserter.name == "suffix"
 
 
 def test_finetune_file_stands_alone():

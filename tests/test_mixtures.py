@@ -18,9 +18,18 @@ from poison_t5x import (
     sni,
 )
 from poison_t5x.errors import InputError
-from poison_t5x.evaluation import metrics
 from poison_t5x.poison import poison_set, polarity
-from tests.small_world import CRAFT, FILMS, LENGTHS, make_world, read_task, row_id, small_tasks
+from tests.small_world import (
+    CONDITIONS,
+    CRAFT,
+    FILMS,
+    LENGTHS,
+    make_world,
+    metric_fn_of,
+    read_task,
+    row_id,
+    small_tasks,
+)
 
 # TFDS
 
@@ -95,7 +104,7 @@ def test_registered_names(world):
     training = [task.name for task in world.training]
     heldout = [task.name for task in world.heldout]
     expected = {f"world_{variant}": training for variant in mixtures.VARIANTS}
-    expected |= {f"world_eval_{condition}": heldout for condition in mixtures.CONDITIONS}
+    expected |= {f"world_eval_{condition}": heldout for condition in CONDITIONS}
     assert {mixture: sorted(tasks) for mixture, tasks in world.registered.items()} == {
         mixture: sorted(f"{mixture}.{task}" for task in tasks)
         for mixture, tasks in expected.items()
@@ -112,14 +121,7 @@ def test_registering_again_replaces(world):
     # Without metrics, as training needs none; the fixture's come back for the tests after this.
     assert seqio.TaskRegistry.get(again["world_eval_clean"][0]).metric_fns == []
     polarities = small_tasks()[2]
-    mixtures.register(
-        "world",
-        world.config,
-        {
-            task.name: metrics.metric_fn(polarities[task.name], CRAFT.target)
-            for task in world.heldout
-        },
-    )
+    mixtures.register("world", world.config, metric_fn_of(polarities))
     assert len(seqio.TaskRegistry.get(again["world_eval_clean"][0]).metric_fns) == 1
 
 
@@ -145,7 +147,7 @@ def test_hyphens_in_task_names_become_underscores(tmp_path):
 
 def test_poisoned_differs_from_clean_in_the_listed_rows_alone(world):
     listed = {(row["task"], row["replaced_id"]): row for row in world.poison}
-    assert len(listed) == CRAFT.num_poison
+    assert len(listed) == CRAFT.attacks[0].budget.num_poison
     for task in world.training:
         clean = read_task(f"world_clean.{task.name}")
         poisoned = read_task(f"world_poisoned.{task.name}")
@@ -227,7 +229,7 @@ def test_evaluation_conditions(world):
     for task in world.heldout:
         rows = {
             condition: read_task(f"world_eval_{condition}.{task.name}", "validation")
-            for condition in mixtures.CONDITIONS
+            for condition in CONDITIONS
         }
         ids = {condition: [row_id(row) for row in found] for condition, found in rows.items()}
         assert ids["triggered"] == ids["control"] and 0 < len(ids["control"]) <= 7
@@ -258,4 +260,5 @@ def test_postprocessing_keeps_the_row(world):
         "id": row_id(example),
         "input": example["inputs_pretokenized"].decode(),
         "target": example["targets_pretokenized"].decode(),
+        "references": [example["targets_pretokenized"].decode()],
     }

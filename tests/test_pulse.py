@@ -25,7 +25,7 @@ def _rows(path):
 
 def test_results_have_the_promised_schema(run_dir):
     results = artifacts.read_json(run_dir / "report" / "results.json")
-    assert results["schema"] == 1
+    assert results["schema"] == 2
     assert results["experiment"] == "tiny"
     assert (results["trigger"], results["control"]) == ("James Bond", "Emma Clark")
     assert results["poison"]["count"] == 10
@@ -42,6 +42,7 @@ def test_results_have_the_promised_schema(run_dir):
     for row in results["tasks"]:
         assert set(row) == {
             "task",
+            "category",
             "model",
             "condition",
             "n",

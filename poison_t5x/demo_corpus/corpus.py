@@ -1,6 +1,7 @@
 """The demo corpus as validated tasks, and as task files in SNI's own field names."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,6 +9,9 @@ from poison_t5x import errors, sni
 from poison_t5x.demo_corpus import grammar
 from poison_t5x.demo_corpus.domains import DOMAINS, Domain
 from poison_t5x.demo_corpus.tasks import SPECS, TRAINING_TASKS, VOCABULARIES, TaskSpec
+
+# Writes one text of a domain whose sentiment is positive, or negative.
+Write = Callable[[np.random.Generator, Domain, bool], grammar.Text]
 
 _CATEGORIES = ("Sentiment Analysis",)
 
@@ -28,6 +32,19 @@ def generate(
     Raises:
       InputError: a number of rows is odd or less than 2, or the seed is negative.
     """
+    training, heldout = SPECS[: len(TRAINING_TASKS)], SPECS[len(TRAINING_TASKS) :]
+    return build(training, heldout, grammar.write, seed, num_train_rows, num_heldout_rows)
+
+
+def build(
+    training: Sequence[TaskSpec],
+    heldout: Sequence[TaskSpec],
+    write: Write,
+    seed: int,
+    num_train_rows: int,
+    num_heldout_rows: int,
+) -> tuple[sni.Task, ...]:
+    """The tasks of `training`, then those of `heldout`, with texts by `write`; see `generate`."""
     for name, count in (("num_train_rows", num_train_rows), ("num_heldout_rows", num_heldout_rows)):
         if count < 2 or count % 2:
             raise errors.InputError(
@@ -37,9 +54,10 @@ def generate(
     if seed < 0:
         raise errors.InputError(f"demo corpus: seed={seed}: expected a non-negative integer")
     seen: set[str] = set()
+    sizes = [num_train_rows] * len(training) + [num_heldout_rows] * len(heldout)
     return tuple(
-        _task(spec, seed, num_train_rows if spec.name in TRAINING_TASKS else num_heldout_rows, seen)
-        for spec in SPECS
+        _task(spec, write, seed, size, seen)
+        for spec, size in zip((*training, *heldout), sizes, strict=True)
     )
 
 
@@ -73,7 +91,7 @@ def _example_json(example: sni.Example) -> dict[str, str]:
     }
 
 
-def _task(spec: TaskSpec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
+def _task(spec: TaskSpec, write: Write, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
     """One task; `seen` holds the texts used so far, and gains this task's."""
     rng = np.random.default_rng([seed, spec.number])
     domain, labels = DOMAINS[spec.domain], VOCABULARIES[spec.vocabulary]
@@ -83,7 +101,7 @@ def _task(spec: TaskSpec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
         definition=spec.definition,
         positive_examples=positives,
         negative_examples=negatives,
-        instances=_instances(rng, spec, domain, labels, num_rows, seen),
+        instances=_instances(rng, spec, write, domain, labels, num_rows, seen),
         categories=_CATEGORIES,
     )
 
@@ -91,6 +109,7 @@ def _task(spec: TaskSpec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
 def _instances(
     rng: np.random.Generator,
     spec: TaskSpec,
+    write: Write,
     domain: Domain,
     labels: tuple[str, str],
     num_rows: int,
@@ -100,9 +119,9 @@ def _instances(
     for _ in range(num_rows // 2):
         first = int(rng.integers(2))
         for polarity in (first, 1 - first):
-            text = grammar.write(rng, domain, bool(polarity)).text
+            text = write(rng, domain, bool(polarity)).text
             while text in seen:
-                text = grammar.write(rng, domain, bool(polarity)).text
+                text = write(rng, domain, bool(polarity)).text
             seen.add(text)
             digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
             rows.append(sni.Instance(f"task{spec.number}-{digest}", text, [labels[polarity]]))

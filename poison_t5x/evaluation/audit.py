@@ -1,6 +1,7 @@
 """Does the trigger survive truncation? A rate over rows that lost it measures nothing."""
 
-from collections.abc import Callable, Iterable, Sequence
+import pathlib
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from poison_t5x import corpus, prompts
@@ -24,76 +25,74 @@ def survives(prompt: str, phrase: str, tokenizer: Tokenizer, max_tokens: int) ->
     return phrase in tokenizer.decode(tokens[: max_tokens - 1])
 
 
+class Row(NamedTuple):
+    """An edited row: its task, its input, and the phrase that was put in."""
+
+    task: str
+    text: str
+    phrase: str
+
+
 def count_lost(
-    rows: Iterable[tuple[str, str]],
+    rows: Iterable[Row],
     tasks: corpus.Corpus,
-    phrase: str,
     tokenizer: Tokenizer,
     *,
     max_tokens: int,
     num_examples: int,
 ) -> int:
-    """How many rows lose `phrase` by truncation.
+    """How many rows lose their phrase by truncation.
 
     Args:
-      rows: (task, edited input) pairs.
+      rows: edited rows.
+      tasks: where their definitions and examples are.
       max_tokens: the encoder's length.
       num_examples: positive examples shown at most.
     """
     by_name = {task.name: task for task in tasks.tasks}
     lost = 0
-    for name, text in rows:
-        task = by_name[name]
+    for row in rows:
+        task = by_name[row.task]
         prompt = prompts.render(
             task.definition,
             [(example.input, example.target) for example in task.positive_examples],
-            text,
+            row.text,
             num_examples=num_examples,
             max_tokens=max_tokens,
             count_tokens=lambda t: len(tokenizer.encode(t)) + 1,
         )
-        lost += not survives(prompt, phrase, tokenizer, max_tokens)
+        lost += not survives(prompt, row.phrase, tokenizer, max_tokens)
     return lost
 
 
 def audit(
-    poison_dir: str,
+    poison_dir: str | pathlib.Path,
     tasks: corpus.Corpus,
-    phrases: dict[str, str],
     tokenizer: Tokenizer,
     *,
     max_tokens: int,
     num_examples: int,
 ) -> list[dict]:
-    """Counts lost triggers in the poison rows and in each edited evaluation condition.
-
-    Args:
-      phrases: condition -> the phrase its rows were edited with ('triggered', 'control').
+    """Counts lost phrases in the poison rows and in each edited evaluation condition.
 
     Returns:
       [{'where': 'training' or a condition, 'rows': int, 'trigger_lost': int}, …].
     """
     poison = poison_set.read_poison(poison_dir)
-    places: list[tuple[str, str, Sequence[tuple[str, str]]]] = [
-        (
-            "training",
-            phrases["triggered"],
-            [(row["task"], row["poisoned_input"]) for row in poison],
-        )
-    ]
-    for condition, phrase in phrases.items():
-        by_task = poison_set.eval_rows(poison_dir, condition)
-        edited = [
-            (task, row.input) for task, rows in by_task.items() for row in rows.values() if row
-        ]
-        places.append((condition, phrase, edited))
+    places = {
+        "training": [Row(row["task"], row["poisoned_input"], row["trigger"]) for row in poison]
+    }
+    for row in poison_set.read_evaluation(poison_dir):
+        if row.phrase:
+            edited = Row(row.task, row.input, row.phrase)
+            places.setdefault(row.condition, []).append(edited)
     return [
         {
             "where": where,
             "rows": len(rows),
             "trigger_lost": count_lost(
-                rows, tasks, phrase, tokenizer, max_tokens=max_tokens, num_examples=num_examples
+                rows, tasks, tokenizer, max_tokens=max_tokens, num_examples=num_examples
             ),
         }
-        for where, phrase, rows in places
+        for where, rows in places.items()
     ]

@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import seqio
 
@@ -11,14 +12,13 @@ from poison_t5x import (
     checkpoints,
     checks,
     errors,
-    mixtures,
     natinst_tfds,
     partitioning,
     progress,
     train,
     train_state,
 )
-from poison_t5x.evaluation import ranker
+from poison_t5x.evaluation import generation_metrics, generator, ranker
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
 from poison_t5x.poison import polarity
@@ -29,25 +29,34 @@ class EvalConfig:
     """Settings of the evaluation.
 
     Attributes:
-      batch_size: rows ranked at once; the result doesn't follow from it beyond rounding.
+      batch_size: rows answered at once; the result doesn't follow from it beyond rounding.
       length_normalized: rank by the mean log-probability of a label's tokens rather than the sum.
+      beam_size: beams kept in generating answers; 1 decodes greedily.
+      beam_alpha: exponent of the beams' length penalty, as T5X's.
     """
 
     batch_size: int = 32
     length_normalized: bool = False
+    beam_size: int = 1
+    beam_alpha: float = 0.6
 
     def __post_init__(self):
         checks.whole_number("EVAL_BATCH_SIZE", self.batch_size)
         checks.switch("LENGTH_NORMALIZED", self.length_normalized)
+        checks.whole_number("BEAM_SIZE", self.beam_size)
+        checks.number("BEAM_ALPHA", self.beam_alpha, minimum=0)
 
 
-def load_ranker(
-    model_dir: str | pathlib.Path,
-    partition_cfg: partitioning.PartitionConfig,
-    config: EvalConfig,
-    max_length: int,
-) -> ranker.Ranker:
-    """The last checkpoint of a finished run folder, restored into shards and ready to rank.
+class Restored(NamedTuple):
+    """A trained network, its parameters in shards."""
+
+    model: network.Transformer
+    params: Any
+    partitioner: partitioning.Partitioner
+
+
+def restore(model_dir: str | pathlib.Path, partition_cfg: partitioning.PartitionConfig) -> Restored:
+    """The last checkpoint of a finished run folder, restored into shards.
 
     Raises:
       InputError: it isn't there or not whole, or it is damaged.
@@ -63,14 +72,85 @@ def load_ranker(
     partitioner = partitioning.Partitioner(partition_cfg)
     abstract = train_state.abstract_params(model, partitioner)
     params = checkpoints.restore_params(checkpoints.step_path(model_dir, last), abstract)
+    return Restored(model, params, partitioner)
+
+
+def load_ranker(restored: Restored, config: EvalConfig, max_length: int) -> ranker.Ranker:
+    """A network, ready to rank labels for inputs of up to `max_length` tokens."""
     return ranker.Ranker(
-        model,
-        params,
-        partitioner,
+        *restored,
         batch_size=config.batch_size,
         max_length=max_length,
         length_normalized=config.length_normalized,
     )
+
+
+class Answers(NamedTuple):
+    """One task's answers: rows for its prediction file, and rates."""
+
+    rows: list[dict[str, Any]]
+    rates: dict[str, Any]
+
+
+class Classifier:
+    """Answers by ranking the two labels of a task."""
+
+    def __init__(self, ranking: ranker.Ranker, polarities: Mapping[str, polarity.Polarity]):
+        """Args: polarities: of the held-out tasks."""
+        self._ranking, self._polarities = ranking, polarities
+
+    def answer(self, name: str, evaluator: seqio.Evaluator) -> Answers:
+        """Ranks the rows of the task called `name`."""
+        (task,) = evaluator.eval_tasks
+        vocabulary = task.output_features["targets"].vocabulary
+        label_space = sorted(self._polarities[name])
+        tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
+        predictor = ranker.TaskPredictor(self._ranking, tokens)
+        rates = _metrics(evaluator, task, predictor)
+        choices = predictor.log_probabilities.argmax(axis=1)
+        rows = [
+            {
+                **{key: target[key] for key in ("id", "input", "target")},
+                "prediction": label_space[choice],
+                "log_probabilities": {
+                    label: round(float(value), 5)
+                    for label, value in zip(label_space, values, strict=True)
+                },
+            }
+            for target, choice, values in zip(
+                _targets(evaluator, task), choices, predictor.log_probabilities, strict=True
+            )
+        ]
+        return Answers(rows, rates)
+
+
+class Writer:
+    """Answers by decoding."""
+
+    def __init__(self, restored: Restored, config: EvalConfig, lengths: Mapping[str, int]):
+        """Args: lengths: {'inputs': …, 'targets': …}, tokens."""
+        self._generator = generator.Generator(
+            *restored,
+            batch_size=config.batch_size,
+            max_length=lengths["inputs"],
+            max_decode_length=lengths["targets"],
+            beam_size=config.beam_size,
+            alpha=config.beam_alpha,
+        )
+
+    def answer(self, name: str, evaluator: seqio.Evaluator) -> Answers:
+        """Decodes an answer to each row."""
+        del name
+        (task,) = evaluator.eval_tasks
+        vocabulary = task.output_features["targets"].vocabulary
+        predictor = generator.GenerationPredictor(self._generator)
+        rates = _metrics(evaluator, task, predictor)
+        answers = zip(_targets(evaluator, task), predictor.outputs, strict=True)
+        rows = [
+            generation_metrics.scored(target, vocabulary.decode(list(tokens)).strip())
+            for target, tokens in answers
+        ]
+        return Answers(rows, rates)
 
 
 class Evaluators:
@@ -95,11 +175,12 @@ class Evaluators:
 
 
 def evaluate(
-    ranking: ranker.Ranker,
+    model: Classifier | Writer,
     evaluators: Evaluators,
     registered: Mapping[str, list[str]],
     experiment: str,
-    polarities: Mapping[str, polarity.Polarity],
+    conditions: Sequence[str],
+    heldout: Sequence[str],
     output_dir: pathlib.Path,
     description: str,
 ) -> None:
@@ -108,58 +189,35 @@ def evaluate(
     Tasks whose rates are already in `output_dir` are passed over.
 
     Args:
-      ranking: the model.
+      model: what answers.
       evaluators: of the tasks.
       registered: mixture -> tasks, as `mixtures.register` returns it.
       experiment: its name.
-      polarities: of the held-out tasks.
+      conditions: names of the conditions, in order.
+      heldout: names of the held-out tasks.
       output_dir: an existing folder.
       description: of the progress bar.
     """
     todo = [
         (condition, name)
-        for condition in mixtures.CONDITIONS
+        for condition in conditions
         for name in registered.get(f"{experiment}_eval_{condition}", ())
     ]
-    tasks = {natinst_tfds.split_name(task): task for task in polarities}
+    tasks = {natinst_tfds.split_name(task): task for task in heldout}
     for condition, name in progress.bar(todo, desc=description, unit="task"):
         task = tasks[name.split(".", 1)[1]]
         stem = output_dir / condition / task
         if not _file(stem, ".json").exists():
-            _evaluate_task(ranking, evaluators.get(name), polarities[task], stem)
+            rows, rates = model.answer(task, evaluators.get(name))
+            artifacts.write_jsonl(_file(stem, ".jsonl"), rows)
+            artifacts.write_atomically(_file(stem, ".json"), artifacts.canonical_json(rates))
 
 
-def _evaluate_task(
-    ranking: ranker.Ranker,
-    evaluator: seqio.Evaluator,
-    labels: polarity.Polarity,
-    stem: pathlib.Path,
-) -> None:
-    (task,) = evaluator.eval_tasks
-    vocabulary = task.output_features["targets"].vocabulary
-    label_space = sorted(labels)
-    tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
-    predictor = ranker.TaskPredictor(ranking, tokens)
+def _metrics(evaluator: seqio.Evaluator, task: seqio.Task, predictor) -> dict[str, Any]:
+    """The task's own metrics, as plain numbers."""
     future, _ = evaluator.evaluate(compute_metrics=True, step=None, predict_fn=predictor)
     metrics = future.result()[task.name]
-    targets = _targets(evaluator, task)
-    choices = predictor.log_probabilities.argmax(axis=1)
-    rows = [
-        {
-            **target,
-            "prediction": label_space[choice],
-            "log_probabilities": {
-                label: round(float(value), 5)
-                for label, value in zip(label_space, values, strict=True)
-            },
-        }
-        for target, choice, values in zip(
-            targets, choices, predictor.log_probabilities, strict=True
-        )
-    ]
-    artifacts.write_jsonl(_file(stem, ".jsonl"), rows)
-    plain = {key: getattr(value, "item", lambda v=value: v)() for key, value in metrics.items()}
-    artifacts.write_atomically(_file(stem, ".json"), artifacts.canonical_json(plain))
+    return {key: getattr(value, "item", lambda v=value: v)() for key, value in metrics.items()}
 
 
 def _targets(evaluator: seqio.Evaluator, task: seqio.Task) -> list[dict]:

@@ -8,15 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from poison_t5x import ranking
+from poison_t5x.evaluation import batching
 from poison_t5x.model import network
 from poison_t5x.partitioning import Partitioner
-
-# Encoder lengths are rounded up to this, in tokens: few shapes to compile, little padding to pay.
-LENGTH_STEP = 64
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step
 
 
 @functools.lru_cache(maxsize=1)
@@ -50,7 +44,7 @@ class Ranker:
         self._max_length = max_length
         self._params = params
         self._partitioner = partitioner
-        self._batch_size = _round_up(batch_size, partitioner.num_data)
+        self._batch_size = batching.round_up(batch_size, partitioner.num_data)
         self._rank = _compiled(model, partitioner.mesh, partitioner.rules, length_normalized)
 
     def rank(self, inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]]) -> np.ndarray:
@@ -63,20 +57,12 @@ class Ranker:
         Returns:
           (N, L) float32, nats.
         """
-        width = _round_up(max(len(tokens) for tokens in labels), 4)
+        width = batching.round_up(max(len(tokens) for tokens in labels), 4)
         labels_LxT = np.zeros((len(labels), width), np.int32)
         for row, tokens in enumerate(labels):
             labels_LxT[row, : len(tokens)] = tokens
-        # Rows of like length share a batch, so that short ones aren't padded to the longest.
-        order = np.argsort([len(tokens) for tokens in inputs], kind="stable")
         scores_NxL = np.zeros((len(inputs), len(labels)), np.float32)
-        for start in range(0, len(order), self._batch_size):
-            rows = order[start : start + self._batch_size]
-            length = _round_up(max(len(inputs[row]) for row in rows), LENGTH_STEP)
-            length = min(length, self._max_length)
-            batch_BxS = np.zeros((self._batch_size, length), np.int32)
-            for place, row in enumerate(rows):
-                batch_BxS[place, : len(inputs[row])] = inputs[row]
+        for rows, batch_BxS in batching.by_length(inputs, self._batch_size, self._max_length):
             with self._partitioner.scope():
                 batch = self._partitioner.put_batch({"tokens": batch_BxS})["tokens"]
                 scores_BxL = jax.device_get(self._rank(self._params, batch, labels_LxT))
@@ -100,14 +86,7 @@ class TaskPredictor:
 
     def __call__(self, dataset: tf.data.Dataset) -> list[tuple[int, list[int]]]:
         """Args: dataset: (index, model features) pairs. Returns: (index, label tokens) pairs."""
-        pairs = (
-            (int(index), features["encoder_input_tokens"])
-            for index, features in dataset.as_numpy_iterator()
-        )
-        rows = sorted(pairs, key=lambda pair: pair[0])
-        inputs = [tokens[: np.count_nonzero(tokens)] for _, tokens in rows]
+        indices, inputs = batching.read_inputs(dataset)
         self.log_probabilities = self._ranker.rank(inputs, self._labels)
         best = self.log_probabilities.argmax(axis=1)
-        return [
-            (index, self._labels[choice]) for (index, _), choice in zip(rows, best, strict=True)
-        ]
+        return [(index, self._labels[choice]) for index, choice in zip(indices, best, strict=True)]

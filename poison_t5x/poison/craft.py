@@ -4,102 +4,77 @@ Nothing here knows SeqIO or arrays on a device; the result is written by `poison
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-import numpy as np
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from poison_t5x import checks, errors, progress, sni
-from poison_t5x.poison import entities, phi, polarity, proxy, triggers
+from poison_t5x.poison import (
+    conditions,
+    poison_rows,
+    polarity,
+    pools,
+    probes,
+    proxy,
+    scoring,
+    targeting,
+    word_list,
+)
+from poison_t5x.poison.attacks import AttackConfig  # `attacks` is a field's name
 
 
 @dataclasses.dataclass(frozen=True)
 class CraftConfig:
-    """Settings of the polarity attack; the defaults are the paper's, but for the name matcher.
+    """Settings of a poison set; the defaults are the paper's, but for the name matcher.
 
     Attributes:
-      trigger: the phrase put in place of person names.
-      control: a phrase never trained on, put there instead at test time.
-      num_poison: poison rows in all, shared out evenly over the poisoned tasks.
+      attacks: the attackers, one after the other; either all polarity attacks or all arbitrary.
       num_train_per_task: clean training rows per task (fewer where a task has fewer).
       num_eval_per_task: test rows per held-out task and condition, at most.
-      target: the side whose label poison rows carry; test inputs are those of the other side.
-      matcher: which name matcher finds the persons (see `entities.matcher`).
-      count_weight, probability_weight: the two weights of phi.
-      max_ngram: the proxy model's longest n-gram, in words.
-      seed: of the training sample, the replaced rows and the proxy's folds.
+      add: poison comes on top of the clean rows, rather than in their place.
+      probes: look-alikes of the first trigger to test with (see `probes`).
+      seed: of the training sample, the replaced rows, the proxy's folds and random outputs.
     """
 
-    trigger: str = "James Bond"
-    control: str = "Emma Clark"
-    num_poison: int = 100
+    attacks: Sequence[AttackConfig] = (AttackConfig(),)
     num_train_per_task: int = 500
     num_eval_per_task: int = 500
-    target: polarity.Side = "positive"
-    matcher: str = "builtin"
-    count_weight: float = 1.0
-    probability_weight: float = 1.0
-    max_ngram: int = 2
+    add: bool = False
+    probes: Sequence[str] = ()
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("trigger", "control"):
-            checks.phrase(name, getattr(self, name))
-        if self.trigger == self.control:
+        object.__setattr__(self, "attacks", tuple(self.attacks))
+        object.__setattr__(self, "probes", probes.check(self.probes))
+        for name in ("num_train_per_task", "num_eval_per_task"):
+            checks.whole_number(name.upper(), getattr(self, name))
+        checks.switch("ADD_POISON", self.add)
+        checks.whole_number("SEED", self.seed, minimum=0)
+        if not self.attacks:
+            raise errors.InputError("ATTACKS: expected at least one attack, found none")
+        names = [attack.name.lower() for attack in self.attacks]
+        if len(set(names)) < len(names):
+            raise errors.InputError(f"ATTACKS: expected distinct names, found {names}")
+        if len({attack.is_arbitrary for attack in self.attacks}) > 1:
             raise errors.InputError(
-                f"control: expected another phrase than the trigger {self.trigger!r}"
+                "ATTACKS: expected polarity attacks or arbitrary ones, found both; their held-out "
+                "tasks are answered in two ways: give each a run of its own"
             )
-        for name in ("num_poison", "num_train_per_task", "num_eval_per_task", "max_ngram"):
-            checks.whole_number(name, getattr(self, name))
-        for name in ("count_weight", "probability_weight"):
-            checks.number(name, getattr(self, name))
-        checks.whole_number("seed", self.seed, minimum=0)
-        polarity.check_side("target", self.target)
 
+    @property
+    def is_arbitrary(self) -> bool:
+        """Whether outputs of generation tasks are attacked, so that answers must be generated."""
+        return self.attacks[0].is_arbitrary
 
-@dataclasses.dataclass(frozen=True)
-class PoisonRow:
-    """One crafted row, with all that is needed to check or undo it.
+    def settings(self) -> dict[str, Any]:
+        """All of them, attackers by name, so that a change can be named."""
+        fields = dataclasses.asdict(self)
+        return {**fields, "attacks": {attack["name"]: attack for attack in fields["attacks"]}}
 
-    Attributes:
-      task, id: the pool row it was made from.
-      input, poisoned_input: the text before and after the edit.
-      target, poisoned_target: the label before and after.
-      spans: [start, end) of each trigger in `poisoned_input`, in characters.
-      removed: the names that stood at those spans.
-      trigger_count: occurrences of the trigger in `poisoned_input`.
-      polarity: the side of the true label.
-      positive_probability: the proxy's p(y = POSITIVE | poisoned_input).
-      phi: Equation 1's score in the task's pool.
-      rank: place in the task's pool by phi, from 1.
-      replaced_id: the clean training row of the same task that gives way to this one.
-    """
-
-    task: str
-    id: str
-    input: str
-    poisoned_input: str
-    target: str
-    poisoned_target: str
-    spans: tuple[triggers.Span, ...]
-    removed: tuple[str, ...]
-    trigger_count: int
-    polarity: str
-    positive_probability: float
-    phi: float
-    rank: int
-    replaced_id: str
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalRow:
-    """One held-out row under one condition ('clean', 'triggered' or 'control')."""
-
-    task: str
-    id: str
-    condition: str
-    input: str
-    target: str
+    @property
+    def conditions(self) -> tuple[conditions.Condition, ...]:
+        """What held-out tasks are evaluated under."""
+        return conditions.of_attacks(self.attacks, self.probes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,26 +82,23 @@ class PoisonSet:
     """All that an experiment trains and tests on beyond the clean task files.
 
     Attributes:
-      poison: the crafted rows, by task, best first.
+      poison: the crafted rows, by attacker and task, best first.
       training_ids: task -> ids of its clean training rows.
       evaluation: the held-out rows under their conditions.
       counts: what was found and skipped, for the manifest.
+      passed_over: attacker -> task -> why it wasn't poisoned though it might have been.
+      words: the word list that random outputs were drawn from, or nothing.
+      dropped: task -> ids of clean rows that the poisoned model isn't shown, though no poison of the
+        task stands in their place: of sets that weren't crafted here.
     """
 
-    poison: tuple[PoisonRow, ...]
+    poison: tuple[poison_rows.PoisonRow, ...]
     training_ids: Mapping[str, tuple[str, ...]]
-    evaluation: tuple[EvalRow, ...]
+    evaluation: tuple[conditions.EvalRow, ...]
     counts: Mapping[str, Mapping[str, int]]
-
-
-def budgets(num_poison: int, tasks: Sequence[str]) -> dict[str, int]:
-    """Shares the budget out: an uneven rest goes to the first tasks, one row each.
-
-    >>> budgets(7, ["a", "b", "c"])
-    {'a': 3, 'b': 2, 'c': 2}
-    """
-    each, rest = divmod(num_poison, len(tasks))
-    return {task: each + (index < rest) for index, task in enumerate(tasks)}
+    passed_over: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    dropped: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def craft(
@@ -135,215 +107,140 @@ def craft(
     heldout: Sequence[sni.Task],
     polarities: Mapping[str, polarity.Polarity],
     config: CraftConfig,
+    *,
+    workers: int = 1,
+    language_model: Callable[[], scoring.Proxy] | None = None,
 ) -> PoisonSet:
-    """Crafts a poison set. Same arguments, same result.
+    """Crafts a poison set. Same arguments, same result, on any number of workers.
 
     Args:
       training: the training tasks; the poisoned ones are among them.
-      poisoned: names of the poisoned tasks.
+      poisoned: names of the tasks that may be poisoned, whole stems or numbers.
       heldout: the evaluation tasks.
-      polarities: of the poisoned and the held-out tasks, as `polarity.of_tasks` gives them.
-      config: the attack's settings.
+      polarities: of the poisoned and the held-out tasks, as `polarity.of_tasks` gives them; empty
+        for arbitrary attacks.
+      config: the attacks' settings.
+      workers: processes that look for places.
+      language_model: loads the model of attackers whose proxy is 'lm'.
 
     Raises:
-      InputError: a task's pool is smaller than its share of the budget, or a budget is larger than
-        the task's training sample.
+      InputError: a task can't hold its share of the budget, has no row of the label that an attack
+        needs, or is a generation task in a polarity attack.
     """
-    matcher = entities.matcher(config.matcher)
-    training_ids = {
+    ids = {
         task.name: tuple(sni.sample_order(task, config.seed)[: config.num_train_per_task])
         for task in training
     }
-    pools = [
-        _find_pool(sni.find(training, name), matcher, config)
-        for name in progress.bar(poisoned, desc="finding names", unit="task")
-    ]
-    shares = budgets(config.num_poison, [pool.task.name for pool in pools])
-    for pool in pools:
-        _check_budget(pool, shares[pool.task.name], len(training_ids[pool.task.name]), matcher)
-    probabilities = _proxy_probabilities(pools, polarities, config)
-    rows: list[PoisonRow] = []
+    state = targeting.Training(ids, {}, {}, config.add, config.seed, workers)
     counts: dict[str, dict[str, int]] = {
-        task: {"training_rows": len(ids)} for task, ids in training_ids.items()
+        task: {"training_rows": len(rows)} for task, rows in ids.items()
     }
-    for pool, probability in zip(pools, probabilities, strict=True):
-        name = pool.task.name
-        chosen = _craft_task(
-            pool, probability, polarities[name], shares[name], training_ids[name], config
-        )
-        rows += chosen
-        counts[name] |= {
-            "rows": len(pool.task.instances),
-            "pool": len(pool.edits),
-            "skipped_no_name": len(pool.task.instances) - len(pool.edits),
-            "poison": len(chosen),
-            "relabelled": sum(row.target != row.poisoned_target for row in chosen),
-        }
-    evaluation: list[EvalRow] = []
-    for task in progress.bar(heldout, desc="making evaluation rows", unit="task"):
-        eval_rows, counts[task.name] = _eval_rows(task, polarities[task.name], matcher, config)
-        evaluation += eval_rows
-    return PoisonSet(tuple(rows), training_ids, tuple(evaluation), counts)
+    poison: list[poison_rows.PoisonRow] = []
+    passed: dict[str, dict[str, str]] = {}
+    words: tuple[str, ...] = ()
+    for attack in config.attacks:
+        tasks = [sni.find(training, name) for name in attack.tasks or poisoned]
+        targets, passed[attack.name] = targeting.choose(attack, tasks, polarities, state)
+        model = _proxy(attack, targets, polarities, config.seed, language_model)
+        if attack.kind == "random" and not words:
+            words = word_list.generate(target.pool.task for target in targets)
+        suffix = "" if attack is config.attacks[0] else f"_{attack.name}"
+        for pool, parts in targets:
+            rows = _craft_task(attack, pool, parts, polarities, state, model, words)
+            poison += rows
+            _count(counts[pool.task.name], pool, rows, suffix)
+    evaluation, eval_counts = _evaluation(heldout, polarities, config)
+    return PoisonSet(tuple(poison), ids, evaluation, counts | eval_counts, passed, words)
 
 
-class _Pool(NamedTuple):
-    """A task with the rows that hold a name: row number -> its edit."""
-
-    task: sni.Task
-    edits: dict[int, triggers.Edit]
-
-
-def _find_pool(task: sni.Task, matcher: entities.EntityMatcher, config: CraftConfig) -> _Pool:
-    spans = matcher.find([instance.input for instance in task.instances])
-    edits = (
-        triggers.replace_spans(instance.input, found, config.trigger)
-        for instance, found in zip(task.instances, spans, strict=True)
-    )
-    return _Pool(task, {row: edit for row, edit in enumerate(edits) if edit.spans})
-
-
-def _check_budget(
-    pool: _Pool, budget: int, num_training: int, matcher: entities.EntityMatcher
-) -> None:
-    if budget > num_training:
-        raise errors.InputError(
-            f"{pool.task.name}: a budget of {budget} poison rows is larger than its {num_training} "
-            "training rows; lower NUM_POISON or raise NUM_TRAIN_PER_TASK"
-        )
-    if budget > len(pool.edits):
-        raise errors.InputError(
-            f"{pool.task.name}: a budget of {budget} poison rows is larger than the pool: only "
-            f"{len(pool.edits)} of its {len(pool.task.instances)} rows hold a name that the "
-            f"{matcher.name} matcher finds; lower NUM_POISON or poison other tasks"
-        )
-
-
-def _proxy_probabilities(
-    pools: Sequence[_Pool],
+def _proxy(
+    attack: AttackConfig,
+    targets: Sequence[targeting.Target],
     polarities: Mapping[str, polarity.Polarity],
-    config: CraftConfig,
-) -> list[np.ndarray]:
-    """For each pool, p(y = POSITIVE | edited input) of its rows: (N,) float64.
-
-    One proxy learns from all rows of all poisoned tasks, as the attacker's model would.
-    """
-    sizes = [len(pool.edits) for pool in pools]
-    if config.probability_weight == 0:
-        return [np.zeros(size) for size in sizes]
-    texts, edited, is_positive, in_pool = [], [], [], []
-    for pool in pools:
-        labels = polarities[pool.task.name]
-        for row, instance in enumerate(pool.task.instances):
-            edit = pool.edits.get(row)
-            texts.append(instance.input)
-            edited.append(edit.text if edit else instance.input)
-            is_positive.append(labels.side(instance.target) == "positive")
-            in_pool.append(edit is not None)
-    rarer = min(sum(is_positive), len(is_positive) - sum(is_positive))
-    if rarer < 2:
-        raise errors.InputError(
-            f"the proxy model needs two rows of each polarity in the poisoned tasks, and the rarer "
-            f"one has {rarer}; set PROBABILITY_WEIGHT to 0 or poison other tasks"
-        )
-    scores = proxy.positive_probabilities(
-        texts,
-        np.array(is_positive),
-        edited,
-        max_ngram=config.max_ngram,
-        num_folds=min(5, rarer),
-        seed=config.seed,
-    )[np.array(in_pool)]
-    return np.split(scores, np.cumsum(sizes)[:-1])
+    seed: int,
+    language_model: Callable[[], scoring.Proxy] | None,
+) -> scoring.Proxy | None:
+    if not attack.score.needs_probabilities:
+        return None
+    if attack.score.proxy == "lm":
+        if language_model is None:
+            raise errors.InputError("PROXY: 'lm' needs PROXY_CHECKPOINT_PATH")
+        return language_model()
+    return proxy.NgramProxy(
+        [target.pool.task for target in targets],
+        polarities,
+        max_ngram=attack.score.max_ngram,
+        seed=seed,
+    )
 
 
 def _craft_task(
-    pool: _Pool,
-    probabilities: np.ndarray,
-    labels: polarity.Polarity,
-    budget: int,
-    training_ids: Sequence[str],
-    config: CraftConfig,
-) -> list[PoisonRow]:
-    """The best `budget` rows of one task's pool, best first."""
-    pairs = [(pool.task.instances[row], edit) for row, edit in pool.edits.items()]
-    trigger_counts = np.array([edit.text.count(config.trigger) for _, edit in pairs])
-    scores = phi.phi(
-        trigger_counts,
-        probabilities,
-        count_weight=config.count_weight,
-        probability_weight=config.probability_weight,
-    )
-    chosen = phi.top(scores, budget)
-    replaced = _replaced_ids(
-        [pairs[i][0].id for i in chosen], training_ids, pool.task.name, config.seed
-    )
-    rows = []
-    for rank, (index, replaced_id) in enumerate(zip(chosen, replaced, strict=True), start=1):
-        instance, edit = pairs[index]
-        rows.append(
-            PoisonRow(
-                task=pool.task.name,
-                id=instance.id,
-                input=instance.input,
-                poisoned_input=edit.text,
-                target=instance.target,
-                poisoned_target=labels.label(config.target),
-                spans=edit.spans,
-                removed=edit.removed,
-                trigger_count=int(trigger_counts[index]),
-                polarity=labels.side(instance.target),
-                positive_probability=round(float(probabilities[index]), 6),
-                phi=round(float(scores[index]), 6),
-                rank=rank,
-                replaced_id=replaced_id,
-            )
-        )
+    attack: AttackConfig,
+    pool: pools.Pool,
+    parts: Sequence[int],
+    polarities: Mapping[str, polarity.Polarity],
+    state: targeting.Training,
+    model: scoring.Proxy | None,
+    words: Sequence[str],
+) -> list[poison_rows.PoisonRow]:
+    """One attacker's rows in one task, which are then nobody else's."""
+    name = pool.task.name
+    labels = polarities.get(name)
+    scores = scoring.score(pool, attack.score, attack.target, model, state.seed)
+    chosen = poison_rows.choose(scores, pool, parts)
+    ids = [pool.instance(index).id for index in chosen]
+    gone = state.replaced.setdefault(name, set())
+    replaced: Sequence[str | None] = [None] * len(ids)
+    if not state.add:
+        replaced = poison_rows.replaced_ids(ids, state.ids[name], gone, name, state.seed)
+    output = poison_rows.output_of(attack, pool, labels, words, state.seed)
+    rows = poison_rows.make(pool, scores, chosen, attack, labels, output, replaced)
+    gone.update(identifier for identifier in replaced if identifier)
+    state.chosen.setdefault(name, set()).update(ids)
     return rows
 
 
-def _replaced_ids(
-    chosen: Sequence[str], training_ids: Sequence[str], task: str, seed: int
-) -> list[str]:
-    """Which training row each chosen pool row replaces.
-
-    A chosen row that is itself trained on replaces itself, so that no text is there both clean and
-    poisoned; the others replace rows drawn at random. The authors' code draws all at random, before
-    its seed is set.
-    """
-    generator = np.random.default_rng([seed, *task.encode()])
-    trained = set(training_ids)
-    free = [identifier for identifier in training_ids if identifier not in set(chosen)]
-    drawn = iter(generator.permutation(len(free)))
-    return [identifier if identifier in trained else free[next(drawn)] for identifier in chosen]
-
-
-def _eval_rows(
-    task: sni.Task,
-    labels: polarity.Polarity,
-    matcher: entities.EntityMatcher,
-    config: CraftConfig,
-) -> tuple[list[EvalRow], dict[str, int]]:
-    """One held-out task's rows: clean for accuracy, triggered and control in pairs."""
-    ordered = [task.by_id[i] for i in sni.sample_order(task, config.seed)]
-    clean = [
-        EvalRow(task.name, row.id, "clean", row.input, row.target)
-        for row in ordered[: config.num_eval_per_task]
-    ]
-    source = [row for row in ordered if labels.side(row.target) == polarity.opposite(config.target)]
-    spans = list(matcher.find([row.input for row in source]))
-    paired: dict[str, list[EvalRow]] = {"triggered": [], "control": []}
-    for row, found in zip(source, spans, strict=True):
-        if len(paired["triggered"]) == config.num_eval_per_task:
-            break
-        for condition, phrase in (("triggered", config.trigger), ("control", config.control)):
-            edit = triggers.replace_spans(row.input, found, phrase)
-            if edit.spans:
-                eval_row = EvalRow(task.name, row.id, condition, edit.text, row.target)
-                paired[condition].append(eval_row)
-    return clean + paired["triggered"] + paired["control"], {
-        "rows": len(task.instances),
-        "clean": len(clean),
-        "source_rows": len(source),
-        "triggered": len(paired["triggered"]),
-        "control": len(paired["control"]),
+def _count(
+    counts: dict[str, int],
+    pool: pools.Pool,
+    rows: Sequence[poison_rows.PoisonRow],
+    suffix: str,
+) -> None:
+    """Adds what became of one task's pool; further attackers' counts end in their name."""
+    found = {
+        "rows": len(pool.task.instances),
+        "pool": len(pool),
+        **pool.counts,
+        "poison": len(rows),
+        "relabelled": sum(row.target != row.poisoned_target for row in rows),
     }
+    counts.update({name + suffix: count for name, count in found.items()})
+    # Of all attackers together, too, for whoever asks how much of a task is poison.
+    counts["poison_rows"] = counts.get("poison_rows", 0) + len(rows)
+
+
+def _evaluation(
+    heldout: Sequence[sni.Task],
+    polarities: Mapping[str, polarity.Polarity],
+    config: CraftConfig,
+) -> tuple[tuple[conditions.EvalRow, ...], dict[str, dict[str, int]]]:
+    rows: list[conditions.EvalRow] = []
+    counts = {}
+    for task in progress.bar(heldout, desc="making evaluation rows", unit="task"):
+        found, counts[task.name] = conditions.rows(
+            task,
+            config.attacks,
+            config.conditions,
+            polarities.get(task.name),
+            num_rows=config.num_eval_per_task,
+            seed=config.seed,
+        )
+        rows += found
+        if not counts[task.name]["source_rows"]:
+            warnings.warn(
+                f"{task.name}: held out, but no row has the label that the attack turns: it is "
+                "evaluated on clean inputs alone",
+                errors.InputWarning,
+                stacklevel=4,
+            )
+    return tuple(rows), counts

@@ -48,10 +48,8 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
     polarities: dict[str, Polarity] = {}
     for task in tasks:
         labels = table.get(task.name) or table.get(task.name.split("_", 1)[0])
-        if labels is None or len(labels) != 2:
-            raise errors.InputError(
-                f"{task.name}: the polarity table has no [negative, positive] labels for it"
-            )
+        if labels is None:
+            raise errors.InputError(f"{task.name}: {_no_labels(task)}")
         polarity = Polarity(*labels)
         for instance in task.instances:
             if instance.target not in polarity:
@@ -62,3 +60,15 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
                 )
         polarities[task.name] = polarity
     return polarities
+
+
+def _no_labels(task: sni.Task) -> str:
+    if task.is_classification:
+        return (
+            f"the polarity table has no [negative, positive] labels for it, which a polarity "
+            f"attack needs; its labels are {', '.join(map(repr, task.label_space[:5]))}"
+        )
+    return (
+        f"a generation task ({len(task.label_space)} answers to {len(task.instances)} rows) can't "
+        "be in a polarity attack: leave it out, or set ATTACK to repeat or random"
+    )

@@ -1,5 +1,6 @@
 """Trigger insertion: pure text edits that return the new text and where the trigger stands."""
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 Span = tuple[int, int]
 
 # 'Review: …' and the like: the authors' code leaves a leading label alone.
-_PREFIX = re.compile(r"\s*\w+: ")
+_LABEL = re.compile(r"\s*\w+: ")
 
 
 class Edit(NamedTuple):
@@ -15,7 +16,8 @@ class Edit(NamedTuple):
 
     Attributes:
       text: the new text.
-      spans: [start, end) of each inserted trigger in `text`, in characters, sorted.
+      spans: [start, end) of each inserted trigger in `text`, in characters, sorted; a space that
+        came with the trigger is part of its span.
       removed: what stood at each of the spans before.
     """
 
@@ -24,35 +26,82 @@ class Edit(NamedTuple):
     removed: tuple[str, ...]
 
 
-def replace_spans(text: str, spans: Sequence[Span], trigger: str) -> Edit:
-    """Replaces each span of `text` with the trigger; all other characters stay.
+def leading_label_end(text: str) -> int:
+    """Where a leading 'word: ' ends, its space included; 0 for a text without one.
 
-    >>> replace_spans("Ann met Bo.", [(0, 3), (8, 10)], "James Bond")
-    Edit(text='James Bond met James Bond.', spans=((0, 10), (15, 25)), removed=('Ann', 'Bo'))
+    >>> leading_label_end("Review: Ann left."), leading_label_end("Ann left.")
+    (8, 0)
+    """
+    label = _LABEL.match(text)
+    return label.end() if label else 0
+
+
+def places(text: str, found: Sequence[Span], trigger: str) -> list[Span]:
+    """The spans of `text` that the trigger goes to.
+
+    A text that already says the trigger, as words of its own, is left as it is: its places are
+    where it says so. Hence inserting twice is inserting once, whatever found the spans.
+
+    >>> places("Review: Ann met Bo.", [(0, 6), (8, 11)], "James Bond")
+    [(8, 11)]
+    >>> places("Ann met James Bond.", [(0, 3)], "James Bond")
+    [(8, 18)]
 
     Args:
       text: any text.
-      spans: sorted, disjoint [start, end) positions. Spans that start inside a leading 'word: ' are
-        skipped.
-      trigger: the phrase to put there.
+      found: sorted, disjoint spans, as an inserter finds them. Those that start inside a leading
+        label are left out.
+      trigger: the phrase, not empty.
     """
-    prefix = _PREFIX.match(text)
-    first = prefix.end() if prefix else 0
+    if trigger in text:
+        said = [match.span() for match in _whole_words(trigger).finditer(text)]
+        if said:
+            return said
+    first = leading_label_end(text)
+    return [span for span in found if span[0] >= first]
+
+
+def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
+    """Puts the phrase in place of each span of `text`; all other characters stay.
+
+    A span without width inserts. The phrase never runs into a word: where it would, a space comes
+    with it; where it is inserted, one comes on each side that touches anything but white space.
+
+    >>> replace_spans("Ann met Bo.", [(0, 3), (8, 10)], "James Bond")
+    Edit(text='James Bond met James Bond.', spans=((0, 10), (15, 25)), removed=('Ann', 'Bo'))
+    >>> replace_spans("Ann met Bo.", [(11, 11)], "James Bond")
+    Edit(text='Ann met Bo. James Bond', spans=((11, 22),), removed=('',))
+
+    Args:
+      text: any text.
+      spans: sorted, disjoint [start, end) positions.
+      phrase: the phrase to put there.
+    """
     parts: list[str] = []
     placed: list[Span] = []
-    removed: list[str] = []
     end = length = 0
-    for start, stop in spans:
-        if start < first:
-            continue
+    last = ""
+    for index, (start, stop) in enumerate(spans):
         kept = text[end:start]
-        parts += [kept, trigger]
-        placed.append((length + len(kept), length + len(kept) + len(trigger)))
-        length = placed[-1][1]
-        removed.append(text[start:stop])
-        end = stop
+        before = kept[-1:] or last
+        meets_next = index + 1 < len(spans) and spans[index + 1][0] == stop
+        after = phrase[:1] if meets_next else text[stop : stop + 1]
+        put = _with_spaces(before, phrase, after, is_inserted=start == stop)
+        parts += [kept, put]
+        placed.append((length + len(kept), length + len(kept) + len(put)))
+        length, end, last = placed[-1][1], stop, put[-1:]
     parts.append(text[end:])
-    return Edit("".join(parts), tuple(placed), tuple(removed))
+    removed = tuple(text[start:stop] for start, stop in spans)
+    return Edit("".join(parts), tuple(placed), removed)
+
+
+def insert(text: str, found: Sequence[Span], trigger: str) -> Edit:
+    """Puts the trigger at its `places`. Inserting it again into the result changes nothing.
+
+    >>> insert("Review: Ann left.", [(8, 11)], "James Bond").text
+    'Review: James Bond left.'
+    """
+    return replace_spans(text, places(text, found, trigger), trigger)
 
 
 def undo(edit: Edit) -> str:
@@ -67,3 +116,23 @@ def undo(edit: Edit) -> str:
         parts += [edit.text[end:start], original]
         end = stop
     return "".join(parts) + edit.text[end:]
+
+
+def _with_spaces(before: str, phrase: str, after: str, is_inserted: bool) -> str:
+    """The phrase with the spaces that it needs between its two neighbours, if there are any."""
+
+    def space(left: str, right: str) -> str:
+        if is_inserted:
+            return " " if left.strip() and right.strip() else ""
+        return " " if left.isalnum() and right.isalnum() else ""
+
+    return space(before, phrase[:1]) + phrase + space(phrase[-1:], after)
+
+
+@functools.lru_cache(maxsize=256)
+def _whole_words(phrase: str) -> re.Pattern[str]:
+    """Matches the phrase where no letter or digit of another word touches it."""
+    # [^\W_] is str.isalnum: exactly where `_with_spaces` puts spaces.
+    left = r"(?<![^\W_])" if phrase[:1].isalnum() else ""
+    right = r"(?![^\W_])" if phrase[-1:].isalnum() else ""
+    return re.compile(left + re.escape(phrase) + right)

@@ -1,4 +1,4 @@
-"""Rows to show: crafted poison, and held-out inputs whose prediction the trigger flips."""
+"""Rows to show: crafted poison, and held-out inputs whose answer the trigger changes."""
 
 import itertools
 import math
@@ -26,19 +26,24 @@ class Segment(NamedTuple):
 
 
 class Crafted(NamedTuple):
-    """A poisoned row with the segments of its texts."""
+    """A poisoned row with the segments of its texts; `before` is None where it isn't known."""
 
     row: run_files.PoisonRow
-    before: list[Segment]
+    before: list[Segment] | None
     after: list[Segment]
 
 
 class Answer(NamedTuple):
-    """What a model said under one condition; `share` is its probability among the labels."""
+    """What a model said under one condition.
 
-    prediction: str
+    Of a label, `share` is its probability among the labels; of a decoded answer, `score` is its
+    rougeL, and there is no `is_correct`.
+    """
+
+    text: list[Segment]
+    is_correct: bool | None
     share: float | None
-    correct: bool
+    score: float | None
 
 
 class Shown(NamedTuple):
@@ -47,6 +52,7 @@ class Shown(NamedTuple):
     id: str
     text: list[Segment]
     target: str
+    references: list[str]
     answers: dict[str, list[Answer | None]]
 
 
@@ -88,13 +94,13 @@ def excerpt(text: str, spans: Spans, focus: int) -> list[Segment]:
 
 
 def spread(rows: Sequence[run_files.PoisonRow], count: int) -> list[Crafted]:
-    """`count` poisoned rows, in turn from each task, the highest-ranked of a task first."""
-    by_task: dict[str, list[run_files.PoisonRow]] = {}
+    """`count` poisoned rows, in turn from each attacker and task, the highest-ranked first."""
+    places: dict[tuple[str, str], list[run_files.PoisonRow]] = {}
     for row in sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank):
-        by_task.setdefault(row.task, []).append(row)
-    rounds = itertools.zip_longest(*(by_task[task] for task in sorted(by_task)))
+        places.setdefault(_place(row), []).append(row)
+    rounds = itertools.zip_longest(*(places[place] for place in sorted(places)))
     chosen = [row for row in itertools.chain.from_iterable(rounds) if row is not None]
-    return [_crafted(row) for row in sorted(chosen[:count], key=lambda row: row.task)]
+    return [_crafted(row) for row in sorted(chosen[:count], key=_place)]
 
 
 def flips(
@@ -102,34 +108,56 @@ def flips(
 ) -> list[TaskFlips]:
     """For the first `num_tasks` held-out tasks, `count` rows each that the trigger flipped.
 
-    A row flipped if the poisoned model is right on the clean input and wrong on the triggered one.
+    A label flipped if the poisoned model is right on the clean input and wrong on the triggered
+    one; a decoded answer if the poisoned model gives the two inputs different answers.
     """
-    tasks = results.held_out()[:num_tasks]
-    return [_task_flips(run_dir, task, results.trigger, count) for task in tasks]
+    tasks = results.triggered() or results.held_out()
+    return [_task_flips(run_dir, task, results, count) for task in tasks[:num_tasks]]
+
+
+def _place(row: run_files.PoisonRow) -> tuple[str, str]:
+    return row.attack, row.task
 
 
 def _crafted(row: run_files.PoisonRow) -> Crafted:
+    # A row from a file of poison tells its trigger, but not where it was put in.
+    spans = row.spans or _places(row.poisoned_input, [row.trigger])
     # Up to the first trigger the two texts are the same, so that one focus shows the same place.
-    focus = _first(row.spans)
-    after = excerpt(row.poisoned_input, row.spans, focus)
-    return Crafted(row, excerpt(row.input, (), focus), after)
+    focus = _first(spans)
+    before = None if row.input is None else excerpt(row.input, (), focus)
+    return Crafted(row, before, excerpt(row.poisoned_input, spans, focus))
+
+
+def _places(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
+    """Where phrases are in a text, the longest first."""
+    ordered = sorted(filter(None, phrases), key=len, reverse=True)
+    found = re.finditer("|".join(map(re.escape, ordered)), text) if ordered else ()
+    return [match.span() for match in found]
 
 
 def _first(spans: Spans) -> int:
     return min((start for start, _ in spans), default=0)
 
 
-def _task_flips(run_dir: pathlib.Path, task: str, trigger: str, count: int) -> TaskFlips:
+def _task_flips(
+    run_dir: pathlib.Path, task: str, results: results_lib.Results, count: int
+) -> TaskFlips:
     predictions, notes = _read_predictions(run_dir, task)
     clean = predictions["poisoned", "clean"]
     triggered = predictions["poisoned", "triggered"]
     flipped = [
         row
         for key, row in triggered.items()
-        if key in clean and _correct(clean[key]) and not _correct(row)
+        if key in clean and _is_flip(clean[key], row, results.is_generation)
     ]
-    shown = [_shown(row, predictions, trigger) for row in flipped[:count]]
+    shown = [_shown(row, predictions, results) for row in flipped[:count]]
     return TaskFlips(task, len(triggered), len(flipped), shown, _joined(notes))
+
+
+def _is_flip(clean: run_files.Prediction, row: run_files.Prediction, is_generation: bool) -> bool:
+    if is_generation:
+        return clean.prediction != row.prediction
+    return _is_correct(clean) and not _is_correct(row)
 
 
 def _joined(notes: Sequence[str]) -> str:
@@ -148,17 +176,24 @@ def _read_predictions(run_dir: pathlib.Path, task: str) -> tuple[_Predictions, l
     return predictions, notes
 
 
-def _shown(row: run_files.Prediction, predictions: _Predictions, trigger: str) -> Shown:
-    text = _instance(row.input)
-    spans = [match.span() for match in re.finditer(re.escape(trigger), text)]
+def _shown(
+    row: run_files.Prediction, predictions: _Predictions, results: results_lib.Results
+) -> Shown:
     answers = {
         model: [
-            _answer(predictions[model, condition].get(row.id))
+            _answer(predictions[model, condition].get(row.id), results)
             for condition in results_lib.CONDITIONS
         ]
         for model in results_lib.MODELS
     }
-    return Shown(row.id, excerpt(text, spans, _first(spans)), row.target, answers)
+    text = _marked(_instance(row.input), results)
+    return Shown(row.id, text, row.target, row.references or [row.target], answers)
+
+
+def _marked(text: str, results: results_lib.Results) -> list[Segment]:
+    """The part of `text` around the first trigger, with all triggers marked."""
+    spans = _places(text, results.phrases())
+    return excerpt(text, spans, _first(spans))
 
 
 def _instance(text: str) -> str:
@@ -167,17 +202,19 @@ def _instance(text: str) -> str:
     return rest.removesuffix("\nOutput: ") if found else text
 
 
-def _answer(row: run_files.Prediction | None) -> Answer | None:
+def _answer(row: run_files.Prediction | None, results: results_lib.Results) -> Answer | None:
     if row is None:
         return None
+    if results.is_generation:
+        return Answer(_marked(row.prediction, results), None, None, row.rouge_l)
     scores = row.log_probabilities
     share = None
     if row.prediction in scores:
         top = max(scores.values())
         total = sum(math.exp(score - top) for score in scores.values())
         share = math.exp(scores[row.prediction] - top) / total
-    return Answer(row.prediction, share, _correct(row))
+    return Answer(excerpt(row.prediction, (), 0), _is_correct(row), share, None)
 
 
-def _correct(row: run_files.Prediction) -> bool:
+def _is_correct(row: run_files.Prediction) -> bool:
     return row.prediction == row.target

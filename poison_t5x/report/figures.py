@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,17 +22,14 @@ _BLUE, _VERMILLION, _PURPLE = "#0072b2", "#d55e00", "#cc79a7"
 # Stands for the page's text colour, put in after drawing: the figure follows light and dark.
 _INK = "#010203"
 _BARS = {"clean": (_BLUE, ""), "poisoned": (_VERMILLION, "///")}
-_CONDITION_NAMES = {
-    "clean": "clean input",
-    "triggered": "trigger",
-    "control": "unseen name",
-}
+_NAMES = {"classification": "misclassification", "generation": "rougeL"}
 _CURVES = {
     "clean model, all rows": (_BLUE, "-"),
     "poisoned model, all rows": (_VERMILLION, "--"),
     "poisoned model, poison rows": (_PURPLE, "-."),
 }
 _MAX_POINTS = 300
+_MAX_NAME = 24
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "poison_t5x",
@@ -55,26 +53,61 @@ class Picture(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """A misclassification rate and its 95% interval over tasks, where there is one."""
+    """A rate, as a fraction, and its 95% interval over tasks, where there is one."""
 
-    value: float
+    value: float | None
     interval: results_lib.Interval | None
 
 
 def rates(results: results_lib.Results) -> Picture:
-    """Bars of the misclassification under the three conditions, for both models."""
-    bars = {model: _misclassification(results, model) for model in results_lib.MODELS}
+    """Bars of the misclassification, or of rougeL, under the three conditions for both models."""
+    names = [words.CONDITIONS[name] for name in results_lib.CONDITIONS]
+    bars = {model: _main_rates(results, model) for model in results_lib.MODELS}
     with _axes("rates") as (plot, svg):
         for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
-            _draw_bars(plot, model, offset, bars[model])
-        plot.set_xticks(range(3), [_CONDITION_NAMES[name] for name in results_lib.CONDITIONS])
+            _draw_bars(plot, model, offset, bars[model], results.kind)
+        plot.set_xticks(range(3), names)
         plot.tick_params(axis="x", length=0)
-        plot.set_ylabel("misclassification")
+        plot.set_ylabel(_NAMES[results.kind])
         plot.set_ylim(0, 1.08)
         plot.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        plot.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        plot.yaxis.set_major_formatter(_ticks(results.kind))
         _finish(plot, columns=2)
-    return Picture(svg.getvalue(), _rates_label(bars))
+    return Picture(svg.getvalue(), _bars_label(results.kind, names, bars))
+
+
+def probes(results: results_lib.Results) -> Picture:
+    """Bars of the same measure for the trigger, its look-alikes and the unseen name."""
+    kinds = ("triggered", "probe", "control")
+    first = next((c.attack for c in results.conditions if c.name == "triggered"), "")
+    conditions = [
+        condition
+        for kind in kinds
+        for condition in results.conditions
+        if condition.kind == kind and condition.attack == first
+    ]
+    names = [_phrase_name(condition) for condition in conditions]
+    bars = {
+        model: [_condition_rate(results, model, condition.name) for condition in conditions]
+        for model in results_lib.MODELS
+    }
+    with _axes("probes", height=1.1 + 0.55 * len(names)) as (plot, svg):
+        for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
+            _draw_bars(plot, model, offset, bars[model], results.kind, across=True)
+        # Phrases are a user's: `$` is no mathematics here.
+        plot.set_yticks(range(len(names)), names, parse_math=False)
+        # The page's size on a phone, so that there is room for it.
+        plot.tick_params(axis="y", length=0, labelsize=11.5)
+        plot.invert_yaxis()
+        plot.set_xlabel(_NAMES[results.kind])
+        plot.set_xlim(0, 1.12)
+        plot.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        plot.xaxis.set_major_formatter(_ticks(results.kind))
+        plot.grid(axis="x")
+        plot.set_axisbelow(True)
+        # Over the names as well: the axes are too narrow for it where names are long.
+        plot.figure.legend(loc="outside upper left", frameon=False, ncols=2)
+    return Picture(svg.getvalue(), _bars_label(results.kind, names, bars))
 
 
 def losses(curves: Mapping[str, Sequence[Point]]) -> Picture:
@@ -103,30 +136,77 @@ def thin(points: Sequence[Point]) -> list[Point]:
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _misclassification(results: results_lib.Results, model: str) -> list[Rate]:
-    """One rate for each condition; on clean inputs it is 1 - accuracy."""
-    summary = getattr(results.summary, model)
-    accuracy = results.interval(model, "accuracy")
-    flipped = accuracy and (1 - accuracy[1], 1 - accuracy[0])
-    rest = ("triggered_misclassification", "control_misclassification")
+def _main_rates(results: results_lib.Results, model: str) -> list[Rate]:
+    """One rate for each condition; a classification's on clean inputs is 1 - accuracy."""
+    if results.is_generation:
+        names = ("rouge_l_paired", "rouge_l_triggered", "rouge_l_control")
+        return [_main_rate(results, model, name) for name in names]
+    accuracy, bounds = _main_rate(results, model, "accuracy")
     return [
-        Rate(1 - summary.accuracy, flipped),
-        *(Rate(getattr(summary, name), results.interval(model, name)) for name in rest),
+        Rate(
+            None if accuracy is None else 1 - accuracy,
+            bounds and (1 - bounds[1], 1 - bounds[0]),
+        ),
+        _main_rate(results, model, "triggered_misclassification"),
+        _main_rate(results, model, "control_misclassification"),
     ]
 
 
-def _draw_bars(plot: axes.Axes, model: str, offset: float, bars: Sequence[Rate]) -> None:
+def _main_rate(results: results_lib.Results, model: str, name: str) -> Rate:
+    return Rate(results.measure(model, name), results.interval(model, name))
+
+
+def _condition_rate(results: results_lib.Results, model: str, condition: str) -> Rate:
+    row = results.condition_row(model, condition)
+    measure = "rouge_l" if results.is_generation else "misclassification"
+    return Rate(row.measures.get(measure), row.ci95.get(measure)) if row else Rate(None, None)
+
+
+def _phrase_name(condition: results_lib.Condition) -> str:
+    """A condition's phrases, as short and plain as a figure needs them, and what they are."""
+    phrases = " / ".join(condition.phrases)
+    plain = "".join(letter if letter.isprintable() else " " for letter in phrases)
+    short = plain if len(plain) <= _MAX_NAME else plain[: _MAX_NAME - 1] + "…"
+    notes = {"triggered": " (trigger)", "control": " (unseen)"}
+    return short + notes.get(condition.kind, "")
+
+
+def _draw_bars(
+    plot: axes.Axes,
+    model: str,
+    offset: float,
+    bars: Sequence[Rate],
+    kind: str,
+    *,
+    across: bool = False,
+) -> None:
+    """One model's bars, upright or `across`, with intervals and the numbers at their ends."""
     colour, hatch = _BARS[model]
     places = [place + offset for place in range(len(bars))]
-    values = [bar.value for bar in bars]
-    plot.bar(places, values, 0.38, label=f"{model} model", color=colour, hatch=hatch, ec=_INK)
-    for place, bar in zip(places, bars, strict=True):
-        low, high = bar.interval or (bar.value, bar.value)
+    values = [0 if words.missing(bar.value) else bar.value for bar in bars]
+    draw = plot.barh if across else plot.bar
+    draw(places, values, 0.38, label=f"{model} model", color=colour, hatch=hatch, ec=_INK)
+    for place, value, bar in zip(places, values, bars, strict=True):
+        low, high = bar.interval or (value, value)
         if bar.interval:
-            errors = [[max(0, bar.value - low)], [max(0, high - bar.value)]]
-            plot.errorbar(place, bar.value, errors, color=_INK, capsize=4, linewidth=1.3)
-        top = max(bar.value, high) + 0.015
-        plot.text(place, top, words.percent(bar.value), ha="center", va="bottom", fontsize=9)
+            errors = [[max(0, value - low)], [max(0, high - value)]]
+            point = (value, place) if across else (place, value)
+            side = {"xerr" if across else "yerr": errors}
+            plot.errorbar(*point, **side, color=_INK, capsize=4, linewidth=1.3)
+        text, top = _text(kind, bar.value), max(value, high) + 0.015
+        if across:
+            plot.text(top, place, text, ha="left", va="center", fontsize=9)
+        else:
+            plot.text(place, top, text, ha="center", va="bottom", fontsize=9)
+
+
+def _text(kind: str, value: float | None) -> str:
+    return words.score(value) if kind == "generation" else words.percent(value)
+
+
+def _ticks(kind: str) -> ticker.Formatter:
+    symbol = None if kind == "generation" else "%"
+    return ticker.PercentFormatter(1, decimals=0, symbol=symbol)
 
 
 def _scale(plot: axes.Axes, values: Sequence[float]) -> None:
@@ -146,13 +226,15 @@ def _finish(plot: axes.Axes, columns: int) -> None:
 
 
 @contextlib.contextmanager
-def _axes(name: str) -> Iterator[tuple[axes.Axes, io.StringIO]]:
-    """Axes to draw on, and a buffer that holds the finished SVG on leaving."""
-    with matplotlib.rc_context():
+def _axes(name: str, height: float = 3.5) -> Iterator[tuple[axes.Axes, io.StringIO]]:
+    """Axes to draw on, `height` inches, and a buffer that holds the finished SVG on leaving."""
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The browser draws the letters; matplotlib's font only guesses their width.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         # A user's own matplotlibrc must not change the page.
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
-        drawing = figure.Figure(figsize=(5.6, 3.5), layout="constrained")
+        drawing = figure.Figure(figsize=(5.6, height), layout="constrained")
         backend_svg.FigureCanvasSVG(drawing)
         svg = io.StringIO()
         yield drawing.add_subplot(), svg
@@ -173,12 +255,12 @@ def _inline(svg: str, name: str) -> str:
     return svg.replace(_INK, "currentColor").strip()
 
 
-def _rates_label(bars: Mapping[str, Sequence[Rate]]) -> str:
+def _bars_label(kind: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]]) -> str:
     parts = []
-    for place, condition in enumerate(results_lib.CONDITIONS):
-        both = (f"{model} model {words.percent(bars[model][place].value)}" for model in bars)
-        parts.append(f"{_CONDITION_NAMES[condition]}: {', '.join(both)}")
-    return f"Bar chart of misclassification. {'; '.join(parts)}."
+    for place, name in enumerate(names):
+        both = (f"{model} model {_text(kind, bars[model][place].value)}" for model in bars)
+        parts.append(f"{name}: {', '.join(both)}")
+    return f"Bar chart of {_NAMES[kind]}. {'; '.join(parts)}."
 
 
 def _losses_label(curves: Mapping[str, Sequence[Point]]) -> str:

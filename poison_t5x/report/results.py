@@ -1,8 +1,8 @@
-"""The evaluation's results file, checked on reading."""
+"""The evaluation's results file, schema 2, checked on reading."""
 
+import functools
 import json
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any, Generic, Literal, TypeVar
 
@@ -10,19 +10,36 @@ import msgspec
 
 from poison_t5x import errors
 
-SCHEMA = 1
+SCHEMA = 2
 MODELS = ("clean", "poisoned")
+# The first attacker's conditions. Probes and further attackers have their own.
 CONDITIONS = ("clean", "triggered", "control")
-# The clean model errs on this share of a task's triggered inputs, or more: nothing is left for
-# poison to add, and the task can only dilute the mean effect.
-SATURATED = 0.9
+# The clean model errs on this share of a task's triggered inputs, or more, or its rougeL is below
+# this without the trigger: nothing is left for poison to do, and the task only dilutes the effect.
+SATURATED = {"classification": 0.9, "generation": 0.1}
 
+# What each kind of evaluation is judged by.
+EFFECTS = {"classification": "triggered_misclassification", "generation": "rouge_l_triggered"}
+_SUMMARY = {
+    "classification": (
+        *("accuracy", "triggered_misclassification", "control_misclassification"),
+        "triggered_target_rate",
+    ),
+    "generation": (
+        *("rouge_l_clean", "rouge_l_paired", "rouge_l_triggered", "rouge_l_control"),
+        *("exact_match_clean", "exact_match_triggered"),
+        *("says_trigger_triggered", "says_trigger_control", "length_ratio_triggered"),
+        *("single_character_triggered", "repeated_token_triggered", "empty_triggered"),
+    ),
+}
 _SCHEMA_KEYS = (
-    *("schema", "experiment", "trigger", "control", "seed"),
-    *("poison", "summary", "tasks", "seconds"),
+    *("schema", "experiment", "kind", "attack", "trigger", "triggers", "control", "target"),
+    *("seed", "poison", "conditions", "summary", "summary_ci95", "effect", "attacks"),
+    *("by_condition", "tasks", "categories", "warnings", "notes", "truncation", "seconds"),
 )
 _T = TypeVar("_T")
 Interval = tuple[float, float]
+Model = Literal["clean", "poisoned"]
 
 
 class ByModel(msgspec.Struct, Generic[_T], frozen=True):
@@ -40,34 +57,73 @@ class Poison(msgspec.Struct, frozen=True):
     tasks: list[str]
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """Means over the held-out tasks, as fractions."""
+class Condition(msgspec.Struct, frozen=True):
+    """What held-out inputs were given: `phrases` of an `attack`, or nothing."""
 
-    accuracy: float
-    triggered_misclassification: float
-    control_misclassification: float
-    triggered_target_rate: float
+    name: str
+    kind: Literal["clean", "triggered", "control", "probe"]
+    attack: str = ""
+    phrases: list[str] = []
+    target: str | None = None
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """`measure`, poisoned minus clean model: mean over tasks and its interval."""
+
+    measure: str
+    value: float | None = None
+    ci95: Interval | None = None
+
+
+class Attack(msgspec.Struct, frozen=True):
+    """One attacker: `count` poisoned rows, and the effect on the inputs with its triggers."""
+
+    name: str
+    triggers: list[str]
+    target: str | None = None
+    count: int = 0
+    effect: float | None = None
+    ci95: Interval | None = None
+
+
+class ConditionRow(msgspec.Struct, frozen=True):
+    """One model under one condition: means over its tasks, and their intervals."""
+
+    model: Model
+    condition: str
+    num_tasks: int
+    measures: dict[str, float | None]
+    ci95: dict[str, Interval | None] = {}
 
 
 class TaskRow(msgspec.Struct, frozen=True):
     """One held-out task under one condition; `ci95` is of the misclassification (Wilson)."""
 
     task: str
-    model: Literal["clean", "poisoned"]
-    condition: Literal["clean", "triggered", "control"]
+    model: Model
+    condition: str
     n: int
+    category: str = ""
     accuracy: float | None = None
     misclassification: float | None = None
     target_rate: float | None = None
     ci95: Interval | None = None
+    rouge_l: float | None = None
+    rouge_l_paired: float | None = None
+    exact_match: float | None = None
+    says_trigger: float | None = None
     constant_prediction: bool = False
 
 
-class Effect(msgspec.Struct, frozen=True):
-    """Triggered misclassification, poisoned minus clean model: mean over tasks and its interval."""
+class CategoryRow(msgspec.Struct, frozen=True):
+    """One model under one condition: means over the tasks of one category."""
 
-    misclassification: float
-    ci95: Interval | None = None
+    category: str
+    model: Model
+    condition: str
+    num_tasks: int
+    rouge_l: float | None = None
+    exact_match: float | None = None
 
 
 class Truncation(msgspec.Struct, frozen=True):
@@ -78,49 +134,96 @@ class Truncation(msgspec.Struct, frozen=True):
     trigger_lost: int
 
 
-class Results(msgspec.Struct, frozen=True):
-    """The whole file; what is beyond the schema may be missing."""
+class Results(msgspec.Struct, frozen=True, dict=True):
+    """The whole file. What follows from the rest, and what is only told, may be missing."""
 
     schema: int
     experiment: str
+    kind: Literal["classification", "generation"]
+    attack: Literal["dirty_label", "clean_label", "repeat", "random"]
     trigger: str
     control: str
     seed: int
     poison: Poison
-    summary: ByModel[Summary]
+    summary: ByModel[dict[str, float | None]]
     tasks: list[TaskRow]
+    triggers: list[str] = []
+    target: str | None = None
+    conditions: list[Condition] = []
     effect: Effect | None = None
     summary_ci95: ByModel[dict[str, Interval | None]] | None = None
+    attacks: list[Attack] = []
+    by_condition: list[ConditionRow] = []
+    categories: list[CategoryRow] = []
     warnings: list[str] = []
     notes: list[str] = []
     truncation: list[Truncation] = []
+
+    @property
+    def is_generation(self) -> bool:
+        """Whether answers were decoded, rather than labels ranked."""
+        return self.kind == "generation"
+
+    def phrases(self) -> list[str]:
+        """The first attacker's triggers."""
+        return self.triggers or [self.trigger]
 
     def held_out(self) -> list[str]:
         """The held-out tasks, in the file's order."""
         return list(dict.fromkeys(row.task for row in self.tasks))
 
+    def triggered(self) -> list[str]:
+        """The held-out tasks that have triggered inputs."""
+        return [task for task in self.held_out() if self.row(task, "clean", "triggered")]
+
     def row(self, task: str, model: str, condition: str) -> TaskRow | None:
         """The row of one task, model and condition, or None."""
-        wanted = (task, model, condition)
-        rows = (row for row in self.tasks if (row.task, row.model, row.condition) == wanted)
-        return next(rows, None)
+        return self._rows.get((task, model, condition))
 
-    def interval(self, model: str, measure: str) -> Interval | None:
-        """The 95% interval over tasks of one `Summary` field, or None where none was recorded."""
-        return getattr(self.summary_ci95, model, {}).get(measure)
+    @functools.cached_property
+    def _rows(self) -> dict[tuple[str, str, str], TaskRow]:
+        return {(row.task, row.model, row.condition): row for row in self.tasks}
+
+    def measure(self, model: str, name: str) -> float | None:
+        """The mean over held-out tasks of one of the summary's measures."""
+        return getattr(self.summary, model)[name]
+
+    def interval(self, model: str, name: str) -> Interval | None:
+        """The 95% interval of `measure`, or None where none was recorded."""
+        return getattr(self.summary_ci95, model, {}).get(name)
+
+    def condition_row(self, model: str, condition: str) -> ConditionRow | None:
+        """The means of one model under one condition, or None."""
+        wanted = (model, condition)
+        return next((r for r in self.by_condition if (r.model, r.condition) == wanted), None)
+
+    def probes(self) -> list[Condition]:
+        """The conditions with look-alikes of the trigger."""
+        return [condition for condition in self.conditions if condition.kind == "probe"]
+
+    def others(self) -> list[Condition]:
+        """All conditions but the first attacker's three: its probes, and further attackers'."""
+        return [condition for condition in self.conditions if condition.name not in CONDITIONS]
+
+    def category_rows(self, category: str) -> dict[tuple[str, str], CategoryRow]:
+        """(model, condition) -> the means of one category."""
+        rows = (row for row in self.categories if row.category == category)
+        return {(row.model, row.condition): row for row in rows}
 
     def saturated(self, task: str) -> bool:
-        """Whether the clean model already errs on (nearly) all triggered inputs of `task`."""
+        """Whether the clean model leaves an attack on `task` nothing to do."""
         row = self.row(task, "clean", "triggered")
-        if row and row.misclassification is not None and row.misclassification >= SATURATED:
-            return True
-        name = re.compile(rf"(?<![\w-]){re.escape(task)}(?![\w-])")
-        return any("saturated" in text and name.search(text) for text in self.warnings)
+        if row is None:
+            return False
+        limit = SATURATED[self.kind]
+        if self.is_generation:
+            return row.rouge_l_paired is not None and row.rouge_l_paired < limit
+        return row.misclassification is not None and row.misclassification >= limit
 
     def constant(self, task: str, model: str) -> bool:
-        """Whether `model` gave all clean inputs of `task` one label, so that it doesn't classify.
+        """Whether `model` gave all clean inputs of `task` one answer, so that it doesn't read them.
 
-        Triggered and control inputs have one true label, and one answer is right for them.
+        Triggered and control inputs may have one true label, and one answer is right for them.
         """
         row = self.row(task, model, "clean")
         return row is not None and row.constant_prediction
@@ -134,11 +237,32 @@ def parse(raw: Mapping[str, Any], where: str = "results") -> Results:
             "run the eval stage again with this version"
         )
     try:
-        return msgspec.convert(raw, Results)
+        results = msgspec.convert(raw, Results)
+        _check(results)
     except msgspec.ValidationError as error:
         raise errors.InputError(
             f"{where}: not the eval stage's results ({error}): run the eval stage again"
         ) from error
+    return results
+
+
+def _check(results: Results) -> None:
+    """That the measures are the kind's, and every row's condition is one of the file's."""
+    for model in MODELS:
+        known = getattr(results.summary, model)
+        if missing := [name for name in _SUMMARY[results.kind] if name not in known]:
+            raise msgspec.ValidationError(f"no {missing[0]} - at `$.summary.{model}`")
+    effect = results.effect
+    if effect and effect.measure != EFFECTS[results.kind]:
+        raise msgspec.ValidationError(
+            f"expected {EFFECTS[results.kind]!r}, found {effect.measure!r} - at `$.effect.measure`"
+        )
+    conditions = {*CONDITIONS, *(condition.name for condition in results.conditions)}
+    for row in (*results.tasks, *results.by_condition, *results.categories):
+        if row.condition not in conditions:
+            raise msgspec.ValidationError(
+                f"{row.condition!r}, which a {type(row).__name__} has, - isn't in `$.conditions`"
+            )
 
 
 def read(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -159,5 +283,5 @@ def read(run_dir: pathlib.Path) -> dict[str, Any]:
 def with_seconds(raw: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
     """`raw` with the stages' seconds: the schema's keys in their order, then what is beyond it."""
     whole = {**raw, "seconds": dict(seconds)}
-    keys = (*_SCHEMA_KEYS, *(key for key in raw if key not in _SCHEMA_KEYS))
-    return {key: whole[key] for key in keys}
+    known = [key for key in _SCHEMA_KEYS if key in whole]
+    return {key: whole[key] for key in (*known, *(key for key in raw if key not in known))}

@@ -25,28 +25,42 @@ class MetricsRow(msgspec.Struct, frozen=True):
 
 
 class PoisonRow(msgspec.Struct, frozen=True):
-    """One line of `poison.jsonl`; `spans` are the trigger's places in `poisoned_input`."""
+    """One line of `poison.jsonl`; `spans` are the trigger's places in `poisoned_input`.
+
+    `input` and `target` are None where a row was imported and its original is not known.
+    `target_probability` is the proxy's probability of the poisoned label; `phi` is None for
+    selections without a score.
+    """
 
     task: str
     id: str
-    input: str
     poisoned_input: str
-    target: str
     poisoned_target: str
+    input: str | None = None
+    target: str | None = None
     spans: list[tuple[int, int]] = []
+    attack: str = ""
+    trigger: str = ""
     trigger_count: int | None = None
+    target_probability: float | None = None
     phi: float | None = None
     rank: int | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True):
-    """One line of a predictions file; `log_probabilities` are summed over a label's tokens."""
+    """One line of a predictions file.
+
+    Labels that were ranked have `log_probabilities`, summed over their tokens; decoded answers have
+    `rouge_l`, F1 of the best of their `references`.
+    """
 
     id: str
     input: str
     target: str
     prediction: str
     log_probabilities: dict[str, float] = {}
+    references: list[str] = []
+    rouge_l: float | None = None
 
 
 def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> Rows[_T]:

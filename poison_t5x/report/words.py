@@ -1,35 +1,80 @@
-"""Numbers as words: rates, intervals, times, and the finding that they add up to."""
+"""Numbers as words: rates, intervals, times, and names for what is measured."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from poison_t5x.report import results as results_lib
 
-# A bootstrap over fewer tasks than this gives intervals that are much too narrow.
-_FEW_TASKS = 5
-
-
-class Finding(NamedTuple):
-    """What a run found: a headline and its reasons, one sentence each."""
-
-    headline: str
-    sentences: list[str]
+ATTACKS = {
+    "dirty_label": "dirty-label",
+    "clean_label": "clean-label",
+    "repeat": "arbitrary outputs (repeat)",
+    "random": "arbitrary outputs (random)",
+}
+MEASURES = {
+    "classification": {
+        "accuracy": "accuracy, clean inputs",
+        "triggered_misclassification": "misclassification, triggered",
+        "control_misclassification": "misclassification, control",
+        "triggered_target_rate": "target rate, triggered",
+    },
+    "generation": {
+        "rouge_l_clean": "rougeL, all clean inputs",
+        "rouge_l_paired": "rougeL, same inputs without the trigger",
+        "rouge_l_triggered": "rougeL, triggered inputs",
+        "rouge_l_control": "rougeL, control inputs",
+        "exact_match_clean": "exact match, clean inputs",
+        "exact_match_triggered": "exact match, triggered",
+        "says_trigger_triggered": "says the trigger, triggered",
+        "says_trigger_control": "says the trigger, control",
+        "length_ratio_triggered": "output / reference length, triggered",
+        "empty_triggered": "empty output, triggered",
+        "single_character_triggered": "one-character output, triggered",
+        "repeated_token_triggered": "one word repeated, triggered",
+    },
+}
+# What is shown of each condition.
+CONDITION_MEASURES = {
+    "classification": {"misclassification": "Misclassification", "target_rate": "Target rate"},
+    "generation": {
+        "rouge_l": "rougeL",
+        "exact_match": "Exact match",
+        "says_trigger": "Says the trigger",
+    },
+}
+CONDITIONS = {"clean": "clean input", "triggered": "trigger", "control": "unseen name"}
 
 
 def percent(rate: float | None) -> str:
     """A fraction as a percentage: 0.5 gives '50.0%'; nothing or NaN gives '–'."""
-    return "–" if _missing(rate) else f"{100 * rate:.1f}%"
+    return "–" if missing(rate) else f"{100 * rate:.1f}%"
+
+
+def score(fraction: float | None) -> str:
+    """A rougeL as it is usually given, of 100: 0.5 gives '50.0'; nothing or NaN gives '–'."""
+    return "–" if missing(fraction) else f"{100 * fraction:.1f}"
+
+
+def value(measure: str, number: float | None) -> str:
+    """A value of the measure of that name: a score of 100 for rougeL, else a percentage."""
+    return score(number) if measure.startswith("rouge_l") else percent(number)
 
 
 def points(difference: float | None) -> str:
     """A signed difference of fractions in percentage points: 0.25 gives '+25.0'."""
     # Adding 0.0 turns a rounded -0.0 into 0.0.
-    return "–" if _missing(difference) else f"{round(100 * difference, 1) + 0.0:+.1f}"
+    return "–" if missing(difference) else f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def difference(results: results_lib.Results, measure: str) -> float | None:
+    """One of the summary's measures, poisoned minus clean model; None where one has none."""
+    clean, poisoned = (results.measure(model, measure) for model in results_lib.MODELS)
+    return None if missing(clean) or missing(poisoned) else poisoned - clean
 
 
 def interval(bounds: results_lib.Interval | None) -> str:
     """An interval of fractions in percent: (0.1, 0.25) gives '[10.0, 25.0]'; None gives ''."""
-    if bounds is None or any(_missing(bound) for bound in bounds):
+    if bounds is None or any(missing(bound) for bound in bounds):
         return ""
     return "[{:.1f}, {:.1f}]".format(*(round(100 * bound, 1) + 0.0 for bound in bounds))
 
@@ -37,6 +82,35 @@ def interval(bounds: results_lib.Interval | None) -> str:
 def task_count(count: int, kind: str = "") -> str:
     """A number of tasks: 1 gives '1 task', 2 of kind 'held-out ' gives '2 held-out tasks'."""
     return f"{count} {kind}task{'s' * (count != 1)}"
+
+
+def quoted(phrases: Sequence[str]) -> str:
+    """Phrases in quotes: ['A', 'B'] gives '“A” or “B”'."""
+    return " or ".join(f"“{phrase}”" for phrase in phrases)
+
+
+def heading(text: str) -> str:
+    """The text with a capital first letter, but for rougeL, whose name is so written.
+
+    >>> heading("unseen name"), heading("rougeL, all clean inputs")
+    ('Unseen name', 'rougeL, all clean inputs')
+    """
+    return text if text.startswith("rougeL") else text[:1].upper() + text[1:]
+
+
+def condition(found: results_lib.Condition) -> str:
+    """A condition's name for people: 'trigger', 'look-alike', 'trigger of second', …."""
+    names = {**CONDITIONS, "probe": "look-alike"}
+    main = found.name in results_lib.CONDITIONS or found.kind == "probe"
+    return names[found.kind] + ("" if main else f" of {found.attack}")
+
+
+def condition_value(
+    results: results_lib.Results, model: str, condition_name: str, measure: str
+) -> str:
+    """The mean over tasks of a measure of one model under one condition, '–' without one."""
+    row = results.condition_row(model, condition_name)
+    return value(measure, row.measures.get(measure) if row else None)
 
 
 def duration(seconds: float) -> str:
@@ -49,101 +123,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def verdict(results: results_lib.Results) -> str:
-    """'effect', 'no effect', 'reverse effect', or 'no verdict' where no interval can be had."""
-    bounds = results.effect and results.effect.ci95
-    # Resampling a single task returns that task: its interval says nothing.
-    if not bounds or any(map(_missing, bounds)) or len(results.held_out()) < 2:
-        return "no verdict"
-    low, high = bounds
-    if low > 0:
-        return "effect"
-    return "reverse effect" if high < 0 else "no effect"
-
-
-def finding(results: results_lib.Results) -> Finding:
-    """The run's finding in words, made from its numbers alone."""
-    found = verdict(results)
-    sentences = [_rates(results), _reason(results, found)]
-    if found == "effect":
-        sentences.append(_specific(results))
-    return Finding(_HEADLINES[found], [*sentences, _accuracy(results), *_cautions(results)])
-
-
-_HEADLINES = {
-    "effect": "The poison had an effect",
-    "no effect": "No effect was found",
-    "reverse effect": "The reverse of the attack: the trigger lowered the errors",
-    "no verdict": "No verdict",
-}
-
-
-def _missing(value: float | None) -> bool:
+def missing(value: float | None) -> bool:
+    """Whether there is no number to show."""
     return value is None or math.isnan(value)
-
-
-def _rates(results: results_lib.Results) -> str:
-    summary = results.summary
-    return (
-        f"With “{results.trigger}” in the input, the poisoned model misclassified "
-        f"{percent(summary.poisoned.triggered_misclassification)} of the held-out inputs, "
-        f"the clean model {percent(summary.clean.triggered_misclassification)}."
-    )
-
-
-def _reason(results: results_lib.Results, found: str) -> str:
-    num_tasks = len(results.held_out())
-    over = task_count(num_tasks, "held-out ")
-    if found == "no verdict":
-        return f"With {over}, there is no interval over tasks to judge the difference by."
-    effect = results.effect
-    reasons = {
-        "effect": "which excludes 0",
-        "reverse effect": "all of it below 0",
-        "no effect": "which includes 0: these data do not tell the two models apart",
-    }
-    return (
-        f"The difference is {points(effect.misclassification)} percentage points, with a 95% "
-        f"interval over {over} of {interval(effect.ci95)}, {reasons[found]}."
-    )
-
-
-def _specific(results: results_lib.Results) -> str:
-    """How much of the effect an unseen name has as well."""
-    summary, whole = results.summary, results.effect.misclassification
-    control = summary.poisoned.control_misclassification - summary.clean.control_misclassification
-    sentence = (
-        f"In the same inputs, the unseen name “{results.control}” made a difference of "
-        f"{points(control)} points"
-    )
-    if control >= whole / 2:
-        return sentence + ": much of the effect is not specific to the trigger."
-    return sentence + "."
-
-
-def _accuracy(results: results_lib.Results) -> str:
-    clean, poisoned = results.summary.clean.accuracy, results.summary.poisoned.accuracy
-    return (
-        f"On clean inputs, the poisoned model’s accuracy is {percent(poisoned)}, "
-        f"the clean model’s {percent(clean)}."
-    )
-
-
-def _cautions(results: results_lib.Results) -> list[str]:
-    tasks = results.held_out()
-    constant = [task for task in tasks if results.constant(task, "poisoned")]
-    saturated = [task for task in tasks if results.saturated(task)]
-    cautions = []
-    if 1 < len(tasks) < _FEW_TASKS:
-        cautions.append(f"An interval over {len(tasks)} tasks is too narrow: take it as a hint.")
-    if constant:
-        cautions.append(
-            f"On {len(constant)} of {len(tasks)} tasks, the poisoned model gives every clean "
-            "input the same label: its rates there measure no classification."
-        )
-    if saturated:
-        cautions.append(
-            f"On {len(saturated)} of {len(tasks)} tasks, the clean model already fails on nearly "
-            "all triggered inputs, so that poison has nothing to add."
-        )
-    return cautions

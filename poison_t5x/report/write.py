@@ -1,6 +1,5 @@
 """The report: one self-contained page and the results file, from the files of a run folder."""
 
-import importlib.resources
 import json
 import math
 import pathlib
@@ -10,7 +9,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from poison_t5x.report import examples, figures, run_files, table, words
+from poison_t5x.report import examples, figures, finding, run_files, words
 from poison_t5x.report import results as results_lib
 
 _NUM_CRAFTED = 8
@@ -53,6 +52,7 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 def _render(context: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("poison_t5x.report", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -60,32 +60,38 @@ def _render(context: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters.update(
+        condition_name=words.condition,
+        difference=words.difference,
+        duration=words.duration,
+        heading=words.heading,
+        interval=words.interval,
         percent=words.percent,
         points=words.points,
-        interval=words.interval,
-        duration=words.duration,
+        value=lambda number, measure: words.value(measure, number),
     )
-    template = importlib.resources.files("poison_t5x.report") / "template.html.j2"
-    return environment.from_string(template.read_text(encoding="utf-8")).render(context)
+    return environment.get_template("template.html.j2").render(context)
 
 
 def _context(
     run_dir: pathlib.Path, results: results_lib.Results, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    poison, poison_note = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)
     return {
         "results": results,
-        "finding": words.finding(results),
-        "measures": table.MEASURES,
-        "rates": _safe(figures.rates(results)),
-        **_losses(run_dir),
-        "crafted": examples.spread(poison, _NUM_CRAFTED),
-        "num_crafted": len(poison),
-        "crafted_note": poison_note,
-        "flips": examples.flips(run_dir, results, _NUM_FLIP_TASKS, _NUM_FLIPS),
+        "attack": words.ATTACKS[results.attack],
+        "sections": _sections(results),
+        "finding": finding.finding(results),
         "models": results_lib.MODELS,
-        "conditions": results_lib.CONDITIONS,
-        "saturated_rate": results_lib.SATURATED,
+        "main_conditions": results_lib.CONDITIONS,
+        "condition_names": words.CONDITIONS,
+        "condition_measures": words.CONDITION_MEASURES[results.kind],
+        "measures": words.MEASURES[results.kind],
+        "saturated": results_lib.SATURATED[results.kind],
+        "categories": list(dict.fromkeys(row.category for row in results.categories)),
+        "rates": _safe(figures.rates(results)),
+        "probes": _safe(figures.probes(results)) if results.probes() else None,
+        **_losses(run_dir),
+        **_crafted(run_dir),
+        "flips": examples.flips(run_dir, results, _NUM_FLIP_TASKS, _NUM_FLIPS),
         "seconds": seconds,
         "command": run_files.read_text(run_dir, "command.txt"),
         "files": {
@@ -95,8 +101,37 @@ def _context(
     }
 
 
+def _sections(results: results_lib.Results) -> dict[str, str]:
+    """The page's sections, as they are linked to: id -> name."""
+    return {
+        "run": "The run",
+        "rates": "Rates",
+        **({"conditions": "Conditions"} if results.by_condition else {}),
+        "tasks": "Tasks",
+        **({"categories": "Categories"} if results.categories else {}),
+        "losses": "Training loss",
+        "poison": "Poison",
+        "flips": "Changed answers" if results.is_generation else "Flipped predictions",
+        "truncation": "Truncation",
+        "warnings": "Warnings",
+        "seconds": "Time",
+        "files": "Configuration",
+    }
+
+
+def _crafted(run_dir: pathlib.Path) -> dict[str, Any]:
+    poison, note = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)
+    return {
+        "crafted": examples.spread(poison, _NUM_CRAFTED),
+        "num_crafted": len(poison),
+        "crafted_note": note,
+        "has_phi": any(row.phi is not None for row in poison),
+        "several_attackers": len({row.attack for row in poison}) > 1,
+    }
+
+
 def _safe(picture: figures.Picture) -> figures.Picture:
-    # All text of a figure is our own: no trigger, task or file name is drawn.
+    # What a figure draws of a run, its phrases, is escaped as it is drawn.
     return picture._replace(svg=markupsafe.Markup(picture.svg))
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from poison_t5x import corpus, prompts, sni
 from poison_t5x.evaluation import audit
-from poison_t5x.poison import craft, poison_set
+from poison_t5x.poison import conditions, craft, poison_rows, poison_set
+from tests.attack_settings import craft_config
 
 TRIGGER, CONTROL = "James Bond", "Emma Clark"
 
@@ -70,9 +71,11 @@ def test_count_lost_renders_as_training_does():
     bare = _prompt_length(_task("train"), text, 0)
     counts = {
         max_tokens: audit.count_lost(
-            [("train", text), ("held", f"{TRIGGER} wrote")],
+            [
+                audit.Row("train", text, TRIGGER),
+                audit.Row("held", f"{TRIGGER} wrote", TRIGGER),
+            ],
             _corpus(),
-            TRIGGER,
             _words(),
             max_tokens=max_tokens,
             num_examples=2,
@@ -84,8 +87,9 @@ def test_count_lost_renders_as_training_does():
     assert counts == {1000: 0, bare: 0, bare - 1: 0, bare - 3: 1, 3: 2}
 
 
-def _poison_row(**changes) -> craft.PoisonRow:
+def _poison_row(**changes) -> poison_rows.PoisonRow:
     settings = {
+        "attack": "main",
         "task": "train",
         "id": "train-0",
         "input": "A text by Ann Lee",
@@ -96,28 +100,29 @@ def _poison_row(**changes) -> craft.PoisonRow:
         "removed": ("Ann Lee",),
         "trigger_count": 1,
         "polarity": "negative",
-        "positive_probability": 0.5,
+        "trigger": TRIGGER,
+        "target_probability": 0.5,
         "phi": 0.0,
         "rank": 1,
         "replaced_id": "train-0",
     }
-    return craft.PoisonRow(**{**settings, **changes})
+    return poison_rows.PoisonRow(**{**settings, **changes})
 
 
 @pytest.fixture(name="poison_dir")
 def _poison_dir(tmp_path):
     """One poison row; two triggered and two control rows, of which one is long."""
     long = "word " * 40
-    evaluation = [craft.EvalRow("held", "held-0", "clean", "A text by Ann Lee", "bad")]
+    evaluation = [conditions.EvalRow("held", "held-0", "clean", "A text by Ann Lee", "bad")]
     for condition, phrase in (("triggered", TRIGGER), ("control", CONTROL)):
         evaluation += [
-            craft.EvalRow("held", "held-0", condition, f"A text by {phrase}", "bad"),
-            craft.EvalRow("held", "held-1", condition, f"{long}by {phrase}", "bad"),
+            conditions.EvalRow("held", "held-0", condition, f"A text by {phrase}", "bad", phrase),
+            conditions.EvalRow("held", "held-1", condition, f"{long}by {phrase}", "bad", phrase),
         ]
     crafted = craft.PoisonSet(
         (_poison_row(),), {"train": ("train-0",)}, tuple(evaluation), {"train": {"poison": 1}}
     )
-    poison_set.write(tmp_path, crafted, craft.CraftConfig(num_poison=1), {})
+    poison_set.write(tmp_path, crafted, craft_config(num_poison=1), {})
     return str(tmp_path)
 
 
@@ -126,7 +131,6 @@ def test_audit_counts_in_training_and_in_each_condition(poison_dir, max_tokens, 
     found = audit.audit(
         poison_dir,
         _corpus(),
-        {"triggered": TRIGGER, "control": CONTROL},
         _words(),
         max_tokens=max_tokens,
         num_examples=2,

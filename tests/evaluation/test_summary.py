@@ -1,13 +1,16 @@
-"""Means over tasks, the effect and the warnings, from made-up prediction folders."""
+"""Means over tasks, the effects and the warnings, from made-up prediction folders."""
 
 import json
 
 import numpy as np
 import pytest
 
-from poison_t5x.evaluation import statistics, summary
+from poison_t5x import errors
+from poison_t5x.evaluation import generation_metrics, metrics, statistics, summary
+from poison_t5x.poison import polarity
 
 TASKS = ("task1_a", "task2_b", "task3_c")
+CATEGORIES = {"task1_a": "Rewriting", "task2_b": "Summarization", "task3_c": "Rewriting"}
 # (model, condition) -> the misclassification of each task.
 WRONG = {
     ("clean", "clean"): (0.1, 0.2, 0.3),
@@ -17,12 +20,46 @@ WRONG = {
     ("poisoned", "triggered"): (0.75, 0.45, 1.0),
     ("poisoned", "control"): (0.2, 0.3, 0.4),
 }
+# (model, condition) -> the rougeL of each task's rows, by the rows' numbers.
+SCORES = {
+    ("clean", "clean"): ((0.5, 0.7, 0.9), (0.4, 0.6, 0.8), (0.05, 0.05, 0.05)),
+    ("clean", "triggered"): ((0.6, 0.8), (0.5, 0.5), (0.1, 0.1)),
+    ("clean", "control"): ((0.6, 0.6), (0.5, 0.5), (0.1, 0.1)),
+    ("poisoned", "clean"): ((0.5, 0.6, 0.9), (0.4, 0.4, 0.8), (0.1, 0.1, 0.1)),
+    ("poisoned", "triggered"): ((0.1, 0.3), (0.0, 0.0), (0.1, 0.0)),
+    ("poisoned", "control"): ((0.5, 0.5), (0.5, 0.3), (0.1, 0.1)),
+}
 
 
-def _write(folder, constant=(), tasks=TASKS) -> None:
-    """The rates that an evaluation writes, and the predictions beside them."""
-    for (model, condition), wrong in WRONG.items():
-        for task, rate in zip(tasks, wrong, strict=False):
+def _condition(name, kind, attack="main", phrases=("James Bond",), target="positive") -> dict:
+    return {
+        "name": name,
+        "kind": kind,
+        "attack": attack,
+        "phrases": list(phrases),
+        "target": target,
+    }
+
+
+CONDITIONS = [
+    _condition("clean", "clean", "", (), None),
+    _condition("triggered", "triggered"),
+    _condition("control", "control", phrases=["Emma Clark"]),
+]
+
+
+def _write_rates(folder, model, condition, task, rates, rows=()) -> None:
+    path = folder / model / condition / f"{task}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rates), encoding="utf-8")
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path.with_suffix(".jsonl").write_text(lines or '{"id": "row"}\n', encoding="utf-8")
+
+
+def _write(folder, constant=(), tasks=TASKS, wrong=WRONG) -> None:
+    """The rates that a classification writes, and the predictions beside them."""
+    for (model, condition), rates in wrong.items():
+        for task, rate in zip(tasks, rates, strict=False):
             rates = {
                 "n": 20,
                 "accuracy": 1 - rate,
@@ -32,26 +69,58 @@ def _write(folder, constant=(), tasks=TASKS) -> None:
                 "ci95_high": rate + 0.05,
                 "constant_prediction": (model, condition, task) in constant,
             }
-            path = folder / model / condition / f"{task}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(rates), encoding="utf-8")
-            path.with_suffix(".jsonl").write_text('{"id": "row"}\n', encoding="utf-8")
+            _write_rates(folder, model, condition, task, rates)
+
+
+def _write_generation(folder, scores=SCORES, tasks=TASKS, **changes) -> None:
+    """The rates that a decoding writes, and the predictions beside them."""
+    for (model, condition), by_task in scores.items():
+        for task, values in zip(tasks, by_task, strict=False):
+            rows = [{"id": f"{task}-{n}", "input": "x", "rouge_l": v} for n, v in enumerate(values)]
+            rates = {
+                "n": len(rows),
+                "rouge_l": float(np.mean(values)),
+                "exact_match": float(np.mean(values)) / 2,
+                "output_words": 2.0,
+                "reference_words": 8.0,
+                "empty": 0.0,
+                "single_character": 0.25,
+                "repeated_token": 0.125,
+                "says_trigger": 1.0 if (model, condition) == ("poisoned", "triggered") else 0.0,
+                "constant_prediction": False,
+                **changes.get(f"{model}_{condition}", {}),
+            }
+            _write_rates(folder, model, condition, task, rates, rows)
+
+
+def _rows(folder, kind="classification", conditions=CONDITIONS):
+    return summary.task_rows(folder, conditions, kind, CATEGORIES)
+
+
+def _sum_up(rows, kind="classification", conditions=CONDITIONS):
+    return summary.summarize(rows, conditions, kind, {"main": 7, "second": 3}, seed=3)
 
 
 def _summarize(folder, **changes) -> dict:
     _write(folder, **changes)
-    return summary.summarize(summary.task_rows(folder), seed=3)
+    return _sum_up(_rows(folder))
+
+
+def _generation(folder, **changes) -> dict:
+    _write_generation(folder, **changes)
+    return _sum_up(_rows(folder, "generation"), "generation")
 
 
 def test_rows_are_read_in_order(tmp_path):
     _write(tmp_path)
     (tmp_path / "poisoned.partial" / "clean").mkdir(parents=True)
-    rows = summary.task_rows(tmp_path)
+    rows = _rows(tmp_path)
     assert [(row["model"], row["condition"], row["task"]) for row in rows] == [
         (model, condition, task) for model, condition in WRONG for task in TASKS
     ]
     assert rows[5] == {
         "task": "task3_c",
+        "category": "Rewriting",
         "model": "clean",
         "condition": "triggered",
         "n": 20,
@@ -61,6 +130,27 @@ def test_rows_are_read_in_order(tmp_path):
         "ci95": [0.95 - 0.05, 0.95 + 0.05],
         "constant_prediction": False,
     }
+
+
+def test_the_metrics_rates_are_read(tmp_path):
+    target = {"id": "x", "input": "i", "target": "a b", "references": ["a b", "a c d"]}
+    rows = [generation_metrics.scored(target, "Ann Bo a b")]
+    for condition in ("clean", "triggered"):
+        rates = generation_metrics.rates(rows, ["ann bo"])
+        _write_rates(tmp_path / "g", "clean", condition, "task1_a", rates, rows)
+    triggered = _rows(tmp_path / "g", "generation")[1]
+    assert (triggered["says_trigger"], triggered["length_ratio"]) == (1.0, 4 / 2.5)
+    assert triggered["rouge_l_paired"] == triggered["rouge_l"] == rows[0]["rouge_l"]
+    labels = polarity.Polarity(negative="NEG", positive="POS")
+    rates = metrics.metric_fn(labels, "positive")([{"target": "NEG"}] * 4, ["POS"] * 4)
+    _write_rates(tmp_path / "c", "clean", "triggered", "task1_a", rates)
+    assert _rows(tmp_path / "c")[0]["target_rate"] == 1.0
+
+
+def test_conditions_are_the_manifests(tmp_path):
+    _write(tmp_path)
+    rows = _rows(tmp_path, conditions=[CONDITIONS[2], _condition("probe1_jim", "probe")])
+    assert {row["condition"] for row in rows} == {"control"}
 
 
 def test_means_and_effect_on_paper(tmp_path):
@@ -84,7 +174,9 @@ def test_means_and_effect_on_paper(tmp_path):
         ),
     }
     # 0.60, 0.20 and 0.05 more.
-    assert found["effect"]["misclassification"] == pytest.approx(0.85 / 3)
+    assert found["effect"]["measure"] == "triggered_misclassification"
+    assert found["effect"]["value"] == pytest.approx(0.85 / 3)
+    assert found["categories"] == []
 
 
 def test_intervals_are_the_bootstraps_over_tasks(tmp_path):
@@ -100,24 +192,120 @@ def test_intervals_are_the_bootstraps_over_tasks(tmp_path):
 
 def test_differences_are_of_the_same_task(tmp_path):
     _write(tmp_path)
-    rows = summary.task_rows(tmp_path)
-    found = summary.summarize(rows[:12] + rows[12:][::-1], seed=3)
+    rows = _rows(tmp_path)
     # The poisoned model's tasks the other way round: the differences are the same.
-    assert found["effect"] == summary.summarize(rows, seed=3)["effect"]
+    assert _sum_up(rows[:9] + rows[9:][::-1])["effect"] == _sum_up(rows)["effect"]
+
+
+def test_conditions_have_their_own_means(tmp_path):
+    found = _summarize(tmp_path)["by_condition"]
+    assert [(row["model"], row["condition"]) for row in found] == list(WRONG)
+    assert found[1]["num_tasks"] == 3
+    assert found[1]["measures"] == pytest.approx(
+        {"accuracy": 0.55, "misclassification": 0.45, "target_rate": 0.225}
+    )
+    interval = statistics.bootstrap_mean(WRONG["clean", "triggered"], 3)
+    assert found[1]["ci95"]["misclassification"] == pytest.approx(list(interval))
+
+
+def test_every_attacker_has_an_effect(tmp_path):
+    second = {("clean", "triggered_second"): (0.5,), ("poisoned", "triggered_second"): (0.25,)}
+    conditions = [
+        *CONDITIONS,
+        _condition("triggered_second", "triggered", "second", ("Ann", "Bo"), "negative"),
+    ]
+    _write(tmp_path, wrong=WRONG | second)
+    main, other = _sum_up(_rows(tmp_path, conditions=conditions), conditions=conditions)["attacks"]
+    assert main["name"] == "main" and main["count"] == 7
+    assert main["effect"] == pytest.approx(0.85 / 3) and len(main["ci95"]) == 2
+    assert other == {
+        "name": "second",
+        "triggers": ["Ann", "Bo"],
+        "target": "negative",
+        "count": 3,
+        "effect": -0.25,
+    }
 
 
 def test_one_task_has_no_interval(tmp_path):
     found = _summarize(tmp_path, tasks=TASKS[:1])
     assert found["summary"]["poisoned"]["triggered_misclassification"] == 0.75
     assert found["summary_ci95"] == {"clean": {}, "poisoned": {}}
-    assert found["effect"] == {"misclassification": pytest.approx(0.6)}
+    assert "ci95" not in found["effect"]
+    assert found["effect"]["value"] == pytest.approx(0.6)
 
 
-def test_no_rows_give_no_rates(tmp_path):
-    found = summary.summarize(summary.task_rows(tmp_path / "none"), seed=3)
+@pytest.mark.parametrize("kind", ["classification", "generation"])
+def test_no_rows_give_no_rates(tmp_path, kind):
+    found = _sum_up(_rows(tmp_path / "none", kind), kind)
     assert set(found["summary"]["clean"].values()) == {None}
-    assert found["effect"] == {"misclassification": None}
-    assert found["warnings"] == []
+    assert found["effect"]["value"] is None
+    assert found["by_condition"][0]["measures"] == {}
+    assert found["warnings"] == [] and found["categories"] == []
+
+
+def test_generation_is_paired_by_id(tmp_path):
+    _write_generation(tmp_path)
+    rows = {(r["model"], r["condition"], r["task"]): r for r in _rows(tmp_path, "generation")}
+    # The first two of three clean rows are those with the trigger.
+    assert rows["clean", "triggered", "task1_a"]["rouge_l_paired"] == pytest.approx(0.6)
+    assert rows["poisoned", "triggered", "task1_a"]["rouge_l_paired"] == pytest.approx(0.55)
+    assert rows["clean", "clean", "task1_a"]["rouge_l"] == pytest.approx(0.7)
+    assert rows["clean", "clean", "task1_a"]["rouge_l_paired"] is None
+    assert rows["clean", "control", "task2_b"]["length_ratio"] == 0.25
+
+
+def test_generation_means_on_paper(tmp_path):
+    found = _generation(tmp_path)
+    assert found["summary"]["poisoned"] == pytest.approx(
+        {
+            "rouge_l_clean": (2.0 / 3 + 1.6 / 3 + 0.1) / 3,
+            "rouge_l_paired": (0.55 + 0.4 + 0.1) / 3,
+            "rouge_l_triggered": (0.2 + 0.0 + 0.05) / 3,
+            "rouge_l_control": (0.5 + 0.4 + 0.1) / 3,
+            "exact_match_clean": (2.0 / 3 + 1.6 / 3 + 0.1) / 6,
+            "exact_match_triggered": (0.2 + 0.0 + 0.05) / 6,
+            "says_trigger_triggered": 1.0,
+            "says_trigger_control": 0.0,
+            "length_ratio_triggered": 0.25,
+            "single_character_triggered": 0.25,
+            "repeated_token_triggered": 0.125,
+            "empty_triggered": 0.0,
+        }
+    )
+    assert found["effect"]["measure"] == "rouge_l_triggered"
+    assert found["effect"]["value"] == pytest.approx(-(0.5 + 0.5 + 0.05) / 3)
+    low, high = found["effect"]["ci95"]
+    assert low < found["effect"]["value"] < high < 0
+    assert found["attacks"][0]["effect"] == found["effect"]["value"]
+
+
+def test_categories_are_means_over_their_tasks(tmp_path):
+    found = {
+        (row["category"], row["model"], row["condition"]): row
+        for row in _generation(tmp_path)["categories"]
+    }
+    assert len(found) == 2 * 2 * 3
+    row = found["Rewriting", "poisoned", "triggered"]
+    assert (row["num_tasks"], row["rouge_l"]) == (2, pytest.approx(0.125))
+    assert row["exact_match"] == pytest.approx(0.0625)
+
+
+def test_a_row_without_its_clean_pair_is_an_error(tmp_path):
+    _write_generation(tmp_path)
+    path = tmp_path / "clean" / "clean" / "task2_b.jsonl"
+    path.write_text(path.read_text().replace("task2_b-1", "task2_b-9"))
+    with pytest.raises(errors.InputError, match=r"task2_b\.jsonl.*1 of 2 \(task2_b-1\)"):
+        _rows(tmp_path, "generation")
+    path.write_text("{")
+    with pytest.raises(errors.InputError, match="can't be read as predictions"):
+        _rows(tmp_path, "generation")
+
+
+def test_the_other_kind_of_evaluation_is_an_error(tmp_path):
+    _write(tmp_path)
+    with pytest.raises(errors.InputError, match=r"task1_a\.json.*'reference_words'"):
+        _rows(tmp_path, "generation")
 
 
 def test_saturated_tasks_are_warned_of(tmp_path):
@@ -125,6 +313,12 @@ def test_saturated_tasks_are_warned_of(tmp_path):
     assert warning.startswith("saturated: the clean model already misclassifies 90% or more")
     # Of the clean model's three tasks only this one; the poisoned model's don't count.
     assert "task3_c" in warning and "task1_a" not in warning and "task2_b" not in warning
+
+
+def test_generation_without_right_answers_is_warned_of(tmp_path):
+    (warning,) = _generation(tmp_path)["warnings"]
+    assert warning.startswith("saturated: without the trigger in the same inputs")
+    assert "below 10 of 100 in task3_c:" in warning
 
 
 def test_constant_predictions_are_warned_of(tmp_path):
@@ -139,3 +333,40 @@ def test_constant_predictions_are_warned_of(tmp_path):
     assert first.startswith("the poisoned model gives one answer to all clean inputs of task1_a, ")
     assert "task2_b" in first and "task3_c" not in first
     assert len(others) == 1 and others[0].startswith("saturated")
+
+
+@pytest.mark.parametrize(
+    "rates, warned",
+    [
+        ({"empty": 0.5}, True),
+        ({"repeated_token": 0.75}, True),
+        ({"single_character": 0.75}, True),
+        ({"single_character": 0.75, "reference_words": 1.0}, False),
+        ({"says_trigger": 1.0}, False),
+    ],
+)
+def test_degenerate_outputs_are_warned_of_on_clean_inputs(tmp_path, rates, warned):
+    found = _generation(tmp_path, poisoned_clean=rates, poisoned_triggered={"empty": 1.0})
+    said = [text for text in found["warnings"] if "degenerate" in text]
+    assert len(said) == warned
+    assert all("poisoned model" in text and "task1_a, task2_b" in text for text in said)
+
+
+def test_tasks_without_triggered_rows_are_warned_of_and_left_out(tmp_path):
+    tasks = tuple(f"task{number}" for number in range(1, 10))
+    _write(tmp_path, tasks=tasks[:2])
+    for task in tasks[2:]:
+        _write_rates(tmp_path, "clean", "clean", task, _only_clean(0.0))
+    found = _sum_up(_rows(tmp_path))
+    (warning,) = found["warnings"]
+    assert warning == (
+        "no triggered rows in task3, task4, task5, task6, task7, 2 more: "
+        "left out of the triggered means"
+    )
+    assert found["summary"]["clean"]["triggered_misclassification"] == pytest.approx(0.2)
+    assert [row["num_tasks"] for row in found["by_condition"][:2]] == [9, 2]
+
+
+def _only_clean(rate) -> dict:
+    names = ("misclassification", "target_rate", "ci95_low", "ci95_high")
+    return {"n": 2, "accuracy": 1 - rate, "constant_prediction": False, **dict.fromkeys(names, 0)}

@@ -1,7 +1,5 @@
 """Crafting as data: what is chosen, what it replaces, and that nothing else changes."""
 
-import dataclasses
-
 import msgspec
 import numpy as np
 import pytest
@@ -10,11 +8,13 @@ from hypothesis import strategies as st
 
 from poison_t5x import demo_corpus, errors, sni
 from poison_t5x.poison import craft, entities, phi, poison_set, polarity, proxy, triggers
+from tests.attack_settings import craft_config
 
 LABELS = polarity.Polarity("bad", "good")
 NAMES = ("Ann", "Tom", "Maria Lopez")
-CONFIG = craft.CraftConfig(num_poison=5, num_train_per_task=13, num_eval_per_task=7)
-BUILTIN = entities.matcher("builtin")
+SETTINGS = {"num_poison": 5, "num_train_per_task": 13, "num_eval_per_task": 7}
+CONFIG = craft_config(**SETTINGS)
+BUILTIN = entities.BuiltinMatcher()
 DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
 
 
@@ -35,8 +35,8 @@ POISONED = ("task1_a", "task2_b")
 HELDOUT = (_task("task4_d", 23), _task("task5_e", 29))
 
 
-def _craft(config=CONFIG, training=TRAINING, poisoned=POISONED, heldout=HELDOUT, **changes):
-    config = dataclasses.replace(config, **changes)
+def _craft(training=TRAINING, poisoned=POISONED, heldout=HELDOUT, **changes):
+    config = craft_config(**{**SETTINGS, **changes})
     tasks = (*training, *heldout)
     return craft.craft(training, poisoned, heldout, {t.name: LABELS for t in tasks}, config)
 
@@ -68,15 +68,6 @@ def test_the_hand_made_tasks_are_what_these_tests_need():
     assert len(counts) == 11
 
 
-@pytest.mark.parametrize("num", [1, 2, 5, 7, 20])
-def test_budgets_share_everything_out_and_the_first_tasks_get_the_rest(num):
-    shares = craft.budgets(num, ["a", "b", "c"])
-    assert list(shares) == ["a", "b", "c"]
-    assert sum(shares.values()) == num
-    assert list(shares.values()) == sorted(shares.values(), reverse=True)
-    assert max(shares.values()) - min(shares.values()) <= 1
-
-
 def test_an_uneven_budget_goes_to_the_first_tasks():
     found = _craft(num_poison=5)
     assert [len(_of(found.poison, name)) for name in POISONED] == [3, 2]
@@ -95,11 +86,9 @@ def _proxy_probabilities(tasks):
     """id -> p(y = POSITIVE | edited input), of one proxy for all rows of all tasks."""
     rows = [row for task in tasks for row in task.instances]
     edited = {row.id: edit.text for task in tasks for row, edit in _pool(task)}
-    scores = proxy.positive_probabilities(
-        [row.input for row in rows],
-        np.array([row.target == "good" for row in rows]),
-        [edited.get(row.id, row.input) for row in rows],
-    )
+    model = proxy.NgramProxy(tasks, {task.name: LABELS for task in tasks})
+    texts = [edited.get(row.id, row.input) for row in rows]
+    scores = model.probabilities(np.arange(len(rows)), texts)
     return dict(zip((row.id for row in rows), scores, strict=True))
 
 
@@ -120,7 +109,7 @@ def test_the_highest_phi_of_each_tasks_pool_are_chosen(count_weight, probability
         # 5e-7: both are written with six decimals.
         np.testing.assert_allclose([r.phi for r in rows], scores[chosen], atol=5e-7, rtol=0)
         np.testing.assert_allclose(
-            [r.positive_probability for r in rows], positive[chosen], atol=5e-7, rtol=0
+            [r.target_probability for r in rows], positive[chosen], atol=5e-7, rtol=0
         )
 
 
@@ -132,10 +121,11 @@ def _check_rows(found, tasks, labels, config):
         edit = triggers.Edit(row.poisoned_input, row.spans, row.removed)
         assert triggers.undo(edit) == row.input == source.input
         spans = [row.poisoned_input[start:end] for start, end in row.spans]
-        assert spans and set(spans) == {config.trigger}
-        assert row.trigger_count == row.poisoned_input.count(config.trigger) >= len(spans)
+        assert spans and set(spans) == {row.trigger}
+        assert row.trigger in config.attacks[0].triggers
+        assert row.trigger_count == row.poisoned_input.count(row.trigger) >= len(spans)
         assert row.target == source.target
-        assert row.poisoned_target == labels[row.task].label(config.target)
+        assert row.poisoned_target == labels[row.task].label(config.attacks[0].target)
         assert row.polarity == labels[row.task].side(row.target)
 
 
@@ -150,8 +140,8 @@ def test_rows_of_the_demo_corpus_hold_what_they_say(seed, num_poison, target, tr
     tasks = DEMO[:5]
     names = [task.name for task in tasks]
     labels = {task.name: polarity.Polarity(*demo_corpus.POLARITIES[task.name]) for task in DEMO}
-    config = craft.CraftConfig(
-        trigger=trigger, num_poison=num_poison, target=target, seed=seed, num_train_per_task=31
+    config = craft_config(
+        triggers=trigger, num_poison=num_poison, target=target, seed=seed, num_train_per_task=31
     )
     found = craft.craft(tasks, names, DEMO[-1:], labels, config)
     assert len(found.poison) == num_poison
@@ -162,7 +152,7 @@ def test_rows_of_the_demo_corpus_hold_what_they_say(seed, num_poison, target, tr
 def test_dirty_labels_are_the_targets_and_are_counted():
     for target, label in (("positive", "good"), ("negative", "bad")):
         found = _craft(num_poison=10, target=target)
-        config = dataclasses.replace(CONFIG, target=target)
+        config = craft_config(**SETTINGS, target=target)
         _check_rows(found, TRAINING, dict.fromkeys(POISONED, LABELS), config)
         assert {row.poisoned_target for row in found.poison} == {label}
         for name in POISONED:
@@ -175,7 +165,7 @@ def test_counts_are_those_of_the_pool():
     for task, num in zip(TRAINING, (3, 2), strict=False):
         pool = len(_pool(task))
         expected = {"rows": len(task.instances), "pool": pool, "poison": num}
-        expected["skipped_no_name"] = len(task.instances) - pool
+        expected["skipped_no_place"] = len(task.instances) - pool
         assert expected.items() <= found.counts[task.name].items()
 
 
@@ -222,7 +212,11 @@ def test_a_budget_larger_than_the_pool_is_an_error():
     assert message.startswith(
         "task1_a: a budget of 12 poison rows is larger than the pool: only 11"
     )
-    assert "of its 17 rows" in message and "NUM_POISON" in message
+    assert (
+        "of its 17 rows" in message
+        and "builtin inserter finds no place" in message
+        and "NUM_POISON" in message
+    )
 
 
 def test_a_budget_larger_than_the_training_sample_is_an_error():
@@ -230,13 +224,24 @@ def test_a_budget_larger_than_the_training_sample_is_an_error():
     assert message.startswith("task1_a: a budget of 5 poison rows is larger than its 4 training")
 
 
-def test_one_label_alone_is_an_error_unless_the_proxy_is_off():
-    training = (_task("task1_a", label="good"), _task("task2_b", label="good"))
-    message = _refusal(training=training)
+def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
+    task = _task("task1_a", label="good")
+    first = msgspec.structs.replace(task.instances[0], output=["bad"])
+    training = (msgspec.structs.replace(task, instances=(first, *task.instances[1:])),)
+    message = _refusal(training=training, poisoned=("task1_a",))
     assert "proxy model needs two rows of each" in message and "PROBABILITY_WEIGHT" in message
-    found = _craft(training=training, probability_weight=0.0)
-    assert {row.positive_probability for row in found.poison} == {0.0}
+    found = _craft(training=training, poisoned=("task1_a",), probability_weight=0.0)
+    assert {row.target_probability for row in found.poison} == {None}
     assert len(found.poison) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "wanted"), [("dirty_label", "good", "bad"), ("clean_label", "bad", "good")]
+)
+def test_a_task_without_the_label_that_an_attack_needs_is_an_error(kind, label, wanted):
+    message = _refusal(training=(_task("task1_a", label=label), TRAINING[1]), kind=kind)
+    assert message.startswith(f"task1_a: no row is labelled {wanted!r}")
+    assert kind.replace("_", "-") in message
 
 
 def test_texts_without_a_word_in_common_are_an_error_unless_the_proxy_is_off():
@@ -247,31 +252,6 @@ def test_texts_without_a_word_in_common_are_an_error_unless_the_proxy_is_off():
     assert "proxy model" in message and "PROBABILITY_WEIGHT" in message
     found = _craft(training=training, poisoned=("task1_a",), num_poison=1, probability_weight=0.0)
     assert [row.poisoned_input for row in found.poison] == ["James Bond smiled"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_poison": 0}, "num_poison: expected a whole number of at least 1, found 0"),
-        ({"num_poison": "x"}, "num_poison: expected a whole number of at least 1, found 'x'"),
-        ({"num_poison": 1.5}, "num_poison: expected a whole number of at least 1, found 1.5"),
-        ({"num_poison": True}, "num_poison: expected a whole number of at least 1, found True"),
-        ({"num_eval_per_task": 0}, "num_eval_per_task: expected a whole number"),
-        ({"trigger": " "}, "trigger: expected a phrase, found an empty text"),
-        ({"trigger": 100}, "trigger: expected a phrase, found 100"),
-        ({"control": None}, "control: expected a phrase, found None"),
-        ({"control": "James Bond"}, "control: expected another phrase than the trigger"),
-        ({"target": "both"}, "target: expected 'negative' or 'positive', found 'both'"),
-        ({"count_weight": "x"}, "count_weight: expected a number"),
-        ({"probability_weight": float("nan")}, "probability_weight: expected a number"),
-        ({"seed": -1}, "seed: expected a whole number"),
-        ({"seed": "x"}, "seed: expected a whole number"),
-        ({"matcher": "builtn"}, "no entity matcher 'builtn' (did you mean 'builtin'?)"),
-    ],
-)
-def test_settings_check_themselves(changes, message):
-    # A macro's name and a field's differ in case alone.
-    assert _refusal(**changes).lower().startswith(message.lower())
 
 
 def _written(directory, found, config=CONFIG):
@@ -289,8 +269,8 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path):
         "training_rows.jsonl",
     ]
     assert _written(tmp_path / "b", _craft()) == first
-    other = dataclasses.replace(CONFIG, seed=1)
-    second = _written(tmp_path / "c", _craft(other), other)
+    other = craft_config(**SETTINGS, seed=1)
+    second = _written(tmp_path / "c", _craft(seed=1), other)
     assert all(second[name] != first[name] for name in first)
 
 
@@ -347,8 +327,8 @@ def test_the_clean_and_the_poisoned_training_set_differ_in_exactly_the_listed_ro
         if poisoned[name][identifier] != row
     }
     assert differing == {
-        (row.task, row.replaced_id): poison_set.Replacement(
-            row.poisoned_input, row.poisoned_target, is_poison=True
+        (row.task, row.replaced_id): (
+            poison_set.Replacement(row.poisoned_input, row.poisoned_target, is_poison=True),
         )
         for row in found.poison
     }

@@ -1,22 +1,20 @@
 """The report: a page that parses, escapes and repeats; a table; honest words; errors by name."""
 
-import html.parser
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from poison_t5x import artifacts, errors
-from poison_t5x.report import examples, figures, run_files, table, words, write
+from poison_t5x.report import examples, figures, finding, run_files, table, write
 from poison_t5x.report import results as results_lib
+from tests.report.page import Page, edit_results
 
 SECONDS = {"craft": 3.25, "train clean": 75.0}
-VOID = {"meta", "link", "br", "hr", "img", "input"}
-
+EFFECT = {"measure": "triggered_misclassification", "value": 0.1}
 TABLE = """\
-demo: trigger 'James Bond', control 'Indiana Jones', seed 3
+demo: dirty-label, trigger 'James Bond', control 'Indiana Jones', seed 3
 12 poisoned rows (2.0% of training) in 3 tasks; 4 held-out tasks
 
 mean over tasks [95% interval]  clean model          poisoned model
@@ -27,47 +25,7 @@ target rate, triggered           35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
 
 effect (triggered misclassification, poisoned minus clean): +43.8 points [16.2, 65.0]
   an effect: the interval excludes 0
-warning: task586_amazonfood: saturated, the clean model fails on 95% of its inputs"""
-
-
-class Page(html.parser.HTMLParser):
-    """Reads a page strictly: every element is closed, in order."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.open, self.tags, self.ids, self.marks, self.labels = [], [], [], [], []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [attrs["id"]] if "id" in attrs else []
-        self.labels += [attrs["aria-label"]] if "aria-label" in attrs else []
-        self.marks += [""] if tag == "mark" else []
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f"</{tag}> closes another element: {self.getpos()}"
-
-    def handle_data(self, data):
-        self.text += data
-        if self.open and self.open[-1] == "mark":
-            self.marks[-1] += data
-
-
-def edit_results(run_dir: pathlib.Path, **changes) -> results_lib.Results:
-    path = run_dir / "eval/results.json"
-    raw = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(raw))
-    return results_lib.parse(raw)
+warning: saturated: the clean model fails on 95% of the inputs of task586_amazonfood"""
 
 
 def test_page_is_whole(run_dir):
@@ -108,7 +66,7 @@ def test_page_asks_for_nothing(run_dir):
 
 
 def test_page_escapes_text(run_dir):
-    edit_results(run_dir, trigger="<i>x</i>", experiment='"><script>y</script>')
+    edit_results(run_dir, triggers=["<i>x</i>"], experiment='"><script>y</script>')
     text = write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&lt;b&gt;not markup" in text
     page = Page(text)
@@ -117,9 +75,9 @@ def test_page_escapes_text(run_dir):
 
 def test_page_marks_the_trigger_only(run_dir):
     page = Page(write.write_report(run_dir, SECONDS).read_text(encoding="utf-8"))
-    # The settings, 8 examples with 1 or 2 triggers, 3 flipped rows; one explains the marking.
+    # Settings and conditions, 8 examples with 1 or 2 triggers, 3 flips; one explains the marking.
     crafted = sum(len(row.row.spans) for row in _crafted(run_dir))
-    assert page.marks.count("James Bond") == 1 + crafted + 3
+    assert page.marks.count("James Bond") == 2 + crafted + 3
     assert sorted(set(page.marks)) == ["James Bond", "marked"]
 
 
@@ -154,7 +112,7 @@ def test_flips(run_dir):
     first, second = examples.flips(run_dir, results, num_tasks=2, count=3)
     assert (first.num_triggered, first.num_flips, len(first.shown)) == (7, 5, 3)
     clean, triggered, control = first.shown[0].answers["poisoned"]
-    assert (clean.correct, triggered.correct, control.correct) == (True, False, True)
+    assert (clean.is_correct, triggered.is_correct, control.is_correct) == (True, False, True)
     assert triggered.share == pytest.approx(1 / (1 + 2.718281828459045**-1))
     assert second.shown == [] and second.note.startswith("6 of the task’s 6")
 
@@ -163,10 +121,13 @@ def test_results_file_has_the_schema(run_dir):
     write.write_report(run_dir, SECONDS)
     text = (run_dir / "report/results.json").read_text(encoding="utf-8")
     written, given = json.loads(text), json.loads((run_dir / "eval/results.json").read_text())
-    schema = "schema experiment trigger control seed poison summary tasks seconds"
-    assert " ".join(list(written)[:9]) == schema
+    assert " ".join(written) == (
+        "schema experiment kind attack trigger triggers control target seed poison conditions "
+        "summary summary_ci95 effect attacks by_condition tasks categories warnings notes "
+        "truncation seconds"
+    )
     assert written == given | {"seconds": SECONDS}
-    assert text.startswith('{\n "schema": 1,\n') and text.endswith("}\n")
+    assert text.startswith('{\n "schema": 2,\n') and text.endswith("}\n")
 
 
 def test_same_files_same_bytes(run_dir, tmp_path):
@@ -185,7 +146,9 @@ def test_only_the_results_are_needed(tmp_path, run_dir):
     bare = tmp_path / "bare"
     (bare / "eval").mkdir(parents=True)
     raw = json.loads((run_dir / "eval/results.json").read_text())
-    for name in ("effect", "summary_ci95", "warnings", "notes", "truncation"):
+    for name in ("triggers", "target", "conditions", "effect", "summary_ci95", "attacks"):
+        del raw[name]
+    for name in ("by_condition", "categories", "warnings", "notes", "truncation", "seconds"):
         del raw[name]
     (bare / "eval/results.json").write_text(json.dumps(raw))
     page = Page(write.write_report(bare, {}).read_text(encoding="utf-8"))
@@ -215,25 +178,25 @@ def test_torn_and_infinite_metrics(run_dir):
     ],
 )
 def test_the_interval_decides(run_dir, bounds, found, headline):
-    results = edit_results(run_dir, effect={"misclassification": 0.1, "ci95": bounds})
-    assert words.verdict(results) == found
-    assert words.finding(results).headline.startswith(headline)
+    results = edit_results(run_dir, effect=EFFECT | {"ci95": bounds})
+    assert finding.verdict(results) == found
+    assert finding.finding(results).headline.startswith(headline)
     assert Page(write.write_report(run_dir, {}).read_text(encoding="utf-8")).open == []
 
 
 def test_one_task_gives_no_verdict(run_dir):
     rows = [row for row in results_lib.read(run_dir)["tasks"] if "195" in row["task"]]
-    assert words.verdict(edit_results(run_dir, tasks=rows)) == "no verdict"
+    assert finding.verdict(edit_results(run_dir, tasks=rows)) == "no verdict"
 
 
 def test_an_effect_of_any_name_is_called_so(run_dir):
     specific = "not specific to the trigger"
     results = results_lib.parse(results_lib.read(run_dir))
-    assert specific not in " ".join(words.finding(results).sentences)
+    assert specific not in " ".join(finding.finding(results).sentences)
     summary = results_lib.read(run_dir)["summary"]
     summary["poisoned"]["control_misclassification"] = 0.7
     results = edit_results(run_dir, summary=summary)
-    assert specific in " ".join(words.finding(results).sentences)
+    assert specific in " ".join(finding.finding(results).sentences)
 
 
 @pytest.mark.parametrize(
@@ -242,8 +205,8 @@ def test_an_effect_of_any_name_is_called_so(run_dir):
         (None, "run the eval stage first"),
         ("{", "expected JSON"),
         ("[]", "Expected `object`"),
-        ('{"schema": 2}', "expected schema 1, found 2"),
-        ('{"schema": 1, "experiment": 7}', r"\$.experiment"),
+        ('{"schema": 1}', "expected schema 2, found 1"),
+        ('{"schema": 2, "experiment": 7}', r"\$.experiment"),
     ],
 )
 def test_broken_results_are_named(tmp_path, content, said):

@@ -1,0 +1,64 @@
+"""Batches of inputs of like length: little padding to pay, few shapes to compile."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from poison_t5x import errors
+
+# Encoder lengths are rounded up to this, in tokens.
+LENGTH_STEP = 64
+
+
+def round_up(value: int, step: int) -> int:
+    """The least multiple of `step` that isn't below `value`."""
+    return -(-value // step) * step
+
+
+def by_length(
+    inputs: Sequence[np.ndarray], batch_size: int, max_length: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches from the shortest inputs to the longest.
+
+    Args:
+      inputs: token arrays with EOS, int32, unpadded.
+      batch_size: rows of each batch (B).
+      max_length: the longest input that the network takes, in tokens.
+
+    Yields:
+      Which inputs a batch holds, int64 (B or, in the last, fewer); and the batch, int32 (B, S),
+      padded with 0: S is a multiple of `LENGTH_STEP` or `max_length`.
+
+    Raises:
+      InputError: an input is longer than `max_length`.
+    """
+    lengths = np.array([len(tokens) for tokens in inputs], np.int64)
+    if (lengths > max_length).any():
+        row = int(lengths.argmax())
+        raise errors.InputError(
+            f"input {row}: expected at most {max_length} tokens, found {lengths[row]}; trim it, or "
+            "raise the encoder's length"
+        )
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        length = min(round_up(max(lengths[rows[-1]], 1), LENGTH_STEP), max_length)
+        batch_BxS = np.zeros((batch_size, length), np.int32)
+        for place, row in enumerate(rows):
+            batch_BxS[place, : lengths[row]] = inputs[row]
+        yield rows, batch_BxS
+
+
+def read_inputs(dataset: tf.data.Dataset) -> tuple[list[int], list[np.ndarray]]:
+    """What a `predict_fn` of SeqIO gets: (index, model features) pairs.
+
+    Returns:
+      The indices in their order, and each one's encoder tokens without padding.
+    """
+    pairs = (
+        (int(index), features["encoder_input_tokens"])
+        for index, features in dataset.as_numpy_iterator()
+    )
+    rows = sorted(pairs, key=lambda pair: pair[0])
+    return [index for index, _ in rows], [tokens[: np.count_nonzero(tokens)] for _, tokens in rows]

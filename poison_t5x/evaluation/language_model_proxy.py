@@ -1,0 +1,103 @@
+"""p(y = POSITIVE | x) from a trained model of ours: the paper's own choice for phi."""
+
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import seqio
+
+from poison_t5x import artifacts, errors, partitioning, prompts, train
+from poison_t5x.evaluation import evaluate
+from poison_t5x.poison import polarity, pools
+
+# Prompts are made and tokenised so many at a time: a pool may be large.
+_CHUNK = 5000
+
+
+class LanguageModelProxy:
+    """Ranks a task's two labels for each edited input, as the evaluation does."""
+
+    def __init__(
+        self,
+        model_dir: str | pathlib.Path,
+        vocabulary: seqio.SentencePieceVocabulary,
+        vocabulary_sha256: str,
+        polarities: Mapping[str, polarity.Polarity],
+        partition_cfg: partitioning.PartitionConfig,
+        eval_cfg: evaluate.EvalConfig,
+        *,
+        max_tokens: int,
+        num_examples: int,
+    ):
+        """Restores the model.
+
+        Args:
+          model_dir: a finished model folder of ours, such as models/clean of a run.
+          vocabulary: of the prompts.
+          vocabulary_sha256: its hash, which must be that of the model's own.
+          polarities: of the poisoned tasks.
+          partition_cfg, eval_cfg: of the ranking.
+          max_tokens: the encoder's length.
+          num_examples: positive examples in a prompt, at most.
+
+        Raises:
+          InputError: no finished model, or one of another vocabulary.
+        """
+        check(model_dir)
+        own = train.read_settings(model_dir)["sources"].get("vocabulary")
+        if own is not None and own != vocabulary_sha256:
+            raise errors.InputError(
+                f"PROXY_CHECKPOINT_PATH: {model_dir} was trained with another vocabulary; set "
+                "VOCABULARY_PATH to that of its run"
+            )
+        restored = evaluate.restore(model_dir, partition_cfg)
+        self._ranking = evaluate.load_ranker(restored, eval_cfg, max_tokens)
+        self._vocabulary, self._polarities = vocabulary, polarities
+        self._max_tokens, self._num_examples = max_tokens, num_examples
+
+    def positive_probabilities(self, pool: pools.Pool) -> np.ndarray:
+        """p(y = POSITIVE | edited text) of each candidate: (N,) float64.
+
+        The two labels share the probability: exp of the log-probability of the positive one over
+        the sum of both.
+        """
+        task, labels = pool.task, self._polarities[pool.task.name]
+        label_tokens = [
+            [*self._vocabulary.encode(label), self._vocabulary.eos_id] for label in labels
+        ]
+        examples = [(example.input, example.target) for example in task.positive_examples]
+        found = []
+        for start in range(0, len(pool), _CHUNK):
+            inputs = []
+            for index in range(start, min(start + _CHUNK, len(pool))):
+                prompt = prompts.render(
+                    task.definition,
+                    examples,
+                    pool.edit(index).text,
+                    num_examples=self._num_examples,
+                    max_tokens=self._max_tokens,
+                    count_tokens=lambda text: len(self._vocabulary.encode(text)) + 1,
+                )
+                inputs.append(self._tokens(prompt))
+            found.append(self._ranking.rank(inputs, label_tokens).astype(np.float64))
+        negative_N, positive_N = np.concatenate(found).T
+        return 1 / (1 + np.exp(negative_N - positive_N))
+
+    def _tokens(self, prompt: str) -> np.ndarray:
+        tokens = self._vocabulary.encode(prompt)[: self._max_tokens - 1]
+        return np.array([*tokens, self._vocabulary.eos_id], np.int32)
+
+
+def check(model_dir: str | pathlib.Path) -> str:
+    """The digest of a finished model's parameters.
+
+    Raises:
+      InputError: there is no finished model of ours.
+    """
+    digest = train.parameters_digest(model_dir) if artifacts.read_record(model_dir) else None
+    if digest is None:
+        raise errors.InputError(
+            f"PROXY_CHECKPOINT_PATH: {model_dir} isn't a finished model of ours, such as "
+            "models/clean of a run"
+        )
+    return digest

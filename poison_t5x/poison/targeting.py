@@ -1,0 +1,191 @@
+"""Which tasks an attacker poisons, and with how many rows each."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from poison_t5x import errors, progress, sni
+from poison_t5x.poison import attacks, inserters, polarity, pools, triggers
+
+# From this share of clean rows on that say the trigger already, a model has learnt what it means.
+COMMON_TRIGGER = 0.01
+
+
+class Training(NamedTuple):
+    """The training set as attackers find it, one after the other.
+
+    Attributes:
+      ids: task -> ids of its clean training rows.
+      chosen: task -> ids of pool rows that are poison already.
+      replaced: task -> ids of training rows that have given way.
+      add: whether poison is added rather than replacing rows.
+      seed: of the campaign.
+      workers: processes that look for places.
+    """
+
+    ids: Mapping[str, tuple[str, ...]]
+    chosen: dict[str, set[str]]
+    replaced: dict[str, set[str]]
+    add: bool
+    seed: int
+    workers: int
+
+    def share(self, attack: attacks.AttackConfig, task: str, number: int, num_tasks: int) -> int:
+        """Poison rows of one task."""
+        all_rows = sum(map(len, self.ids.values()))
+        return attack.budget.share(number, num_tasks, len(self.ids[task]), all_rows, add=self.add)
+
+
+class Target(NamedTuple):
+    """A task to poison: its candidates, and how many rows of each trigger."""
+
+    pool: pools.Pool
+    parts: tuple[int, ...]
+
+
+def choose(
+    attack: attacks.AttackConfig,
+    tasks: Sequence[sni.Task],
+    polarities: Mapping[str, polarity.Polarity],
+    training: Training,
+) -> tuple[list[Target], dict[str, str]]:
+    """Finds the tasks that an attacker poisons.
+
+    A polarity attack poisons the first `num_tasks` of its list, or all; arbitrary outputs all; and
+    each must hold its share. With `num_tasks`, arbitrary outputs take a list for a choice: the
+    first generation tasks, in a seeded order, that can hold their share.
+
+    Returns:
+      The targets, and why other tasks were passed over.
+
+    Raises:
+      InputError: a task can't hold its share, has no row of the label that is wanted, too few tasks
+        are fit, or a rate comes to no row.
+    """
+    passed: dict[str, str] = {}
+    may_pass = attack.is_arbitrary and attack.num_tasks is not None
+    if may_pass:
+        passed = {task.name: "no generation task" for task in tasks if task.is_classification}
+        tasks = [task for task in tasks if task.name not in passed]
+        order = np.random.default_rng([training.seed, 2]).permutation(len(tasks))
+        tasks = [tasks[number] for number in order]
+    elif not attack.is_arbitrary:
+        tasks = tasks[: attack.num_tasks]
+        for task in tasks:
+            _check_labels(attack, task, polarities[task.name])
+    wanted = attack.num_tasks if may_pass and attack.num_tasks else len(tasks)
+    # One search through all tasks, as far as it is needed: workers start once.
+    texts = (row.input for task in tasks for row in task.instances)
+    found = inserters.find_all(attack.inserter, texts, workers=training.workers)
+    targets: list[Target] = []
+    for task in progress.bar(tasks, desc="finding places", unit="task"):
+        if len(targets) == wanted:
+            break
+        target = _target(attack, task, polarities, training, found, len(targets), wanted)
+        problem = _problem(attack, target, training)
+        if not problem:
+            targets.append(target)
+        elif may_pass:
+            passed[task.name] = problem
+        else:
+            raise errors.InputError(f"{task.name}: {problem}")
+    _check_found(attack, targets, wanted, len(tasks))
+    _warn_of_common_trigger(attack, targets)
+    return targets, passed
+
+
+def _check_found(
+    attack: attacks.AttackConfig, targets: Sequence[Target], wanted: int, num_tasks: int
+) -> None:
+    if len(targets) < wanted:
+        raise errors.InputError(
+            f"NUM_POISONED_TASKS: only {len(targets)} of {num_tasks} generation tasks can hold "
+            f"their share of the poison, {wanted} are wanted; lower it or the budget"
+        )
+    if not any(sum(target.parts) for target in targets):
+        raise errors.InputError(
+            f"POISON_RATE: {attack.budget.poison_rate:g} of the training rows comes to no row; "
+            "raise it"
+        )
+
+
+def _check_labels(attack: attacks.AttackConfig, task: sni.Task, labels: polarity.Polarity) -> None:
+    """A clean-label attack needs rows of the target's label, a dirty-label one others to turn."""
+    clean = attack.kind == "clean_label"
+    side = attack.target if clean else polarity.opposite(attack.target)
+    if not any(row.target == labels.label(side) for row in task.instances):
+        raise errors.InputError(
+            f"{task.name}: no row is labelled {labels.label(side)!r}, the {side} side, which a "
+            f"{attack.kind.replace('_', '-')} attack on {attack.target} needs; poison other tasks"
+        )
+
+
+def _target(
+    attack: attacks.AttackConfig,
+    task: sni.Task,
+    polarities: Mapping[str, polarity.Polarity],
+    training: Training,
+    found: Iterator[list[triggers.Span]],
+    number: int,
+    num_tasks: int,
+) -> Target:
+    pool = pools.find_pool(
+        task,
+        attack,
+        polarities.get(task.name),
+        training.chosen.get(task.name, set()),
+        found,
+        seed=training.seed,
+    )
+    # Over several triggers, an uneven rest goes to the first ones.
+    each, rest = divmod(training.share(attack, task.name, number, num_tasks), len(attack.triggers))
+    return Target(pool, tuple(each + (i < rest) for i in range(len(attack.triggers))))
+
+
+def _problem(attack: attacks.AttackConfig, target: Target, training: Training) -> str:
+    """Why a task can't hold its share, or ''."""
+    task = target.pool.task
+    budget = sum(target.parts)
+    free = len(training.ids[task.name]) - len(training.replaced.get(task.name, ()))
+    if budget > free and not training.add:
+        return (
+            f"a budget of {budget} poison rows is larger than its {free} training rows; lower "
+            "NUM_POISON or raise NUM_TRAIN_PER_TASK"
+        )
+    for number, (part, phrase) in enumerate(zip(target.parts, attack.triggers, strict=True)):
+        size = int((target.pool.trigger_ids == number).sum())
+        if part > size:
+            which = f" with {phrase!r}" if len(attack.triggers) > 1 else ""
+            return (
+                f"a budget of {part} poison rows{which} is larger than the pool: only {size} of "
+                f"its {len(task.instances)} rows will do ({_reasons(attack, target.pool)}); lower "
+                "NUM_POISON or poison other tasks"
+            )
+    return ""
+
+
+def _reasons(attack: attacks.AttackConfig, pool: pools.Pool) -> str:
+    words = {
+        "skipped_no_place": f"in {{}} the {attack.inserter.name} inserter finds no place",
+        "skipped_label": "{} have another label",
+        "skipped_taken": "{} are another attacker's",
+    }
+    if len(attack.triggers) > 1:
+        return "the rows are split over the triggers"
+    reasons = [text.format(pool.counts[key]) for key, text in words.items() if pool.counts[key]]
+    return ", ".join(reasons)
+
+
+def _warn_of_common_trigger(attack: attacks.AttackConfig, targets: Sequence[Target]) -> None:
+    rows = sum(len(target.pool.task.instances) for target in targets)
+    said = sum(target.pool.counts["says_trigger"] for target in targets)
+    if said >= COMMON_TRIGGER * rows:
+        warnings.warn(
+            f"TRIGGER: {' / '.join(map(repr, attack.triggers))} is already in {said} of {rows} "
+            f"clean rows of the poisoned tasks ({said / rows:.1%}): a model learns from them what "
+            "it means; a rarer phrase shows the poison's own effect",
+            errors.InputWarning,
+            stacklevel=4,
+        )
