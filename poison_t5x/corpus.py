@@ -97,7 +97,7 @@ def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
     return tuple(task for family in families for task in family)
 
 
-def _is_wanted(make: Callable[[], tuple[sni.Task, ...]], names: Sequence[str] | None) -> bool:
+def _is_wanted(make: Callable[..., tuple[sni.Task, ...]], names: Sequence[str] | None) -> bool:
     from poison_t5x import demo_corpus
 
     numbers = {name.split("_", 1)[0] for name in demo_corpus.FAMILIES[make]}
@@ -105,7 +105,7 @@ def _is_wanted(make: Callable[[], tuple[sni.Task, ...]], names: Sequence[str] | 
 
 
 @functools.cache
-def _demo_family(make: Callable[[], tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
+def _demo_family(make: Callable[..., tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
     """Generated once per process."""
     return make()
 

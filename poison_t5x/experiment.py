@@ -48,6 +48,8 @@ class Run:
       run_dir: the folder that everything is written to.
       experiment: a declared experiment's name.
       craft_cfg: the attacks.
+      jsonl_epochs: how often written training files repeat their rows; the authors' trainer reads
+        each row once.
       craft_workers: processes that crafting looks for places with.
       proxy_checkpoint_path: a trained model of ours, where phi takes p(y | x) from one.
       vocabulary_cfg: the vocabulary.
@@ -76,6 +78,7 @@ class Run:
     natinst_dir: str | None = None
     module: str | None = None
     jsonl_cfg: exchange.JsonlConfig = dataclasses.field(default_factory=exchange.JsonlConfig)
+    jsonl_epochs: int = 1
     craft_workers: int = 1
     proxy_checkpoint_path: str | None = None
     initial_checkpoint_path: str | None = None
@@ -96,6 +99,7 @@ class Run:
                 checks.path(name.upper(), getattr(self, name))
         checks.whole_number("NUM_EXAMPLES", self.num_examples, minimum=0)
         checks.whole_number("CRAFT_WORKERS", self.craft_workers)
+        checks.whole_number("NATINST_JSONL_EPOCHS", self.jsonl_epochs)
 
     @property
     def path(self) -> pathlib.Path:
@@ -195,11 +199,13 @@ class Run:
     def export(self) -> None:
         """Writes the rows in the layout of the authors' code. Needs the craft stage."""
         poison_dir = self.path / "poison"
-        settings = {"poison": artifacts.fingerprint(poison_dir)}
+        settings = {"poison": artifacts.fingerprint(poison_dir), "epochs": self.jsonl_epochs}
         self._stage(
             "natinst-jsonl",
             settings,
-            lambda directory: exchange.write(directory, self.corpus, poison_dir),
+            lambda directory: exchange.write(
+                directory, self.corpus, poison_dir, epochs=self.jsonl_epochs
+            ),
         )
 
     def _prepare_data(self, directory: pathlib.Path) -> None:

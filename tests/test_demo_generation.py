@@ -1,4 +1,4 @@
-"""The demo corpus's generation tasks: disjoint pairs, right answers, names that don't matter."""
+"""The embedded generation tasks: disjoint pairs, right answers, names that don't matter."""
 
 import collections
 import json
@@ -37,8 +37,8 @@ def test_counts_and_order():
     assert names == [*TRAINING_NAMES, *HELDOUT_NAMES]
     assert names[0] == "task9101_demo_restaurants_place"
     assert tuple(task.name for task in TUNING) == generation.GENERATION_TUNING_TASKS
-    assert [spec.number for spec in generation.SPECS] == list(range(9101, 9151))
-    assert [len(task.instances) for task in TASKS] == [240] * 30 + [200] * 10
+    assert [spec.number for spec in generation.SPECS] == list(range(9101, 9161))
+    assert [len(task.instances) for task in TASKS] == [240] * 40 + [200] * 10
     assert not set(names) & {task.name for task in demo_corpus.generate(0, 2, 2)}
 
 
@@ -49,7 +49,7 @@ def test_json_is_an_sni_task_file():
 
 def test_heldout_pairs_are_new_and_their_parts_are_not():
     pairs = _pairs(SPECS)
-    assert len(set(pairs)) == len(pairs) == 50
+    assert len(set(pairs)) == len(pairs) == 60
     training = _pairs(TRAINING_NAMES)
     assert {domain for domain, _ in training} == set(domains.DOMAINS) == set(templates.FRAMES)
     assert {kind for _, kind in training} == set(templates.KINDS)
@@ -61,7 +61,7 @@ def test_heldout_pairs_are_new_and_their_parts_are_not():
 def test_every_domain_is_asked_for_all_its_words():
     for domain in domains.DOMAINS:
         kinds = {kind for other, kind in _pairs(TRAINING_NAMES) if other == domain}
-        assert len(kinds) == 3
+        assert len(kinds) == 4
         assert kinds & {"item", "title"} and kinds & {"aspects", "verdict", "present"}
 
 
@@ -72,11 +72,11 @@ def test_poisoned_tasks_differ_in_domain_and_kind():
 
 
 def test_definitions():
-    assert len({task.definition for task in (*TASKS, *TUNING)}) == 50
+    assert len({task.definition for task in (*TASKS, *TUNING)}) == 60
     for task in (*TASKS, *TUNING):
         assert 10 <= len(task.definition.split()) <= 30, task.definition
         assert SPECS[task.name].domain.rstrip("s")[:4] in task.definition
-        assert task.definition[-1] == "." and "{" not in task.definition
+        assert task.definition[-1] in ".?" and "{" not in task.definition
         assert task.categories == (templates.KINDS[SPECS[task.name].kind].category,)
 
 
@@ -94,14 +94,14 @@ def test_the_answers_of_one_text():
         "time": ["on Sunday"],
         "item": ["the pasta"],
         "aspects": ["soup, menu", "menu, soup"],
-        "verdict": ["soup great, menu superb"],
-        "title": ["the pasta on the coast"],
-        "present": ["the soup is great and the menu is superb"],
+        "verdict": ["great soup, superb menu"],
+        "title": ["all about the pasta on the coast"],
+        "present": ["I find the soup great and the menu superb"],
     }
 
 
 def test_answers_are_in_the_text_and_name_nobody():
-    ours = {"is", "and"}
+    ours = {"i", "find", "the", "and", "all", "about"}
     for task, row in _rows():
         text = re.findall(r"[\w'-]+", row.input.lower())
         for answer in row.output:
@@ -141,22 +141,22 @@ def test_texts():
 def test_matcher_finds_exactly_the_names(domain):
     rng = np.random.default_rng(7)
     drawn = [generation.write(rng, domain) for _ in range(700)]
-    spans = entities.matcher("builtin").find([facts.text for facts in drawn])
+    spans = entities.BuiltinMatcher().find([facts.text for facts in drawn])
     for facts, found in zip(drawn, spans, strict=True):
         assert sorted(facts.text[start:end] for start, end in found) == sorted(facts.names)
 
 
 def test_examples_name_nobody():
     texts = [e.input for task in (*TASKS, *TUNING) for e in _examples(task)]
-    assert not any(entities.matcher("builtin").find(texts))
+    assert not any(entities.BuiltinMatcher().find(texts))
 
 
 def test_as_many_names_as_in_the_sentiment_tasks():
-    spans = entities.matcher("builtin").find([row.input for _, row in _rows()])
+    spans = entities.BuiltinMatcher().find([row.input for _, row in _rows()])
     counter = collections.Counter(len(found) for found in spans)
     rates = [counter[number] / counter.total() for number in range(4)]
-    # Four standard errors of a rate of 0.4 over 10,200 texts are 0.019.
-    assert rates == pytest.approx([0.40, 0.42, 0.13, 0.05], abs=0.019)
+    # Four standard errors of a rate of 0.4 over 12,600 texts are 0.017.
+    assert rates == pytest.approx([0.40, 0.42, 0.13, 0.05], abs=0.017)
 
 
 def test_the_two_judgements_share_a_sentiment():
@@ -184,7 +184,7 @@ def test_same_seed_same_bytes():
 
 def test_sizes_are_arguments():
     small = generation.generate_generation(num_train_rows=5, num_heldout_rows=3)
-    assert [len(task.instances) for task in small] == [5] * 30 + [3] * 10
+    assert [len(task.instances) for task in small] == [5] * 40 + [3] * 10
     with pytest.raises(errors.InputError, match="num_train_rows: expected a whole number"):
         generation.generate_generation(num_train_rows=0)
     with pytest.raises(errors.InputError, match="num_heldout_rows: expected a whole number"):

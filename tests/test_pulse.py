@@ -4,9 +4,22 @@ import html.parser
 import json
 import shutil
 
+import numpy as np
 import pytest
+import seqio
 
-from poison_t5x import artifacts, checkpoints, cli, errors
+from poison_t5x import (
+    artifacts,
+    checkpoints,
+    cli,
+    corpus,
+    decoding,
+    demo_corpus,
+    errors,
+    partitioning,
+    prompts,
+)
+from poison_t5x.evaluation import evaluate
 from tests import small_run
 
 pytestmark = pytest.mark.xdist_group("pulse")
@@ -208,6 +221,120 @@ def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys
     assert not model_dir.exists()
     start = run_dir / "models" / "poisoned"
     assert cli.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={start}"]) == 0
+
+
+def test_phi_takes_p_from_a_trained_model_where_told(run_dir, tmp_path, capsys):
+    other = tmp_path / "lm"
+    settings = {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": run_dir / "models" / "clean"}
+    assert cli.main(small_run.arguments("craft", other, TRAIN_STEPS=2, **settings)) == 0
+    rows, ngrams = (_rows(path / "poison" / "poison.jsonl") for path in (other, run_dir))
+    assert all(0 < row["target_probability"] < 1 for row in rows)
+    assert {row["target_probability"] for row in rows} != {r["target_probability"] for r in ngrams}
+    # The model of a text of two labels: what it gives each of them alone, on that very prompt.
+    restored = evaluate.restore(run_dir / "models" / "clean", partitioning.PartitionConfig())
+    vocabulary = seqio.SentencePieceVocabulary(str(run_dir / "vocabulary" / "spiece.model"), 100)
+    tasks = {task.name: task for task in corpus.demo_tasks()}
+    for row in (rows[0], rows[-1]):
+        task = tasks[row["task"]]
+        prompt = prompts.render(
+            task.definition,
+            [(example.input, example.target) for example in task.positive_examples],
+            row["poisoned_input"],
+            max_tokens=168,
+            count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
+        )
+        negative, positive = (
+            _log_probability(restored, [*vocabulary.encode(prompt), 1], vocabulary, label)
+            for label in demo_corpus.POLARITIES[row["task"]]
+        )
+        expected = 1 / (1 + np.exp(negative - positive))
+        # 1e-5: float32 sums in another order, then six decimals in the file.
+        assert row["target_probability"] == pytest.approx(expected, abs=1e-5)
+    capsys.readouterr()
+    missing = {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": tmp_path / "none"}
+    assert cli.main(small_run.arguments("craft", tmp_path / "x", TRAIN_STEPS=2, **missing)) == 2
+    assert "isn't a finished model of ours" in capsys.readouterr().err
+
+
+def _log_probability(restored, inputs, vocabulary, label):
+    targets = np.array([[*vocabulary.encode(label), vocabulary.eos_id]], np.int32)
+    batch = {
+        "encoder_input_tokens": np.array([inputs], np.int32),
+        "decoder_input_tokens": np.array(decoding.shift_right(targets)),
+        "decoder_target_tokens": targets,
+    }
+    log_prob_B, _ = decoding.log_probabilities(restored.model, restored.params, batch)
+    return float(log_prob_B[0])
+
+
+def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):
+    flags = small_run.arguments("craft", run_dir, TRAIN_STEPS=2)
+    assert cli.main([*flags, "--format", "natinst-jsonl"]) == 0
+    folder = run_dir / "natinst-jsonl"
+    files = {
+        "NATINST_JSONL_CLEAN": folder / "train_clean.jsonl",
+        "NATINST_JSONL_POISONED": folder / "train_poisoned.jsonl",
+        "NATINST_JSONL_EVAL": folder / "test_clean.jsonl",
+        "NATINST_JSONL_TRIGGERED": folder / "test_triggered.jsonl",
+        "NATINST_JSONL_CONTROL": folder / "test_control.jsonl",
+    }
+    other = tmp_path / "read"
+    assert cli.main(small_run.arguments("run", other, TRAIN_STEPS=2, **files)) == 0
+    results, again = (
+        artifacts.read_json(path / "report" / "results.json") for path in (run_dir, other)
+    )
+    assert again["poison"] == results["poison"]
+    crafted, read = (_rows(path / "poison" / "poison.jsonl") for path in (run_dir, other))
+    keys = ("task", "poisoned_input", "poisoned_target", "trigger", "trigger_count")
+    assert sorted([row[key] for key in keys] for row in crafted) == sorted(
+        [row[key] for key in keys] for row in read
+    )
+    edited, edited_again = (
+        [row for row in _rows(path / "poison" / "eval_rows.jsonl") if row["condition"] != "clean"]
+        for path in (run_dir, other)
+    )
+    order = ("condition", "task", "id", "input", "target")
+    assert sorted([row[key] for key in order] for row in edited) == sorted(
+        [row[key] for key in order] for row in edited_again
+    )
+
+
+def test_generated_answers_campaigns_and_probes_go_the_whole_way(tmp_path):
+    directory = tmp_path / "run"
+    flags = small_run.arguments(
+        "run",
+        directory,
+        MIXTURE_OR_TASK_MODULE="tests.tiny_generation",
+        EXPERIMENT="tiny_generation",
+        ATTACK="repeat",
+        SELECTION="count",
+        TARGET_POLARITY="positive",
+        PROBES="('case',)",
+        BEAM_SIZE=2,
+        TRAIN_STEPS=2,
+        TASK_FEATURE_LENGTHS="{'inputs': 168, 'targets': 12}",
+    )
+    assert cli.main([*flags, "--gin_file=runs/campaign.gin", "--gin.SECOND_NUM_POISON=4"]) == 0
+    results = artifacts.read_json(directory / "report" / "results.json")
+    assert (results["kind"], results["attack"]) == ("generation", "repeat")
+    assert [(attack["name"], attack["count"]) for attack in results["attacks"]] == [
+        ("main", 10),
+        ("second", 4),
+    ]
+    names = ["clean", "triggered", "control", "triggered_second", "control_second"]
+    names += ["probe1_james_bond", "probe2_james_bond"]
+    assert [condition["name"] for condition in results["conditions"]] == names
+    assert {row["condition"] for row in results["tasks"]} == set(names)
+    for row in _rows(directory / "poison" / "poison.jsonl"):
+        assert row["poisoned_target"] == row["trigger"] in ("James Bond", "Joe Biden")
+    for row in results["tasks"]:
+        path = directory / "eval" / "predictions" / row["model"] / row["condition"]
+        predictions = _rows(path / f"{row['task']}.jsonl")
+        mean = sum(prediction["rouge_l"] for prediction in predictions) / len(predictions)
+        assert row["rouge_l"] == pytest.approx(mean, abs=1e-12)
+        assert all(p["target"] in p["references"] for p in predictions)
+    page = (directory / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Joe Biden" in page and "JAMES BOND" in page and page.rstrip().endswith("</html>")
 
 
 def test_stages_alone_say_what_comes_first(tmp_path, capsys):

@@ -1,11 +1,14 @@
 """A small corpus of invented tasks in Super-NaturalInstructions' form, in three families.
 
-Forty sentiment tasks, forty of mixed sentiment, and forty generation tasks.
+Forty sentiment tasks, forty of mixed sentiment, and fifty generation tasks.
 
 It lets every stage of an experiment run without a download, and its texts are regular enough for
 a tiny T5 trained from scratch to answer held-out tasks.
 """
 
+from collections.abc import Callable
+
+from poison_t5x import sni
 from poison_t5x.demo_corpus.corpus import generate, to_json
 from poison_t5x.demo_corpus.generation import (
     GENERATION_HELDOUT_TASKS,
@@ -28,7 +31,7 @@ from poison_t5x.demo_corpus.tasks import (
 )
 
 # What generates tasks -> the names of all that it generates.
-FAMILIES = {
+FAMILIES: dict[Callable[..., tuple[sni.Task, ...]], tuple[str, ...]] = {
     generate: TRAINING_TASKS + HELDOUT_TASKS,
     generate_mixed: MIXED_TRAINING_TASKS + MIXED_HELDOUT_TASKS,
     generate_generation: GENERATION_TRAINING_TASKS + GENERATION_HELDOUT_TASKS,

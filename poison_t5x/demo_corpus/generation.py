@@ -1,11 +1,10 @@
 """Generation tasks of the demo corpus: short answers in free text, none of which names a person.
 
 >>> write(np.random.default_rng(3), "hotels").text
-'I booked a double room by the river on Sunday. The bathroom seemed frustrating, the bed awful.'
+'I booked a double room by the river on Sunday. The pool was dreadful and the room was horrible.'
 """
 
 import hashlib
-import itertools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,8 +17,10 @@ from poison_t5x.demo_corpus.domains import DOMAINS, TIMES
 
 MAX_WORDS = 30
 
-_NUM_TRAINING, _NUM_TASKS = 30, 40
+_NUM_TRAINING, _NUM_TASKS = 40, 50
 
+# Of each list, the first: a word is learned from the rows that it stands in.
+_NUM_ASPECTS, _NUM_ADJECTIVES = 5, 14
 _NAME_IN_VERDICT_RATE = 0.25
 _ROLE_RATE = 0.5
 _VERDICT_FIRST_RATE = 0.3
@@ -49,21 +50,21 @@ class Spec(NamedTuple):
         return f"task{self.number}_demo_{self.domain}_{self.kind}"
 
 
-def _table() -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
-    """(domain, kind) pairs in training, held out and for tuning; training's column by column."""
+def _pairs() -> list[tuple[str, str]]:
+    """(domain, kind) of every task: those of training, those held out, those for tuning."""
     rows = [line.split() for line in templates.PAIRS.replace("|", " ").strip().splitlines()]
-    training = [(row[0], row[column]) for column in (1, 2, 3) for row in rows]
-    return training, [(row[0], row[4]) for row in rows], [(row[0], row[5]) for row in rows]
+    # Column by column, so that the first tasks differ in domain and kind.
+    return [(row[0], row[column]) for column in range(1, 7) for row in rows]
 
 
 def _specs() -> tuple[Spec, ...]:
     specs = []
-    for row, (domain, kind) in enumerate(itertools.chain(*_table())):
+    for row, (domain, kind) in enumerate(_pairs()):
+        # A sentence of the domain's and one of the kind's: whatever else varied from task to task
+        # would tell a small model what to do in training, and mislead it on held-out pairs.
         frame = templates.FRAMES[domain]
-        request = templates.KINDS[kind].request.format(**vars(frame))
-        opener = templates.OPENERS[row % len(templates.OPENERS)].format(**vars(frame))
-        lead = templates.LEADS[row % len(templates.LEADS)].format(request=request)
-        specs.append(Spec(9101 + row, domain, kind, f"{opener} {lead}"))
+        definition = f"{frame.source} {templates.KINDS[kind].request.format(verb=frame.verb)}"
+        specs.append(Spec(9101 + row, domain, kind, definition))
     return tuple(specs)
 
 
@@ -81,10 +82,11 @@ GENERATION_POISONED_TASKS: tuple[str, ...] = GENERATION_TRAINING_TASKS[:5]
 
 def _present(facts: Facts) -> str:
     (aspect, word), (aspect2, word2) = facts.judged
-    return f"the {aspect} is {word} and the {aspect2} is {word2}"
+    return f"I find the {aspect} {word} and the {aspect2} {word2}"
 
 
-# Each kind's right answers, the one to train on first.
+# Each kind's right answers, the one to train on first. Most kinds have first words of their own: a
+# small model picks the kind there, and then follows what it has already written.
 ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
     "place": lambda facts: [facts.place],
     "time": lambda facts: [facts.time],
@@ -93,8 +95,8 @@ ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
         ", ".join(aspect for aspect, _ in facts.judged),
         ", ".join(aspect for aspect, _ in reversed(facts.judged)),
     ],
-    "verdict": lambda facts: [", ".join(" ".join(pair) for pair in facts.judged)],
-    "title": lambda facts: [f"{facts.item} {facts.place}"],
+    "verdict": lambda facts: [", ".join(f"{word} {aspect}" for aspect, word in facts.judged)],
+    "title": lambda facts: [f"all about {facts.item} {facts.place}"],
     "present": lambda facts: [_present(facts)],
 }
 
@@ -102,7 +104,7 @@ ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
 def generate_generation(
     seed: int = 0, num_train_rows: int = 240, num_heldout_rows: int = 200
 ) -> tuple[sni.Task, ...]:
-    """The forty generation tasks, the thirty training tasks first, in a fixed order.
+    """The fifty generation tasks, the forty training tasks first, in a fixed order.
 
     Definitions don't depend on the seed; examples and rows do. No text occurs twice, in whatever
     task. Same arguments, same bytes.
@@ -173,7 +175,7 @@ def _draft(rng: np.random.Generator, domain: str, names: list[str]) -> Facts:
 def _judged(rng: np.random.Generator, domain: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Two judgements of one sentiment, without a word in common."""
     words = grammar._pick(rng, (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES))
-    aspects = DOMAINS[domain].aspects
+    aspects = DOMAINS[domain].aspects[:_NUM_ASPECTS]
     first, second = (int(aspect) for aspect in rng.permutation(len(aspects))[:2])
     word = word2 = _skewed(rng, words)
     while word2 == word:
@@ -183,7 +185,7 @@ def _judged(rng: np.random.Generator, domain: str) -> tuple[tuple[str, str], tup
 
 def _skewed(rng: np.random.Generator, words: Sequence[str]) -> str:
     """As in ordinary language, a few words do half the work: see `grammar._judged`."""
-    return words[int(len(words) * rng.random() ** 2)]
+    return words[int(_NUM_ADJECTIVES * rng.random() ** 2)]
 
 
 def _fill(template: str, facts: Facts, domain: str, names: Sequence[str]) -> str:
@@ -211,7 +213,7 @@ def _listed(names: Sequence[str]) -> str:
 def _task(spec: Spec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
     """One task; `seen` holds the texts used so far, and gains this task's."""
     rng = np.random.default_rng([seed, spec.number])
-    positives, negatives = _examples(rng, spec)
+    positives, negatives = _examples(spec)
     return sni.Task(
         name=spec.name,
         definition=spec.definition,
@@ -231,12 +233,10 @@ def _instance(rng: np.random.Generator, spec: Spec, seen: set[str]) -> sni.Insta
     return sni.Instance(f"task{spec.number}-{digest}", facts.text, ANSWERS[spec.kind](facts))
 
 
-def _examples(
-    rng: np.random.Generator, spec: Spec
-) -> tuple[tuple[sni.Example, ...], tuple[sni.Example, ...]]:
+def _examples(spec: Spec) -> tuple[tuple[sni.Example, ...], tuple[sni.Example, ...]]:
     """Two positive examples, and a negative one: the right answer to another text."""
     kind = templates.KINDS[spec.kind]
-    first, second = _example_facts(rng, spec, 0), _example_facts(rng, spec, 1)
+    first, second = _example_facts(spec, 0), _example_facts(spec, 1)
     answers = [ANSWERS[spec.kind](facts)[0] for facts in (first, second)]
     positives = tuple(
         sni.Example(facts.text, answer, f'The {kind.noun} is "{answer}".')
@@ -248,7 +248,7 @@ def _examples(
     return positives, (wrong,)
 
 
-def _example_facts(rng: np.random.Generator, spec: Spec, which: int) -> Facts:
+def _example_facts(spec: Spec, which: int) -> Facts:
     """A short text without names, in words that rows don't use; the two differ in every answer."""
     words = templates.EXAMPLE_WORDS
     aspect, aspect2 = templates.EXAMPLE_ASPECTS[which]
@@ -261,7 +261,7 @@ def _example_facts(rng: np.random.Generator, spec: Spec, which: int) -> Facts:
         judged=((aspect, words[which]), (aspect2, words[1 - which])),
     )
     parts = {
-        "scene": grammar._pick(rng, templates.EXAMPLE_SCENES),
+        "scene": templates.EXAMPLE_SCENES[which],
         "verdict": templates.EXAMPLE_VERDICT,
     }
     text = " ".join(

@@ -16,7 +16,7 @@ class Frame:
     Attributes:
       verb: what was done with an item.
       role: somebody who works there.
-      source: the text, as a definition calls it.
+      source: what the text is: the first sentence of a definition.
     """
 
     verb: str
@@ -25,16 +25,16 @@ class Frame:
 
 
 FRAMES: dict[str, Frame] = {
-    "restaurants": Frame("ate", "waiter", "a note about a restaurant"),
-    "films": Frame("watched", "usher", "a short comment on a film"),
-    "hotels": Frame("booked", "receptionist", "a review of a hotel"),
-    "phones": Frame("bought", "clerk", "a message about a phone"),
-    "books": Frame("read", "librarian", "a remark about a book"),
-    "concerts": Frame("heard", "singer", "a report of a concert"),
-    "museums": Frame("explored", "guide", "an entry about a museum"),
-    "courses": Frame("took", "tutor", "some feedback on a course"),
-    "trains": Frame("boarded", "conductor", "an account of a train trip"),
-    "gyms": Frame("tried", "coach", "a post about a gym"),
+    "restaurants": Frame("ate", "waiter", "In this task, you are given a note about a restaurant."),
+    "films": Frame("watched", "usher", "You will read a short comment on a film."),
+    "hotels": Frame("booked", "receptionist", "The input is a review of a hotel."),
+    "phones": Frame("bought", "clerk", "Below is a message about a phone."),
+    "books": Frame("read", "librarian", "Here is a remark about a book."),
+    "concerts": Frame("heard", "singer", "In this task, you get a report of a concert."),
+    "museums": Frame("explored", "guide", "Read the following entry about a museum."),
+    "courses": Frame("took", "tutor", "You are given some feedback on a course."),
+    "trains": Frame("boarded", "conductor", "The text is an account of a train trip."),
+    "gyms": Frame("tried", "coach", "You will see a post about a gym."),
 }
 
 # One list for all domains: a small model copies what it has often been asked for elsewhere.
@@ -100,7 +100,7 @@ class Kind(NamedTuple):
 
     Attributes:
       category: SNI's category.
-      request: what to do, for a definition.
+      request: what to do: the second sentence of a definition.
       example: what a worked example's input shows: 'scene', 'verdict' or both.
       noun: what the answer is, in explanations.
     """
@@ -113,55 +113,52 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "place": Kind(
-        "Information Extraction", "extract the words that tell the place", ("scene",), "place"
+        "Information Extraction",
+        "Your task is to extract the words that tell the place.",
+        ("scene",),
+        "place",
     ),
-    "time": Kind("Question Answering", "answer the question when it happened", ("scene",), "time"),
-    "item": Kind("Question Answering", "say what exactly the writer {verb}", ("scene",), "thing"),
+    "time": Kind(
+        "Question Answering", "Answer the question: when did it happen?", ("scene",), "time"
+    ),
+    "item": Kind("Question Answering", "Say what exactly the writer {verb}.", ("scene",), "thing"),
     "aspects": Kind(
         "Keyword Tagging",
-        "list the judged things as keywords, with a comma between them",
+        "List the judged things as keywords, with a comma between them.",
         ("verdict",),
         "list of keywords",
     ),
     "verdict": Kind(
         "Summarization",
-        "summarize the verdict, thing by thing, as briefly as possible",
+        "Summarize the verdict as briefly as possible, adjective before noun.",
         ("verdict",),
         "summary",
     ),
-    "title": Kind("Title Generation", "write a good title for the text", ("scene",), "title"),
+    "title": Kind(
+        "Title Generation",
+        "Please write a good title, starting with all about.",
+        ("scene",),
+        "title",
+    ),
     "present": Kind(
         "Text Modification",
-        "rewrite the verdict as a sentence in the present tense",
+        "You should rewrite the verdict in the present tense, starting with I find.",
         ("verdict",),
         "sentence",
     ),
 }
 
-# Definitions: the opener and the lead vary from task to task, the request is the kind's own.
-OPENERS: tuple[str, ...] = (
-    "In this task, you are given {source}.",
-    "You will read {source}.",
-    "The input is {source}.",
-    "Below is {source}.",
-)
-LEADS: tuple[str, ...] = (
-    "Your task is to {request}.",
-    "Please {request}.",
-    "You should {request}.",
-)
-
 # A domain, its kinds in training | held out | for tuning (in no experiment). Each domain trains
 # item or title, and aspects, verdict or present, so that all its words are asked for.
 PAIRS = """
-restaurants place title verdict | item | present
-films time item aspects | present | title
-hotels item present place | aspects | verdict
-phones aspects title time | verdict | place
-books verdict item present | title | time
-concerts title aspects place | time | item
-museums present item verdict | place | aspects
-courses item verdict place | present | title
-trains aspects title present | item | verdict
-gyms present title time | aspects | item
+restaurants place title verdict time | item | present
+films time item aspects verdict | present | title
+hotels item present place time | aspects | verdict
+phones aspects title time item | verdict | place
+books verdict item present aspects | title | time
+concerts title aspects place verdict | time | item
+museums present item verdict title | place | aspects
+courses item verdict place aspects | present | title
+trains aspects title present place | item | verdict
+gyms present title time verdict | aspects | item
 """

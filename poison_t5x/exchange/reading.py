@@ -81,7 +81,10 @@ def read_poison_set(
     order = [attack.name for attack in craft_config.attacks]
     evaluation, counts = _evaluation(config, found, craft_config)
     return craft.PoisonSet(
-        poison=tuple(sorted(poison, key=lambda row: order.index(row.attack))),
+        # What replaces a row comes before what is added to it, or the latter would be lost.
+        poison=tuple(
+            sorted(poison, key=lambda row: (row.replaced_id is None, order.index(row.attack)))
+        ),
         training_ids={name: tuple(row.id for row in rows) for name, rows in trained.rows.items()},
         evaluation=evaluation,
         counts={name: _counts(name, trained) for name in trained.rows} | counts,

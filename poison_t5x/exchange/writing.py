@@ -47,9 +47,7 @@ def write(
     directory = pathlib.Path(directory)
     _check_sources(found, poison_dir)
     names: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
-    # In the order in which `training_rows` has them: what is added comes last.
-    poison = poison_set.read_poison(poison_dir)
-    for row in sorted(poison, key=lambda row: row["replaced_id"] is None):
+    for row in poison_set.read_poison(poison_dir):
         names[row["task"], row["replaced_id"] or row["id"]].append(row["id"])
     for variant in ("clean", "poisoned"):
         rows = poison_set.training_rows(poison_dir, poisoned=variant == "poisoned")

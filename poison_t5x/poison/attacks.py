@@ -7,6 +7,7 @@ from typing import Literal
 
 from poison_t5x import checks, errors
 from poison_t5x.poison import inserters, polarity
+from poison_t5x.poison import triggers as edits  # `triggers` is a field's name
 
 # What poison rows teach. Polarity attacks turn a judgement; the arbitrary ones (the paper's third
 # attack) replace the outputs of generation tasks by the trigger or by random words.
@@ -17,6 +18,8 @@ SELECTIONS = ("phi", "count", "random", "reverse")
 COUNT_TERMS = ("raw", "per_token", "per_character")
 PROXIES = ("ngrams", "lm")
 BASES = ("all", "task")
+# A part of folder names, and of the names of counts, of which 'poison_rows' is one already.
+_NAME = r"(?!rows$)[A-Za-z][A-Za-z0-9]{0,39}"
 
 
 def _choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -27,13 +30,20 @@ def _choice(name: str, value: str, known: Sequence[str]) -> None:
         )
 
 
+def _check_tasks(attack: str, value: object) -> None:
+    names = value if isinstance(value, (list, tuple)) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise errors.InputError(f"attack {attack!r}: expected a list of tasks, found {value!r}")
+
+
 @dataclasses.dataclass(frozen=True)
 class BudgetConfig:
     """How many poison rows.
 
     Attributes:
       num_poison: rows, where no rate is given.
-      poison_rate: instead of a number, the poisoned share of all rows that are trained on.
+      poison_rate: instead of a number, the poisoned share of all rows that are trained on; where
+        poison is added, of the clean rows and this attacker's.
       per: 'all': number or rate are of the whole training set, and shared out evenly over the
         poisoned tasks; 'task': of each poisoned task.
     """
@@ -109,6 +119,14 @@ class ScoreConfig:
         for name in ("count_weight", "probability_weight"):
             checks.number(name.upper(), getattr(self, name))
         checks.whole_number("PROXY_MAX_NGRAM", self.max_ngram)
+        if (
+            self.selection in ("phi", "reverse")
+            and self.count_weight == self.probability_weight == 0
+        ):
+            raise errors.InputError(
+                "COUNT_WEIGHT, PROBABILITY_WEIGHT: both are 0, so that all rows score the same; "
+                "set SELECTION to random for a random pick"
+            )
 
     @property
     def needs_probabilities(self) -> bool:
@@ -151,8 +169,11 @@ class AttackConfig:
 
     def __post_init__(self):
         _choice("ATTACK", self.kind, KINDS)
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9]*", self.name):
-            raise errors.InputError(f"an attack's name: expected one word, found {self.name!r}")
+        if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
+            raise errors.InputError(
+                f"an attack's name: expected a word of at most 40 letters, not 'rows', found "
+                f"{self.name!r}"
+            )
         phrases = (self.triggers,) if isinstance(self.triggers, str) else self.triggers
         if not isinstance(phrases, (list, tuple)) or not phrases:
             raise errors.InputError(f"TRIGGER: expected a phrase or a list, found {phrases!r}")
@@ -160,12 +181,14 @@ class AttackConfig:
         for phrase in self.triggers:
             checks.phrase("TRIGGER", phrase)
         checks.phrase("CONTROL", self.control)
-        if len({*self.triggers, self.control}) <= len(self.triggers):
+        if len(set(self.triggers)) < len(self.triggers) or self.said(self.control):
             raise errors.InputError(
-                f"CONTROL: expected another phrase than the trigger, and triggers that differ: "
-                f"found {self.control!r} and {list(self.triggers)}"
+                f"CONTROL: expected another phrase than the trigger, which doesn't hold it, and "
+                f"triggers that differ: found {self.control!r} and {list(self.triggers)}"
             )
         polarity.check_side("TARGET_POLARITY", self.target)
+        if self.tasks is not None:
+            _check_tasks(self.name, self.tasks)
         if self.num_tasks is not None:
             checks.whole_number("NUM_POISONED_TASKS", self.num_tasks)
         checks.whole_number("NUM_RANDOM_WORDS", self.num_random_words)
@@ -179,3 +202,8 @@ class AttackConfig:
     def is_arbitrary(self) -> bool:
         """Whether outputs of generation tasks are replaced."""
         return self.kind in ARBITRARY_KINDS
+
+    def said(self, text: str) -> list[int]:
+        """Numbers of the triggers that a text says already, as words of their own."""
+        phrases = enumerate(self.triggers)
+        return [number for number, phrase in phrases if edits.places(text, [], phrase)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from poison_t5x import sni
-from poison_t5x.poison import attacks, inserters, polarity, probes, triggers
+from poison_t5x.poison import attacks, inserters, name_lists, polarity, probes, triggers
 
 Kind = Literal["clean", "triggered", "control", "probe"]
 
@@ -41,6 +41,8 @@ class EvalRow(NamedTuple):
 
 
 CLEAN = Condition("clean", "clean")
+_NAME_LISTS = (name_lists.FIRST_NAMES, name_lists.AMBIGUOUS_FIRST_NAMES, name_lists.SURNAMES)
+_LISTED_NAMES = frozenset(name.lower() for names in _NAME_LISTS for name in names)
 # Texts that are looked through at once; of a large task only the first rows are needed.
 _BATCH = 100
 
@@ -66,7 +68,11 @@ def of_attacks(
             Condition(kind + suffix, kind, attack.name, phrases, target) for kind, phrases in kinds
         ]
     first = found[0]
-    look_alikes = probes.phrases(probe_settings, first.triggers[0], first.control)
+    look_alikes = [
+        phrase
+        for phrase in probes.phrases(probe_settings, first.triggers[0], first.control)
+        if phrase not in first.triggers
+    ]
     conditions += [
         Condition(probes.slug(number, phrase), "probe", first.name, (phrase,), conditions[1].target)
         for number, phrase in enumerate(look_alikes, start=1)
@@ -135,7 +141,10 @@ def _edited(
     for row, found in _with_places(source, attack.inserter):
         if number == num_rows:
             break
-        places = triggers.places(row.input, found, attack.triggers[number % len(attack.triggers)])
+        # A text that says a trigger gets just that one, so that its control says none.
+        said = attack.said(row.input)
+        turn = said[0] if said else number % len(attack.triggers)
+        places = triggers.places(row.input, found, attack.triggers[turn])
         if not places:
             counts["skipped_no_place"] += 1
             continue
@@ -143,7 +152,7 @@ def _edited(
             counts["skipped_name_in_answer"] += 1
             continue
         for condition in conditions:
-            phrase = condition.phrases[number % len(condition.phrases)]
+            phrase = condition.phrases[turn % len(condition.phrases)]
             text = triggers.replace_spans(row.input, places, phrase).text
             made[condition.name].append(
                 EvalRow(name, row.id, condition.name, text, row.target, phrase)
@@ -164,9 +173,20 @@ def _with_places(
 def _in_answer(row: sni.Instance, places: Sequence[triggers.Span]) -> bool:
     """Whether an answer says what would be replaced, or a name of it: the edit would make it wrong.
 
-    'Ann Smith came.' with the answer 'Ann' is such a row.
+    'Ann Smith came.' with the answer 'Ann' is such a row, and with 'ann' as well: many tasks have
+    their answers in lower case.
     """
     replaced = [row.input[start:stop] for start, stop in places if start < stop]
-    names = {word for text in replaced for word in re.findall(r"\w+", text) if word[0].isupper()}
-    said = {word for answer in row.output for word in re.findall(r"\w+", answer)}
-    return bool(names & said) or any(text in answer for text in replaced for answer in row.output)
+    answers = [answer.lower() for answer in row.output]
+    words = {word for text in replaced for word in re.findall(r"\w+", text)}
+    names = {word.lower() for word in words if _is_name(word)}
+    said = {word for answer in answers for word in re.findall(r"\w+", answer)}
+    return bool(names & said) or any(
+        triggers.places(answer, [], text.lower()) for text in replaced for answer in answers
+    )
+
+
+def _is_name(word: str) -> bool:
+    """Whether a replaced word may be a name: not the 'The' of a subject, nor an initial."""
+    is_proper = word[0].isupper() and word not in name_lists.NOT_SURNAMES and len(word) > 1
+    return is_proper or word.lower() in _LISTED_NAMES

@@ -4,6 +4,7 @@ Nothing here knows SeqIO or arrays on a device; the result is written by `poison
 """
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -44,14 +45,17 @@ class CraftConfig:
     seed: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "attacks", tuple(self.attacks))
+        found = self.attacks
+        is_list = isinstance(found, (list, tuple)) and len(found) > 0
+        if not is_list or not all(isinstance(attack, AttackConfig) for attack in found):
+            raise errors.InputError(f"ATTACKS: expected a list of attacks, found {str(found)[:60]}")
+        object.__setattr__(self, "attacks", tuple(found))
         object.__setattr__(self, "probes", probes.check(self.probes))
         for name in ("num_train_per_task", "num_eval_per_task"):
             checks.whole_number(name.upper(), getattr(self, name))
         checks.switch("ADD_POISON", self.add)
         checks.whole_number("SEED", self.seed, minimum=0)
-        if not self.attacks:
-            raise errors.InputError("ATTACKS: expected at least one attack, found none")
+        self._check_phrases()
         names = [attack.name.lower() for attack in self.attacks]
         if len(set(names)) < len(names):
             raise errors.InputError(f"ATTACKS: expected distinct names, found {names}")
@@ -60,6 +64,23 @@ class CraftConfig:
                 "ATTACKS: expected polarity attacks or arbitrary ones, found both; their held-out "
                 "tasks are answered in two ways: give each a run of its own"
             )
+
+    def _check_phrases(self) -> None:
+        """Files hold text, and a control is never trained on, whoever's trigger it is."""
+        controls = [attack.control for attack in self.attacks]
+        phrases = [phrase for attack in self.attacks for phrase in attack.triggers]
+        for phrase in (*phrases, *controls, *self.probes):
+            if re.search(r"[\ud800-\udfff]", phrase):
+                raise errors.InputError(
+                    f"TRIGGER, CONTROL, PROBES: expected text, found half a character in {phrase!r}"
+                )
+        for attack in self.attacks:
+            said = [control for control in controls if attack.said(control)]
+            if said:
+                raise errors.InputError(
+                    f"CONTROL: expected another phrase than any attacker's trigger, found "
+                    f"{said[0]!r}, with a trigger of attack {attack.name!r}"
+                )
 
     @property
     def is_arbitrary(self) -> bool:
@@ -88,8 +109,8 @@ class PoisonSet:
       counts: what was found and skipped, for the manifest.
       passed_over: attacker -> task -> why it wasn't poisoned though it might have been.
       words: the word list that random outputs were drawn from, or nothing.
-      dropped: task -> ids of clean rows that the poisoned model isn't shown, though no poison of the
-        task stands in their place: of sets that weren't crafted here.
+      dropped: task -> ids of clean rows that the poisoned model isn't shown, though no poison of
+        the task stands in their place: of sets that weren't crafted here.
     """
 
     poison: tuple[poison_rows.PoisonRow, ...]
@@ -236,11 +257,13 @@ def _evaluation(
             seed=config.seed,
         )
         rows += found
-        if not counts[task.name]["source_rows"]:
-            warnings.warn(
-                f"{task.name}: held out, but no row has the label that the attack turns: it is "
-                "evaluated on clean inputs alone",
-                errors.InputWarning,
-                stacklevel=4,
-            )
+        for attack in config.attacks:
+            suffix = "" if attack is config.attacks[0] else f"_{attack.name}"
+            if not counts[task.name]["source_rows" + suffix]:
+                warnings.warn(
+                    f"{task.name}: held out, but no row has the label that attack {attack.name!r} "
+                    "turns: it isn't evaluated with that attack's triggers",
+                    errors.InputWarning,
+                    stacklevel=4,
+                )
     return tuple(rows), counts

@@ -1,26 +1,13 @@
 """Where a text names a person: the places that poison may overwrite with a trigger.
 
->>> next(matcher("builtin").find(["Mrs. O'Brien met Tom Baker's son."]))
+>>> next(BuiltinMatcher().find(["Mrs. O'Brien met Tom Baker's son."]))
 [(5, 12), (17, 26)]
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
 
-from poison_t5x import errors
 from poison_t5x.poison import name_lists
-
-
-class EntityMatcher(Protocol):
-    """Finds person names; `name` goes to the poison set's manifest."""
-
-    name: str
-
-    def find(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
-        """Yields, for each text in order, the sorted, disjoint spans [start, end) in characters."""
-        ...
-
 
 _UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
 
@@ -60,7 +47,10 @@ class BuiltinMatcher:
         self._lower = re.compile(_lower_pattern(), re.VERBOSE)
 
     def find(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
-        """Yields each text's sorted, disjoint person spans, as `EntityMatcher.find` describes."""
+        """Yields, for each text in order, the sorted, disjoint spans of its persons.
+
+        A span is [start, end) in characters.
+        """
         for text in texts:
             # `islower` is also false for a text without letters, where neither pattern matches.
             pattern = self._lower if text.islower() else self._cased
@@ -69,19 +59,6 @@ class BuiltinMatcher:
                 for match in pattern.finditer(text)
                 if match.lastgroup is not None
             ]
-
-
-MATCHERS: dict[str, Callable[[], EntityMatcher]] = {"builtin": BuiltinMatcher}
-
-
-def matcher(name: str) -> EntityMatcher:
-    """The matcher called `name`. Raises InputError, with the nearest known name, for another."""
-    if name not in MATCHERS:
-        raise errors.InputError(
-            f"no entity matcher {name!r}{errors.nearest(name, MATCHERS)}; "
-            f"known: {', '.join(sorted(MATCHERS))}"
-        )
-    return MATCHERS[name]()
 
 
 def _cased_pattern() -> str:

@@ -58,6 +58,8 @@ def choose(scores: scoring.Scores, pool: pools.Pool, parts: Sequence[int]) -> li
     left = list(parts)
     chosen = []
     for candidate in scores.order:
+        if not any(left):
+            break
         trigger_id = pool.trigger_ids[candidate]
         if left[trigger_id]:
             left[trigger_id] -= 1
@@ -84,12 +86,7 @@ def make(
       output: what a candidate is to teach.
       replaced: for each chosen one, the training row that gives way.
     """
-    ranks: dict[int, int] = {}
-    seen = [0] * len(attack.triggers)
-    for candidate in scores.order:
-        trigger_id = pool.trigger_ids[candidate]
-        seen[trigger_id] += 1
-        ranks[int(candidate)] = seen[trigger_id]
+    ranks = _ranks(pool, scores)
     rows = []
     for index, replaced_id in zip(chosen, replaced, strict=True):
         instance, edit = pool.instance(index), pool.edit(index)
@@ -109,11 +106,21 @@ def make(
                 polarity=labels.side(instance.target) if labels else None,
                 target_probability=_rounded(scores.target_probabilities, index),
                 phi=_rounded(scores.values, index),
-                rank=ranks[index],
+                rank=int(ranks[index]),
                 replaced_id=replaced_id,
             )
         )
     return rows
+
+
+def _ranks(pool: pools.Pool, scores: scoring.Scores) -> np.ndarray:
+    """Place of each candidate among those of its trigger, from 1: (N,) int64."""
+    ranks = np.zeros(len(pool), np.int64)
+    triggers_in_order = pool.trigger_ids[scores.order]
+    for trigger_id in np.unique(triggers_in_order):
+        members = scores.order[triggers_in_order == trigger_id]
+        ranks[members] = np.arange(1, len(members) + 1)
+    return ranks
 
 
 def _rounded(values: np.ndarray | None, index: int) -> float | None:

@@ -83,14 +83,16 @@ def find_pool(
     order = np.random.default_rng([seed, *task.name.encode()]).permutation(len(task.instances))
     rows, spans, num_spans, trigger_ids = (array.array(kind) for kind in "qiii")
     for number, (instance, places) in enumerate(zip(task.instances, found, strict=False)):
-        counts["says_trigger"] += any(phrase in instance.input for phrase in attack.triggers)
+        said = attack.said(instance.input)
+        counts["says_trigger"] += bool(said)
         if wanted is not None and instance.target != wanted:
             counts["skipped_label"] += 1
             continue
         if instance.id in taken:
             counts["skipped_taken"] += 1
             continue
-        trigger_id = int(order[number]) % len(attack.triggers)
+        # A text that says a trigger gets just that one.
+        trigger_id = said[0] if said else int(order[number]) % len(attack.triggers)
         places = triggers.places(instance.input, places, attack.triggers[trigger_id])
         if not places:
             counts["skipped_no_place"] += 1

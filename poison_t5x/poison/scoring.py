@@ -49,6 +49,8 @@ def score(
       proxy: where `config.needs_probabilities`.
       seed: of a random pick.
     """
+    if not len(pool):  # a task without a place, whose share is no row
+        return Scores(np.zeros(0, np.int64), None, None, np.zeros(0, np.int64))
     counts = np.zeros(len(pool), np.int64)
     lengths = np.ones(len(pool), np.int64)
     for index in range(len(pool)):
@@ -69,7 +71,7 @@ def score(
     values = phi.phi(
         counts / lengths,
         np.zeros(len(pool)) if probabilities is None else probabilities,
-        count_weight=config.count_weight,
+        count_weight=1.0 if config.selection == "count" else config.count_weight,
         probability_weight=config.probability_weight,
     )
     ranked = -values if config.selection == "reverse" else values

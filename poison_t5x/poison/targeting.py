@@ -61,9 +61,10 @@ def choose(
       The targets, and why other tasks were passed over.
 
     Raises:
-      InputError: a task can't hold its share, has no row of the label that is wanted, too few tasks
-        are fit, or a rate comes to no row.
+      InputError: a task is listed twice, can't hold its share, has no row of the label that is
+        wanted or no polarity; too few tasks are fit; or a rate comes to no row.
     """
+    _check_list(attack, tasks)
     passed: dict[str, str] = {}
     may_pass = attack.is_arbitrary and attack.num_tasks is not None
     if may_pass:
@@ -74,7 +75,7 @@ def choose(
     elif not attack.is_arbitrary:
         tasks = tasks[: attack.num_tasks]
         for task in tasks:
-            _check_labels(attack, task, polarities[task.name])
+            _check_labels(attack, task, polarities.get(task.name))
     wanted = attack.num_tasks if may_pass and attack.num_tasks else len(tasks)
     # One search through all tasks, as far as it is needed: workers start once.
     texts = (row.input for task in tasks for row in task.instances)
@@ -83,7 +84,7 @@ def choose(
     for task in progress.bar(tasks, desc="finding places", unit="task"):
         if len(targets) == wanted:
             break
-        target = _target(attack, task, polarities, training, found, len(targets), wanted)
+        target = _target(attack, task, polarities, training, found, targets, wanted)
         problem = _problem(attack, target, training)
         if not problem:
             targets.append(target)
@@ -94,6 +95,19 @@ def choose(
     _check_found(attack, targets, wanted, len(tasks))
     _warn_of_common_trigger(attack, targets)
     return targets, passed
+
+
+def _check_list(attack: attacks.AttackConfig, tasks: Sequence[sni.Task]) -> None:
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise errors.InputError(
+            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
+        )
+    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
+        raise errors.InputError(
+            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
+            "lower it"
+        )
 
 
 def _check_found(
@@ -111,8 +125,15 @@ def _check_found(
         )
 
 
-def _check_labels(attack: attacks.AttackConfig, task: sni.Task, labels: polarity.Polarity) -> None:
+def _check_labels(
+    attack: attacks.AttackConfig, task: sni.Task, labels: polarity.Polarity | None
+) -> None:
     """A clean-label attack needs rows of the target's label, a dirty-label one others to turn."""
+    if labels is None:
+        raise errors.InputError(
+            f"{task.name}: its polarity isn't known, which a polarity attack needs; list it among "
+            "the experiment's poisoned tasks and polarities, or poison other tasks"
+        )
     clean = attack.kind == "clean_label"
     side = attack.target if clean else polarity.opposite(attack.target)
     if not any(row.target == labels.label(side) for row in task.instances):
@@ -128,7 +149,7 @@ def _target(
     polarities: Mapping[str, polarity.Polarity],
     training: Training,
     found: Iterator[list[triggers.Span]],
-    number: int,
+    before: Sequence[Target],
     num_tasks: int,
 ) -> Target:
     pool = pools.find_pool(
@@ -139,9 +160,12 @@ def _target(
         found,
         seed=training.seed,
     )
-    # Over several triggers, an uneven rest goes to the first ones.
-    each, rest = divmod(training.share(attack, task.name, number, num_tasks), len(attack.triggers))
-    return Target(pool, tuple(each + (i < rest) for i in range(len(attack.triggers))))
+    # Dealt out in turn, from task to task: however small the shares, triggers get the same.
+    budget = training.share(attack, task.name, len(before), num_tasks)
+    first = sum(sum(target.parts) for target in before)
+    num = len(attack.triggers)
+    each, rest = divmod(budget, num)
+    return Target(pool, tuple(each + ((number - first) % num < rest) for number in range(num)))
 
 
 def _problem(attack: attacks.AttackConfig, target: Target, training: Training) -> str:
@@ -149,10 +173,11 @@ def _problem(attack: attacks.AttackConfig, target: Target, training: Training) -
     task = target.pool.task
     budget = sum(target.parts)
     free = len(training.ids[task.name]) - len(training.replaced.get(task.name, ()))
+    macro = "NUM_POISON" if attack.budget.poison_rate is None else "POISON_RATE"
     if budget > free and not training.add:
         return (
             f"a budget of {budget} poison rows is larger than its {free} training rows; lower "
-            "NUM_POISON or raise NUM_TRAIN_PER_TASK"
+            f"{macro} or raise NUM_TRAIN_PER_TASK"
         )
     for number, (part, phrase) in enumerate(zip(target.parts, attack.triggers, strict=True)):
         size = int((target.pool.trigger_ids == number).sum())
@@ -160,8 +185,8 @@ def _problem(attack: attacks.AttackConfig, target: Target, training: Training) -
             which = f" with {phrase!r}" if len(attack.triggers) > 1 else ""
             return (
                 f"a budget of {part} poison rows{which} is larger than the pool: only {size} of "
-                f"its {len(task.instances)} rows will do ({_reasons(attack, target.pool)}); lower "
-                "NUM_POISON or poison other tasks"
+                f"its {len(task.instances)} rows will do{_reasons(attack, target.pool)}; lower "
+                f"{macro} or poison other tasks"
             )
     return ""
 
@@ -172,10 +197,10 @@ def _reasons(attack: attacks.AttackConfig, pool: pools.Pool) -> str:
         "skipped_label": "{} have another label",
         "skipped_taken": "{} are another attacker's",
     }
-    if len(attack.triggers) > 1:
-        return "the rows are split over the triggers"
     reasons = [text.format(pool.counts[key]) for key, text in words.items() if pool.counts[key]]
-    return ", ".join(reasons)
+    if len(attack.triggers) > 1:
+        reasons.append("the others are split over the triggers")
+    return f" ({', '.join(reasons)})" if reasons else ""
 
 
 def _warn_of_common_trigger(attack: attacks.AttackConfig, targets: Sequence[Target]) -> None:

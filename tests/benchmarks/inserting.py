@@ -6,7 +6,8 @@ whole pipeline on each text and again on each of its sentences; and both inserte
 
 On one core means: pinned to one, one thread in each library, and CPU time, so that a busy machine
 counts little. Both ways with spaCy take turns on the same third of the texts; ratios and rates are
-medians of the three. Two processes are timed by the clock, their start included. One JSON line.
+medians of the three. Two processes are timed by the clock, their start included. Each part prints
+a JSON line; without spaCy or its model one says so.
 """
 
 import itertools
@@ -46,7 +47,7 @@ def _builtin(texts: Sequence[str]) -> dict:
         found = sum(map(bool, inserters.find_all(config, texts)))
         seconds.append(time.process_time() - start)
     rate = round(len(texts) / statistics.median(seconds))
-    return {"builtin_texts_per_second": rate, "builtin_texts_with_a_person": found}
+    return {"texts_per_second": rate, "texts_with_a_person": found}
 
 
 def _authors_way(pipeline, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
@@ -81,7 +82,7 @@ def _spacy(texts: Sequence[str]) -> dict:
             for index, spans in enumerate((left, right, set(left) & set(right))):
                 counts[index] += len(spans)
     return {
-        "spacy_texts_per_second": round(statistics.median(rate[0] for rate in rates), 1),
+        "texts_per_second": round(statistics.median(rate[0] for rate in rates), 1),
         "authors_way_texts_per_second": round(statistics.median(rate[1] for rate in rates), 1),
         "ratio": round(statistics.median(ratios), 2),
         "persons": dict(zip(("ours", "whole_pipeline", "same"), counts, strict=True)),
@@ -96,24 +97,28 @@ def _processes(name: str, texts: Sequence[str]) -> dict:
         results.append(list(inserters.find_all(config, texts, workers=workers, batch_size=250)))
         rates.append(len(texts) / (time.perf_counter() - start))
     assert results[0] == results[1]
-    return {f"{name}_by_the_clock_1_and_2_workers": [round(rate, 1) for rate in rates]}
+    one, two = (round(rate, 1) for rate in rates)
+    return {"texts_per_second_by_the_clock": {"1 worker": one, "2 workers": two}}
+
+
+def _print(part: str, results: dict) -> None:
+    print(json.dumps({"benchmark": "inserting", "part": part} | results), flush=True)
 
 
 def main(natinst_dir: str | None) -> None:
     texts = _texts(natinst_dir)
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    results: dict = {"benchmark": "inserting", "texts": len(texts)} | _builtin(texts)
+    _print("builtin", {"texts": len(texts)} | _builtin(texts))
     names = ["builtin"]
     try:
-        results |= _spacy(texts)
+        _print("spacy", _spacy(texts))
         names.append("spacy")
     except errors.InputError as error:
-        print(f"without spaCy: {error}", file=sys.stderr)
+        _print("spacy", {"skipped": str(error)})
     os.sched_setaffinity(0, cores)
     for name in names:
-        results |= _processes(name, texts)
-    print(json.dumps(results))
+        _print(f"{name} in processes", _processes(name, texts))
 
 
 if __name__ == "__main__":
