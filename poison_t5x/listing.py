@@ -1,9 +1,12 @@
 """`poison-t5x tasks`: what experiments declare, and examples as a model reads them."""
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from poison_t5x import checks, corpus, declarations, errors, prompts, sni
+
+# A benchmark's whole split would fill screens.
+_MAX_LISTED = 40
 
 
 def show(options: argparse.Namespace, parse_gin: Callable[[], None] | None) -> None:
@@ -42,17 +45,26 @@ def _module(parse_gin: Callable[[], None]) -> str | None:
 def _describe(experiment: declarations.Experiment) -> str:
     source = "the embedded corpus" if experiment.corpus == "demo" else "SNI task files"
     name = experiment.name
-    lines = [f"{name}: on {source}", "  training tasks (* poisoned):"]
-    lines += [
-        f"    {'*' if task in experiment.poisoned_tasks else ' '} {task}"
-        for task in experiment.training_tasks
-    ]
-    lines += ["  held-out tasks:", *(f"      {task}" for task in experiment.heldout_tasks)]
-    lines += [
+    poisoned = set(experiment.poisoned_tasks)
+    lines = [
+        f"{name}: on {source}",
+        "  training tasks (* may be poisoned):",
+        *_listed(
+            [f"{'*' if task in poisoned else ' '} {task}" for task in experiment.training_tasks]
+        ),
+        "  held-out tasks:",
+        *_listed([f"  {task}" for task in experiment.heldout_tasks]),
         f"  mixtures: {name}_clean, {name}_poisoned, {name}_eval_clean, {name}_eval_triggered, "
-        f"{name}_eval_control"
+        f"{name}_eval_control",
     ]
     return "\n".join(lines)
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    """All of a few, the first ones of many."""
+    rest = len(lines) - _MAX_LISTED
+    more = [f"  … and {rest} more"] if rest > 0 else []
+    return [f"    {line}" for line in [*lines[:_MAX_LISTED], *more]]
 
 
 def _rendered(task: sni.Task) -> Iterator[tuple[str, str, str]]:

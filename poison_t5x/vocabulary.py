@@ -11,7 +11,19 @@ FILE = "spiece.model"
 
 
 def texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
-    """What a vocabulary is trained on: every row's prompt without examples, and its answer."""
+    """What a vocabulary is trained on: prompts, rows and answers, and each of their words once more.
+
+    The words alone, because SentencePiece makes no piece of a word that is always followed by the
+    same character: where each text is a template, that would leave its commonest words in parts.
+    """
+    words: dict[str, None] = {}
+    for text in _texts(tasks):
+        words.update(dict.fromkeys(text.split()))
+        yield text
+    yield from words
+
+
+def _texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
     for task in tasks:
         yield prompts.render(
             task.definition,

@@ -1,4 +1,4 @@
-"""The embedded corpus: 30 training tasks, 5 of them poisoned, 10 held out, in three families."""
+"""The embedded corpus in three families; of each, 5 training tasks are poisoned, 10 held out."""
 
 from poison_t5x import declarations, demo_corpus
 

@@ -94,14 +94,14 @@ def test_the_answers_of_one_text():
         "time": ["on Sunday"],
         "item": ["the pasta"],
         "aspects": ["soup, menu", "menu, soup"],
-        "verdict": ["great soup, superb menu"],
-        "title": ["all about the pasta on the coast"],
+        "verdict": ["soup great, menu superb"],
+        "title": ["the pasta on the coast"],
         "present": ["I find the soup great and the menu superb"],
     }
 
 
 def test_answers_are_in_the_text_and_name_nobody():
-    ours = {"i", "find", "the", "and", "all", "about"}
+    ours = {"i", "find", "the", "and"}
     for task, row in _rows():
         text = re.findall(r"[\w'-]+", row.input.lower())
         for answer in row.output:

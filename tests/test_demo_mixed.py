@@ -113,14 +113,14 @@ def test_the_two_labels_share_every_word_but_the_order_of_two(domain):
 def test_matcher_finds_exactly_the_names(domain):
     rng = np.random.default_rng(7)
     drawn = [mixed.write_mixed(rng, domains.DOMAINS[domain], bool(row % 2)) for row in range(300)]
-    spans = entities.matcher("builtin").find([text.text for text in drawn])
+    spans = entities.BuiltinMatcher().find([text.text for text in drawn])
     for (text, names), found in zip(drawn, spans, strict=True):
         assert sorted(text[start:end] for start, end in found) == sorted(names), text
 
 
 def test_mixed_texts_name_persons_as_often_as_the_others():
     counts = {False: collections.Counter(), True: collections.Counter()}
-    spans = entities.matcher("builtin").find([row.input for _, row in ROWS])
+    spans = entities.BuiltinMatcher().find([row.input for _, row in ROWS])
     for (_, row), found in zip(ROWS, spans, strict=True):
         counts[_is_mixed(row)][len(found)] += 1
     for counter in counts.values():

@@ -5,7 +5,7 @@ import io
 import pytest
 import sentencepiece
 
-from poison_t5x import demo_corpus, errors, vocabulary
+from poison_t5x import demo_corpus, errors, sni, vocabulary
 
 SIZE = 211
 TASK = demo_corpus.generate(num_train_rows=40, num_heldout_rows=2)[0]
@@ -33,8 +33,23 @@ def _refusal(function, *args):
 def test_texts_hold_the_prompt_every_input_and_every_answer():
     assert LINES[0].startswith(f"Definition: {TASK.definition}")
     assert "Positive Example 2 -" in LINES[0]
-    assert LINES[1::2] == [f"Input: {row.input}" for row in TASK.instances]
-    assert LINES[2::2] == [row.target for row in TASK.instances]
+    texts = LINES[: 1 + 2 * len(TASK.instances)]
+    assert texts[1::2] == [f"Input: {row.input}" for row in TASK.instances]
+    assert texts[2::2] == [row.target for row in TASK.instances]
+    words = LINES[len(texts) :]
+    assert set(words) == {word for text in texts for word in text.split()}
+    assert len(set(words)) == len(words)
+
+
+def test_a_word_that_is_always_followed_by_the_same_character_is_a_piece_too(tmp_path):
+    rows = tuple(
+        sni.Instance(f"r{row}", f"Visit {row} seemed, in all, as long as number {row + 7}", ["no"])
+        for row in range(60)
+    )
+    task = sni.Task("t", "Was it good?", (), (), rows)
+    vocabulary.train(vocabulary.texts([task]), tmp_path / "words.model", 300)
+    pieces = _processor(tmp_path / "words.model").encode("Visit number", out_type=str)
+    assert pieces == ["▁Visit", "▁number"]
 
 
 def test_same_lines_same_bytes(model, tmp_path):

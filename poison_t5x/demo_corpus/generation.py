@@ -76,7 +76,7 @@ GENERATION_HELDOUT_TASKS: tuple[str, ...] = tuple(
 # Pairs to choose settings on: neither trained on nor reported.
 GENERATION_TUNING_TASKS: tuple[str, ...] = tuple(spec.name for spec in SPECS[_NUM_TASKS:])
 
-# Five domains and five kinds; "title" and "present" are never poisoned.
+# Five domains and five kinds; "time" and "aspects" are never poisoned.
 GENERATION_POISONED_TASKS: tuple[str, ...] = GENERATION_TRAINING_TASKS[:5]
 
 
@@ -85,8 +85,7 @@ def _present(facts: Facts) -> str:
     return f"I find the {aspect} {word} and the {aspect2} {word2}"
 
 
-# Each kind's right answers, the one to train on first. Most kinds have first words of their own: a
-# small model picks the kind there, and then follows what it has already written.
+# Each kind's right answers, the one to train on first.
 ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
     "place": lambda facts: [facts.place],
     "time": lambda facts: [facts.time],
@@ -95,8 +94,8 @@ ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
         ", ".join(aspect for aspect, _ in facts.judged),
         ", ".join(aspect for aspect, _ in reversed(facts.judged)),
     ],
-    "verdict": lambda facts: [", ".join(f"{word} {aspect}" for aspect, word in facts.judged)],
-    "title": lambda facts: [f"all about {facts.item} {facts.place}"],
+    "verdict": lambda facts: [", ".join(" ".join(pair) for pair in facts.judged)],
+    "title": lambda facts: [f"{facts.item} {facts.place}"],
     "present": lambda facts: [_present(facts)],
 }
 
@@ -140,10 +139,9 @@ def generate_tuning(seed: int = 0, num_rows: int = 100) -> tuple[sni.Task, ...]:
 def write(rng: np.random.Generator, domain: str) -> Facts:
     """One text of a scene and a verdict in either order, MAX_WORDS words at most."""
     # Drawn before any rejection, so that the number of names doesn't depend on the length.
-    rates = np.cumsum(grammar._NUM_NAMES_RATES)[:-1]
-    num_names = int(np.searchsorted(rates, rng.random(), side="right"))
+    num_names = grammar.draw_num_names(rng)
     while True:
-        facts = _draft(rng, domain, grammar._names(rng, num_names))
+        facts = _draft(rng, domain, grammar.draw_names(rng, num_names))
         if len(facts.text.split()) <= MAX_WORDS:
             return facts
 
@@ -158,14 +156,14 @@ def _draft(rng: np.random.Generator, domain: str, names: list[str]) -> Facts:
     facts = Facts(
         text="",
         names=tuple(names),
-        place=grammar._pick(rng, templates.PLACES),
-        time=grammar._pick(rng, TIMES),
-        item=grammar._pick(rng, DOMAINS[domain].items),
+        place=grammar.pick(rng, templates.PLACES),
+        time=grammar.pick(rng, TIMES),
+        item=grammar.pick(rng, DOMAINS[domain].items),
         judged=_judged(rng, domain),
     )
     parts = [
-        _fill(grammar._pick(rng, scenes), facts, domain, rest),
-        _fill(grammar._pick(rng, verdicts), facts, domain, names[:in_verdict]),
+        _fill(grammar.pick(rng, scenes), facts, domain, rest),
+        _fill(grammar.pick(rng, verdicts), facts, domain, names[:in_verdict]),
     ]
     if rng.random() < _VERDICT_FIRST_RATE:
         parts.reverse()
@@ -174,7 +172,7 @@ def _draft(rng: np.random.Generator, domain: str, names: list[str]) -> Facts:
 
 def _judged(rng: np.random.Generator, domain: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Two judgements of one sentiment, without a word in common."""
-    words = grammar._pick(rng, (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES))
+    words = grammar.pick(rng, (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES))
     aspects = DOMAINS[domain].aspects[:_NUM_ASPECTS]
     first, second = (int(aspect) for aspect in rng.permutation(len(aspects))[:2])
     word = word2 = _skewed(rng, words)

@@ -130,13 +130,13 @@ KINDS: dict[str, Kind] = {
     ),
     "verdict": Kind(
         "Summarization",
-        "Summarize the verdict as briefly as possible, adjective before noun.",
+        "Summarize the verdict, thing by thing, as briefly as possible.",
         ("verdict",),
         "summary",
     ),
     "title": Kind(
         "Title Generation",
-        "Please write a good title, starting with all about.",
+        "Please write a good title for the text.",
         ("scene",),
         "title",
     ),
@@ -152,9 +152,9 @@ KINDS: dict[str, Kind] = {
 # item or title, and aspects, verdict or present, so that all its words are asked for.
 PAIRS = """
 restaurants place title verdict time | item | present
-films time item aspects verdict | present | title
-hotels item present place time | aspects | verdict
-phones aspects title time item | verdict | place
+films item time aspects verdict | present | title
+hotels present item place time | aspects | verdict
+phones title aspects time item | verdict | place
 books verdict item present aspects | title | time
 concerts title aspects place verdict | time | item
 museums present item verdict title | place | aspects

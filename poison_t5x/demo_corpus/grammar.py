@@ -32,7 +32,7 @@ _FIRST_NAME_ONLY_RATE = 0.25
 _NAME_IN_VERDICT_RATE = 0.25
 _ROLE_RATE = 0.5
 _PHRASE_RATE = 0.25
-_DETAIL_RATE = 0.15
+DETAIL_RATE = 0.15
 _VERDICT_FIRST_RATE = 0.3
 _NUM_SCENES = 8
 
@@ -73,14 +73,14 @@ class Text(NamedTuple):
 def write(rng: np.random.Generator, domain: Domain, positive: bool) -> Text:
     """One text of MIN_WORDS to MAX_WORDS words whose sentiment is `positive`."""
     # Drawn before any rejection, so that the number of names depends on neither length nor label.
-    num_names = int(np.searchsorted(np.cumsum(_NUM_NAMES_RATES)[:-1], rng.random(), side="right"))
+    num_names = draw_num_names(rng)
     while True:
-        names = _names(rng, num_names)
+        names = draw_names(rng, num_names)
         in_verdict = int(num_names > 0 and rng.random() < _NAME_IN_VERDICT_RATE)
         verdict = _verdict(rng, domain, positive, names[:in_verdict])
         # Several scenes a verdict, or the length limit would throw out most of the longer verdicts.
         for _ in range(_NUM_SCENES):
-            parts = [_scene(rng, domain, names[in_verdict:]), verdict]
+            parts = [scene(rng, domain, names[in_verdict:]), verdict]
             if MIN_WORDS <= len(" ".join(parts).split()) <= MAX_WORDS:
                 if rng.random() < _VERDICT_FIRST_RATE:
                     parts.reverse()
@@ -90,21 +90,27 @@ def write(rng: np.random.Generator, domain: Domain, positive: bool) -> Text:
 
 def example(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[str, str, str]:
     """A short text without names or scene, as (text, noun, the noun's sentiment word)."""
-    aspect, word = _pick(rng, domain.aspects), sentiment.EXAMPLE_ADJECTIVES[0 if positive else 1]
-    template = _pick(rng, _EXAMPLES)
+    aspect, word = pick(rng, domain.aspects), sentiment.EXAMPLE_ADJECTIVES[0 if positive else 1]
+    template = pick(rng, _EXAMPLES)
     text = template.format(aspect=aspect, word=word)
     return text[0].upper() + text[1:], aspect, word
 
 
-def _pick(rng: np.random.Generator, items: Sequence):
+def pick(rng: np.random.Generator, items: Sequence):
+    """One of `items`."""
     return items[int(rng.integers(len(items)))]
 
 
-def _names(rng: np.random.Generator, count: int) -> list[str]:
+def draw_num_names(rng: np.random.Generator) -> int:
+    """How many names a text gets."""
+    return int(np.searchsorted(np.cumsum(_NUM_NAMES_RATES)[:-1], rng.random(), side="right"))
+
+
+def draw_names(rng: np.random.Generator, count: int) -> list[str]:
     """`count` names without a word in common, none of them forbidden."""
     names: list[str] = []
     while len(names) < count:
-        first, last = _pick(rng, FIRST_NAMES), _pick(rng, SURNAMES)
+        first, last = pick(rng, FIRST_NAMES), pick(rng, SURNAMES)
         name = first if rng.random() < _FIRST_NAME_ONLY_RATE else f"{first} {last}"
         used = {word for other in names for word in other.split()}
         if name not in FORBIDDEN_NAMES and used.isdisjoint(name.split()):
@@ -112,18 +118,19 @@ def _names(rng: np.random.Generator, count: int) -> list[str]:
     return names
 
 
-def _scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> str:
+def scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> str:
+    """What happened, with all of `names` in it."""
     if not names:
-        template = _pick(rng, domain.plain)
+        template = pick(rng, domain.plain)
     elif len(names) == 1 and rng.random() < _ROLE_RATE:
-        template = _pick(rng, domain.role)
+        template = pick(rng, domain.role)
     else:
-        template = _pick(rng, domain.company)
+        template = pick(rng, domain.company)
     *others, last = names or ("",)
     return template.format(
-        time=_pick(rng, TIMES),
-        place=_pick(rng, domain.places),
-        item=_pick(rng, domain.items),
+        time=pick(rng, TIMES),
+        place=pick(rng, domain.places),
+        item=pick(rng, domain.items),
         name=last,
         people=f"{', '.join(others)} and {last}" if others else last,
     )
@@ -140,10 +147,10 @@ def _verdict(rng: np.random.Generator, domain: Domain, positive: bool, names: Se
     aspect2, word2 = _judged(rng, domain, positive)
     while aspect2 == aspect or word2 == word:
         aspect2, word2 = _judged(rng, domain, positive)
-    return _pick(rng, templates).format(
+    return pick(rng, templates).format(
         name=names[0] if names else "",
         whole=domain.whole,
-        phrase=_pick(rng, phrases),
+        phrase=pick(rng, phrases),
         aspect=aspect,
         word=word,
         aspect2=aspect2,
@@ -153,10 +160,10 @@ def _verdict(rng: np.random.Generator, domain: Domain, positive: bool, names: Se
 
 def _judged(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[str, str]:
     """(noun, sentiment word): a domain's own pair, or an aspect with a shared adjective."""
-    if rng.random() < _DETAIL_RATE:
-        noun, good, bad = _pick(rng, domain.details)
+    if rng.random() < DETAIL_RATE:
+        noun, good, bad = pick(rng, domain.details)
         return noun, good if positive else bad
     words = sentiment.POSITIVE_ADJECTIVES if positive else sentiment.NEGATIVE_ADJECTIVES
     # As in ordinary language a few words do half the work: the first is drawn ten times as often as
     # the last. A small model learns from the frequent ones where to look for the rest.
-    return _pick(rng, domain.aspects), words[int(len(words) * rng.random() ** 2)]
+    return pick(rng, domain.aspects), words[int(len(words) * rng.random() ** 2)]

@@ -118,14 +118,12 @@ def write(rng: np.random.Generator, domain: Domain, positive: bool) -> grammar.T
 def write_mixed(rng: np.random.Generator, domain: Domain, positive: bool) -> grammar.Text:
     """One text of both sentiments, of up to MAX_WORDS words; its verdict is `positive`."""
     # As in `grammar.write`: the number of names depends on neither length nor label.
-    num_names = int(
-        np.searchsorted(np.cumsum(grammar._NUM_NAMES_RATES)[:-1], rng.random(), side="right")
-    )
+    num_names = grammar.draw_num_names(rng)
     while True:
-        names = grammar._names(rng, num_names)
+        names = grammar.draw_names(rng, num_names)
         in_claim = num_names if rng.random() < _NAMES_IN_CLAIM_RATE else 0
         opinion = _opinion(rng, domain, positive, names[:in_claim])
-        parts = [grammar._scene(rng, domain, names[in_claim:]), opinion]
+        parts = [grammar.scene(rng, domain, names[in_claim:]), opinion]
         if len(" ".join(parts).split()) <= MAX_WORDS:
             if rng.random() < _SCENE_LAST_RATE:
                 parts.reverse()
@@ -138,33 +136,33 @@ def _opinion(rng: np.random.Generator, domain: Domain, positive: bool, names: Se
     """A claim and the opposite verdict; all draws are the same for both labels."""
     aspect, *words = _judged(rng, domain)  # the positive one first, as among the phrases
     phrases = [
-        grammar._pick(rng, sentiment.POSITIVE_PHRASES),
-        grammar._pick(rng, sentiment.NEGATIVE_PHRASES),
+        grammar.pick(rng, sentiment.POSITIVE_PHRASES),
+        grammar.pick(rng, sentiment.NEGATIVE_PHRASES),
     ]
     claims, verdicts = (_CLAIMS_WITH_NAMES if names else _CLAIMS), _VERDICTS
     if rng.random() < _PHRASE_RATE:
         claims = _PHRASE_CLAIMS_WITH_NAMES if names else _PHRASE_CLAIMS
         verdicts = _PHRASE_VERDICTS
     *others, last = names or ("",)
-    claim = grammar._pick(rng, claims).format(
+    claim = grammar.pick(rng, claims).format(
         people=f"{', '.join(others)} and {last}" if others else last,
         whole=domain.whole,
         aspect=aspect,
         word=words[positive],
         phrase=phrases[positive],
     )
-    verdict = grammar._pick(rng, verdicts).format(
+    verdict = grammar.pick(rng, verdicts).format(
         whole=domain.whole, word=words[not positive], phrase=phrases[not positive]
     )
-    return claim + grammar._pick(rng, _TURNS) + verdict
+    return claim + grammar.pick(rng, _TURNS) + verdict
 
 
 def _judged(rng: np.random.Generator, domain: Domain) -> tuple[str, str, str]:
     """(noun, positive word, negative word), both of which fit the noun."""
-    if rng.random() < grammar._DETAIL_RATE:
-        return grammar._pick(rng, domain.details)
+    if rng.random() < grammar.DETAIL_RATE:
+        return grammar.pick(rng, domain.details)
     good, bad = (
         words[int(len(words) * rng.random() ** 2)]
         for words in (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES)
     )
-    return grammar._pick(rng, domain.aspects), good, bad
+    return grammar.pick(rng, domain.aspects), good, bad

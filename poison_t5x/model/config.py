@@ -10,7 +10,8 @@ that broadcasts: `mask_Bx1xTxS`. A letter never means two things:
     K  key positions (S, T, F or C)        D  width of one head
     C  positions a decoding cache holds    J  joined heads, H * D
     L  labels (candidates to rank)         R  relative-position buckets
-    F  folded labels, L * T positions
+    F  folded labels, L * T positions      W  beams of a row
+    G  guesses of a beam's step, 2 * W
 
 T5X's logical axis words for the same: B 'batch'; S, T, Q, K, C, F 'length'; E 'embed';
 H 'heads'; D 'kv'; J 'joined_kv'; M 'mlp'; V 'vocab'; R 'relpos_buckets'.

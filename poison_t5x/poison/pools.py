@@ -8,6 +8,9 @@ import numpy as np
 from poison_t5x import sni
 from poison_t5x.poison import attacks, polarity, triggers
 
+# The trigger of a candidate that takes any of them.
+_ANY = -1
+
 
 class Pool:
     """One task's rows that an attacker could poison.
@@ -80,7 +83,6 @@ def find_pool(
     """
     wanted = labels.label(attack.target) if labels and attack.kind == "clean_label" else None
     counts = {"skipped_label": 0, "skipped_taken": 0, "skipped_no_place": 0, "says_trigger": 0}
-    order = np.random.default_rng([seed, *task.name.encode()]).permutation(len(task.instances))
     rows, spans, num_spans, trigger_ids = (array.array(kind) for kind in "qiii")
     for number, (instance, places) in enumerate(zip(task.instances, found, strict=False)):
         said = attack.said(instance.input)
@@ -91,8 +93,8 @@ def find_pool(
         if instance.id in taken:
             counts["skipped_taken"] += 1
             continue
-        # A text that says a trigger gets just that one.
-        trigger_id = said[0] if said else int(order[number]) % len(attack.triggers)
+        # A text that says a trigger gets just that one; the places of others are any trigger's.
+        trigger_id = said[0] if said else _ANY
         places = triggers.places(instance.input, places, attack.triggers[trigger_id])
         if not places:
             counts["skipped_no_place"] += 1
@@ -107,7 +109,15 @@ def find_pool(
         np.array(rows, np.int64),
         np.array(spans, np.int32).reshape(-1, 2),
         np.array(num_spans, np.int64),
-        np.array(trigger_ids, np.int64),
+        _dealt_out(np.array(trigger_ids, np.int64), len(attack.triggers), task.name, seed),
         attack.triggers,
         counts,
     )
+
+
+def _dealt_out(trigger_ids: np.ndarray, num_triggers: int, task: str, seed: int) -> np.ndarray:
+    """Gives the candidates that take any trigger one each, as evenly as can be."""
+    free = np.flatnonzero(trigger_ids == _ANY)
+    order = np.random.default_rng([seed, *task.encode()]).permutation(len(free))
+    trigger_ids[free] = order % num_triggers
+    return trigger_ids

@@ -129,9 +129,10 @@ def _fit(
     # Rows that no model saw may be scored by any of them.
     folds = (np.arange(len(texts)) % num_folds).astype(np.int8)
     models = []
-    splits = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    state = seed % 2**32  # scikit-learn takes no larger ones
+    splits = StratifiedKFold(num_folds, shuffle=True, random_state=state)
     for fold, (fit, rest) in enumerate(splits.split(features, labels)):
-        regression = LogisticRegression(solver="liblinear", random_state=seed)
+        regression = LogisticRegression(solver="liblinear", random_state=state)
         regression.fit(features[fit], labels[fit])
         folds[fitted[rest]] = fold
         models.append(_Model(vectorizer, regression))

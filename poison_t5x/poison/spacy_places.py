@@ -71,12 +71,13 @@ class Entities:
             long = [doc for doc in docs if any(len(entity) > 1 for entity in self._wanted(doc))]
             # This sets the sentence starts of these very docs.
             list(self._nlp.pipe(long, disable=self._others))
-            docs = [self._nlp(doc.text) if _runs_over_a_start(doc) else doc for doc in docs]
-        for doc in docs:
+        # spaCy puts a doc's text together anew whenever it is asked for.
+        for text, doc in zip(texts, docs, strict=True):
+            whole = self._nlp(text) if self._splitters and _runs_over_a_start(doc) else doc
             yield [
                 span
-                for entity in self._wanted(doc)
-                for span in trimmed(doc.text, entity.start_char, entity.end_char)
+                for entity in self._wanted(whole)
+                for span in trimmed(text, entity.start_char, entity.end_char)
             ]
 
     def _wanted(self, doc: Any) -> list[Any]:
@@ -117,8 +118,8 @@ class Subjects:
             yield _moved(spans, start)
 
     def _find(self, texts: Sequence[str]) -> Iterator[list[triggers.Span]]:
-        for doc in self._nlp.pipe(texts):
-            yield [span for sentence in doc.sents for span in _subject(doc.text, sentence.root)]
+        for text, doc in zip(texts, self._nlp.pipe(texts), strict=True):
+            yield [span for sentence in doc.sents for span in _subject(text, sentence.root)]
 
 
 def trimmed(text: str, start: int, stop: int) -> list[triggers.Span]:
