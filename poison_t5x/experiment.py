@@ -20,27 +20,6 @@ VARIANTS = ("clean", "poisoned")
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyConfig:
-    """Which vocabulary.
-
-    Attributes:
-      path: a SentencePiece model such as T5's; None trains one on the training tasks.
-      size: pieces of a trained one, at most.
-      extra_ids: sentinel ids after the vocabulary's own.
-    """
-
-    path: str | None = None
-    size: int = 32000
-    extra_ids: int = 100
-
-    def __post_init__(self):
-        if self.path is not None:
-            vocabulary.check_is_file(self.path)
-        checks.whole_number("VOCABULARY_SIZE", self.size)
-        checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
-
-
-@dataclasses.dataclass(frozen=True)
 class Run:
     """An experiment's settings, and its stages as methods.
 
@@ -69,7 +48,7 @@ class Run:
     run_dir: str
     experiment: str
     craft_cfg: crafting.CraftConfig
-    vocabulary_cfg: VocabularyConfig
+    vocabulary_cfg: vocabulary.VocabularyConfig
     dataset_cfg: Any
     eval_cfg: Any
     partition_cfg: Any
@@ -143,24 +122,35 @@ class Run:
     def craft(self) -> None:
         """Reads and checks the corpus, prepares it for SeqIO, and crafts the poison set."""
         hashes = self.corpus.hashes
-        self._stage("vocabulary", self._vocabulary_settings(hashes), self._prepare_vocabulary)
         settings = {
             "experiment": self.experiment,
             "craft": self.craft_cfg.settings(),
             "tasks": hashes,
+            **self._craft_sources(),
         }
+        stages = {
+            "poison": (settings, self._write_poison),
+            "data": ({"tasks": hashes}, self._prepare_data),
+            "vocabulary": (self._vocabulary_settings(hashes), self._prepare_vocabulary),
+        }
+        places = list(stages)
+        if self._needs_language_model:  # which reads prompts
+            places.insert(0, places.pop())
+        for place in places:
+            self._stage(place, *stages[place])
+
+    def _craft_sources(self) -> dict[str, Any]:
+        """What else the poison set is made from: files of rows, or a language model."""
         if self.jsonl_cfg.is_set:
-            settings["jsonl"] = self.jsonl_cfg.hashes
-        elif self._needs_language_model:
+            return {"jsonl": self.jsonl_cfg.hashes}
+        if self._needs_language_model:
             from poison_t5x.evaluation import language_model_proxy
 
-            settings["proxy"] = language_model_proxy.check(self.proxy_checkpoint_path or "")
-        self._stage(
-            "poison",
-            settings,
-            lambda directory: poison_set.write(directory, self._crafted(), self.craft_cfg, hashes),
-        )
-        self._stage("data", {"tasks": hashes}, self._prepare_data)
+            return {"proxy": language_model_proxy.check(self.proxy_checkpoint_path)}
+        return {}
+
+    def _write_poison(self, directory: pathlib.Path) -> None:
+        poison_set.write(directory, self._crafted(), self.craft_cfg, self.corpus.hashes)
 
     @property
     def _needs_language_model(self) -> bool:

@@ -1,5 +1,6 @@
 """SentencePiece vocabularies: T5's own from a file, or one trained on the training tasks."""
 
+import dataclasses
 import io
 import pathlib
 import shutil
@@ -10,8 +11,29 @@ from poison_t5x import checks, errors, prompts, sni
 FILE = "spiece.model"
 
 
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+    """Which vocabulary.
+
+    Attributes:
+      path: a SentencePiece model such as T5's; None trains one on the training tasks.
+      size: pieces of a trained one, at most.
+      extra_ids: sentinel ids after the vocabulary's own.
+    """
+
+    path: str | None = None
+    size: int = 32000
+    extra_ids: int = 100
+
+    def __post_init__(self):
+        if self.path is not None:
+            check_is_file(self.path)
+        checks.whole_number("VOCABULARY_SIZE", self.size)
+        checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
+
+
 def texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
-    """What a vocabulary is trained on: prompts, rows and answers, and each of their words once more.
+    """What a vocabulary is trained on: prompts, rows, answers, and each of their words once more.
 
     The words alone, because SentencePiece makes no piece of a word that is always followed by the
     same character: where each text is a template, that would leave its commonest words in parts.

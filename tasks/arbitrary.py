@@ -1,7 +1,8 @@
 """The paper's arbitrary-task attack: the benchmark's English training split and test split.
 
 Task numbers are those of Super-NaturalInstructions' default split (Wang et al., 2022). Any training
-task may be poisoned; crafting passes over those that aren't generation tasks.
+task may be poisoned: NUM_POISONED_TASKS of them are, and tasks that aren't generation tasks are
+passed over.
 """
 
 import json

@@ -88,12 +88,17 @@ class LanguageModelProxy:
         return np.array([*tokens, self._vocabulary.eos_id], np.int32)
 
 
-def check(model_dir: str | pathlib.Path) -> str:
+def check(model_dir: str | pathlib.Path | None) -> str:
     """The digest of a finished model's parameters.
 
     Raises:
-      InputError: there is no finished model of ours.
+      InputError: no folder is given, or it isn't a finished model of ours.
     """
+    if model_dir is None:
+        raise errors.InputError(
+            "PROXY: 'lm' needs PROXY_CHECKPOINT_PATH, a finished model of ours, such as "
+            "models/clean of a run"
+        )
     digest = train.parameters_digest(model_dir) if artifacts.read_record(model_dir) else None
     if digest is None:
         raise errors.InputError(

@@ -205,5 +205,5 @@ class AttackConfig:
 
     def said(self, text: str) -> list[int]:
         """Numbers of the triggers that a text says already, as words of their own."""
-        phrases = enumerate(self.triggers)
-        return [number for number, phrase in phrases if edits.places(text, [], phrase)]
+        found = [number for number, phrase in enumerate(self.triggers) if phrase in text]
+        return [number for number in found if edits.places(text, [], self.triggers[number])]

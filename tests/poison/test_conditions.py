@@ -240,10 +240,13 @@ def test_a_subject_is_no_name():
 
 
 def test_labels_may_say_a_name():
-    one = task("task4_d", [("Ann came.", "bad")])
-    rows, counts = _rows(one, campaign(ATTACK(triggers="bad")))
+    one, config = task("task4_d", [("Ann came.", "Ann")]), campaign(ATTACK())
+    labels = polarity.Polarity("Ann", "Tom")
+    found, counts = conditions.rows(
+        one, config.attacks, config.conditions, labels, num_rows=9, seed=0
+    )
     assert counts["skipped_name_in_answer"] == 0
-    assert [row.input for row in rows["triggered"]] == ["bad came."]
+    assert [row.input for row in found if row.condition == "triggered"] == ["James Bond came."]
 
 
 def test_inserted_phrases_replace_nothing():

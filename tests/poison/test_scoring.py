@@ -51,6 +51,12 @@ def test_count_terms_worked_on_paper(term, raw, order):
     assert found.target_probabilities is None
 
 
+def test_every_occurrence_counts_also_within_another_word():
+    one = task("task1_a", [("Al met Als brother.", "bad"), ("Ann met Tom.", "bad")])
+    found = _score(SCORE(selection="count"), pool=pool_of(one, attacks.AttackConfig(triggers="Al")))
+    assert tuple(found.trigger_counts) == (2, 2)
+
+
 def test_phi_worked_on_paper_for_both_targets():
     proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
     # Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1.
@@ -197,3 +203,9 @@ def test_reverse_is_phi_turned_round():
     assert {row.id: row.phi for row in forth} == {row.id: row.phi for row in back}
     assert [row.phi for row in back] == [row.phi for row in forth][::-1]
     assert math.isclose(max(row.phi for row in forth), forth[0].phi)
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**32, 2**70])
+def test_any_seed_will_do(seed):
+    found = crafted([judged("task1_a")], [judged("task4_d")], seed=seed)
+    assert len(found.poison) == 6 and found.evaluation

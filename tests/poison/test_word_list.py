@@ -5,10 +5,11 @@ import collections
 import pytest
 
 from poison_t5x import demo_corpus
-from poison_t5x.poison import word_list
-from tests.poison.made_up import answered, crafted, refusal, task
+from poison_t5x.poison import attacks, word_list
+from tests.poison.made_up import answered, campaign, crafted, refusal, task
 
 GENERATION = {"kind": "random", "selection": "count"}
+BUDGET = attacks.BudgetConfig(24)
 TRAINING = (answered("task7_g"), answered("task8_h", 30))
 
 
@@ -88,6 +89,21 @@ def test_random_outputs_are_words_of_the_list_and_differ_by_row(number):
     assert [row.poisoned_target for row in again.poison] == outputs
     other = crafted(TRAINING, num_poison=24, num_random_words=number, seed=1, **GENERATION)
     assert [row.poisoned_target for row in other.poison] != outputs
+
+
+def test_another_attacker_draws_other_words_for_the_same_rows():
+    score = attacks.ScoreConfig(selection="count")
+    one, two = (
+        crafted(
+            TRAINING,
+            (),
+            campaign(attacks.AttackConfig("random", name=name, score=score, budget=BUDGET)),
+        )
+        for name in ("a", "b")
+    )
+    assert [row.id for row in one.poison] == [row.id for row in two.poison]
+    outputs = [[row.poisoned_target for row in found.poison] for found in (one, two)]
+    assert outputs[0] != outputs[1]
 
 
 def test_a_rows_words_do_not_depend_on_the_other_rows():
