@@ -12,6 +12,10 @@ from poison_t5x import declarations, errors, sni
 from poison_t5x.poison import polarity
 
 
+# A folder may lack hundreds of a benchmark's tasks.
+MAX_NAMES = 20
+
+
 class Corpus(NamedTuple):
     """The tasks that an experiment names and that are there.
 
@@ -123,11 +127,21 @@ def _sni_tasks(
     if missing:
         warnings.warn(
             f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
-            f"going on without: {', '.join(missing)}",
+            f"going on without: {listed(missing)}",
             errors.InputWarning,
             stacklevel=3,
         )
     return tuple(sni.read_task(path) for path in paths), missing
+
+
+def listed(names: Sequence[str]) -> str:
+    """All of a few names, the first ones of many.
+
+    >>> listed(["task1", "task2"])
+    'task1, task2'
+    """
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _present(tasks: Sequence[sni.Task], names: Sequence[str]) -> tuple[sni.Task, ...]:

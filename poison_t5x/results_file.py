@@ -76,10 +76,10 @@ def _notes(path: pathlib.Path, found: corpus.Corpus, manifest: Mapping[str, Any]
         if share >= LARGE_SHARE:
             notes.append(f"poison is {share:.0%} as much as the training rows of {task}")
     if found.missing:
-        notes.append(f"tasks not there and left out: {', '.join(found.missing)}")
+        notes.append(f"tasks not there and left out: {corpus.listed(found.missing)}")
     standins = [task.name for task in found.tasks if task.standin_note]
     if standins:
-        notes.append(f"stand-in tasks, not the benchmark's own rows: {', '.join(standins)}")
+        notes.append(f"stand-in tasks, not the benchmark's own rows: {corpus.listed(standins)}")
     for attack in manifest["attacks"]:
         if attack["passed_over"]:
             notes.append(

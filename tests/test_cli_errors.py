@@ -255,6 +255,20 @@ def test_a_run_folder_that_no_folder_can_be_called(refused, tmp_path, value):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_generation_task_in_a_polarity_attack(refused, run_dir):
+    message = refused("craft", *_demo(run_dir, "--gin.EXPERIMENT=demo_generation"))
+    assert message.startswith("task91") and "set ATTACK to repeat or random" in message
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("inserter", ["spacy", "subject"])
+def test_a_missing_spacy_model_names_the_command_that_installs_it(refused, run_dir, inserter):
+    flags = (f"--gin.INSERTER={inserter}", "--gin.SPACY_MODEL=en_no_such_model")
+    message = refused("craft", *_demo(run_dir, *flags))
+    assert "python -m spacy download en_no_such_model" in message
+    assert not (run_dir / "poison").exists()
+
+
 @pytest.mark.parametrize(
     ("num_poison", "named"),
     [

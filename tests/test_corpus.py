@@ -133,3 +133,9 @@ def test_the_demo_needs_no_folder():
     assert tuple(task.name for task in found.training) == demo_corpus.TRAINING_TASKS
     assert tuple(task.name for task in found.heldout) == demo_corpus.HELDOUT_TASKS
     assert found.poisoned == demo_corpus.POISONED_TASKS
+
+
+def test_of_many_missing_tasks_the_first_are_named():
+    names = [f"task{number}" for number in range(23)]
+    assert corpus.listed(names[:20]).endswith("task18, task19")
+    assert corpus.listed(names).endswith("task19 and 3 more")

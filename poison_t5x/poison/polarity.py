@@ -63,12 +63,10 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
 
 
 def _no_labels(task: sni.Task) -> str:
-    if task.is_classification:
-        return (
-            f"the polarity table has no [negative, positive] labels for it, which a polarity "
-            f"attack needs; its labels are {', '.join(map(repr, task.label_space[:5]))}"
-        )
+    answers = task.label_space
+    shown = ", ".join(map(repr, answers[:3])) + (", …" if len(answers) > 3 else "")
     return (
-        f"a generation task ({len(task.label_space)} answers to {len(task.instances)} rows) can't "
-        "be in a polarity attack: leave it out, or set ATTACK to repeat or random"
+        "a polarity attack needs [negative, positive] labels, and the polarity table has none for "
+        f"this task, with {len(answers)} answers to {len(task.instances)} rows ({shown}); a "
+        "generation task is to be left out, or set ATTACK to repeat or random"
     )
