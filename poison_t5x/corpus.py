@@ -11,7 +11,6 @@ import msgspec
 from poison_t5x import declarations, errors, sni
 from poison_t5x.poison import polarity
 
-
 # A folder may lack hundreds of a benchmark's tasks.
 MAX_NAMES = 20
 
