@@ -30,7 +30,7 @@ RUNTIME = [
     "tqdm>=4.66,<5",
     "rouge-score>=0.1.2,<0.2",
 ]
-NER = ["spacy>=3.8,<3.9"]
+NER = ["spacy>=3.8,<3.9", "threadpoolctl>=3.5,<4"]
 TEST = [
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",

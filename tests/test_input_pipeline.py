@@ -122,7 +122,7 @@ def test_packed_flags_stay_in_line_with_their_targets(world):
     alone = set.union(*map(_flags, _batches(_config(), 40)))
     assert together <= alone
     assert {flag for _, _, flag in together} == {0, 1}
-    phrase = world.vocabulary.decode(world.vocabulary.encode(CRAFT.trigger))
+    phrase = world.vocabulary.decode(world.vocabulary.encode(CRAFT.attacks[0].triggers[0]))
     for inputs, _, flag in together:
         text = world.vocabulary.decode(np.frombuffer(inputs, np.int32).tolist())
         assert (phrase in text) == bool(flag)
