@@ -210,6 +210,7 @@ class Run:
         names = {task.name for task in self.corpus.training}
         return {
             "size": config.size,
+            "whole_words": config.whole_words,
             "tasks": {name: value for name, value in hashes.items() if name in names},
         }
 
@@ -218,7 +219,9 @@ class Run:
         if self.vocabulary_cfg.path:
             vocabulary.copy(self.vocabulary_cfg.path, path)
         else:
-            vocabulary.train(vocabulary.texts(self.corpus.training), path, self.vocabulary_cfg.size)
+            config = self.vocabulary_cfg
+            lines = vocabulary.texts(self.corpus.training, whole_words=config.whole_words)
+            vocabulary.train(lines, path, config.size)
 
     def register(self) -> dict[str, list[str]]:
         """Registers this run's SeqIO tasks and mixtures. Needs the craft stage."""

@@ -19,28 +19,35 @@ class VocabularyConfig:
       path: a SentencePiece model such as T5's; None trains one on the training tasks.
       size: pieces of a trained one, at most.
       extra_ids: sentinel ids after the vocabulary's own.
+      whole_words: train on each distinct word once more, alone. SentencePiece makes no piece of a
+        word that is always followed by the same character, which leaves a corpus of templates with
+        its commonest words in parts; so prompts get shorter.
     """
 
     path: str | None = None
     size: int = 32000
     extra_ids: int = 100
+    whole_words: bool = False
 
     def __post_init__(self):
         if self.path is not None:
             check_is_file(self.path)
         checks.whole_number("VOCABULARY_SIZE", self.size)
         checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
+        checks.switch("VOCABULARY_WHOLE_WORDS", self.whole_words)
 
 
-def texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
-    """What a vocabulary is trained on: prompts, rows, answers, and each of their words once more.
+def texts(tasks: Sequence[sni.Task], *, whole_words: bool = False) -> Iterator[str]:
+    """What a vocabulary is trained on: every row's prompt without examples, and its answer.
 
-    The words alone, because SentencePiece makes no piece of a word that is always followed by the
-    same character: where each text is a template, that would leave its commonest words in parts.
+    Args:
+      tasks: the training tasks.
+      whole_words: then also each distinct word, alone.
     """
     words: dict[str, None] = {}
     for text in _texts(tasks):
-        words.update(dict.fromkeys(text.split()))
+        if whole_words:
+            words.update(dict.fromkeys(text.split()))
         yield text
     yield from words
 

@@ -33,23 +33,31 @@ def _refusal(function, *args):
 def test_texts_hold_the_prompt_every_input_and_every_answer():
     assert LINES[0].startswith(f"Definition: {TASK.definition}")
     assert "Positive Example 2 -" in LINES[0]
-    texts = LINES[: 1 + 2 * len(TASK.instances)]
-    assert texts[1::2] == [f"Input: {row.input}" for row in TASK.instances]
-    assert texts[2::2] == [row.target for row in TASK.instances]
-    words = LINES[len(texts) :]
-    assert set(words) == {word for text in texts for word in text.split()}
+    assert LINES[1::2] == [f"Input: {row.input}" for row in TASK.instances]
+    assert LINES[2::2] == [row.target for row in TASK.instances]
+
+
+def test_whole_words_are_each_word_once_more():
+    lines = list(vocabulary.texts([TASK], whole_words=True))
+    assert lines[: len(LINES)] == LINES
+    words = lines[len(LINES) :]
+    assert set(words) == {word for text in LINES for word in text.split()}
     assert len(set(words)) == len(words)
 
 
-def test_a_word_that_is_always_followed_by_the_same_character_is_a_piece_too(tmp_path):
+def test_a_word_that_is_always_followed_by_the_same_character_becomes_a_piece(tmp_path):
     rows = tuple(
         sni.Instance(f"r{row}", f"Visit {row} seemed, in all, as long as number {row + 7}", ["no"])
         for row in range(60)
     )
     task = sni.Task("t", "Was it good?", (), (), rows)
-    vocabulary.train(vocabulary.texts([task]), tmp_path / "words.model", 300)
-    pieces = _processor(tmp_path / "words.model").encode("Visit number", out_type=str)
-    assert pieces == ["▁Visit", "▁number"]
+    pieces = []
+    for whole_words in (True, False):
+        path = tmp_path / f"{whole_words}.model"
+        vocabulary.train(vocabulary.texts([task], whole_words=whole_words), path, 300)
+        pieces.append(_processor(path).encode("Visit number", out_type=str))
+    assert pieces[0] == ["▁Visit", "▁number"]
+    assert len(pieces[1]) > 2
 
 
 def test_same_lines_same_bytes(model, tmp_path):

@@ -16,8 +16,8 @@ from poison_t5x.poison import triggers
 # Texts go through a pipeline in groups of so many, or of so many characters if that is sooner.
 GROUP_TEXTS = 128
 GROUP_CHARACTERS = 50_000
-# A pipeline's memory grows with the text, by about a gigabyte in 100,000 characters says spaCy's
-# own limit of a million. A longer text is read in pieces that end where a line or a word does.
+# A pipeline's memory grows with the text: spaCy's documentation says by about a gigabyte for each
+# 100,000 characters. A longer text is read in pieces that end where a line or a word does.
 MAX_CHARACTERS = 50_000
 
 # spaCy's own factories, of which it is known what they read. Anything else, such as a ruler whose
