@@ -158,7 +158,9 @@ def _save_config(folder: str, arguments: Sequence[str]) -> None:
     artifacts.write_atomically(directory / "command.txt", command + "\n")
 
 
-def _run_sweep(parse: Callable[[Sequence[tuple[str, str]]], None]) -> None:
+def _run_sweep(
+    parse: Callable[[Sequence[tuple[str, str]]], None], arguments: Sequence[str]
+) -> None:
     from poison_t5x import gin_config, sweep
 
     base = gin_config.configured("poison_t5x.experiment.Run")()
@@ -170,13 +172,31 @@ def _run_sweep(parse: Callable[[Sequence[tuple[str, str]]], None]) -> None:
         train_steps=gin_config.macro("TRAIN_STEPS"),
     )
 
+    def macros(cell: sweep.Cell, folder: pathlib.Path) -> list[tuple[str, str]]:
+        return [*cell.macros.items(), ("RUN_DIR", str(folder))]
+
     def make_run(cell: sweep.Cell, folder: pathlib.Path):
-        parse([*cell.macros.items(), ("RUN_DIR", str(folder))])
+        parse(macros(cell, folder))
         return gin_config.configured("poison_t5x.experiment.Run")()
 
-    rows = sweep.sweep(base.path, cells, make_run, print)
+    def save_config(cell: sweep.Cell, folder: pathlib.Path) -> None:
+        flags = [f"--gin.{name}={value}" for name, value in macros(cell, folder)]
+        _save_config(str(folder), [*_again(arguments, "sweep"), *flags])
+
+    rows = sweep.sweep(base.path, cells, make_run, save_config, print)
     print(sweep.format_table(rows))
     print(f"see {base.path / 'sweep.csv'}, and each cell's report")
+
+
+def _again(arguments: Sequence[str], command: str) -> list[str]:
+    """The flags of a stage as those of `run`, which makes all that the stage needed."""
+    again = list(arguments)
+    again[again.index(command)] = "run"
+    for number, argument in enumerate(again):  # `craft` alone exports
+        if argument.partition("=")[0] == "--format":
+            del again[number : number + 1 + ("=" not in argument)]
+            break
+    return again
 
 
 def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> None:
@@ -190,10 +210,7 @@ def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> No
         _save_config(str(model_dir), arguments)
         return
     run = gin_config.configured("poison_t5x.experiment.Run")()
-    # A stage's flags are those of `run`, which makes all that the stage needed.
-    again = list(arguments)
-    again[again.index(command)] = "run"
-    save_config = functools.partial(_save_config, str(run.path), again)
+    save_config = functools.partial(_save_config, str(run.path), _again(arguments, command))
     if command == "run":
         run.run(save_config)
         return
@@ -224,7 +241,7 @@ def _main(arguments: Sequence[str]) -> None:
     memory.keep_freed_memory()
     _parse_gin(options, bindings)
     if options.command == "sweep":
-        _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]))
+        _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]), arguments)
         return
     _run_stage(options.command, arguments, getattr(options, "format", None))
 

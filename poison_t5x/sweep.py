@@ -6,6 +6,7 @@ is common: the corpus, the vocabulary, and the clean model where the training ro
 """
 
 import csv
+import functools
 import io
 import os
 import pathlib
@@ -168,6 +169,7 @@ def sweep(
     directory: pathlib.Path,
     found: Sequence[Cell],
     make_run: Callable[[Cell, pathlib.Path], Any],
+    save_config: Callable[[Cell, pathlib.Path], None],
     say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Runs the cells one after the other; those that are done are passed over.
@@ -176,6 +178,7 @@ def sweep(
       directory: the sweep's folder; each cell gets a folder in it.
       found: the cells.
       make_run: a cell and its folder -> an `experiment.Run`.
+      save_config: writes down how a cell is run alone, before its report, which shows it.
       say: takes one line.
 
     Returns:
@@ -191,7 +194,7 @@ def sweep(
         run.craft()
         for earlier in found[: number - 1]:
             share(directory / earlier.name, folder)
-        run.run()
+        run.run(functools.partial(save_config, cell, folder))
         results = artifacts.read_json(folder / "report" / "results.json")
         manifest = artifacts.read_json(folder / "poison" / "manifest.json")
         rows.append(row(cell, results, cell.name, manifest["num_training"]))

@@ -493,3 +493,12 @@ def test_training_one_model_reaches_the_train_loop(refused, tmp_path):
         "--gin.TRAIN_STEPS=1",
     )
     assert "no_such_mixture" in message
+
+
+@pytest.mark.parametrize("flag", [["--format", "natinst-jsonl"], ["--format=natinst-jsonl"], []])
+def test_a_stages_flags_become_those_of_run(flag):
+    assert cli._again(["--gin.A=1", "craft", *flag, "--gin.B=2"], "craft") == [
+        "--gin.A=1",
+        "run",
+        "--gin.B=2",
+    ]

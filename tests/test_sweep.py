@@ -106,8 +106,9 @@ class _Run:
         self._stage("data", "all rows")
         self._stage("vocabulary", "pieces")
 
-    def run(self):
+    def run(self, save_config):
         self.craft()
+        save_config()
         self._stage("models/clean", f"{self._cell.rows_per_task}")
         self._stage("eval/predictions/clean", f"{self._cell.rows_per_task}")
         report = json.dumps(_results(self._cell.count / 10))
@@ -116,7 +117,13 @@ class _Run:
 
 def _sweep(directory, found):
     made, said = [], []
-    rows = sweep.sweep(directory, found, lambda cell, folder: _Run(folder, cell, made), said.append)
+    rows = sweep.sweep(
+        directory,
+        found,
+        lambda cell, folder: _Run(folder, cell, made),
+        lambda cell, folder: (folder / "command.txt").write_text(cell.name),
+        said.append,
+    )
     return rows, made, said
 
 
