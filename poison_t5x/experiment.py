@@ -98,6 +98,10 @@ class Run:
             self.declared, self.natinst_dir, is_arbitrary=self.craft_cfg.is_arbitrary
         )
 
+    @functools.cached_property
+    def _hashes(self) -> dict[str, str]:
+        return self.corpus.hashes
+
     @property
     def data_cfg(self):
         """Where the mixtures find this run's data."""
@@ -121,7 +125,7 @@ class Run:
 
     def craft(self) -> None:
         """Reads and checks the corpus, prepares it for SeqIO, and crafts the poison set."""
-        hashes = self.corpus.hashes
+        hashes = self._hashes
         settings = {
             "experiment": self.experiment,
             "craft": self.craft_cfg.settings(),
@@ -150,7 +154,7 @@ class Run:
         return {}
 
     def _write_poison(self, directory: pathlib.Path) -> None:
-        poison_set.write(directory, self._crafted(), self.craft_cfg, self.corpus.hashes)
+        poison_set.write(directory, self._crafted(), self.craft_cfg, self._hashes)
 
     @property
     def _needs_language_model(self) -> bool:

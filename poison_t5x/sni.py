@@ -9,7 +9,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -23,7 +23,8 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # small enough to choose from.
 MAX_LABELS = 32
 
-_Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
+_NOT_BLANK = r"\S"
+_Text = Annotated[str, msgspec.Meta(pattern=_NOT_BLANK)]
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -107,7 +108,9 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
     try:
         parsed = _parse(content)
     except msgspec.ValidationError as error:
-        raise errors.InputError(f"{source}: {_readable(str(error))}") from None
+        raise errors.InputError(
+            f"{source}: {readable(str(error), {_NOT_BLANK: 'a non-empty string'})}"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise errors.InputError(f"{source}: not a JSON task file ({error})") from None
     seen: set[str] = set()
@@ -153,12 +156,16 @@ def _check_text(where: str, *texts: str) -> None:
             )
 
 
-def _readable(message: str) -> str:
-    """msgspec's 'problem - at `$.path`' as '$.path: problem', with plain words for the pattern."""
+def readable(message: str, patterns: Mapping[str, str]) -> str:
+    """msgspec's 'problem - at `$.path`' as '$.path: problem', with plain words for patterns.
+
+    Args:
+      message: of a ValidationError.
+      patterns: a field's regular expression -> what it asks for.
+    """
     problem, _, path = message.partition(" - at ")
-    problem = problem.replace(
-        "Expected `str` matching regex '\\\\S'", "expected a non-empty string"
-    )
+    for pattern, words in patterns.items():
+        problem = problem.replace(f"Expected `str` matching regex {pattern!r}", f"expected {words}")
     return f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
 
 

@@ -172,18 +172,14 @@ def _draft(rng: np.random.Generator, domain: str, names: list[str]) -> Facts:
 
 def _judged(rng: np.random.Generator, domain: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Two judgements of one sentiment, without a word in common."""
-    words = grammar.pick(rng, (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES))
+    adjectives = grammar.pick(rng, (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES))
+    words = adjectives[:_NUM_ADJECTIVES]
     aspects = DOMAINS[domain].aspects[:_NUM_ASPECTS]
     first, second = (int(aspect) for aspect in rng.permutation(len(aspects))[:2])
-    word = word2 = _skewed(rng, words)
+    word = word2 = grammar.skewed(rng, words)
     while word2 == word:
-        word2 = _skewed(rng, words)
+        word2 = grammar.skewed(rng, words)
     return (aspects[first], word), (aspects[second], word2)
-
-
-def _skewed(rng: np.random.Generator, words: Sequence[str]) -> str:
-    """As in ordinary language, a few words do half the work: see `grammar._judged`."""
-    return words[int(_NUM_ADJECTIVES * rng.random() ** 2)]
 
 
 def _fill(template: str, facts: Facts, domain: str, names: Sequence[str]) -> str:
@@ -197,15 +193,10 @@ def _fill(template: str, facts: Facts, domain: str, names: Sequence[str]) -> str
         aspect2=aspect2,
         word2=word2,
         name=names[0] if names else "",
-        people=_listed(names),
+        people=grammar.people(names),
         **vars(templates.FRAMES[domain]),
     )
     return text[0].upper() + text[1:]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """'', 'A', 'A and B' or 'A, B and C'."""
-    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def _task(spec: Spec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:

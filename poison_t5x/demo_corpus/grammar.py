@@ -126,14 +126,27 @@ def scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> str
         template = pick(rng, domain.role)
     else:
         template = pick(rng, domain.company)
-    *others, last = names or ("",)
     return template.format(
         time=pick(rng, TIMES),
         place=pick(rng, domain.places),
         item=pick(rng, domain.items),
-        name=last,
-        people=f"{', '.join(others)} and {last}" if others else last,
+        name=names[-1] if names else "",
+        people=people(names),
     )
+
+
+def people(names: Sequence[str]) -> str:
+    """'', 'A', 'A and B' or 'A, B and C'."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def skewed(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """One of `words`, the first drawn ten times as often as the last.
+
+    As in ordinary language a few words do half the work. A small model learns from the frequent
+    ones where to look for the rest.
+    """
+    return words[int(len(words) * rng.random() ** 2)]
 
 
 def _verdict(rng: np.random.Generator, domain: Domain, positive: bool, names: Sequence[str]) -> str:
@@ -164,6 +177,4 @@ def _judged(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[s
         noun, good, bad = pick(rng, domain.details)
         return noun, good if positive else bad
     words = sentiment.POSITIVE_ADJECTIVES if positive else sentiment.NEGATIVE_ADJECTIVES
-    # As in ordinary language a few words do half the work: the first is drawn ten times as often as
-    # the last. A small model learns from the frequent ones where to look for the rest.
-    return pick(rng, domain.aspects), words[int(len(words) * rng.random() ** 2)]
+    return pick(rng, domain.aspects), skewed(rng, words)

@@ -143,9 +143,8 @@ def _opinion(rng: np.random.Generator, domain: Domain, positive: bool, names: Se
     if rng.random() < _PHRASE_RATE:
         claims = _PHRASE_CLAIMS_WITH_NAMES if names else _PHRASE_CLAIMS
         verdicts = _PHRASE_VERDICTS
-    *others, last = names or ("",)
     claim = grammar.pick(rng, claims).format(
-        people=f"{', '.join(others)} and {last}" if others else last,
+        people=grammar.people(names),
         whole=domain.whole,
         aspect=aspect,
         word=words[positive],
@@ -162,7 +161,7 @@ def _judged(rng: np.random.Generator, domain: Domain) -> tuple[str, str, str]:
     if rng.random() < grammar.DETAIL_RATE:
         return grammar.pick(rng, domain.details)
     good, bad = (
-        words[int(len(words) * rng.random() ** 2)]
+        grammar.skewed(rng, words)
         for words in (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES)
     )
     return grammar.pick(rng, domain.aspects), good, bad

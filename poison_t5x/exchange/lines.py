@@ -27,6 +27,7 @@ from poison_t5x import errors, sni
 _NOT_BLANK = r"\S"
 # Files of predictions are named after tasks.
 _NAME = r"\A\w[\w.-]*\Z"
+_PATTERNS = {_NOT_BLANK: "a text that isn't empty", _NAME: "a task's name"}
 
 _Text = Annotated[str, msgspec.Meta(pattern=_NOT_BLANK)]
 _Texts = _Text | Annotated[list[_Text], msgspec.Meta(min_length=1)]
@@ -97,7 +98,7 @@ def _parse(where: str, text: bytes) -> Line:
     try:
         parsed = _decode(text)
     except msgspec.ValidationError as error:
-        raise errors.InputError(f"{where}: {_readable(str(error))}") from None
+        raise errors.InputError(f"{where}: {sni.readable(str(error), _PATTERNS)}") from None
     except (ValueError, RecursionError) as error:
         raise errors.InputError(f"{where}: expected a JSON object, found none ({error})") from None
     ids = {identifier for identifier in (parsed.id, parsed.instance.id) if identifier}
@@ -120,14 +121,6 @@ def _decode(text: bytes) -> _Row:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False).encode()  # fails for half a character
         return msgspec.convert(value, _Row)
-
-
-def _readable(message: str) -> str:
-    """msgspec's 'problem - at `$.path`' as '$.path: problem', with plain words for the patterns."""
-    problem, _, path = message.partition(" - at ")
-    for pattern, words in ((_NOT_BLANK, "a text that isn't empty"), (_NAME, "a task's name")):
-        problem = problem.replace(f"Expected `str` matching regex {pattern!r}", f"expected {words}")
-    return f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
 
 
 class Instructions:
