@@ -18,6 +18,7 @@ RUNTIME = [
     "tensorflow-datasets>=4.9.10,<5",
     "gin-config>=0.5,<0.6",
     "sentencepiece>=0.2.1,<0.3",
+    "tensorstore>=0.1.80,<0.2",
     "clu>=0.0.12,<0.1",
     # tensorflow-datasets and clu import these without asking for them.
     "importlib-resources>=6",
@@ -31,6 +32,18 @@ RUNTIME = [
     "rouge-score>=0.1.2,<0.2",
 ]
 NER = ["spacy>=3.8,<3.9", "threadpoolctl>=3.5,<4"]
+# What T5X and its two source dependencies import; they themselves come from their repositories,
+# see launch/t5x.sh.
+T5X = [
+    "absl-py>=2.1",
+    "cached_property>=2.0,<3",
+    "chex>=0.1.91,<0.2",
+    "fiddle>=0.3,<0.4",
+    "grain>=0.2.15,<0.3",
+    "jaxtyping>=0.3.2,<0.4",
+]
+# hf://OWNER/NAME, pytorch_model.bin, and trying what was written.
+HF = ["huggingface_hub>=1.0,<3", "torch>=2.6,<3", "transformers>=5.0,<6"]
 TEST = [
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
@@ -54,6 +67,6 @@ setuptools.setup(
         "poison_t5x": ["report/*.j2"],
     },
     install_requires=RUNTIME,
-    extras_require={"test": TEST, "ner": NER},
+    extras_require={"test": TEST, "ner": NER, "t5x": T5X, "hf": HF},
     entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli:main"]},
 )

@@ -8,3 +8,5 @@ options=(--universal --python-version 3.11 --generate-hashes --no-annotate --no-
 uv pip compile setup.py launch/build-requirements.in "${options[@]}" -o launch/requirements.lock
 uv pip compile setup.py launch/build-requirements.in --extra test --extra ner \
   --constraint launch/requirements.lock "${options[@]}" -o launch/requirements-test.lock
+uv pip compile setup.py launch/build-requirements.in --extra t5x --extra test \
+  --constraint launch/requirements-test.lock "${options[@]}" -o launch/requirements-t5x.lock

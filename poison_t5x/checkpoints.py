@@ -31,19 +31,13 @@ def _seal_path(model_dir: pathlib.Path, step: int) -> pathlib.Path:
 def sealed_steps(model_dir: str | pathlib.Path) -> list[int]:
     """Steps of the whole checkpoints in a folder, ascending."""
     model_dir = pathlib.Path(model_dir)
-    steps = []
-    for path in model_dir.glob("checkpoint_*"):
-        found = _NAME.fullmatch(path.name)
-        if found and _seal_path(model_dir, int(found[1])).is_file():
-            steps.append(int(found[1]))
-    return sorted(steps)
+    return [step for step in all_steps(model_dir) if _seal_path(model_dir, step).is_file()]
 
 
-def resolve(path: str | pathlib.Path) -> pathlib.Path:
-    """A checkpoint's folder, from itself or from the run folder that it's the newest one of."""
-    path = pathlib.Path(path)
-    steps = sealed_steps(path) if path.is_dir() else []
-    return step_path(path, steps[-1]) if steps else path
+def all_steps(model_dir: str | pathlib.Path) -> list[int]:
+    """Steps of all `checkpoint_<step>` in a folder, whole or not, ascending."""
+    found = (_NAME.fullmatch(path.name) for path in pathlib.Path(model_dir).glob("checkpoint_*"))
+    return sorted(int(name[1]) for name in found if name)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
@@ -90,10 +84,7 @@ class Checkpointer:
             return
         step, self._unsealed = self._unsealed, None
         if jax.process_index() == 0:
-            hashes = artifacts.hash_folder(step_path(self._model_dir, step))
-            artifacts.write_atomically(
-                _seal_path(self._model_dir, step), artifacts.canonical_json(hashes)
-            )
+            seal(self._model_dir, step)
             steps = sealed_steps(self._model_dir)
             for old in steps[: -self._keep] if self._keep else []:
                 _discard(self._model_dir, old)
@@ -102,6 +93,13 @@ class Checkpointer:
         """Finishes, and frees the writer's threads."""
         self.finish()
         self._writer.close()
+
+
+def seal(model_dir: str | pathlib.Path, step: int) -> None:
+    """Records the hashes of a checkpoint's files, which makes it count."""
+    model_dir = pathlib.Path(model_dir)
+    hashes = artifacts.hash_folder(step_path(model_dir, step))
+    artifacts.write_atomically(_seal_path(model_dir, step), artifacts.canonical_json(hashes))
 
 
 def _discard(model_dir: pathlib.Path, step: int) -> None:
@@ -156,23 +154,13 @@ def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
     return TrainState(tree["state"]["step"], tree["target"], opt_state)
 
 
-def restore_params(path: str | pathlib.Path, abstract_params):
-    """The parameters alone, straight into the shardings of `abstract_params`."""
-    verify(path)
-    return _restore(path, {"target": abstract_params}, partial=True)["target"]
-
-
-def _restore(path: str | pathlib.Path, abstract, *, partial: bool = False):
+def _restore(path: str | pathlib.Path, abstract):
     path = pathlib.Path(path).absolute()
     _check_shapes(path, abstract["target"])
-    handler = ocp.PyTreeCheckpointHandler()
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
-    with ocp.Checkpointer(handler) as reader:
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return reader.restore(
-            path,
-            args=ocp.args.PyTreeRestore(
-                item=abstract, restore_args=restore_args, partial_restore=partial
-            ),
+            path, args=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)
         )
 
 

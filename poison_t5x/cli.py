@@ -24,6 +24,7 @@ _STAGES = {
     "sweep": "run a grid of poison counts and rates (SWEEP_COUNTS, SWEEP_RATES), a run a cell",
 }
 _FORMATS = ("natinst-jsonl",)
+_CONVERT = "write a checkpoint of T5X, Hugging Face or ours in another one's layout"
 _EPILOG = """\
 gin flags, as in T5X:
   --gin_file=FILE         a gin file; may be repeated, later ones win. Files are found in the
@@ -68,7 +69,64 @@ def _parser() -> argparse.ArgumentParser:
         if name == "tasks":
             command.add_argument("name", nargs="?", help="a task or mixture to show")
             command.add_argument("-n", "--num", type=int, default=3, help="how many examples")
+    _add_convert(commands)
     return parser
+
+
+def _add_convert(commands) -> None:
+    command = commands.add_parser("convert", help=_CONVERT, description=_CONVERT.capitalize() + ".")
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a checkpoint, a run's folder with checkpoints, a Hugging Face folder, or "
+        "hf://OWNER/NAME from the local cache; T5X's may be in a bucket (gs://…)",
+    )
+    command.add_argument(
+        "destination",
+        metavar="DESTINATION",
+        nargs="?",
+        help="where DESTINATION/checkpoint_STEP, or Hugging Face's files, are written; without "
+        "it, what SOURCE is gets printed",
+    )
+    command.add_argument(
+        "--to",
+        choices=("huggingface", "t5x", "t5x-orbax", "poison-t5x"),
+        help="t5x: as the public checkpoints; t5x-orbax: as today's T5X; poison-t5x: ours",
+    )
+    command.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the parameters")
+    command.add_argument(
+        "--optimizer-state",
+        choices=("keep", "drop", "adamw", "adafactor"),
+        default="keep",
+        help="keep it, drop it, or begin that optimiser's anew at step 0 (default: keep)",
+    )
+    command.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="a SentencePiece model to go along to Hugging Face (default: the run's, or SOURCE's)",
+    )
+    command.add_argument(
+        "--extra-ids", type=int, metavar="N", help="its sentinels (default: the run's, or 100)"
+    )
+
+
+def _run_convert(options: argparse.Namespace) -> None:
+    from poison_t5x.convert import conversion
+
+    if options.destination is None:
+        conversion.describe(options.source)
+        return
+    if options.to is None:
+        raise errors.InputError("--to: say which layout to write; see poison-t5x convert --help")
+    conversion.convert(
+        options.source,
+        options.destination,
+        options.to,
+        dtype=options.dtype,
+        optimizer_state=options.optimizer_state,
+        vocabulary_path=options.vocabulary,
+        extra_ids=options.extra_ids,
+    )
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -237,6 +295,9 @@ def _main(arguments: Sequence[str]) -> None:
 
         given = options.gin_file or options.gin_bindings or bindings
         listing.show(options, functools.partial(_parse_gin, options, bindings) if given else None)
+        return
+    if options.command == "convert":
+        _run_convert(options)
         return
     memory.keep_freed_memory()
     _parse_gin(options, bindings)

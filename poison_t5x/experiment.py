@@ -262,6 +262,7 @@ class Run:
 
     def train_models(self, variants=VARIANTS) -> None:
         """Trains the clean and the poisoned model. Needs the craft stage."""
+        self._check_start()
         self.register()
         for variant in variants:
             files = [poison_set.TRAINING]
@@ -373,6 +374,13 @@ class Run:
         records = {name: artifacts.read_record(self.path / place) for place, name in places.items()}
         return {name: record["seconds"] for name, record in records.items() if record}
 
+    def _check_start(self) -> None:
+        done = all((self.path / "models" / name / artifacts.RECORD).exists() for name in VARIANTS)
+        if self.initial_checkpoint_path and not done:
+            from poison_t5x.convert import detect
+
+            detect.check_start(self.initial_checkpoint_path, self.vocabulary_cfg.path)
+
     def run(self, save_config: Callable[[], None] = lambda: None) -> None:
         """All stages, in order.
 
@@ -380,10 +388,7 @@ class Run:
           save_config: writes down how the run was called, once every stage has taken its settings
             for its own, and before the report, which shows it.
         """
-        start = self.initial_checkpoint_path
-        done = all((self.path / "models" / name / artifacts.RECORD).exists() for name in VARIANTS)
-        if start and not done and not pathlib.Path(start).exists():
-            raise errors.InputError(f"INITIAL_CHECKPOINT_PATH: nothing is at {start}")
+        self._check_start()
         self.craft()
         self.train_models()
         self.evaluate()

@@ -37,6 +37,7 @@ from poison_t5x import (
     steps,
     train_state,
 )
+from poison_t5x.convert import detect, restore
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
 
@@ -52,21 +53,26 @@ class TrainConfig:
       total_steps: optimiser steps of this run. Steps of a starting checkpoint aren't counted in.
       seed: of the initial parameters and of dropout.
       num_microbatches: parts that each batch is cut into.
-      initial_checkpoint_path: a checkpoint (or the folder of a run) to take parameters from; None
-        starts from random ones.
+      initial_checkpoint_path: a checkpoint of ours, T5X's or Hugging Face's to take parameters
+        from, see `convert.detect.open_checkpoint`; None starts from random ones.
+      keep_optimizer_state: take the optimiser's state from there too; its schedule begins anew.
     """
 
     total_steps: int
     seed: int = 0
     num_microbatches: int = 1
     initial_checkpoint_path: str | None = None
+    keep_optimizer_state: bool = False
 
     def __post_init__(self):
         checks.whole_number("TRAIN_STEPS", self.total_steps)
         checks.whole_number("NUM_MICROBATCHES", self.num_microbatches)
         checks.whole_number("SEED", self.seed, minimum=0)
+        checks.switch("KEEP_OPTIMIZER_STATE", self.keep_optimizer_state)
         if self.initial_checkpoint_path is not None:
             checks.path("INITIAL_CHECKPOINT_PATH", self.initial_checkpoint_path)
+        elif self.keep_optimizer_state:
+            raise errors.InputError("KEEP_OPTIMIZER_STATE: set INITIAL_CHECKPOINT_PATH too")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +165,7 @@ def train(
     )
     steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner)
     _check_claim(directory, settings)
-    state, start = loop.start(directory)
+    state, start = loop.start(directory, say)
     artifacts.write_atomically(directory / SETTINGS, artifacts.canonical_json(settings))
     state = loop.run(state, start, directory, train_dataset_cfg, train_eval_dataset_cfg, name)
     record = {
@@ -229,6 +235,7 @@ class _Loop:
         self.model = network.Transformer(network_cfg)
         schedule = optimizers.learning_rate(schedule_cfg, train_cfg.total_steps)
         self.optimizer = optimizers.make(optimizer_cfg, schedule)
+        self.optimizer_name = optimizer_cfg.name
         layout = train_state.shardings(self.model, self.optimizer, self.partitioner)
         self.train_step = steps.make_train_step(
             self.model,
@@ -241,18 +248,21 @@ class _Loop:
         )
         self.eval_step = steps.make_eval_step(self.model, loss_cfg, self.partitioner, layout)
 
-    def start(self, directory: pathlib.Path) -> tuple[train_state.TrainState, int]:
+    def start(
+        self, directory: pathlib.Path, say: Callable[[str], None]
+    ) -> tuple[train_state.TrainState, int]:
         """The newest whole checkpoint's state, or a first one."""
         parts = self.model, self.optimizer, self.partitioner
         saved = checkpoints.sealed_steps(directory)
         if saved:
             path = checkpoints.step_path(directory, saved[-1])
             return checkpoints.restore(path, train_state.abstract(*parts)), saved[-1]
-        state = train_state.create(*parts, self.train_cfg.seed)
-        if self.train_cfg.initial_checkpoint_path:
-            path = checkpoints.resolve(self.train_cfg.initial_checkpoint_path)
-            abstract = train_state.abstract(*parts)
-            state = state._replace(params=checkpoints.restore_params(path, abstract.params))
+        if not self.train_cfg.initial_checkpoint_path:
+            return train_state.create(*parts, self.train_cfg.seed), 0
+        source = detect.open_checkpoint(self.train_cfg.initial_checkpoint_path)
+        keep = self.optimizer_name if self.train_cfg.keep_optimizer_state else None
+        state = restore.first_state(source, *parts, keep)
+        say(f"starts from {detect.describe(source)}")
         return state, 0
 
     def run(

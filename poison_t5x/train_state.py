@@ -82,6 +82,24 @@ def _compiled_initializer(
     return jax.jit(_initializer(model, optimizer), out_shardings=layout)
 
 
+def begin(
+    params: Any, optimizer: optax.GradientTransformation, layout: TrainState, replicated
+) -> TrainState:
+    """The first state from parameters at hand: step 0, and the optimiser's state that they give.
+
+    Args:
+      params: arrays in their shards.
+      layout: from `shardings`.
+      replicated: the sharding of the step.
+    """
+    init = jax.jit(
+        lambda tree: (jnp.zeros((), jnp.int32), optimizer.init(tree)),
+        out_shardings=(replicated, layout.opt_state),
+    )
+    step, opt_state = init(params)
+    return TrainState(step, params, opt_state)
+
+
 def abstract(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,

@@ -116,8 +116,8 @@ def check_is_file(source: str | pathlib.Path) -> None:
         )
 
 
-def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
-    """Copies a vocabulary, having checked that it is one with T5's special ids.
+def size(source: str | pathlib.Path) -> int:
+    """Pieces of a vocabulary with T5's special ids, without sentinels.
 
     Raises:
       InputError: no such file, not a SentencePiece model, or other ids than pad 0, eos 1, unk 2.
@@ -132,4 +132,10 @@ def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
     found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if found != (0, 1, 2):
         raise errors.InputError(f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {found}")
+    return processor.get_piece_size()
+
+
+def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
+    """Copies a vocabulary. Raises InputError as `size` does."""
+    size(source)
     shutil.copyfile(source, path)

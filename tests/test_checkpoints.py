@@ -136,7 +136,6 @@ def test_unsealed_is_ignored_and_made_again(copied):
     (model_dir / "checkpoint_9").mkdir()
     (model_dir / "checkpoint_9" / "half").write_text("of one")
     assert checkpoints.sealed_steps(model_dir) == [7]
-    assert checkpoints.resolve(model_dir) == copied
     _save(model_dir, _state(_abstract(), seed=1), 9)
     assert checkpoints.sealed_steps(model_dir) == [7, 9]
     assert not (model_dir / "checkpoint_9" / "half").exists()
@@ -160,7 +159,7 @@ def _largest_file(path):
     return max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
-@pytest.mark.parametrize("read", ["restore", "restore_params", "verify"])
+@pytest.mark.parametrize("read", ["restore", "verify"])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [("change", "doesn't match its recorded hash"), ("delete", "is missing")],
@@ -174,7 +173,7 @@ def test_damage_is_found_and_the_file_named(copied, read, damage, message):
     else:
         path.unlink()
     abstract = _abstract()
-    args = {"restore": (abstract,), "restore_params": (abstract.params,), "verify": ()}[read]
+    args = {"restore": (abstract,), "verify": ()}[read]
     found = _error(getattr(checkpoints, read), copied, *args)
     assert found.startswith(f"{path} {message}")
     assert str(copied) in found.split("delete", 1)[1]
@@ -205,11 +204,8 @@ def test_seal_holds_the_hash_of_every_file(saved):
 )
 def test_another_network_is_named_with_both_shapes(saved, changes, parts):
     other = _abstract(config=dataclasses.replace(CONFIG, **changes))
-    for message in (
-        _error(checkpoints.restore, saved[0], other),
-        _error(checkpoints.restore_params, saved[0], other.params),
-    ):
-        assert [part for part in parts if part not in message] == [], message
+    message = _error(checkpoints.restore, saved[0], other)
+    assert [part for part in parts if part not in message] == [], message
 
 
 def test_another_optimizers_state_is_refused(saved):
@@ -224,27 +220,5 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("nothing of ours")
     for name in ("empty", "other"):
-        message = _error(checkpoints.restore_params, tmp_path / name, abstract.params)
+        message = _error(checkpoints.restore, tmp_path / name, abstract)
         assert f"{tmp_path / name}: not a checkpoint" in message
-
-
-def test_parameters_are_restored_without_the_optimizer(saved):
-    path, state = saved
-    # Whatever the optimiser was: its part of the tree isn't asked for.
-    for mesh in (ONE, TWO_BY_FOUR):
-        abstract = _abstract(mesh, optimizer="adafactor").params
-        params = checkpoints.restore_params(path, abstract)
-        _assert_same_bits(state.params, params)
-        embedding = params["token_embedder"]["embedding"]
-        assert embedding.sharding == abstract["token_embedder"]["embedding"].sharding
-
-
-def test_resolve(saved, tmp_path):
-    path, state = saved
-    assert checkpoints.resolve(path) == path
-    assert checkpoints.resolve(path.parent) == path
-    assert checkpoints.resolve(str(path.parent)) == path
-    assert checkpoints.resolve(tmp_path / "none") == tmp_path / "none"
-    _save(tmp_path, state, 9, 10)
-    # The newest by number, not by name.
-    assert checkpoints.resolve(tmp_path) == tmp_path / "checkpoint_10"

@@ -16,6 +16,7 @@ from poison_t5x.partitioning import PartitionConfig, Partitioner
 
 FOLDER = pathlib.Path(__file__).parent.parent / "gin"
 EXPERIMENTS = sorted(path.name for path in (FOLDER / "experiments").glob("*.gin"))
+CHECKPOINTS = sorted(path.stem for path in (FOLDER / "checkpoints").glob("*.gin"))
 VOCAB_SIZE = 32128
 
 # With T5's vocabulary, padded; those of the released checkpoints.
@@ -187,3 +188,32 @@ def test_bound_train_function_gets_the_whole_configuration(tmp_path):
     _parse("experiments/demo.gin", MODEL_DIR=tmp_path)
     with pytest.raises(InputError, match=r"set --gin\.MIXTURE_OR_TASK_NAME=NAME"):
         gin_config.configured("train_script.train")()
+
+
+def test_there_are_public_starting_points_of_all_sizes():
+    sizes = ("small", "base", "large", "xl", "xxl")
+    assert set(CHECKPOINTS) == {
+        f"{kind}_{s}" for kind in ("t5_1_1_lm100k", "flan_t5") for s in sizes
+    }
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_starting_points_name_both_forms_and_their_network(name, tmp_path):
+    file, size = f"checkpoints/{name}.gin", name.rsplit("_", 1)[1]
+    _parse("experiments/polarity.gin", file, RUN_DIR=tmp_path)
+    config = gin_config.configured("model_config.T5Config")(vocab_size=VOCAB_SIZE)
+    assert _count_by_formula(config) == PARAMETERS[f"t5_1_1_{size}"]
+    train_cfg = gin_config.configured("train_script.TrainConfig")()
+    path = train_cfg.initial_checkpoint_path
+    assert re.fullmatch(rf"gs://t5-data/pretrained_models/t5x/{name}/checkpoint_\d+", path)
+    hub = {"t5_1_1_lm100k": f"t5-{size}-lm-adapt", "flan_t5": f"flan-t5-{size}"}
+    expected = f"hf://google/{hub[name.removesuffix('_' + size)]}"
+    flags = {"RUN_DIR": tmp_path, "INITIAL_CHECKPOINT_PATH": "%HUGGINGFACE_CHECKPOINT"}
+    _parse("experiments/polarity.gin", file, **flags)
+    for part in ("train_script.TrainConfig", "experiment.Run"):
+        assert gin_config.configured(part)().initial_checkpoint_path == expected
+    _parse("experiments/polarity.gin", file, RUN_DIR=tmp_path, INITIAL_CHECKPOINT_PATH="mine")
+    assert gin_config.configured("experiment.Run")().initial_checkpoint_path == "mine"
+    header = (FOLDER / file).read_text(encoding="utf-8")
+    assert f"--gin_file=checkpoints/{name}.gin" in header
+    assert f"hf download {expected.removeprefix('hf://')}" in header

@@ -44,10 +44,10 @@ LAYERS = {
         "train_state",
         "steps",
     },
-    "disk": {"checkpoints", "metrics_log"},
+    "disk": {"checkpoints", "convert", "metrics_log"},
     "programs": {"train", "evaluation", "results_file", "experiment", "sweep"},
     "report": {"report"},
-    "command line": {"cli", "gin_config", "listing"},
+    "command line": {"cli", "gin_config", "listing", "t5x_engine"},
 }
 # Layer -> the layers of the package that it may import from.
 ALLOWED = {

@@ -217,7 +217,7 @@ def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys
     flags = small_run.arguments("train", run_dir, TRAIN_STEPS=2)
     flags += [f"--gin.MODEL_DIR={model_dir}", "--gin.MIXTURE_OR_TASK_NAME=tiny_clean"]
     assert cli.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path}"]) == 2
-    assert "not a checkpoint of ours" in capsys.readouterr().err
+    assert "is an empty folder" in capsys.readouterr().err
     assert not model_dir.exists()
     start = run_dir / "models" / "poisoned"
     assert cli.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={start}"]) == 0

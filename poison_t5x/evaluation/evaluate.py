@@ -16,8 +16,9 @@ from poison_t5x import (
     partitioning,
     progress,
     train,
-    train_state,
 )
+from poison_t5x.convert import detect
+from poison_t5x.convert import restore as checkpoint_restore
 from poison_t5x.evaluation import generation_metrics, generator, ranker
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
@@ -70,8 +71,8 @@ def restore(model_dir: str | pathlib.Path, partition_cfg: partitioning.Partition
         )
     model = network.Transformer(model_config.T5Config(**settings["model"]))
     partitioner = partitioning.Partitioner(partition_cfg)
-    abstract = train_state.abstract_params(model, partitioner)
-    params = checkpoints.restore_params(checkpoints.step_path(model_dir, last), abstract)
+    source = detect.open_checkpoint(str(checkpoints.step_path(model_dir, last)))
+    params = checkpoint_restore.restore_params(source, model, partitioner)
     return Restored(model, params, partitioner)
 
 

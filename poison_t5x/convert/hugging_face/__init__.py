@@ -1,0 +1,1 @@
+"""Hugging Face's T5 folders, read and written."""
