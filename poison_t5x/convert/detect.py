@@ -3,7 +3,7 @@
 import pathlib
 
 from poison_t5x import checkpoints, checks, errors
-from poison_t5x.convert import architecture, storage, tensor_store, unstacked
+from poison_t5x.convert import architecture, storage, tensor_store
 from poison_t5x.convert.hugging_face import reading as hugging_face
 from poison_t5x.convert.source import Source
 
@@ -45,7 +45,12 @@ def open_checkpoint(
     found = _open(path, verify=verify)
     if found is None:
         raise errors.InputError(f"{setting}: {path} {_what(path)}; known are {KNOWN}")
-    return unstacked.Unstacked(found) if unstacked.is_stacked(found) else found
+    if any(name.startswith("encoder/encoder/") for name in found.params):
+        raise errors.InputError(
+            f"{setting}: {path} is {found.layout} of scanned layers (scalable_t5, umT5), each "
+            "with position biases of its own: another architecture than T5's"
+        )
+    return found
 
 
 def check_start(path: str, vocabulary_path: str | None) -> None:

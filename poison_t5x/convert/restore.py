@@ -70,9 +70,9 @@ def restore_opt_state(source: Source, optimizer: str, abstract_opt_state: Any) -
       InputError: it has none, or another optimiser's, or one that doesn't fit.
     """
     if source.optimizer != optimizer:
-        found = f"{source.optimizer}'s state" if source.optimizer else "no known optimiser's"
+        found = f"{source.optimizer}'s" if source.optimizer else "no known optimiser's"
         raise errors.InputError(
-            f"{source.path}: {source.layout}, which holds {found}, and OPTIMIZER is "
+            f"{source.path}: {source.layout}, which holds {found} state, and OPTIMIZER is "
             f"{optimizer!r}; set KEEP_OPTIMIZER_STATE=False, or the OPTIMIZER that it has"
         )
     for name in source.slots:

@@ -1,7 +1,7 @@
-"""Two tiny T5s and their weights, drawn by NumPy alone, for the fixture's script and its test.
+"""Tiny T5s and their weights, drawn by NumPy alone, for the fixtures' scripts and the tests.
 
-The fixture `t5_logits.npz` holds logits, not weights: both sides draw these. Change anything
-here and the fixture must be made again (see make_t5_logits.py).
+The fixtures under `t5/` hold these weights, and `t5_steps.npz` what became of them: change
+anything here and both must be made again (see make_t5_fixtures.py and make_t5_steps.py).
 """
 
 import zlib
@@ -18,10 +18,36 @@ _SHAPE = {
     "head_dim": 7,
     "mlp_dim": 17,
 }
-T5_CONFIGS = {
-    "v1_0": _SHAPE | {"mlp_activations": ("relu",), "logits_via_embedding": True},
-    "v1_1": _SHAPE | {"mlp_activations": ("gelu", "linear"), "logits_via_embedding": False},
+_V1_0, _V1_1 = {"mlp_activations": ("relu",)}, {"mlp_activations": ("gelu", "linear")}
+_TIED, _UNTIED = {"logits_via_embedding": True}, {"logits_via_embedding": False}
+T5_CONFIGS = {"v1_0": _SHAPE | _V1_0 | _TIED, "v1_1": _SHAPE | _V1_1 | _UNTIED}
+# Smaller where the weights are stored: a T5X checkpoint has two files a tensor.
+_SMALL = _SHAPE | {
+    "num_encoder_layers": 1,
+    "num_decoder_layers": 2,
+    "head_dim": 5,
+    "mlp_dim": 11,
 }
+T5_VARIANTS = {
+    "v1_0_tied": _SMALL | _V1_0 | _TIED,
+    "v1_0_untied": _SMALL | _V1_0 | _UNTIED,
+    "v1_1_tied": _SMALL | _V1_1 | _TIED,
+    "v1_1_untied": _SMALL | _V1_1 | _UNTIED,
+}
+# Adafactor factors what has two dimensions of 128 or more: the embedding here.
+WIDE = (
+    _V1_0
+    | _TIED
+    | {
+        "vocab_size": 137,
+        "emb_dim": 131,
+        "num_heads": 2,
+        "num_encoder_layers": 1,
+        "num_decoder_layers": 1,
+        "head_dim": 1,
+        "mlp_dim": 3,
+    }
+)
 NUM_BUCKETS = 32
 TIED_EMBEDDING_SCALE = 0.2
 

@@ -115,6 +115,14 @@ def test_a_part_is_the_whole_sliced(tmp_path_factory, data):
     np.testing.assert_array_equal(part, array[index])
 
 
+@pytest.mark.parametrize("columns", [slice(None), slice(1, 3), slice(4, 2)])
+@pytest.mark.parametrize("rows", [slice(2, 1), slice(3, 0), slice(1, 1), slice(9, 12)])
+def test_a_part_without_rows_is_empty(path, rows, columns):
+    entry = safetensors_file.read_header(path)["odd"]
+    found = safetensors_file.read(path, entry, (rows, columns))
+    assert found.shape == _arrays()["odd"][rows, columns].shape
+
+
 def test_a_part_of_the_rows_reads_no_others(path, monkeypatch):
     counts = []
     read = np.fromfile

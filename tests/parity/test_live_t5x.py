@@ -1,0 +1,88 @@
+"""Ours against the T5X that is installed, on weights that no fixture holds; and T5X reads the
+fixtures' checkpoints."""
+
+import pathlib
+import warnings
+
+import numpy as np
+import pytest
+
+with warnings.catch_warnings():
+    # T5X's own, and those of what it imports.
+    warnings.simplefilter("ignore")
+    pytest.importorskip("t5x", reason="T5X isn't installed (launch/t5x.sh installs it)")
+    from tests.golden import make_t5_steps, t5x_model
+
+from tests.golden.t5_batches import draw_tokens
+from tests.golden.t5_cases import CASES, SAVED, SAVED_STEP, movement
+from tests.golden.t5_weights import T5_CONFIGS, T5_VARIANTS, WIDE, draw_weights
+from tests.parity import ours
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "t5"
+SEED = 1
+DEEP = {name: variant | {"num_encoder_layers": 3} for name, variant in T5_VARIANTS.items()}
+
+
+@pytest.mark.parametrize("variant", DEEP)
+def test_logits_and_greedy_outputs_are_t5xs(variant):
+    config = DEEP[variant]
+    weights, vocab_size = draw_weights(config, SEED), config["vocab_size"]
+    rng = np.random.default_rng(SEED)
+    inputs, targets = (draw_tokens(rng, 2, length, vocab_size) for length in (149, 131))
+    prompts = draw_tokens(rng, 7, 19, vocab_size)
+    model = t5x_model.build(config)
+    real = targets > 0
+    theirs = t5x_model.logits(model, weights, inputs, targets)[real]
+    found = ours.logits(config, weights, inputs, targets)[real]
+    assert 3.0 < np.abs(theirs).max() < 30.0
+    assert ours.relative_difference(found, theirs) < ours.RELATIVE_TOLERANCE
+    np.testing.assert_array_equal(
+        ours.greedy(config, weights, prompts, 1, 23),
+        t5x_model.greedy(model, weights, prompts, 23),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_ten_steps_are_t5xs(name):
+    config, case = CASES[name]
+    weights = draw_weights(config, SEED)
+    losses, moved = make_t5_steps.run(config, case, SEED)
+    found, after = ours.train(config, weights, case, case.batches(config))
+    assert np.abs(found / losses - 1).max() < ours.RELATIVE_TOLERANCE
+    for path, row in movement(weights, after).items():
+        difference = np.abs(row - moved[path]).max() / moved[path][0]
+        assert difference < ours.MOVEMENT_TOLERANCE, path
+
+
+def test_packed_logits_are_t5xs():
+    config = T5_CONFIGS["v1_1"]
+    weights = draw_weights(config, SEED)
+    case = CASES["adamw_packed"][1]
+    batch = case.batches(config)[0]
+    segments = batch["decoder_segment_ids"]
+    found = ours.packed_logits(config, weights, batch)[segments > 0]
+    theirs = t5x_model.packed_logits(t5x_model.build(config), weights, batch)[segments > 0]
+    assert ours.relative_difference(found, theirs) < ours.RELATIVE_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("folder", "optimizer"),
+    [(f"{name}/t5x", "adafactor") for name in (*T5_VARIANTS, "wide")]
+    + [("v1_1_untied/t5x_orbax", "adafactor")]
+    + [("v1_0_tied/t5x_adamw", "adamw"), ("v1_0_tied/t5x_orbax_adamw", "adamw")],
+)
+def test_t5x_reads_the_fixtures_and_goes_on_from_them(folder, optimizer):
+    name = folder.split("/")[0]
+    config, case = (T5_VARIANTS | {"wide": WIDE})[name], SAVED[optimizer]
+    weights = draw_weights(config)
+    model, rate = t5x_model.of_case(case, config)
+    empty = t5x_model.first_state(model, weights)
+    state = t5x_model.restore(empty, FOLDER / folder, SAVED_STEP)
+    assert int(state.step) == SAVED_STEP
+    for path, weight in t5x_model.flat(state.params).items():
+        np.testing.assert_array_equal(weight, weights[path], strict=True, err_msg=path)
+    batches = case.batches(config)[SAVED_STEP:]
+    _, losses = t5x_model.train(model, state, batches, rate)
+    with np.load(FOLDER / name / "expected.npz") as held:
+        np.testing.assert_allclose(losses, held[f"next_losses/{optimizer}"], rtol=1e-5)
