@@ -4,10 +4,12 @@ import math
 
 import jax
 import numpy as np
+import pytest
 
 from poison_t5x import optimizers
 from poison_t5x.convert import architecture, slots
 from poison_t5x.convert.source import TensorInfo
+from poison_t5x.errors import InputError
 from poison_t5x.model.config import T5Config
 
 
@@ -81,3 +83,11 @@ def flat_arrays(tree) -> dict[str, np.ndarray]:
 def numbers(shape) -> int:
     """How many numbers an array of `shape` holds."""
     return math.prod(shape)
+
+
+def error(function, *args) -> str:
+    """The one line of the InputError that a call raises."""
+    with pytest.raises(InputError) as caught:
+        function(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

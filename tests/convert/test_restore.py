@@ -8,7 +8,6 @@ import pytest
 
 from poison_t5x import checkpoints, steps, train_state
 from poison_t5x.convert import architecture, detect, restore, slots, writing
-from poison_t5x.errors import InputError
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
 from tests.convert import at_hand
@@ -22,13 +21,6 @@ MODEL = Transformer(CONFIG)
 def _partitioner(mesh):
     num_partitions, num_devices = mesh
     return Partitioner(PartitionConfig(num_partitions, 1, 2), jax.devices()[:num_devices])
-
-
-def _error(function, *args) -> str:
-    with pytest.raises(InputError) as caught:
-        function(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("mesh", [ONE, EIGHT_BY_ONE, TWO_BY_FOUR], ids=["1", "8x1", "2x4"])
@@ -134,11 +126,11 @@ def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
 def test_another_optimizers_state_is_refused():
     adamw = at_hand.make_optimizer("adamw")
     source = at_hand.random_source(CONFIG, "adafactor")
-    message = _error(restore.first_state, source, MODEL, adamw, _partitioner(ONE), "adamw")
+    message = at_hand.error(restore.first_state, source, MODEL, adamw, _partitioner(ONE), "adamw")
     assert "holds adafactor's state" in message and "OPTIMIZER is 'adamw'" in message
     assert "KEEP_OPTIMIZER_STATE=False" in message
     source = at_hand.random_source(CONFIG, None)
-    message = _error(restore.first_state, source, MODEL, adamw, _partitioner(ONE), "adamw")
+    message = at_hand.error(restore.first_state, source, MODEL, adamw, _partitioner(ONE), "adamw")
     assert "no known optimiser's state" in message
 
 
@@ -186,7 +178,7 @@ CASES = {
 def test_another_network_is_named_with_both_shapes_and_the_remedy(case):
     changes, parts, remedy = CASES[case]
     model = Transformer(dataclasses.replace(CONFIG, **changes))
-    message = _error(
+    message = at_hand.error(
         restore.restore_params, at_hand.random_source(CONFIG), model, _partitioner(ONE)
     )
     assert [part for part in [*parts, remedy] if part not in message] == [], message
@@ -197,16 +189,16 @@ def test_a_checkpoint_that_isnt_whole_is_named():
     name = "decoder/layers_0/mlp/wo/kernel"
     arrays = {key: whole.read(key) for key in whole.params if key != name}
     source = at_hand.InMemory(arrays)
-    message = _error(restore.restore_params, source, MODEL, _partitioner(ONE))
+    message = at_hand.error(restore.restore_params, source, MODEL, _partitioner(ONE))
     assert f"{name} has no shape (it isn't there)" in message
     assert "the checkpoint isn't whole" in message
-    message = _error(architecture.network_config, source)
+    message = at_hand.error(architecture.network_config, source)
     assert name in message and "isn't whole, or of another architecture" in message
 
 
 def test_another_architecture_is_named():
     arrays = {"h/0/attn/weight": np.ones((3, 4), np.float32)}
-    message = _error(architecture.network_config, at_hand.InMemory(arrays))
+    message = at_hand.error(architecture.network_config, at_hand.InMemory(arrays))
     assert "another architecture than T5's: token_embedder/embedding isn't there" in message
     assert "begin with h/0/attn/weight" in message
 

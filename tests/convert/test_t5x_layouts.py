@@ -24,13 +24,6 @@ WRITERS = {
 KERNEL = "encoder/layers_0/mlp/wo/kernel"
 
 
-def _error(function, *args) -> str:
-    with pytest.raises(InputError) as caught:
-        function(*args)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.fixture(name="written", scope="module")
 def _written(tmp_path_factory):
     """layout -> (a checkpoint's folder, its source), with AdamW's state; not to be changed."""
@@ -160,7 +153,7 @@ def test_tensors_of_many_chunks(tmp_path, monkeypatch):
     assert len(chunks) > 1
     at_hand.assert_same(detect.open_checkpoint(str(path)), source)
     chunks[1].unlink()  # which TensorStore would read as zeros
-    message = _error(detect.open_checkpoint(str(path)).read, KERNEL)
+    message = at_hand.error(detect.open_checkpoint(str(path)).read, KERNEL)
     assert f"{path}: the tensor {KERNEL} is damaged: chunks of its (28, 16) are missing" in message
     # A part whose chunks are all there is there.
     row, column = (int(number) for number in chunks[0].name.split("."))
@@ -178,11 +171,11 @@ def test_a_truncated_tensor_is_named(written, tmp_path):
     chunk = tmp_path / "c" / f"target.{KERNEL.replace('/', '.')}" / "0.0"
     content = chunk.read_bytes()
     chunk.write_bytes(content[: len(content) // 2])
-    message = _error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
+    message = at_hand.error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
     assert f"{tmp_path / 'c'}: the tensor {KERNEL} is damaged" in message
     assert "fetch the checkpoint again" in message
     shutil.rmtree(chunk.parent)
-    message = _error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
+    message = at_hand.error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
     assert f"the tensor {KERNEL} is damaged: its files aren't there" in message
 
 
@@ -191,7 +184,7 @@ def test_a_shape_that_the_index_denies_is_named(written, tmp_path):
     place = tmp_path / "c" / f"target.{KERNEL.replace('/', '.')}" / ".zarray"
     content = json.loads(place.read_text())
     place.write_text(json.dumps({**content, "shape": [28, 8]}))
-    message = _error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
+    message = at_hand.error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
     assert KERNEL in message and "(28, 16)" in message and "(28, 8)" in message
 
 
@@ -209,13 +202,13 @@ def test_a_damaged_orbax_store_is_one_line(written, tmp_path):
             for name in opened.params:
                 opened.read(name)
 
-        assert str(folder) in _error(read_all)
+        assert str(folder) in at_hand.error(read_all)
 
 
 def test_an_unreadable_index_is_refused(copied):
     index = next(copied / name for name in tensor_store.MARKS if (copied / name).exists())
     index.write_bytes(b"\x81\xa7not one")
-    message = _error(detect.open_checkpoint, str(copied))
+    message = at_hand.error(detect.open_checkpoint, str(copied))
     assert message.startswith(str(index)) and "damaged" in message
 
 
@@ -224,14 +217,14 @@ def test_an_orbax_checkpoint_of_something_else_is_named(tmp_path):
 
     with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
         writer.save(tmp_path / "c", args=ocp.args.StandardSave({"weights": np.ones(3)}))
-    message = _error(detect.open_checkpoint, str(tmp_path / "c"))
+    message = at_hand.error(detect.open_checkpoint, str(tmp_path / "c"))
     assert "holds weights and not 'target'" in message
 
 
 def test_an_occupied_place_is_refused_and_left_alone(written):
     for layout, (folder, source) in written.items():
         before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
-        assert "is there already" in _error(WRITERS[layout], source, str(folder.parent))
+        assert "is there already" in at_hand.error(WRITERS[layout], source, str(folder.parent))
         assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
 
 
@@ -261,7 +254,7 @@ def test_adafactors_momentum_goes_to_t5x_and_not_to_ours(tmp_path):
     source = at_hand.InMemory(arrays, moments, "adafactor")
     path = writing.write_t5x(source, str(tmp_path / "t5x"))
     at_hand.assert_same(detect.open_checkpoint(path), source)
-    message = _error(writing.write_ours, source, str(tmp_path / "ours"))
+    message = at_hand.error(writing.write_ours, source, str(tmp_path / "ours"))
     assert "momentum" in message and "leave the optimiser's state out" in message
 
 
