@@ -82,6 +82,17 @@ def _check_macros(base: set[str], flags: Sequence[str]) -> None:
         _check_chain(name, macros)
 
 
+def check_macros(*files: str) -> None:
+    """For gin that was parsed elsewhere: raises InputError where a macro is set that nothing reads.
+
+    Args:
+      files: the project's files whose macros are known whether read or not, such as 'runs/run.gin'.
+    """
+    texts = [(project_folder() / name).read_text(encoding="utf-8") for name in files]
+    known = {name for text in texts for name in re.findall(r"^([A-Z]\w*) =", text, re.MULTILINE)}
+    _check_macros(known, ())
+
+
 def _check_chain(name: str, macros: Mapping[str, Any]) -> None:
     """A macro may stand for another one, but at the end there must be a value."""
     passed = [name]
@@ -95,6 +106,16 @@ def _check_chain(name: str, macros: Mapping[str, Any]) -> None:
                 + errors.nearest(reference[1], macros)
             )
         passed.append(reference[1])
+
+
+def find_files_by_path() -> None:
+    """Has gin look for files by their paths alone, in this process.
+
+    It also takes 'runs/run.gin' for a file of a Python package `runs`, and fails where the working
+    directory, on the module path, has a folder of that name without one.
+    """
+    readers = gin.config._FILE_READERS
+    readers[:] = [pair for pair in readers if pair[0].__module__ != "gin.resource_reader"]
 
 
 def parse(
@@ -117,9 +138,7 @@ def parse(
     search_paths = [os.getcwd(), *gin_search_paths, str(project_folder())]
     _check_files([base_file, *gin_files], search_paths)
     gin.clear_config()
-    # gin also takes 'runs/run.gin' for a file of a Python package `runs`, and fails where the
-    # working directory, on the module path, has a folder of that name without one.
-    gin.config._FILE_READERS[:] = [(open, os.path.isfile)]
+    find_files_by_path()
     # Replaced, not added to: gin keeps the paths of earlier calls, and has no way to drop them.
     gin.config._LOCATION_PREFIXES[:] = search_paths
     try:
