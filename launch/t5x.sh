@@ -47,8 +47,9 @@ install() {
   mv "$packages.partial" "$packages"
   site=$("$root/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   echo "$packages" > "$site/t5x-sources.pth"
-  "$root/.venv/bin/python" -c 'import t5x.train, t5x.eval, t5x.infer' > "$packages/import.log" 2>&1 ||
-    { tail -n 3 "$packages/import.log" >&2; echo "launch: T5X can't be imported" >&2; exit 2; }
+  local log=$packages/import.log
+  "$root/.venv/bin/python" -c 'import t5x.train, t5x.eval, t5x.infer' > "$log" 2>&1 ||
+    { tail -n 3 "$log" >&2; echo "launch: T5X can't be imported" >&2; exit 2; }
   touch "$stamp"
 }
 
