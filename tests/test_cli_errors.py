@@ -243,7 +243,7 @@ def test_a_bad_setting_of_training_is_named_before_anything_is_written(
 def test_a_starting_point_that_is_not_there_is_missed_at_once(refused, run_dir, tmp_path):
     missing = tmp_path / "none"
     message = refused("run", *_demo(run_dir, f"--gin.INITIAL_CHECKPOINT_PATH={missing}"))
-    assert message == f"INITIAL_CHECKPOINT_PATH: nothing is at {missing}"
+    assert message == f"INITIAL_CHECKPOINT_PATH: {missing} isn't there"
     assert not run_dir.exists()
 
 
