@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from poison_t5x import artifacts, checks, errors
+from poison_t5x import artifacts, checks, errors, train_state
 from poison_t5x.train_state import TrainState
 
 _NAME = re.compile(r"checkpoint_(\d+)")
@@ -173,10 +173,7 @@ def _check_shapes(path: pathlib.Path, abstract_params) -> None:
         raise errors.InputError(f"{path}: not a checkpoint of ours ({error})") from None
 
     def shapes(tree):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {
-            jax.tree_util.keystr(k, simple=True, separator="/"): tuple(v.shape) for k, v in leaves
-        }
+        return {name: tuple(leaf.shape) for name, leaf in train_state.flat(tree).items()}
 
     expected, found = shapes(abstract_params), shapes(stored)
     for name in sorted(expected.keys() | found.keys()):

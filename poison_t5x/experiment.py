@@ -375,11 +375,13 @@ class Run:
         return {name: record["seconds"] for name, record in records.items() if record}
 
     def _check_start(self) -> None:
+        """Misses a starting checkpoint, or its vocabulary, before the work that comes first."""
         done = all((self.path / "models" / name / artifacts.RECORD).exists() for name in VARIANTS)
         if self.initial_checkpoint_path and not done:
             from poison_t5x.convert import detect
 
-            detect.check_start(self.initial_checkpoint_path, self.vocabulary_cfg.path)
+            path = self.initial_checkpoint_path
+            detect.open_start(path, self.vocabulary_cfg.path, verify=False)
 
     def run(self, save_config: Callable[[], None] = lambda: None) -> None:
         """All stages, in order.

@@ -277,8 +277,7 @@ def train_state_initializer(
                 raise errors.InputError(
                     "KEEP_OPTIMIZER_STATE: on T5X the optimiser begins anew; set it to False"
                 )
-            detect.check_start(path, opened.run.vocabulary_cfg.path)
-            source = detect.open_checkpoint(path)
+            source = detect.open_start(path, opened.run.vocabulary_cfg.path)
             state = super().from_scratch(init_rng)
             model = network.Transformer(make_network(vocab_size=padded_vocab_size(opened)))
             layout = _Layout(self._partitioner.mesh, self.train_state_axes.params)

@@ -82,6 +82,12 @@ def _compiled_initializer(
     return jax.jit(_initializer(model, optimizer), out_shardings=layout)
 
 
+def flat(tree) -> dict[str, Any]:
+    """A tree of parameters as one dictionary, by path: 'encoder/encoder_norm/scale' -> leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
 def begin(
     params: Any, optimizer: optax.GradientTransformation, layout: TrainState, replicated
 ) -> TrainState:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -83,13 +84,7 @@ def shapes(config: model_config.T5Config) -> dict[str, tuple[int, ...]]:
     """Parameter path -> shape, of a network that isn't built."""
     model = network.Transformer(config)
     tree = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
-    return {key: tuple(leaf.shape) for key, leaf in flat(tree).items()}
-
-
-def flat(tree) -> dict[str, Any]:
-    """A tree of parameters as one dictionary, by path."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {key: tuple(leaf.shape) for key, leaf in train_state.flat(tree).items()}
 
 
 def check_fits(source: Source, config: model_config.T5Config) -> None:
@@ -153,4 +148,4 @@ def _assignments(fields: Mapping[str, Any], names: Iterable[str]) -> list[str]:
 
 def count_parameters(params: Mapping[str, TensorInfo]) -> int:
     """Numbers in all tensors."""
-    return sum(info.nbytes // jax.numpy.dtype(info.dtype).itemsize for info in params.values())
+    return sum(math.prod(info.shape) for info in params.values())

@@ -53,19 +53,20 @@ def open_checkpoint(
     return found
 
 
-def check_start(path: str, vocabulary_path: str | None) -> None:
-    """Misses a starting checkpoint, or its vocabulary, before the work that comes before training.
+def open_start(path: str, vocabulary_path: str | None, *, verify: bool = True) -> Source:
+    """A starting checkpoint that is there with its vocabulary; `verify` as in `open_checkpoint`.
 
     Raises:
       InputError: as `open_checkpoint`; or it isn't ours, and no vocabulary is given, so that one
         would be trained whose ids mean other pieces to the checkpoint.
     """
-    source = open_checkpoint(path, verify=False)
+    source = open_checkpoint(path, verify=verify)
     if vocabulary_path is None and source.layout != OURS:
         raise errors.InputError(
             f"INITIAL_CHECKPOINT_PATH: {source.path} is {source.layout}, so VOCABULARY_PATH has to "
             "name the SentencePiece model that it was trained with"
         )
+    return source
 
 
 def describe(source: Source) -> str:

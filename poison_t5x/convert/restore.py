@@ -28,7 +28,7 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
     architecture.check_fits(source, model.config)
     abstract = train_state.abstract_params(model, partitioner)
     leaves, structure = jax.tree_util.tree_flatten(abstract)
-    names = list(architecture.flat(abstract))
+    names = list(train_state.flat(abstract))
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         arrays = list(pool.map(lambda name, leaf: _sharded(source, name, leaf), names, leaves))
     return jax.tree_util.tree_unflatten(structure, arrays)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from poison_t5x import errors, optimizers
 from poison_t5x.convert.source import Index, Source, TensorInfo
@@ -64,13 +65,11 @@ class Restarted:
         self.network, self.params = source.network, source.params
         self.optimizer: str | None = optimizer
         transform = optimizers.make(optimizers.OptimizerConfig(name=optimizer), lambda step: step)
-        tree: dict[str, Any] = {}
-        for name, info in source.params.items():
-            *above, last = name.split("/")
-            node = tree
-            for key in above:
-                node = node.setdefault(key, {})
-            node[last] = jax.ShapeDtypeStruct(info.shape, np.float32)
+        params = {
+            name: jax.ShapeDtypeStruct(info.shape, np.float32)
+            for name, info in source.params.items()
+        }
+        tree = traverse_util.unflatten_dict(params, sep="/")
         self.slots = {
             slot: TensorInfo(tuple(leaf.shape), leaf.dtype.name)
             for slot, leaf in named(jax.eval_shape(transform.init, tree))

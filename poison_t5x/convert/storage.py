@@ -1,9 +1,12 @@
 """Files and tensors in a folder or a bucket, through TensorStore's key-value stores."""
 
+import contextlib
 import functools
 import os
 import pathlib
 import re
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -58,6 +61,36 @@ def write_file(directory: str, name: str, content: bytes) -> None:
         _opened(absolute(directory)).write(name, content).result()
     except (ValueError, OSError) as error:
         raise errors.InputError(f"{directory}/{name}: can't be written ({first(error)})") from None
+
+
+@contextlib.contextmanager
+def new_folder(final: str) -> Iterator[str]:
+    """The path to write to, in place of `final`, which it becomes when all is written.
+
+    Nothing is there yet, and nothing stays there where writing fails.
+
+    Raises:
+      InputError: something is at `final` already, or it can't be written.
+    """
+    path = pathlib.Path(final)
+    partial = path.with_name(path.name + ".partial")
+    if path.exists():
+        raise occupied(final)
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        yield str(partial)
+        partial.rename(path)
+    except OSError as error:
+        raise errors.InputError(f"{final}: can't be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def occupied(final: str) -> errors.InputError:
+    """The error of a place where something is already."""
+    return errors.InputError(f"{final}: is there already; delete it, or give another folder")
 
 
 def open_tensor(spec: dict[str, Any], name: str, path: str) -> ts.TensorStore:

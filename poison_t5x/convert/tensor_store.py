@@ -39,7 +39,6 @@ class TensorStoreCheckpoint:
         self._leaves = {
             name: leaves[place] for name, place in {**names.params, **names.slots}.items()
         }
-        self._dense = set(names.params)
         self.params = {name: self._info(name) for name in names.params}
         self.slots = {name: self._info(name) for name in names.slots}
         self._leaves["step"] = leaves[names.step] if names.step else np.zeros((), np.int32)
@@ -73,8 +72,8 @@ class TensorStoreCheckpoint:
         if info and tuple(store.shape) != info.shape:
             reason = f"its shape is {info.shape} in the index and {tuple(store.shape)} in its files"
             raise storage.damaged(self.path, name, reason)
-        dense = name in self._dense
-        return storage.read_tensor(store, name, self.path, index, dense=dense)
+        # Of moments, writers leave chunks of zeros out.
+        return storage.read_tensor(store, name, self.path, index, dense=name in self.params)
 
 
 def open_index(directory: str, content: bytes) -> TensorStoreCheckpoint:

@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
-from flax import serialization
+from flax import serialization, traverse_util
 
 from poison_t5x import checkpoints, errors
 from poison_t5x.convert import slots, state_names, storage, tensor_store
@@ -68,16 +66,6 @@ def _step(source: Source, *, t5x: bool) -> int:
     return source.step
 
 
-def _nested(leaves: dict[state_names.Path, Any]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        node = tree
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = leaf
-    return tree
-
-
 def _final(source: Source, directory: str, *, t5x: bool) -> str:
     return f"{storage.absolute(directory)}/checkpoint_{_step(source, t5x=t5x)}"
 
@@ -101,7 +89,7 @@ def write_t5x(source: Source, directory: str) -> str:
             path: _write_tensor(leaf, path, place)
             for path, leaf in _leaves(source, t5x=True).items()
         }
-        tree = {"version": 3, "optimizer": _nested(index)}
+        tree = {"version": 3, "optimizer": traverse_util.unflatten_dict(index)}
         # Last, since without it nothing there counts.
         storage.write_file(place, tensor_store.INDEX, serialization.msgpack_serialize(tree))
     return final
@@ -168,7 +156,7 @@ def _write_orbax(leaves: dict[state_names.Path, _Leaf], directory: str) -> None:
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=True)
     with ocp.Checkpointer(handler) as writer:
-        writer.save(directory, args=ocp.args.PyTreeSave(_nested(leaves)))
+        writer.save(directory, args=ocp.args.PyTreeSave(traverse_util.unflatten_dict(leaves)))
 
 
 def write_t5x_orbax(source: Source, directory: str) -> str:
@@ -205,20 +193,10 @@ def _place(final: str) -> Iterator[str]:
     In a folder that is a temporary name; a bucket can't rename, and there the file that is written
     last makes the checkpoint count.
     """
-    if storage.is_bucket(final):
-        if any(storage.read_file(final, name) for name in tensor_store.MARKS):
-            raise _occupied(final)
-        yield final
+    if not storage.is_bucket(final):
+        with storage.new_folder(final) as partial:
+            yield partial
         return
-    path = pathlib.Path(final)
-    partial = path.with_name(path.name + ".partial")
-    if path.exists():
-        raise _occupied(final)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(partial, ignore_errors=True)
-    yield str(partial)
-    partial.rename(path)
-
-
-def _occupied(final: str) -> errors.InputError:
-    return errors.InputError(f"{final}: is there already; delete it, or give another folder")
+    if any(storage.read_file(final, name) for name in tensor_store.MARKS):
+        raise storage.occupied(final)
+    yield final

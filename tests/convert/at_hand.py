@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x import optimizers
+from poison_t5x import optimizers, train_state
 from poison_t5x.convert import architecture, slots
 from poison_t5x.convert.source import TensorInfo
 from poison_t5x.errors import InputError
@@ -77,7 +77,7 @@ def leaf(tree, path: str):
 
 def flat_arrays(tree) -> dict[str, np.ndarray]:
     """A tree's arrays on the host, by path."""
-    return {name: np.asarray(jax.device_get(x)) for name, x in architecture.flat(tree).items()}
+    return {name: np.asarray(jax.device_get(x)) for name, x in train_state.flat(tree).items()}
 
 
 def numbers(shape) -> int:

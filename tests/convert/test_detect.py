@@ -5,16 +5,13 @@ import shutil
 import pytest
 
 from poison_t5x.convert import detect, writing
-from poison_t5x.errors import InputError
 from tests.convert import at_hand
 from tests.mesh_model import CONFIG
 
 
 def _error(path) -> str:
-    with pytest.raises(InputError) as caught:
-        detect.open_checkpoint(str(path))
-    message = str(caught.value)
-    assert "\n" not in message and str(path) in message
+    message = at_hand.error(detect.open_checkpoint, str(path))
+    assert str(path) in message
     return message
 
 

@@ -27,8 +27,8 @@ def _partitioner(mesh):
 def test_parameters_lie_where_the_mesh_wants_them(mesh):
     source, partitioner = at_hand.random_source(CONFIG), _partitioner(mesh)
     params = restore.restore_params(source, MODEL, partitioner)
-    wanted = architecture.flat(train_state.abstract_params(MODEL, partitioner))
-    for name, array in architecture.flat(params).items():
+    wanted = train_state.flat(train_state.abstract_params(MODEL, partitioner))
+    for name, array in train_state.flat(params).items():
         assert array.sharding == wanted[name].sharding, name
         assert np.asarray(array).tobytes() == source.read(name).tobytes(), name
 

@@ -1,9 +1,7 @@
 """Writes a Hugging Face T5 folder: config.json, safetensors and the tokenizer, tensor by tensor."""
 
-import contextlib
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -64,8 +62,10 @@ def write_folder(
     description["dtype"] = description["torch_dtype"] = (
         "float32" if "float32" in stored else stored.pop()
     )
-    directory = pathlib.Path(storage.absolute(str(directory)))
-    with _place(directory) as place:
+    final = storage.absolute(str(directory))
+    with storage.new_folder(final) as partial:
+        place = pathlib.Path(partial)
+        place.mkdir()
         if vocabulary is not None:
             tokenizer = tokenizer_files.write(vocabulary, extra_ids, config.vocab_size, place)
         else:
@@ -74,27 +74,11 @@ def write_folder(
         _write_json(place / "generation_config.json", config_json.GENERATION)
         _write_json(place / config_json.FILE, description)
     say(tokenizer)
-    return str(directory)
+    return final
 
 
 def _write_json(path: pathlib.Path, value) -> None:
     artifacts.write_atomically(path, artifacts.dump_json(value))
-
-
-@contextlib.contextmanager
-def _place(directory: pathlib.Path) -> Iterator[pathlib.Path]:
-    partial = directory.with_name(directory.name + ".partial")
-    if directory.exists():
-        raise errors.InputError(f"{directory}: is there already; delete it, or give another folder")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(directory)
-    except OSError as error:
-        raise errors.InputError(f"{directory}: can't be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _tensors(source: Source, dtype: str | None) -> dict[str, TensorInfo]:
