@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +121,24 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
     return jax.lax.scan(body, zeros, microbatches)[0]
 
 
+class Step:
+    """A jitted function that is traced, compiled and called on its partitioner's mesh."""
+
+    def __init__(self, jitted, partitioner: Partitioner):
+        self._jitted = jitted
+        self._partitioner = partitioner
+
+    def __call__(self, *arguments):
+        """The function's value; the first call of a shape compiles it."""
+        with self._partitioner.scope():
+            return self._jitted(*arguments)
+
+    def lower(self, *arguments) -> jax.stages.Lowered:
+        """The traced function, of arrays or `jax.ShapeDtypeStruct`s; `.compile()` compiles it."""
+        with self._partitioner.scope():
+            return self._jitted.lower(*arguments)
+
+
 def make_train_step(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,
@@ -131,8 +148,8 @@ def make_train_step(
     layout: TrainState,
     *,
     num_microbatches: int = 1,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """A compiled (state, batch, key) -> (state, metrics). The state that goes in is consumed.
+) -> Step:
+    """(state, batch, key) -> (state, metrics). The state that goes in is consumed.
 
     Args:
       layout: shardings of the state, from `train_state.shardings`.
@@ -163,11 +180,7 @@ def make_train_step(
         donate_argnums=0,
     )
 
-    def run(state: TrainState, batch: Batch, key: jax.Array):
-        with partitioner.scope():
-            return compiled(state, batch, key)
-
-    return run
+    return Step(compiled, partitioner)
 
 
 def make_eval_step(
@@ -175,8 +188,8 @@ def make_eval_step(
     config: LossConfig,
     partitioner: Partitioner,
     layout: TrainState,
-) -> Callable[[Any, Batch], Metrics]:
-    """A compiled (params, batch) -> metrics, teacher-forced and without dropout."""
+) -> Step:
+    """(params, batch) -> metrics, teacher-forced and without dropout."""
     still = network.Transformer(dataclasses.replace(model.config, dropout_rate=0.0))
 
     def step(params, batch: Batch):
@@ -189,11 +202,7 @@ def make_eval_step(
         out_shardings=partitioner.replicated,
     )
 
-    def run(params, batch: Batch):
-        with partitioner.scope():
-            return compiled(params, batch)
-
-    return run
+    return Step(compiled, partitioner)
 
 
 def check_batch(batch_size: int, num_microbatches: int, partitioner: Partitioner) -> None:

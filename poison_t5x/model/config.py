@@ -23,9 +23,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from poison_t5x import checks
-from poison_t5x.errors import InputError
+from poison_t5x.errors import InputError, nearest
 
 DTYPES = ("float32", "bfloat16")
+REMAT_POLICIES = ("none", "minimal", "full")
 _SIZES = [
     "vocab_size",
     "emb_dim",
@@ -44,8 +45,8 @@ class T5Config:
     """Everything that fixes the network; field names are T5X's (`t5x.examples.t5.network`).
 
     T5 v1.0: `mlp_activations=('relu',)`, `logits_via_embedding=True`; T5 v1.1:
-    `('gelu', 'linear')` and `False` (arXiv:2002.05202, table 1, GEGLU). Parameters are float32
-    whatever `dtype` says; activations have `dtype`, logits are float32.
+    `('gelu', 'linear')` and `False` (arXiv:2002.05202, table 1, GEGLU). Parameters have
+    `param_dtype`, activations `dtype`; logits are float32.
 
     Raises:
       InputError: a field is outside what the network can be built from.
@@ -71,14 +72,29 @@ class T5Config:
     layer_norm_epsilon: float = 1e-6
     relpos_num_buckets: int = 32
     relpos_max_distance: int = 128
+    # What parameters are kept in; the optimiser computes in float32 either way.
+    param_dtype: str = "float32"
+    # One layer's program, run over parameters stacked along a first axis 'layers', rather than a
+    # program of all layers: the same numbers, compiled many times faster.
+    scan_layers: bool = False
+    # What the backward pass works out again instead of keeping: 'none'; 'minimal', all but the
+    # projections' results; 'full', all but each layer's input. T5X's words.
+    remat_policy: str = "none"
 
     def __post_init__(self):
-        object.__setattr__(self, "dtype", _dtype_name(self.dtype))
+        for name in ("dtype", "param_dtype"):
+            object.__setattr__(self, name, _dtype_name(name, getattr(self, name)))
         object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
         for name in _SIZES:
             checks.whole_number(f"T5Config.{name}", getattr(self, name))
         _check_relpos(self.relpos_num_buckets, self.relpos_max_distance)
         checks.switch("T5Config.logits_via_embedding", self.logits_via_embedding)
+        checks.switch("SCAN_LAYERS", self.scan_layers)
+        if self.remat_policy not in REMAT_POLICIES:
+            raise InputError(
+                f"REMAT_POLICY: expected one of {', '.join(REMAT_POLICIES)}, found "
+                f"{self.remat_policy!r}{nearest(str(self.remat_policy), REMAT_POLICIES)}"
+            )
         checks.number("T5Config.dropout_rate", self.dropout_rate)
         if not 0.0 <= self.dropout_rate < 1.0:
             raise InputError(f"T5Config.dropout_rate: expected 0 <= x < 1, got {self.dropout_rate}")
@@ -93,7 +109,7 @@ class T5Config:
         return self.num_heads * self.head_dim
 
 
-def _dtype_name(dtype) -> str:
+def _dtype_name(field: str, dtype) -> str:
     try:
         name = jnp.dtype(dtype).name
     except TypeError:
@@ -101,7 +117,7 @@ def _dtype_name(dtype) -> str:
     if name in DTYPES:
         return name
     # T5's residual stream passes float16's 65504 (the larger v1.1 models give infinities).
-    raise InputError(f"T5Config.dtype: expected one of {', '.join(DTYPES)}, got {name}")
+    raise InputError(f"T5Config.{field}: expected one of {', '.join(DTYPES)}, got {name}")
 
 
 def _activations(names) -> tuple[str, ...]:
