@@ -139,24 +139,30 @@ def _start(cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_i
 
 def _map_beams(function, cache: DecodeCache) -> DecodeCache:
     """The cache with `function` of each array that a beam has for itself."""
-    layers = tuple(
-        layer.replace(
-            self_key_BxHxCxD=function(layer.self_key_BxHxCxD),
-            self_value_BxHxCxD=function(layer.self_value_BxHxCxD),
-        )
-        for layer in cache.layers
+    if isinstance(cache.layers, LayerCache):  # all layers' arrays, stacked
+        return cache.replace(layers=_map_layer(jax.vmap(function), cache.layers))
+    return cache.replace(layers=tuple(_map_layer(function, layer) for layer in cache.layers))
+
+
+def _map_layer(function, layer: LayerCache) -> LayerCache:
+    return layer.replace(
+        self_key_BxHxCxD=function(layer.self_key_BxHxCxD),
+        self_value_BxHxCxD=function(layer.self_value_BxHxCxD),
     )
-    return cache.replace(layers=layers)
+
+
+def _beam_axes(cache: DecodeCache) -> DecodeCache:
+    """The axis of each array of a cache that tells its beams apart; None where they share it."""
+    if isinstance(cache.layers, LayerCache):
+        layers = _map_layer(lambda axis: axis + 1, _LAYER_AXES)
+    else:
+        layers = (_LAYER_AXES,) * len(cache.layers)
+    return DecodeCache(layers, self_bias_1xHxCxC=None, cross_bias_Bx1x1xS=None, index=None)
 
 
 def _continuations(model: Transformer, variables, state: _State):
     """Log-probability of each beam with each next token, (B, W, V), and the cache after it."""
-    axes = DecodeCache(
-        layers=(_LAYER_AXES,) * len(state.cache.layers),
-        self_bias_1xHxCxC=None,
-        cross_bias_Bx1x1xS=None,
-        index=None,
-    )
+    axes = _beam_axes(state.cache)
 
     def step(token_B, cache: DecodeCache):
         return model.apply(variables, token_B, cache, method="decode_step")

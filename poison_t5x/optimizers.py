@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import optax
 
-from poison_t5x import checks, errors
+from poison_t5x import checks, errors, layerwise
 
 FACTORS = ("constant", "linear_warmup", "linear_decay", "rsqrt_decay")
 NAMES = ("adamw", "adafactor")
@@ -120,18 +121,40 @@ class OptimizerConfig:
 
 
 def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransformation:
-    """The optimiser, with its rate following `schedule`."""
+    """The optimiser, with its rate following `schedule`.
+
+    Its state and its arithmetic are float32, whatever the parameters are kept in.
+    """
     if config.name == "adafactor":
-        return optax.adafactor(
-            schedule,
-            decay_rate=config.decay_rate,
-            clipping_threshold=config.clipping_threshold,
-            multiply_by_parameter_scale=config.multiply_by_parameter_scale,
+        # Its factors, clipping and step sizes are a tensor's own, so a stack is N tensors.
+        return _in_float32(
+            layerwise.per_layer(
+                optax.adafactor(
+                    schedule,
+                    decay_rate=config.decay_rate,
+                    clipping_threshold=config.clipping_threshold,
+                    multiply_by_parameter_scale=config.multiply_by_parameter_scale,
+                )
+            )
         )
-    return optax.adamw(
-        schedule,
-        b1=config.beta1,
-        b2=config.beta2,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
+    return _in_float32(
+        optax.adamw(
+            schedule,
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+        )
     )
+
+
+def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` over float32 copies of what it is given."""
+
+    def cast(tree):
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
+
+    def update(gradients, state, params):
+        return inner.update(cast(gradients), state, cast(params))
+
+    return optax.GradientTransformation(lambda params: inner.init(cast(params)), update)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from flax import linen as nn
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from poison_t5x import checks, errors
@@ -92,7 +93,10 @@ class Partitioner:
                 f"NUM_PARTITIONS: the {len(devices)} devices can't be divided by "
                 f"{config.num_partitions}"
             )
-        grid = np.array(devices).reshape(-1, config.num_partitions)
+        shape = len(devices) // config.num_partitions, config.num_partitions
+        # On a TPU's torus, neighbours along a mesh axis are neighbours by wire; axes of the torus
+        # are split where the mesh's don't match them. Elsewhere, the devices' own order.
+        grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
         self.mesh = Mesh(grid, ("data", "model"))
         self.rules = standard_logical_axis_rules(
             config.activation_partitioning_dims, config.parameter_partitioning_dims

@@ -166,7 +166,7 @@ def make_train_step(
         )
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+            params = optax.apply_updates(state.params, updates)
         one = jnp.ones((), jnp.float32)
         metrics["gradient_norm"] = (optax.tree.norm(gradients), one)
         metrics["parameter_norm"] = (optax.tree.norm(params), one)

@@ -50,17 +50,20 @@ project.defvjp(_project_forward, _project_backward)
 
 
 class Dense(nn.Module):
-    """A bias-free projection of the last axis; float32 `kernel` with logical `axes`."""
+    """A bias-free projection of the last axis, in `dtype`; `kernel` has logical `axes`."""
 
     features: int
     axes: tuple[str, str]
     kernel_init: jax.nn.initializers.Initializer
     dtype: str
+    param_dtype: str
 
     @nn.compact
     def __call__(self, x_BxQxE):
         init = nn.with_logical_partitioning(self.kernel_init, self.axes)
-        kernel_ExM = self.param("kernel", init, (x_BxQxE.shape[-1], self.features), jnp.float32)
+        kernel_ExM = self.param(
+            "kernel", init, (x_BxQxE.shape[-1], self.features), self.param_dtype
+        )
         return project(x_BxQxE.astype(self.dtype), kernel_ExM.astype(self.dtype))
 
 
@@ -98,7 +101,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x_BxQxE):
         cfg = self.config
         ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-        scale_E = self.param("scale", ones, (cfg.emb_dim,), jnp.float32)
+        scale_E = self.param("scale", ones, (cfg.emb_dim,), cfg.param_dtype)
         x_BxQxE = x_BxQxE.astype(jnp.float32)
         square_BxQx1 = jnp.mean(jnp.square(x_BxQxE), axis=-1, keepdims=True)
         normed_BxQxE = x_BxQxE * jax.lax.rsqrt(square_BxQx1 + cfg.layer_norm_epsilon)
@@ -113,7 +116,8 @@ class Embed(nn.Module):
     def setup(self):
         cfg = self.config
         init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "embed"))
-        self.embedding = self.param("embedding", init, (cfg.vocab_size, cfg.emb_dim), jnp.float32)
+        shape = (cfg.vocab_size, cfg.emb_dim)
+        self.embedding = self.param("embedding", init, shape, cfg.param_dtype)
 
     def __call__(self, tokens_BxQ):
         """Vectors of `tokens_BxQ` (int), as (B, Q, E) in the config's dtype.
@@ -136,7 +140,7 @@ class Embed(nn.Module):
         """Hidden states times the embedding, scaled by E ** -0.5: float32 (B, T, V)."""
         # Scaling the hidden states is the same sum and E, not V, multiplications a position.
         scaled_BxTxE = x_BxTxE.astype(jnp.float32) * self.config.emb_dim**-0.5
-        return jnp.einsum("bte,ve->btv", scaled_BxTxE, self.embedding)
+        return jnp.einsum("bte,ve->btv", scaled_BxTxE, self.embedding.astype(jnp.float32))
 
 
 def relative_position_buckets(num_queries, num_keys, bidirectional, num_buckets, max_distance):
@@ -208,7 +212,7 @@ class RelativePositionBias(nn.Module):
         init = nn.with_logical_partitioning(
             _init(1.0, "fan_avg", "uniform"), ("heads", "relpos_buckets")
         )
-        table_HxR = self.param("rel_embedding", init, (cfg.num_heads, num_buckets), jnp.float32)
+        table_HxR = self.param("rel_embedding", init, (cfg.num_heads, num_buckets), cfg.param_dtype)
         buckets_QxK = relative_position_buckets(
             num_queries, num_keys, self.bidirectional, num_buckets, cfg.relpos_max_distance
         )
@@ -230,12 +234,13 @@ class Attention(nn.Module):
 
     def setup(self):
         cfg = self.config
-        size, axes, dtype = cfg.joined_dim, ("embed", "joined_kv"), cfg.dtype
+        size, axes = cfg.joined_dim, ("embed", "joined_kv")
+        dtype, param = cfg.dtype, cfg.param_dtype
         init = _init(1.0, "fan_in", "normal")
-        self.query = Dense(size, axes, _init(1.0 / cfg.head_dim, "fan_in", "normal"), dtype)
-        self.key = Dense(size, axes, init, dtype)
-        self.value = Dense(size, axes, init, dtype)
-        self.out = Dense(cfg.emb_dim, ("joined_kv", "embed"), init, dtype)
+        self.query = Dense(size, axes, _init(1.0 / cfg.head_dim, "fan_in", "normal"), dtype, param)
+        self.key = Dense(size, axes, init, dtype, param)
+        self.value = Dense(size, axes, init, dtype, param)
+        self.out = Dense(cfg.emb_dim, ("joined_kv", "embed"), init, dtype, param)
         self.dropout = Dropout(cfg.dropout_rate)
 
     def keys_values(self, x_BxKxE):
@@ -283,10 +288,11 @@ class Mlp(nn.Module):
     def setup(self):
         cfg = self.config
         init = _init(1.0, "fan_in", "truncated_normal")
-        wi = [Dense(cfg.mlp_dim, ("embed", "mlp"), init, cfg.dtype) for _ in cfg.mlp_activations]
+        dtype, param = cfg.dtype, cfg.param_dtype
+        wi = [Dense(cfg.mlp_dim, ("embed", "mlp"), init, dtype, param) for _ in cfg.mlp_activations]
         # T5X's parameter is `wi` alone, or `wi_0`, `wi_1`; flax numbers a list's members.
         self.wi = wi if len(wi) > 1 else wi[0]
-        self.wo = Dense(cfg.emb_dim, ("mlp", "embed"), init, cfg.dtype)
+        self.wo = Dense(cfg.emb_dim, ("mlp", "embed"), init, dtype, param)
         self.dropout = Dropout(cfg.dropout_rate)
 
     def __call__(self, x_BxQxE, enable_dropout: bool):

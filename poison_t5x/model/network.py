@@ -11,6 +11,7 @@ from flax import linen as nn
 from flax import struct
 
 from poison_t5x.errors import InputError
+from poison_t5x.model import stack
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.layers import (
     Attention,
@@ -39,9 +40,12 @@ class LayerCache:
 
 @struct.dataclass
 class DecodeCache:
-    """What one-token decoding carries from step to step; `index` (int32) counts the steps."""
+    """What one-token decoding carries from step to step; `index` (int32) counts the steps.
 
-    layers: tuple[LayerCache, ...]
+    `layers` is one cache a layer or, where the layers are scanned, one with them all stacked.
+    """
+
+    layers: tuple[LayerCache, ...] | LayerCache
     self_bias_1xHxCxC: jax.Array
     cross_bias_Bx1x1xS: jax.Array
     index: jax.Array
@@ -134,7 +138,7 @@ class Encoder(nn.Module):
     def setup(self):
         cfg = self.config
         self.relpos_bias = RelativePositionBias(cfg, bidirectional=True)
-        self.layers = [EncoderLayer(cfg) for _ in range(cfg.num_encoder_layers)]
+        self.layers = stack.make(EncoderLayer, cfg, cfg.num_encoder_layers)
         self.encoder_norm = LayerNorm(cfg)
         self.input_dropout = Dropout(cfg.dropout_rate)
         # T5X shares the encoder's last dropout along no axis, unlike every other.
@@ -145,8 +149,13 @@ class Encoder(nn.Module):
         length = x_BxSxE.shape[1]
         bias = masked_bias(self.relpos_bias(length, length), additive_mask(mask, self.config.dtype))
         x_BxSxE = self.input_dropout(x_BxSxE, enable_dropout)
-        for layer in self.layers:
-            x_BxSxE = layer(x_BxSxE, bias, enable_dropout)
+        x_BxSxE = stack.run(
+            self.layers,
+            self.config,
+            self.config.num_encoder_layers,
+            lambda layer, x_BxSxE: layer(x_BxSxE, bias, enable_dropout),
+            x_BxSxE,
+        )
         return self.output_dropout(self.encoder_norm(x_BxSxE), enable_dropout)
 
 
@@ -158,12 +167,14 @@ class Decoder(nn.Module):
     def setup(self):
         cfg = self.config
         self.relpos_bias = RelativePositionBias(cfg, bidirectional=False)
-        self.layers = [DecoderLayer(cfg) for _ in range(cfg.num_decoder_layers)]
+        self.layers = stack.make(DecoderLayer, cfg, cfg.num_decoder_layers)
         self.decoder_norm = LayerNorm(cfg)
         self.dropout = Dropout(cfg.dropout_rate)
         if not cfg.logits_via_embedding:
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-            self.logits_dense = Dense(cfg.vocab_size, ("embed", "vocab"), init, "float32")
+            self.logits_dense = Dense(
+                cfg.vocab_size, ("embed", "vocab"), init, "float32", cfg.param_dtype
+            )
 
     def __call__(self, x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout: bool):
         """Hidden states (B, T, E), normalised; the masks (bool) broadcast to (B, 1, T, T or S)."""
@@ -171,8 +182,11 @@ class Decoder(nn.Module):
         self_bias = masked_bias(self.relpos_bias(length, length), additive_mask(self_mask, dtype))
         cross_bias = additive_mask(cross_mask, dtype)
         x_BxTxE = self.dropout(x_BxTxE, enable_dropout)
-        for layer in self.layers:
-            x_BxTxE = layer(x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout)
+
+        def one(layer, x_BxTxE):
+            return layer(x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout)
+
+        x_BxTxE = stack.run(self.layers, self.config, self.config.num_decoder_layers, one, x_BxTxE)
         return self.dropout(self.decoder_norm(x_BxTxE), enable_dropout)
 
     def logits(self, x_BxTxE):
@@ -183,7 +197,12 @@ class Decoder(nn.Module):
         dtype = self.config.dtype
         causal_CxC = additive_mask(_causal_mask(length), dtype)
         return DecodeCache(
-            layers=tuple(layer.start_cache(encoded_BxSxE, length) for layer in self.layers),
+            layers=stack.each(
+                self.layers,
+                self.config,
+                self.config.num_decoder_layers,
+                lambda layer: layer.start_cache(encoded_BxSxE, length),
+            ),
             self_bias_1xHxCxC=self.relpos_bias(length, length) + causal_CxC,
             cross_bias_Bx1x1xS=additive_mask(cross_mask_Bx1x1xS, dtype),
             index=jnp.zeros((), jnp.int32),
@@ -192,13 +211,16 @@ class Decoder(nn.Module):
     def step(self, x_Bx1xE, cache: DecodeCache):
         slice_bias = jax.lax.dynamic_slice_in_dim
         self_bias_1xHx1xC = slice_bias(cache.self_bias_1xHxCxC, cache.index, 1, axis=2)
-        layer_caches = []
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            x_Bx1xE, layer_cache = layer.step(
+
+        def one(layer, x_Bx1xE, layer_cache):
+            return layer.step(
                 x_Bx1xE, layer_cache, cache.index, self_bias_1xHx1xC, cache.cross_bias_Bx1x1xS
             )
-            layer_caches.append(layer_cache)
-        cache = cache.replace(layers=tuple(layer_caches), index=cache.index + 1)
+
+        x_Bx1xE, layer_caches = stack.run_with_caches(
+            self.layers, self.config, self.config.num_decoder_layers, one, x_Bx1xE, cache.layers
+        )
+        cache = cache.replace(layers=layer_caches, index=cache.index + 1)
         return self.decoder_norm(x_Bx1xE), cache
 
 
