@@ -11,11 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from poison_t5x.model.config import T5Config
 
 # Large enough to vanish in the softmax, finite so that a fully masked row gives no NaN (T5X).
 MASKED = -1e10
+
+# Names of matrix products, by which a backward pass is told what to keep of a layer (`stack`): a
+# position's with weights, and positions' with each other.
+PROJECTION, ATTENTION = "projection", "attention"
 
 _init = nn.initializers.variance_scaling
 
@@ -64,7 +69,8 @@ class Dense(nn.Module):
         kernel_ExM = self.param(
             "kernel", init, (x_BxQxE.shape[-1], self.features), self.param_dtype
         )
-        return project(x_BxQxE.astype(self.dtype), kernel_ExM.astype(self.dtype))
+        y_BxQxM = project(x_BxQxE.astype(self.dtype), kernel_ExM.astype(self.dtype))
+        return checkpoint_name(y_BxQxM, PROJECTION)
 
 
 def additive_mask(mask, dtype: str):
@@ -265,10 +271,12 @@ class Attention(nn.Module):
             key_BxHxKxD,
             preferred_element_type=jnp.float32 if cfg.float32_attention_logits else None,
         )
+        logits_BxHxQxK = checkpoint_name(logits_BxHxQxK, ATTENTION)
         logits_BxHxQxK += bias.astype(logits_BxHxQxK.dtype)
         weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(cfg.dtype)
         weights_BxHxQxK = self.dropout(weights_BxHxQxK, enable_dropout)
         mixed_BxHxQxD = jnp.einsum("bhqk,bhkd->bhqd", weights_BxHxQxK, value_BxHxKxD)
+        mixed_BxHxQxD = checkpoint_name(mixed_BxHxQxD, ATTENTION)
         mixed_BxQxHxD = mixed_BxHxQxD.swapaxes(1, 2)
         return self.out(mixed_BxQxHxD.reshape(x_BxQxE.shape[:2] + (cfg.joined_dim,)))
 

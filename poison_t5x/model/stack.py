@@ -10,19 +10,19 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from poison_t5x.model import layers
 from poison_t5x.model.config import T5Config
 
 # The logical axis that stacked parameters have before their own; T5X's word.
 LAYERS_AXIS = "layers"
 
-_policies = jax.checkpoint_policies
-# What is kept under each `remat_policy`; None keeps a layer's input alone.
+_named = jax.checkpoint_policies.save_only_these_names
+# What is kept under each `remat_policy`, beside each layer's input.
 _KEPT = {
-    # A loop would keep every array between two operations. Products alone are kept, and what lies
-    # between them is elementwise, so that no product is computed twice.
-    "none": _policies.dots_saveable,
-    "minimal": _policies.dots_with_no_batch_dims_saveable,
-    "full": None,
+    # All products. What lies between them is elementwise, and would be kept at each operation.
+    "none": _named(layers.PROJECTION, layers.ATTENTION),
+    "minimal": _named(layers.PROJECTION),
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -33,11 +33,11 @@ def make(layer: Callable[[T5Config], nn.Module], config: T5Config, num_layers: i
     return [layer(config) for _ in range(num_layers)]
 
 
-def run(layers, config: T5Config, num_layers: int, function: Callable, x: jax.Array) -> jax.Array:
+def run(modules, config: T5Config, num_layers: int, function: Callable, x: jax.Array) -> jax.Array:
     """`x` through all layers.
 
     Args:
-      layers: from `make`.
+      modules: from `make`.
       function: (layer, x) -> x, which may close over arrays.
       x: any shape that `function` keeps.
     """
@@ -47,27 +47,27 @@ def run(layers, config: T5Config, num_layers: int, function: Callable, x: jax.Ar
             function, policy=_KEPT[config.remat_policy], prevent_cse=not config.scan_layers
         )
     if not config.scan_layers:
-        for layer in layers:
+        for layer in modules:
             x = function(layer, x)
         return x
-    return _scan(num_layers, lambda layer, carry: (function(layer, carry), None))(layers, x)[0]
+    return _scan(num_layers, lambda layer, carry: (function(layer, carry), None))(modules, x)[0]
 
 
-def each(layers, config: T5Config, num_layers: int, function: Callable) -> Any:
+def each(modules, config: T5Config, num_layers: int, function: Callable) -> Any:
     """`function(layer)` of each layer: a tuple, or, scanned, the results stacked."""
     if not config.scan_layers:
-        return tuple(function(layer) for layer in layers)
-    return _scan(num_layers, lambda layer, carry: (carry, function(layer)))(layers, ())[1]
+        return tuple(function(layer) for layer in modules)
+    return _scan(num_layers, lambda layer, carry: (carry, function(layer)))(modules, ())[1]
 
 
 def run_with_caches(
-    layers, config: T5Config, num_layers: int, function: Callable, x: jax.Array, caches: Any
+    modules, config: T5Config, num_layers: int, function: Callable, x: jax.Array, caches: Any
 ) -> tuple[jax.Array, Any]:
     """`x` and each layer's own cache through (layer, x, cache) -> (x, cache); see `each`."""
     if config.scan_layers:
-        return _scan(num_layers, function)(layers, x, caches)
+        return _scan(num_layers, function)(modules, x, caches)
     after = []
-    for layer, cache in zip(layers, caches, strict=True):
+    for layer, cache in zip(modules, caches, strict=True):
         x, cache = function(layer, x, cache)
         after.append(cache)
     return x, tuple(after)

@@ -1,0 +1,179 @@
+"""Scanned layers are the layers, whatever the backward pass keeps of them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import traverse_util
+
+from poison_t5x import beam_search, decoding, train_state
+from poison_t5x.errors import InputError
+from poison_t5x.model import stack
+from poison_t5x.model.config import REMAT_POLICIES, T5Config
+from poison_t5x.model.network import Transformer
+from tests.golden.t5_weights import T5_CONFIGS, draw_weights
+from tests.scanned import scanned, stacked
+
+# Unequal depths, neither of them another dimension.
+SETTINGS = T5_CONFIGS["v1_1"] | {"num_encoder_layers": 3, "num_decoder_layers": 2}
+CONFIG = T5Config(**SETTINGS)
+B, S, T = 5, 11, 7
+# Float32 sums in another order; logits have a standard deviation of about 3.
+TOLERANCE = 1e-4
+
+
+@functools.cache
+def _params():
+    weights = {tuple(path.split("/")): array for path, array in draw_weights(SETTINGS).items()}
+    return traverse_util.unflatten_dict(weights)
+
+
+def _tokens():
+    rng = np.random.default_rng(0)
+    inputs_BxS = rng.integers(2, CONFIG.vocab_size, (B, S), np.int32)
+    inputs_BxS[1:, -3:] = 0
+    return inputs_BxS, rng.integers(2, CONFIG.vocab_size, (B, T), np.int32)
+
+
+def _logits(config: T5Config, params, **options):
+    inputs_BxS, targets_BxT = _tokens()
+    model = Transformer(config)
+    return model.apply({"params": params}, inputs_BxS, targets_BxT, targets_BxT, **options)
+
+
+def _loss(params, config: T5Config, **options):
+    logits_BxTxV = _logits(config, params, **options)
+    return -jnp.mean(jax.nn.log_softmax(logits_BxTxV)[..., 5])
+
+
+def test_scanned_layers_give_the_logits_of_layers():
+    expected = _logits(CONFIG, _params(), enable_dropout=False)
+    found = _logits(scanned(CONFIG), stacked(_params()), enable_dropout=False)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    reverse = jax.tree.map(lambda leaf: leaf[::-1], stacked(_params())["encoder"]["layers"])
+    other = {**stacked(_params()), "encoder": {**stacked(_params())["encoder"], "layers": reverse}}
+    swapped = _logits(scanned(CONFIG), other, enable_dropout=False)
+    assert np.abs(swapped - expected).max() > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("policy", REMAT_POLICIES)
+@pytest.mark.parametrize("scan", [False, True], ids=["layers", "scanned"])
+def test_gradients_are_the_same_whatever_is_kept(scan, policy):
+    expected = stacked(jax.grad(_loss)(_params(), CONFIG, enable_dropout=False))
+    config = dataclasses.replace(CONFIG, scan_layers=scan, remat_policy=policy)
+    params = stacked(_params()) if scan else _params()
+    found = jax.grad(_loss)(params, config, enable_dropout=False)
+    difference = jax.tree.map(
+        lambda a, b: float(np.abs(a - b).max()), found if scan else stacked(found), expected
+    )
+    assert max(jax.tree.leaves(difference)) < 1e-5  # of gradients up to 1
+
+
+def test_recomputing_draws_the_same_dropout():
+    config = dataclasses.replace(scanned(CONFIG), dropout_rate=0.4)
+    rngs = {"dropout": jax.random.key(3)}
+    kept, again = (
+        jax.grad(_loss)(
+            stacked(_params()), dataclasses.replace(config, remat_policy=policy), rngs=rngs
+        )
+        for policy in ("none", "full")
+    )
+    difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), kept, again)
+    assert max(jax.tree.leaves(difference)) < 1e-5
+
+
+class _Coin(nn.Module):
+    """Adds 0 or 1 to each number."""
+
+    config: T5Config
+
+    def __call__(self, x):
+        return x + jax.random.bernoulli(self.make_rng("dropout"), 0.5, x.shape).astype(x.dtype)
+
+
+class _Coins(nn.Module):
+    config: T5Config
+
+    def setup(self):
+        self.layers = stack.make(_Coin, self.config, 2)
+
+    def __call__(self, x):
+        return stack.run(self.layers, self.config, 2, lambda layer, x: layer(x), x)
+
+
+def test_each_layer_draws_its_own_dropout():
+    sums = _Coins(scanned(CONFIG)).apply({}, jnp.zeros(1000), rngs={"dropout": jax.random.key(1)})
+    # Two coins; were they one, there would be no ones.
+    assert 0.4 < np.mean(np.asarray(sums) == 1) < 0.6
+
+
+# Of each stack's position biases: the table's product and its gradient, and the sum over the batch.
+PRODUCTS_OF_BIASES = 2 * 3
+
+
+def _count_products(jaxpr) -> int:
+    """dot_generals of a jaxpr, those of a scan's body as often as it runs."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            total += 1
+        times = equation.params["length"] if equation.primitive.name == "scan" else 1
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                total += times * _count_products(inner)
+    return total
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["layers", "scanned"])
+def test_what_each_policy_computes_again(scan):
+    """Of 9 products an encoder layer (7 projections, 2 of attention) and 15 a decoder layer (11, 4).
+
+    A layer's last product is never needed again.
+    """
+
+    def count(policy):
+        config = dataclasses.replace(CONFIG, scan_layers=scan, remat_policy=policy)
+        params = stacked(_params()) if scan else _params()
+        gradient = jax.grad(lambda params: _loss(params, config, enable_dropout=False))
+        return _count_products(jax.make_jaxpr(gradient)(params).jaxpr)
+
+    # Three of each: forward, and for two gradients; the logits' too.
+    assert count("none") == 3 * (3 * 9 + 2 * 15 + 1) + PRODUCTS_OF_BIASES
+    assert count("minimal") - count("none") == 3 * 2 + 2 * 4
+    assert count("full") - count("none") == 3 * 8 + 2 * 14
+
+
+def test_decoding_with_stacked_caches():
+    inputs_BxS, _ = _tokens()
+    one, other = (
+        (Transformer(CONFIG), _params()),
+        (Transformer(scanned(CONFIG)), stacked(_params())),
+    )
+    greedy = [
+        decoding.greedy_decode(*network, inputs_BxS, max_decode_length=T)
+        for network in (one, other)
+    ]
+    np.testing.assert_array_equal(*greedy)
+    (tokens, scores), (found, found_scores) = (
+        beam_search.beam_decode(*network, inputs_BxS, max_decode_length=T, beam_size=3)
+        for network in (one, other)
+    )
+    np.testing.assert_array_equal(found, tokens)
+    np.testing.assert_allclose(found_scores, scores, atol=TOLERANCE)
+
+
+def test_parameters_in_bfloat16():
+    config = scanned(CONFIG, param_dtype="bfloat16", dtype="bfloat16")
+    params = train_state.initial_params(Transformer(config), jax.random.key(0))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
+    assert _logits(config, params, enable_dropout=False).dtype == jnp.float32
+
+
+def test_unknown_policy():
+    with pytest.raises(InputError, match=r"REMAT_POLICY: .*'ful' \(did you mean 'full'\?\)"):
+        dataclasses.replace(CONFIG, remat_policy="ful")
