@@ -43,11 +43,21 @@ LAYERS = {
         "optimizers",
         "train_state",
         "steps",
+        "distributed",
+        "layerwise",
     },
     "disk": {"checkpoints", "convert", "metrics_log"},
-    "programs": {"train", "evaluation", "results_file", "experiment", "sweep"},
+    "programs": {
+        "train",
+        "evaluation",
+        "results_file",
+        "experiment",
+        "sweep",
+        "footprint",
+        "precompile",
+    },
     "report": {"report"},
-    "command line": {"cli", "gin_config", "listing", "t5x_engine"},
+    "command line": {"cli", "gin_config", "listing", "t5x_engine", "doctor"},
 }
 # Layer -> the layers of the package that it may import from.
 ALLOWED = {

@@ -131,7 +131,7 @@ def _count_products(jaxpr) -> int:
 
 @pytest.mark.parametrize("scan", [False, True], ids=["layers", "scanned"])
 def test_what_each_policy_computes_again(scan):
-    """Of 9 products an encoder layer (7 projections, 2 of attention) and 15 a decoder layer (11, 4).
+    """Products: 9 an encoder layer (7 projections, 2 of attention), 15 a decoder layer (11, 4).
 
     A layer's last product is never needed again.
     """
