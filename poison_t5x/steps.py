@@ -108,7 +108,7 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
     def body(total, microbatch):
         index, part, weights = microbatch
         one = gradient(params, part, weights, jax.random.fold_in(key, index))
-        return jax.tree.map(jnp.add, total, one), None
+        return jax.tree.map(lambda sum_, x: sum_ + x.astype(sum_.dtype), total, one), None
 
     microbatches = (
         jnp.arange(num_microbatches),
@@ -117,7 +117,8 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
     )
     first = jax.tree.map(lambda x: x[0], microbatches)
     shapes = jax.eval_shape(gradient, params, first[1], first[2], key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # One float32 sum, into which each microbatch's gradients go.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
     return jax.lax.scan(body, zeros, microbatches)[0]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,12 +13,14 @@ import pytest
 
 from poison_t5x import optimizers, steps, train_state
 from poison_t5x.errors import InputError
-from poison_t5x.model.config import T5Config
+from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
 from tests.mesh_model import CONFIG
+from tests.scanned import scanned, stacked
 
 DROPOUT = dataclasses.replace(CONFIG, dropout_rate=0.3)
+SCANNED = scanned(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
 B, S, T = 16, 11, 7
 POISON_ROWS = np.arange(B) % 4 == 0
 ONE, FOUR_BY_TWO = PartitionConfig(), PartitionConfig(2, 1, 2)
@@ -40,14 +43,16 @@ class World(NamedTuple):
 
 
 @functools.cache
-def _start_params():
-    """Fresh parameters, on the host."""
-    return jax.device_get(_create(ONE, 1).params)
+def _start_params(config: T5Config = CONFIG):
+    """Fresh parameters, on the host; the same whatever is dropped."""
+    return jax.device_get(_create(ONE, 1, dataclasses.replace(config, dropout_rate=0.0)).params)
 
 
-def _create(partition: PartitionConfig, num_devices: int) -> train_state.TrainState:
+def _create(
+    partition: PartitionConfig, num_devices: int, config: T5Config = CONFIG
+) -> train_state.TrainState:
     partitioner = Partitioner(partition, jax.devices()[:num_devices])
-    return train_state.create(Transformer(CONFIG), optax.sgd(1.0), partitioner, seed=3)
+    return train_state.create(Transformer(config), optax.sgd(1.0), partitioner, seed=3)
 
 
 @functools.cache
@@ -68,7 +73,8 @@ def _world(
     partitioner = Partitioner(partition, jax.devices()[:num_devices])
     model = Transformer(config)
     layout = train_state.shardings(model, transform, partitioner)
-    first = train_state.TrainState(np.int32(0), _start_params(), transform.init(_start_params()))
+    params = _start_params(config)
+    first = train_state.TrainState(np.int32(0), params, transform.init(params))
     step = steps.make_train_step(
         model, transform, schedule, loss, partitioner, layout, num_microbatches=num_microbatches
     )
@@ -178,6 +184,51 @@ def test_dropout_is_the_same_on_any_mesh():
     assert _mean(metrics, "loss") == pytest.approx(_mean(expected, "loss"), abs=LOSS_TOLERANCE)
     _, other = _take(eight, batch, jax.random.key(6))
     assert abs(_mean(other, "loss") - _mean(expected, "loss")) > 100 * LOSS_TOLERANCE
+
+
+def _wide(**changes) -> T5Config:
+    """Wider than a batch has decoder positions, which then move to the weights (`network`)."""
+    return dataclasses.replace(SCANNED, emb_dim=128, mlp_dim=136, **changes)
+
+
+@pytest.mark.parametrize("policy", REMAT_POLICIES)
+@pytest.mark.parametrize("wide", [False, True], ids=["narrow", "wide"])
+@pytest.mark.parametrize("optimizer", optimizers.NAMES)
+def test_scanned_layers_on_eight_devices_equal_one(optimizer, wide, policy):
+    config = _wide(remat_policy=policy) if wide else SCANNED
+    batches = [_batch(seed) for seed in range(NUM_STEPS)]
+    expected = _run(_world(config, optimizer), batches)
+    eight = _world(config, optimizer, FOUR_BY_TWO, 8)
+    moves = "(16, 7, 32)" in _layouts(eight, batches[0])
+    assert moves == wide
+    np.testing.assert_allclose(_run(eight, batches), expected, atol=LOSS_TOLERANCE)
+
+
+def _layouts(world: World, batch) -> str:
+    """Shapes of the compiled step's arrays, each device's own."""
+    lowered = world.step.lower(world.start(), world.partitioner.put_batch(batch), KEY)
+    shapes = re.findall(r"f32\[([\d,]+)\]", lowered.compile().as_text())
+    return " ".join(str(tuple(map(int, shape.split(",")))) for shape in shapes)
+
+
+def test_scanned_layers_train_as_layers_do():
+    batches = [_batch(seed) for seed in range(NUM_STEPS)]
+    config = dataclasses.replace(SCANNED, scan_layers=False)
+    expected = _run(_world(config, "adafactor"), batches)
+    unrolled = _start_params(config)
+    scanned_world = _world(SCANNED, "adafactor")
+    first = scanned_world.first._replace(params=stacked(unrolled))
+    world = scanned_world._replace(first=first)
+    np.testing.assert_allclose(_run(world, batches), expected, atol=LOSS_TOLERANCE)
+
+
+def test_bfloat16_parameters_sum_microbatches_in_float32():
+    config = dataclasses.replace(SCANNED, param_dtype="bfloat16")
+    one, four = (_world(config, "sgd", num_microbatches=number) for number in (1, 4))
+    whole, parts = (_take(world, _batch())[1]["gradient_norm"][0] for world in (one, four))
+    assert parts == pytest.approx(whole, rel=1e-2)
+    state = _take(four, _batch())[0]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"bfloat16"}
 
 
 @pytest.mark.parametrize(

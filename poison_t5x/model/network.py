@@ -88,7 +88,7 @@ class DecoderLayer(nn.Module):
         self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(self, x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout: bool):
-        x_BxTxE = nn.with_logical_constraint(x_BxTxE, RESIDUAL_AXES)
+        x_BxTxE = nn.with_logical_constraint(x_BxTxE, _decoder_axes(x_BxTxE.shape))
         y_BxTxE = self.pre_self_attention_layer_norm(x_BxTxE)
         self_kv = self.self_attention.keys_values(y_BxTxE)
         cross_kv = self.encoder_decoder_attention.keys_values(encoded_BxSxE)
@@ -328,6 +328,19 @@ class Transformer(nn.Module):
         tied = self.config.logits_via_embedding
         logits_BxTxV = (self.token_embedder if tied else self.decoder).logits(x_BxTxE)
         return nn.with_logical_constraint(logits_BxTxV, ("batch", "length", "vocab"))
+
+
+def _decoder_axes(shape: tuple[int, int, int]) -> tuple[str | None, str, str]:
+    """Where a decoder's residual stream of global `shape` (B, T, E) lies.
+
+    With parameters' 'embed' over the data axis, each projection brings its weights together or
+    moves the positions to them. Of a (E, M) kernel that is 3 * E * M numbers a step (forward,
+    backward, gradient) against 2 * B * T * M, so that few positions move.
+    """
+    moving = (None, "length", "embed")
+    num_rows, length, width = shape
+    spec = nn.logical_to_mesh_axes(moving)
+    return moving if spec[-1] == "data" and num_rows * length <= width else RESIDUAL_AXES
 
 
 def _key_mask(tokens_BxK):
