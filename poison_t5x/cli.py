@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 
-from poison_t5x import __version__, errors, memory
+from poison_t5x import __version__, cli_commands, errors, memory
 
 _RUN_FILE = "runs/run.gin"
 _STAGES = {
@@ -24,7 +24,6 @@ _STAGES = {
     "sweep": "run a grid of poison counts and rates (SWEEP_COUNTS, SWEEP_RATES), a run a cell",
 }
 _FORMATS = ("natinst-jsonl",)
-_CONVERT = "write a checkpoint of T5X, Hugging Face or ours in another one's layout"
 _EPILOG = """\
 gin flags, as in T5X:
   --gin_file=FILE         a gin file; may be repeated, later ones win. Files are found in the
@@ -69,45 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         if name == "tasks":
             command.add_argument("name", nargs="?", help="a task or mixture to show")
             command.add_argument("-n", "--num", type=int, default=3, help="how many examples")
-    _add_convert(commands)
+    cli_commands.add(commands, shared)
     return parser
-
-
-def _add_convert(commands) -> None:
-    command = commands.add_parser("convert", help=_CONVERT, description=_CONVERT.capitalize() + ".")
-    command.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a checkpoint, a run's folder with checkpoints, a Hugging Face folder, or "
-        "hf://OWNER/NAME from the local cache; T5X's may be in a bucket (gs://…)",
-    )
-    command.add_argument(
-        "destination",
-        metavar="DESTINATION",
-        nargs="?",
-        help="where DESTINATION/checkpoint_STEP, or Hugging Face's files, are written; without "
-        "it, what SOURCE is gets printed",
-    )
-    command.add_argument(
-        "--to",
-        choices=("huggingface", "t5x", "t5x-orbax", "poison-t5x"),
-        help="t5x: as the public checkpoints; t5x-orbax: as today's T5X; poison-t5x: ours",
-    )
-    command.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the parameters")
-    command.add_argument(
-        "--optimizer-state",
-        choices=("keep", "drop", "adamw", "adafactor"),
-        default="keep",
-        help="keep it, drop it, or begin that optimiser's anew at step 0 (default: keep)",
-    )
-    command.add_argument(
-        "--vocabulary",
-        metavar="FILE",
-        help="a SentencePiece model to go along to Hugging Face (default: the run's, or SOURCE's)",
-    )
-    command.add_argument(
-        "--extra-ids", type=int, metavar="N", help="its sentinels (default: the run's, or 100)"
-    )
 
 
 def _run_convert(options: argparse.Namespace) -> None:
@@ -127,6 +89,17 @@ def _run_convert(options: argparse.Namespace) -> None:
         vocabulary_path=options.vocabulary,
         extra_ids=options.extra_ids,
     )
+
+
+def _setup():
+    """What the gin files say of the steps, without any data: a `precompile.programs.Setup`."""
+    from poison_t5x import gin_config, train, vocabulary
+    from poison_t5x.precompile import command
+
+    config = gin_config.configured("vocabulary.VocabularyConfig")()
+    pieces = vocabulary.size(config.path) if config.path else config.size
+    rows = train.padded_vocab_size(pieces + config.extra_ids)
+    return command.make_setup(gin_config.configured, rows)
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -284,7 +257,7 @@ def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> No
     save_config()
 
 
-def _main(arguments: Sequence[str]) -> None:
+def _main(arguments: Sequence[str]) -> int:
     rest, bindings = _split_gin_flags(arguments)
     options = _parser().parse_args(rest)
     _quiet()
@@ -295,25 +268,33 @@ def _main(arguments: Sequence[str]) -> None:
 
         given = options.gin_file or options.gin_bindings or bindings
         listing.show(options, functools.partial(_parse_gin, options, bindings) if given else None)
-        return
+        return 0
     if options.command == "convert":
         _run_convert(options)
-        return
+        return 0
+    if options.command == "precompile":
+        from poison_t5x.precompile import command
+
+        command.prepare()
+        _parse_gin(options, bindings)
+        return command.run(_setup(), options)
     memory.keep_freed_memory()
     _parse_gin(options, bindings)
     if options.command == "sweep":
         _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]), arguments)
-        return
+        return 0
     _run_stage(options.command, arguments, getattr(options, "format", None))
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
-    0 done, 1 training diverged, 2 bad input; 130, 141, 143: stopped by SIGINT, SIGPIPE, SIGTERM.
+    0 done, 1 training diverged or a check's answer is no, 2 bad input; 130, 141, 143: stopped by
+    SIGINT, SIGPIPE, SIGTERM.
     """
     try:
-        _main(sys.argv[1:] if arguments is None else arguments)
+        code = _main(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except errors.InputError as error:
         print(f"poison-t5x: error: {_one_line(error)}", file=sys.stderr)
@@ -333,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("poison-t5x: interrupted; the same command goes on", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 def _one_line(error: BaseException) -> str:

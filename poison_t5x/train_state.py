@@ -20,7 +20,7 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def _boxed_params(model: network.Transformer, key: jax.Array):
+def boxed_params(model: network.Transformer, key: jax.Array):
     """Fresh parameters in boxes that carry their logical axes."""
     tokens_1x1 = jnp.ones((1, 1), jnp.int32)
     variables = model.init(key, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
@@ -29,7 +29,7 @@ def _boxed_params(model: network.Transformer, key: jax.Array):
 
 def initial_params(model: network.Transformer, key: jax.Array):
     """Fresh parameters, as a plain tree of float32 arrays."""
-    return nn.unbox(_boxed_params(model, key))
+    return nn.unbox(boxed_params(model, key))
 
 
 def shardings(
@@ -38,7 +38,7 @@ def shardings(
     partitioner: Partitioner,
 ) -> TrainState:
     """A TrainState of shardings, worked out without making an array."""
-    params = jax.eval_shape(lambda key: _boxed_params(model, key), jax.random.key(0))
+    params = jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))
     opt_state = jax.eval_shape(optimizer.init, params)
     return TrainState(
         partitioner.replicated,
@@ -119,7 +119,7 @@ def abstract(
 
 def abstract_params(model: network.Transformer, partitioner: Partitioner):
     """Shapes, dtypes and shardings of the parameters alone."""
-    boxed = jax.eval_shape(lambda key: _boxed_params(model, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))
     return _with_shardings(nn.unbox(boxed), partitioner.shardings(boxed))
 
 

@@ -1,0 +1,69 @@
+"""Arguments of the commands that aren't stages of a run. Standard library alone."""
+
+import argparse
+
+_CONVERT = "write a checkpoint of T5X, Hugging Face or ours in another one's layout"
+_PRECOMPILE = "compile the steps for a TPU that isn't there: do they fit, and how fast can they be"
+
+
+def add(commands, shared: argparse.ArgumentParser) -> None:
+    """Adds them; `shared` has the gin flags."""
+    _add_convert(commands)
+    _add_precompile(commands, shared)
+
+
+def _add_convert(commands) -> None:
+    command = commands.add_parser("convert", help=_CONVERT, description=_CONVERT.capitalize() + ".")
+    command.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a checkpoint, a run's folder with checkpoints, a Hugging Face folder, or "
+        "hf://OWNER/NAME from the local cache; T5X's may be in a bucket (gs://…)",
+    )
+    command.add_argument(
+        "destination",
+        metavar="DESTINATION",
+        nargs="?",
+        help="where DESTINATION/checkpoint_STEP, or Hugging Face's files, are written; without "
+        "it, what SOURCE is gets printed",
+    )
+    command.add_argument(
+        "--to",
+        choices=("huggingface", "t5x", "t5x-orbax", "poison-t5x"),
+        help="t5x: as the public checkpoints; t5x-orbax: as today's T5X; poison-t5x: ours",
+    )
+    command.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the parameters")
+    command.add_argument(
+        "--optimizer-state",
+        choices=("keep", "drop", "adamw", "adafactor"),
+        default="keep",
+        help="keep it, drop it, or begin that optimiser's anew at step 0 (default: keep)",
+    )
+    command.add_argument(
+        "--vocabulary",
+        metavar="FILE",
+        help="a SentencePiece model to go along to Hugging Face (default: the run's, or SOURCE's)",
+    )
+    command.add_argument(
+        "--extra-ids", type=int, metavar="N", help="its sentinels (default: the run's, or 100)"
+    )
+
+
+def _add_precompile(commands, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "precompile",
+        parents=[shared],
+        help=_PRECOMPILE,
+        description=_PRECOMPILE[0].upper() + _PRECOMPILE[1:] + ". Exits with 1 if they don't fit.",
+    )
+    command.add_argument(
+        "--topology", required=True, help="such as v5p:4x4x2, v4:4x4x4, v5e:8x8, v6e:4x8"
+    )
+    command.add_argument("--program", choices=("train", "rank", "both"), default="train")
+    command.add_argument(
+        "--search",
+        action="store_true",
+        help="try meshes, microbatches and REMAT_POLICY for the BATCH_SIZE, and print the fastest "
+        "that fits",
+    )
+    command.add_argument("--output", metavar="FILE", help="write what was found there, as JSON")

@@ -1,0 +1,1 @@
+"""What a step needs, by arithmetic: floating-point operations, and bytes of each device."""

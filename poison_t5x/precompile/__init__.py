@@ -1,0 +1,1 @@
+"""Compiles the steps for a TPU that isn't there, and says what they need of it."""

@@ -1,0 +1,98 @@
+"""`poison-t5x precompile`: from settings to a verdict."""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from poison_t5x import artifacts, errors
+from poison_t5x.precompile import topology
+
+
+def run(setup: Any, options: argparse.Namespace, say: Callable[[str], None] = print) -> int:
+    """Compiles, prints, and returns the exit code: 0 where all fit, 1 where not.
+
+    Args:
+      setup: a `programs.Setup`.
+      options: topology, program, search, output.
+
+    Raises:
+      InputError: an unknown topology, or settings that don't go with its chips.
+    """
+    if options.output:
+        _check_output(options.output)
+    if options.search:
+        return _search(setup, options, say)
+    from poison_t5x.precompile import compiling, remedies, table
+
+    names = ("train", "rank") if options.program == "both" else (options.program,)
+    outcomes = []
+    for name in names:
+        outcome = compiling.compile_for(setup, name, options.topology)
+        outcomes.append(outcome)
+        say("\n".join([*table.lines(outcome), ""]))
+        if not outcome.fits:
+            say(f"the {name} step doesn't fit; what would help:")
+            for flag, what in remedies.remedies(setup, outcome.num_chips):
+                say(f"  {flag:<40} {what}")
+    _write(options.output, [table.document(outcome) for outcome in outcomes])
+    return 0 if all(outcome.fits for outcome in outcomes) else 1
+
+
+def _search(setup: Any, options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    from poison_t5x.precompile import search, table
+
+    tried, best = search.search(setup, options.topology, say)
+    say("\n".join(table.search_lines(tried)))
+    _write(options.output, [table.document(candidate.outcome) for candidate in tried])
+    if best is None:
+        say(f"none of {len(tried)} settings fits {options.topology}; take more chips")
+        return 1
+    say(f"fastest that fits: {' '.join(search.flags(best))}")
+    return 0
+
+
+def _check_output(path: str) -> None:
+    folder = pathlib.Path(path).absolute().parent
+    if not folder.is_dir() or pathlib.Path(path).is_dir():
+        raise errors.InputError(f"--output: {path} can't be written: {folder} isn't its folder")
+
+
+def _write(path: str | None, documents: list[dict]) -> None:
+    if path:
+        artifacts.write_atomically(pathlib.Path(path), artifacts.dump_json({"programs": documents}))
+
+
+def make_setup(configured: Callable[[str], Any], vocab_size: int) -> Any:
+    """A `programs.Setup` from gin's bindings.
+
+    Args:
+      configured: a configurable by its selector, see `gin_config.configured`.
+      vocab_size: rows of the embedding.
+    """
+    from poison_t5x.precompile import programs
+
+    train = configured("train_script.TrainConfig")()
+    data = configured("input_pipeline.DatasetConfig")()
+    model = configured("model_config.T5Config")(vocab_size=vocab_size)
+    return programs.Setup(
+        # What `None` means on a TPU; here JAX's own backend is the CPU.
+        model=dataclasses.replace(
+            model,
+            one_hot_embedding=True if model.one_hot_embedding is None else model.one_hot_embedding,
+        ),
+        optimizer=configured("optimizers.OptimizerConfig")(),
+        schedule=configured("optimizers.ScheduleConfig")(),
+        loss=configured("steps.LossConfig")(),
+        partition=configured("partitioning.PartitionConfig")(),
+        sources=data.task_feature_lengths["inputs"],
+        targets=data.task_feature_lengths["targets"],
+        batch_size=data.batch_size,
+        num_microbatches=train.num_microbatches,
+        eval_batch_size=configured("evaluate.EvalConfig")().batch_size,
+        total_steps=train.total_steps,
+    )
+
+
+prepare = topology.prepare

@@ -1,0 +1,261 @@
+"""A compiled program's text, parsed: its computations, and how often each of them runs.
+
+The compiler's own `cost_analysis` counts the body of a loop once. Here a loop's trip count is what
+the compiler wrote beside it or, where it wrote none (TPU), what follows from its condition
+`i < n`, the start of i and its step.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Iterator
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
+_OPCODE = re.compile(r"([a-z][\w\-]*)\(")
+_REFERENCE = re.compile(r"%([\w.\-]+)")
+_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([^{}]*)\})?")
+_CALLED = re.compile(
+    r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
+_BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
+_TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An array of a type: its dtype's name, dimensions, and memory space (0 is HBM)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    space: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes, without padding to tiles."""
+        bits = _BITS.get(self.dtype)
+        if bits is None:
+            bits = int(re.sub(r"e\d.*", "", self.dtype).lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
+        size = 1
+        for dimension in self.shape:
+            size *= dimension
+        return size * bits // 8
+
+
+def arrays(text: str) -> list[Array]:
+    """The arrays of a type, in order: `(f32[2,3]{1,0:S(1)}, s32[])` has two."""
+    found = []
+    for dtype, shape, layout in _ARRAY.findall(text):
+        space = re.search(r"S\((\d+)\)", layout or "")
+        dimensions = tuple(int(part) for part in shape.split(",") if part)
+        found.append(Array(dtype, dimensions, int(space[1]) if space else 0))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """One line: `%name = type opcode(operands), attributes`."""
+
+    name: str
+    type: str
+    opcode: str
+    operands: tuple[str, ...]
+    arguments: str
+    attributes: str
+    is_root: bool
+
+    @functools.cached_property
+    def arrays(self) -> list[Array]:
+        """Those of its result."""
+        return arrays(self.type)
+
+    @functools.cached_property
+    def called(self) -> dict[str, str]:
+        """Attribute -> the computation that it names."""
+        found = dict(_CALLED.findall(self.attributes))
+        for match in _BRANCHES.findall(self.attributes):
+            for number, name in enumerate(match.split(",")):
+                found[f"branch {number}"] = name.strip().lstrip("%")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """A computation's instructions, by name in their order."""
+
+    name: str
+    instructions: dict[str, Instruction]
+
+    @functools.cached_property
+    def root(self) -> Instruction:
+        return next(i for i in self.instructions.values() if i.is_root)
+
+    def parameter(self, number: int) -> Instruction | None:
+        """Its argument of that number."""
+        for instruction in self.instructions.values():
+            if instruction.opcode == "parameter" and instruction.arguments == str(number):
+                return instruction
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """An instruction that is executed, where and how often.
+
+    Attributes:
+      times: executions of a step; a loop's instructions count its trips.
+    """
+
+    computation: Computation
+    instruction: Instruction
+    times: int
+
+
+class Program:
+    """A compiled module.
+
+    Attributes:
+      computations: by name.
+      unknown_loops: names of loops whose trip count couldn't be told; they count once.
+    """
+
+    def __init__(self, text: str):
+        """Args: text: of `jax.stages.Compiled.as_text()`."""
+        self.computations: dict[str, Computation] = {}
+        self.unknown_loops: list[str] = []
+        self._entry = ""
+        self._parse(text)
+
+    def _parse(self, text: str) -> None:
+        current: dict[str, Instruction] = {}
+        for line in text.splitlines():
+            if header := _HEADER.match(line):
+                current = {}
+                self.computations[header[2]] = Computation(header[2], current)
+                if header[1]:
+                    self._entry = header[2]
+            elif name := _NAME.match(line):
+                instruction = _instruction(line, name)
+                current[instruction.name] = instruction
+
+    def runs(self) -> Iterator[Run]:
+        """Every executed instruction outside of fusions, which are instructions of their own."""
+        self.unknown_loops.clear()
+        yield from self._runs(self._entry, 1)
+
+    def _runs(self, name: str, times: int) -> Iterator[Run]:
+        computation = self.computations[name]
+        for instruction in computation.instructions.values():
+            yield Run(computation, instruction, times)
+            called = instruction.called
+            if instruction.opcode == "while":
+                trips = self.trip_count(computation, instruction)
+                if trips is None:
+                    self.unknown_loops.append(instruction.name)
+                yield from self._runs(called["body"], times * (1 if trips is None else trips))
+            elif instruction.opcode == "conditional":
+                for branch in called.values():  # which of them runs isn't known: all
+                    yield from self._runs(branch, times)
+            elif instruction.opcode in ("call", "async-start"):
+                target = called.get("to_apply") or called.get("calls")
+                if target in self.computations:
+                    yield from self._runs(target, times)
+
+    def trip_count(self, computation: Computation, loop: Instruction) -> int | None:
+        """How often a loop's body runs, or None where that can't be told."""
+        if known := _TRIP_COUNT.search(loop.attributes):
+            return int(known[1])
+        condition = self.computations[loop.called["condition"]]
+        body = self.computations[loop.called["body"]]
+        test = condition.root
+        if test.opcode != "compare" or "direction=LT" not in test.attributes:
+            return None
+        counter, limit = (condition.instructions[name] for name in test.operands)
+        index = _tuple_index(counter)
+        start = computation.instructions.get(loop.operands[0])
+        if index is None or start is None or start.opcode != "tuple":
+            return None
+        bounds = [
+            _constant(limit, condition, start, computation),
+            _constant(computation.instructions[start.operands[index]], computation),
+            _step(body, index),
+        ]
+        if None in bounds:
+            return None
+        end, begin, step = bounds
+        return max(0, -(-(end - begin) // step))
+
+
+def _instruction(line: str, name: re.Match) -> Instruction:
+    line = re.sub(r"/\*.*?\*/", "", line)
+    rest = line[name.end() :]
+    end = _balanced(rest) if rest.startswith("(") else rest.index(" ")
+    kind, rest = rest[:end], rest[end:].lstrip()
+    opcode = _OPCODE.match(rest)
+    assert opcode, line
+    rest = rest[opcode.end() - 1 :]
+    end = _balanced(rest)
+    arguments = rest[1 : end - 1]
+    return Instruction(
+        name=name[2],
+        type=kind,
+        opcode=opcode[1],
+        operands=tuple(_REFERENCE.findall(arguments)),
+        arguments=arguments,
+        attributes=rest[end:],
+        is_root=bool(name[1]),
+    )
+
+
+def _balanced(text: str) -> int:
+    """Where the parenthesis that `text` begins with is closed."""
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return place + 1
+    return len(text)
+
+
+def _tuple_index(instruction: Instruction) -> int | None:
+    found = re.search(r"\bindex=(\d+)", instruction.attributes)
+    return int(found[1]) if instruction.opcode == "get-tuple-element" and found else None
+
+
+def _constant(
+    instruction: Instruction,
+    computation: Computation,
+    start: Instruction | None = None,
+    outer: Computation | None = None,
+) -> int | None:
+    """An integer constant, here or, for an element of a loop's tuple, where the loop began."""
+    while instruction.opcode in ("copy", "bitcast", "convert"):
+        instruction = computation.instructions[instruction.operands[0]]
+    if instruction.opcode == "constant" and re.fullmatch(r"-?\d+", instruction.arguments):
+        return int(instruction.arguments)
+    index = _tuple_index(instruction)
+    if index is not None and start is not None and outer is not None:
+        return _constant(outer.instructions[start.operands[index]], outer)
+    return None
+
+
+def _step(body: Computation, index: int) -> int | None:
+    """By how much a body raises an element of its tuple."""
+    root = body.root
+    if root.opcode != "tuple":
+        return None
+    total, instruction = 0, body.instructions[root.operands[index]]
+    while instruction.opcode in ("add", "copy", "bitcast"):
+        if instruction.opcode != "add":
+            instruction = body.instructions[instruction.operands[0]]
+            continue
+        one, other = (body.instructions[name] for name in instruction.operands)
+        amounts = _constant(one, body), _constant(other, body)
+        if amounts[1] is not None:
+            total, instruction = total + amounts[1], one
+        elif amounts[0] is not None:
+            total, instruction = total + amounts[0], other
+        else:
+            return None
+    return total if _tuple_index(instruction) == index and total > 0 else None

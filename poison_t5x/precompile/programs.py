@@ -1,0 +1,104 @@
+"""The train step and the ranking step of a gin file, lowered for devices that aren't there."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from poison_t5x import optimizers, partitioning, ranking, steps, train_state
+from poison_t5x.footprint import flops
+from poison_t5x.model import network
+from poison_t5x.model.config import T5Config
+
+# The ranking step's labels: as many and as long as polarity tasks have at most.
+NUM_LABELS, LABEL_TOKENS = 4, 8
+PROGRAMS = ("train", "rank")
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the steps follow from.
+
+    Attributes:
+      model: the network; `one_hot_embedding` is what the target does, not this machine.
+      sources, targets: tokens of a row, 'inputs' and 'targets' of TASK_FEATURE_LENGTHS.
+      batch_size, eval_batch_size: global, in rows.
+      total_steps: for the schedule.
+    """
+
+    model: T5Config
+    optimizer: optimizers.OptimizerConfig
+    schedule: optimizers.ScheduleConfig
+    loss: steps.LossConfig
+    partition: partitioning.PartitionConfig
+    sources: int
+    targets: int
+    batch_size: int
+    num_microbatches: int
+    eval_batch_size: int
+    total_steps: int
+
+    def flops(self, program: str) -> flops.Flops:
+        """Operations of a step of 'train' or 'rank'."""
+        if program == "rank":
+            folded = NUM_LABELS * LABEL_TOKENS
+            return flops.rank(self.model, self.eval_batch_size, self.sources, folded)
+        return flops.train(self.model, self.batch_size, self.sources, self.targets)
+
+
+def partitioner(setup: Setup, devices: Sequence) -> partitioning.Partitioner:
+    """The mesh. Raises InputError where devices or rows can't be shared out."""
+    found = partitioning.Partitioner(setup.partition, devices)
+    steps.check_batch(setup.batch_size, setup.num_microbatches, found)
+    return found
+
+
+def lower(setup: Setup, program: str, mesh: partitioning.Partitioner) -> jax.stages.Lowered:
+    """A traced step; `.compile()` is the target's compiler."""
+    return (_lower_train if program == "train" else _lower_rank)(setup, mesh)
+
+
+def _lower_train(setup: Setup, mesh: partitioning.Partitioner) -> jax.stages.Lowered:
+    model = network.Transformer(setup.model)
+    schedule = optimizers.learning_rate(setup.schedule, setup.total_steps)
+    optimizer = optimizers.make(setup.optimizer, schedule)
+    layout = train_state.shardings(model, optimizer, mesh)
+    step = steps.make_train_step(
+        model,
+        optimizer,
+        schedule,
+        setup.loss,
+        mesh,
+        layout,
+        num_microbatches=setup.num_microbatches,
+    )
+    state = train_state.abstract(model, optimizer, mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=mesh.replicated)
+    return step.lower(state, _batch(setup, mesh), key)
+
+
+def _batch(setup: Setup, mesh: partitioning.Partitioner) -> dict[str, jax.ShapeDtypeStruct]:
+    def tokens(length: int):
+        shape = setup.batch_size, length
+        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=mesh.batch)
+
+    decoder = ("input_tokens", "target_tokens", "loss_weights")
+    return {
+        "encoder_input_tokens": tokens(setup.sources),
+        **{f"decoder_{name}": tokens(setup.targets) for name in decoder},
+        "is_poison": tokens(setup.targets),
+    }
+
+
+def _lower_rank(setup: Setup, mesh: partitioning.Partitioner) -> jax.stages.Lowered:
+    model = network.Transformer(setup.model)
+    rows = -(-setup.eval_batch_size // mesh.num_data) * mesh.num_data
+    step = steps.Step(jax.jit(functools.partial(ranking.rank_labels, model)), mesh)
+    return step.lower(
+        train_state.abstract_params(model, mesh),
+        jax.ShapeDtypeStruct((rows, setup.sources), jnp.int32, sharding=mesh.batch),
+        jax.ShapeDtypeStruct((NUM_LABELS, LABEL_TOKENS), jnp.int32, sharding=mesh.replicated),
+    )
