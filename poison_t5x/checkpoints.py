@@ -7,6 +7,7 @@ that was killed before that is made again; one whose files differ from it is ref
 import pathlib
 import re
 import shutil
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -62,8 +63,10 @@ class Checkpointer:
             checks.whole_number("KEEP_CHECKPOINTS", keep)
         self._model_dir = pathlib.Path(model_dir).absolute()
         self._keep = keep
-        self._unsealed: int | None = None
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        # Sealing reads all that was written: minutes, of the largest networks.
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="seal")
+        self._sealing: futures.Future | None = None
 
     def save(self, state: TrainState, step: int) -> None:
         """Begins to write a checkpoint, having finished the one before.
@@ -75,24 +78,30 @@ class Checkpointer:
         self._writer.save(
             step_path(self._model_dir, step), args=ocp.args.StandardSave(_tree(state))
         )
-        self._unsealed = step
+        self._sealing = self._thread.submit(self._complete, step)
 
-    def finish(self) -> None:
+    def _complete(self, step: int) -> None:
         """Waits for what is being written, seals it, and deletes what is no longer kept."""
         self._writer.wait_until_finished()
-        if self._unsealed is None:
-            return
-        step, self._unsealed = self._unsealed, None
         if jax.process_index() == 0:
             seal(self._model_dir, step)
             steps = sealed_steps(self._model_dir)
             for old in steps[: -self._keep] if self._keep else []:
                 _discard(self._model_dir, old)
 
+    def finish(self) -> None:
+        """Waits until what was saved last is whole, and sealed."""
+        sealing, self._sealing = self._sealing, None
+        if sealing is not None:
+            sealing.result()
+
     def close(self) -> None:
         """Finishes, and frees the writer's threads."""
-        self.finish()
-        self._writer.close()
+        try:
+            self.finish()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
 
 
 def seal(model_dir: str | pathlib.Path, step: int) -> None:
@@ -110,7 +119,7 @@ def _discard(model_dir: pathlib.Path, step: int) -> None:
 
 
 def verify(path: str | pathlib.Path) -> None:
-    """Checks a checkpoint's files against its seal, where it has one.
+    """Checks a checkpoint's files against its seal, where it has one; one process for all.
 
     Raises:
       InputError: no such folder, or a file that is missing or changed.
@@ -118,6 +127,8 @@ def verify(path: str | pathlib.Path) -> None:
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
         raise errors.InputError(f"{path}: no checkpoint there")
+    if jax.process_index() != 0:
+        return
     seal = path.with_name(path.name + _SEAL)
     if not seal.is_file():
         return

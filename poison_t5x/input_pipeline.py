@@ -1,8 +1,9 @@
 """Batches for training: any SeqIO task or mixture through the encoder-decoder converter."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +28,8 @@ class DatasetConfig:
       seed: of shuffling and mixing. Explicit, so that two runs see the same batches.
       use_cached: read SeqIO's offline cache.
       pack: put several examples in a row.
+      num_shards: parts that each task's rows are cut into; each makes its share of every batch, so
+        that processes can read different ones. Batches follow from it, not from who reads them.
       module: a module to import first, which registers tasks.
     """
 
@@ -38,6 +41,7 @@ class DatasetConfig:
     seed: int = 0
     use_cached: bool = False
     pack: bool = False
+    num_shards: int = 1
     module: str | None = None
 
     def __post_init__(self):
@@ -51,6 +55,12 @@ class DatasetConfig:
         for name, length in lengths.items():
             checks.whole_number(f"TASK_FEATURE_LENGTHS, {name}", length)
         checks.whole_number("SEED", self.seed, minimum=0)
+        checks.whole_number("DATA_SHARDS", self.num_shards)
+        if self.batch_size % self.num_shards:
+            raise errors.InputError(
+                f"DATA_SHARDS: {self.num_shards} shards can't have equal parts of BATCH_SIZE="
+                f"{self.batch_size} rows; take a divisor"
+            )
         for name in ("shuffle", "pack"):
             checks.switch(name.upper(), getattr(self, name))
         checks.switch("USE_CACHED_TASKS", self.use_cached)
@@ -115,7 +125,9 @@ class _FlaggedConverter(seqio.EncDecFeatureConverter):
         return {**lengths, IS_POISON: task_feature_lengths["targets"]}
 
 
-def batches(config: DatasetConfig, *, start_step: int = 0) -> Iterator[dict[str, np.ndarray]]:
+def batches(
+    config: DatasetConfig, *, start_step: int = 0, shards: Sequence[int] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """An endless, deterministic stream of batches.
 
     The batch of a step follows from the config alone; going on at a step passes over the rows of
@@ -124,33 +136,95 @@ def batches(config: DatasetConfig, *, start_step: int = 0) -> Iterator[dict[str,
     Args:
       config: which data.
       start_step: the number of batches to pass over.
+      shards: which shards' parts of each batch, ascending; None for all.
 
     Yields:
       {'encoder_input_tokens': (B, S), 'decoder_input_tokens', 'decoder_target_tokens',
       'decoder_loss_weights': (B, T), …} int32; 'is_poison' (B, T) where the task has it; segment
-      ids and positions where packed.
+      ids and positions where packed. Of B rows, those of `shards` alone.
+
+    Raises:
+      InputError: a task has too few rows for a shard to have one.
     """
-    mixture = _find(config)
+    numbers = range(config.num_shards) if shards is None else shards
+    if config.num_shards > 1:
+        _check_rows(config, numbers)
+    with contextlib.ExitStack() as stack:
+        parts = [
+            stack.enter_context(contextlib.closing(_shard(config, number, start_step)))
+            for number in numbers
+        ]
+        if len(parts) == 1:
+            yield from parts[0]
+        for rows in zip(*parts, strict=True):
+            yield {name: np.concatenate([part[name] for part in rows]) for name in rows[0]}
+
+
+def _converter(config: DatasetConfig) -> tuple[seqio.FeatureConverter, dict[str, int]]:
+    """What makes rows of examples, and the tasks' own lengths for it."""
     lengths = dict(config.task_feature_lengths)
-    converter = seqio.EncDecFeatureConverter
-    if IS_POISON in mixture.output_features:
-        converter = _FlaggedConverter
-        lengths[IS_POISON] = lengths["targets"]
+    if IS_POISON not in _find(config).output_features:
+        return seqio.EncDecFeatureConverter(pack=config.pack), lengths
+    return _FlaggedConverter(pack=config.pack), {**lengths, IS_POISON: lengths["targets"]}
+
+
+def model_feature_lengths(config: DatasetConfig) -> dict[str, int]:
+    """Tokens of a row of each array that `batches` yields."""
+    converter, lengths = _converter(config)
+    return dict(converter.get_model_feature_lengths(lengths))
+
+
+def _shard(config: DatasetConfig, number: int, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    """One shard's part of each batch."""
+    mixture = _find(config)
+    converter, lengths = _converter(config)
     dataset = seqio.get_dataset(
         mixture,
         lengths,
         dataset_split=config.split,
         shuffle=config.shuffle,
         num_epochs=None,
-        feature_converter=converter(pack=config.pack),
+        feature_converter=converter,
+        shard_info=_shard_info(config, number),
         use_cached=config.use_cached,
-        seed=config.seed,
+        seed=_seed(config, number),
     )
-    dataset = dataset.skip(start_step * config.batch_size)
-    dataset = dataset.batch(config.batch_size, drop_remainder=True)
+    rows = config.batch_size // config.num_shards
+    dataset = dataset.skip(start_step * rows)
+    dataset = dataset.batch(rows, drop_remainder=True)
     options = tf.data.Options()
     options.deterministic = True
     # Half of the cores are left to the network: with a thread each, on two cores, the rows' little
     # steps spend nine tenths of the time waking each other.
     options.threading.private_threadpool_size = max(1, (os.cpu_count() or 1) // 2)
     yield from dataset.with_options(options).prefetch(2).as_numpy_iterator()
+
+
+def _shard_info(config: DatasetConfig, number: int) -> seqio.ShardInfo | None:
+    return seqio.ShardInfo(number, config.num_shards) if config.num_shards > 1 else None
+
+
+def _seed(config: DatasetConfig, number: int) -> int:
+    """A shard's own. T5X's hosts share one, so that all take their next row from the same task."""
+    if config.num_shards == 1:
+        return config.seed
+    return int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0] >> 1)
+
+
+def _check_rows(config: DatasetConfig, numbers: Sequence[int]) -> None:
+    """Raises where a task has no row for a shard: an empty one, repeated, would never end."""
+    for task in seqio.get_subtasks(_find(config)):
+        for number in numbers:
+            rows = task.get_dataset(
+                dict(config.task_feature_lengths),
+                split=config.split,
+                use_cached=config.use_cached and task.supports_caching,
+                shuffle=False,
+                shard_info=_shard_info(config, number),
+                num_epochs=1,
+            )
+            if next(iter(rows.take(1)), None) is None:
+                raise errors.InputError(
+                    f"DATA_SHARDS: task {task.name} has no row for shard {number} of "
+                    f"{config.num_shards}; take fewer shards"
+                )

@@ -52,8 +52,13 @@ def _row(line: str) -> dict | None:
         return None
 
 
-def open_writer(model_dir: pathlib.Path) -> metric_writers.MetricWriter:
-    """Writes to model_dir/metrics.jsonl and to TensorBoard events in model_dir/tensorboard."""
+def open_writer(model_dir: pathlib.Path | None) -> metric_writers.MetricWriter:
+    """Writes to model_dir/metrics.jsonl and to TensorBoard events in model_dir/tensorboard.
+
+    None writes nothing, in processes beside the one that does.
+    """
+    if model_dir is None:
+        return metric_writers.MultiWriter([])
     events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
     return metric_writers.MultiWriter([JsonlWriter(model_dir / FILE), events])
 

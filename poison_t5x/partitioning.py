@@ -171,9 +171,48 @@ class Partitioner:
                 )
         return spec
 
-    def put_batch(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Lays a host's rows out over the data axis."""
-        return {
-            key: jax.make_array_from_process_local_data(self.batch, value)
-            for key, value in batch.items()
-        }
+    def shards(self, batch_size: int, num_shards: int) -> list[int]:
+        """Which of `num_shards` equal parts of a batch's rows this process's devices hold.
+
+        Raises:
+          InputError: they hold a part of one, so that two processes would read the same rows.
+        """
+        places = self.batch.addressable_devices_indices_map((batch_size,)).values()
+        held = {row for (rows,) in places for row in range(batch_size)[rows]}
+        size = batch_size // num_shards
+        found = sorted({row // size for row in held})
+        if len(found) * size != len(held):
+            raise errors.InputError(
+                f"DATA_SHARDS: {num_shards} shards of {size} rows can't be told apart by "
+                f"{jax.process_count()} processes, each of whose devices hold {len(held)} of "
+                f"{batch_size} rows; set DATA_SHARDS={self.num_data}"
+            )
+        return found
+
+    def put_batch(
+        self,
+        batch: dict[str, np.ndarray],
+        shards: Sequence[int] = (0,),
+        num_shards: int = 1,
+    ) -> dict[str, jax.Array]:
+        """Lays rows out over the data axis.
+
+        Args:
+          batch: arrays of the rows that `shards` hold, in their order; by default all rows.
+        """
+
+        def put(rows: np.ndarray) -> jax.Array:
+            size = rows.shape[0] // len(shards)
+            places = {shard: number * size for number, shard in enumerate(shards)}
+
+            def part(index):
+                wanted = range(size * num_shards)[index[0]]
+                # A device's rows lie in one shard, or in shards that follow each other.
+                start = places[wanted.start // size] + wanted.start % size
+                return rows[start : start + len(wanted)]
+
+            return jax.make_array_from_callback(
+                (size * num_shards, *rows.shape[1:]), self.batch, part
+            )
+
+        return {key: put(value) for key, value in batch.items()}

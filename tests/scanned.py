@@ -14,7 +14,7 @@ def scanned(config: T5Config, **changes) -> T5Config:
 
 
 def stacked(params):
-    """A tree with `encoder/layers_0`, … (or an optimiser's slots of it), as scanned networks' is."""
+    """A tree with `encoder/layers_0`, … (or slots of it) as scanned networks have it."""
     found = {}
     for side, tree in params.items():
         tree = dict(tree)

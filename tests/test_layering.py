@@ -49,6 +49,8 @@ LAYERS = {
     "disk": {"checkpoints", "convert", "metrics_log"},
     "programs": {
         "train",
+        "train_config",
+        "train_loop",
         "evaluation",
         "results_file",
         "experiment",
@@ -57,7 +59,7 @@ LAYERS = {
         "precompile",
     },
     "report": {"report"},
-    "command line": {"cli", "gin_config", "listing", "t5x_engine", "doctor"},
+    "command line": {"cli", "gin_config", "cli_commands", "listing", "t5x_engine", "doctor"},
 }
 # Layer -> the layers of the package that it may import from.
 ALLOWED = {
