@@ -49,10 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    cluster = cli_commands.cluster()
     for name, text in {**_STAGES, "tasks": "list what is registered, or show examples"}.items():
         command = commands.add_parser(
             name,
-            parents=[shared],
+            parents=[shared, cluster] if name in _STAGES else [shared],
             help=text,
             description=text[0].upper() + text[1:] + ".",
             epilog=_EPILOG,
@@ -89,6 +90,27 @@ def _run_convert(options: argparse.Namespace) -> None:
         vocabulary_path=options.vocabulary,
         extra_ids=options.extra_ids,
     )
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    """Makes this process one of many, where the flags say so; all but one of them keep quiet."""
+    given = {name: getattr(options, name) for name in cli_commands.CLUSTER}
+    if not (options.distributed or any(value is not None for value in given.values())):
+        return
+    from poison_t5x import distributed
+
+    if options.command == "sweep":
+        raise errors.InputError("sweep runs in a single process; run its cells one by one")
+    distributed.initialize(distributed.ClusterConfig(**given, detect=options.distributed))
+    if not distributed.is_main():
+        os.environ["TQDM_DISABLE"] = "1"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's life
+
+
+def _cache_compilations() -> None:
+    from poison_t5x import compilation_cache, gin_config
+
+    compilation_cache.use(gin_config.macro("COMPILATION_CACHE_DIR"))
 
 
 def _setup():
@@ -178,8 +200,10 @@ def _save_config(folder: str, arguments: Sequence[str]) -> None:
     """Writes config.gin and command.txt into a run's folder, where they aren't there already."""
     import shlex
 
-    from poison_t5x import artifacts, gin_config
+    from poison_t5x import artifacts, distributed, gin_config
 
+    if not distributed.is_main():
+        return
     directory = pathlib.Path(folder)
     text, path = gin_config.text(), directory / "config.gin"
     if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -279,7 +303,9 @@ def _main(arguments: Sequence[str]) -> int:
         _parse_gin(options, bindings)
         return command.run(_setup(), options)
     memory.keep_freed_memory()
+    _join_processes(options)
     _parse_gin(options, bindings)
+    _cache_compilations()
     if options.command == "sweep":
         _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]), arguments)
         return 0
@@ -293,28 +319,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 done, 1 training diverged or a check's answer is no, 2 bad input; 130, 141, 143: stopped by
     SIGINT, SIGPIPE, SIGTERM.
     """
+    code, message = _outcome(sys.argv[1:] if arguments is None else arguments)
+    if message:
+        print(f"poison-t5x: {message}", file=sys.stderr)
+    if code and "poison_t5x.distributed" in sys.modules:
+        from poison_t5x import distributed
+
+        distributed.leave(code, message)
+    return code
+
+
+def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
+    """The exit code, and what is to be said of it."""
     try:
-        code = _main(sys.argv[1:] if arguments is None else arguments)
+        code = _main(arguments)
         sys.stdout.flush()
     except errors.InputError as error:
-        print(f"poison-t5x: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return 2, f"error: {_one_line(error)}"
     except errors.TrainingDivergedError as error:
-        print(f"poison-t5x: training diverged: {_one_line(error)}", file=sys.stderr)
-        return 1
+        return 1, f"training diverged: {_one_line(error)}"
     except errors.Terminated as stop:
-        print(f"poison-t5x: {stop.message}", file=sys.stderr)
-        return stop.code
+        return stop.code, stop.message
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return 128 + signal.SIGPIPE, ""
     except OSError as error:  # a full disk, a folder in a file's place, no permission
-        print(f"poison-t5x: error: {_one_line(error)}", file=sys.stderr)
-        return 2
+        return 2, f"error: {_one_line(error)}"
     except KeyboardInterrupt:
-        print("poison-t5x: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return code
+        return 130, "interrupted; the same command goes on"
+    except RuntimeError as error:  # JAX's, of a collective
+        if _is_alone():
+            raise
+        from poison_t5x import distributed
+
+        return distributed.EXIT_CODE, distributed.gone(None, _one_line(error))
+    return code, ""
+
+
+def _is_alone() -> bool:
+    distributed = sys.modules.get("poison_t5x.distributed")
+    return distributed is None or distributed.num_processes() == 1
 
 
 def _one_line(error: BaseException) -> str:

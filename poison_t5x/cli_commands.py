@@ -6,6 +6,25 @@ _CONVERT = "write a checkpoint of T5X, Hugging Face or ours in another one's lay
 _PRECOMPILE = "compile the steps for a TPU that isn't there: do they fit, and how fast can they be"
 
 
+# Arguments of `cluster`, but for --distributed.
+CLUSTER = ("coordinator_address", "num_processes", "process_id")
+
+
+def cluster() -> argparse.ArgumentParser:
+    """How the processes of a run find each other."""
+    parser = argparse.ArgumentParser(add_help=False)
+    group = parser.add_argument_group("many processes, each with the same command")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of",
+    )
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--num_processes", type=int, metavar="N")
+    group.add_argument("--process_id", type=int, metavar="I", help="of this process, from 0")
+    return parser
+
+
 def add(commands, shared: argparse.ArgumentParser) -> None:
     """Adds them; `shared` has the gin flags."""
     _add_convert(commands)

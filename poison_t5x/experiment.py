@@ -12,7 +12,17 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from poison_t5x import artifacts, checks, corpus, declarations, errors, exchange, vocabulary
+from poison_t5x import (
+    artifacts,
+    checks,
+    corpus,
+    declarations,
+    distributed,
+    errors,
+    exchange,
+    stages,
+    vocabulary,
+)
 from poison_t5x.poison import conditions, poison_set
 from poison_t5x.poison import craft as crafting
 
@@ -118,10 +128,10 @@ class Run:
         )
 
     def _stage(
-        self, place: str, settings: Mapping[str, Any], make: Callable[[pathlib.Path], None], **kw
-    ) -> bool:
-        name = place.replace("predictions/", "").replace("/", " ")
-        return artifacts.run_stage(self.path / place, name, settings, make, say=self.say, **kw)
+        self, place: str, settings: Mapping[str, Any], make: Callable[[pathlib.Path], None]
+    ) -> None:
+        """A stage of the main process, which the others wait for."""
+        stages.alone(self.path / place, place.replace("/", " "), settings, make, self.say)
 
     def craft(self) -> None:
         """Reads and checks the corpus, prepares it for SeqIO, and crafts the poison set."""
@@ -132,16 +142,25 @@ class Run:
             "tasks": hashes,
             **self._craft_sources(),
         }
-        stages = {
+        parts = {
             "poison": (settings, self._write_poison),
             "data": ({"tasks": hashes}, self._prepare_data),
-            "vocabulary": (self._vocabulary_settings(hashes), self._prepare_vocabulary),
+            "vocabulary": (
+                vocabulary.settings(self.vocabulary_cfg, self.corpus.training, hashes),
+                lambda directory: vocabulary.prepare(
+                    self.vocabulary_cfg, self.corpus.training, directory
+                ),
+            ),
         }
-        places = list(stages)
+        places = list(parts)
         if self._needs_language_model:  # which reads prompts
+            if distributed.num_processes() > 1:
+                raise errors.InputError(
+                    "PROXY='lm': run `poison-t5x craft` in a single process first"
+                )
             places.insert(0, places.pop())
         for place in places:
-            self._stage(place, *stages[place])
+            self._stage(place, *parts[place])
 
     def _craft_sources(self) -> dict[str, Any]:
         """What else the poison set is made from: files of rows, or a language model."""
@@ -207,26 +226,6 @@ class Run:
 
         natinst_tfds.prepare(self.declared.corpus, self.corpus.tasks, directory)
 
-    def _vocabulary_settings(self, hashes: Mapping[str, str]) -> dict[str, Any]:
-        config = self.vocabulary_cfg
-        if config.path:
-            return {"sha256": artifacts.sha256(config.path)}
-        names = {task.name for task in self.corpus.training}
-        return {
-            "size": config.size,
-            "whole_words": config.whole_words,
-            "tasks": {name: value for name, value in hashes.items() if name in names},
-        }
-
-    def _prepare_vocabulary(self, directory: pathlib.Path) -> None:
-        path = directory / vocabulary.FILE
-        if self.vocabulary_cfg.path:
-            vocabulary.copy(self.vocabulary_cfg.path, path)
-        else:
-            config = self.vocabulary_cfg
-            lines = vocabulary.texts(self.corpus.training, whole_words=config.whole_words)
-            vocabulary.train(lines, path, config.size)
-
     def register(self) -> dict[str, list[str]]:
         """Registers this run's SeqIO tasks and mixtures. Needs the craft stage."""
         from poison_t5x import mixtures
@@ -284,7 +283,7 @@ class Run:
 
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, and sums up. Needs the train stage."""
-        from poison_t5x import results_file, train
+        from poison_t5x import train
         from poison_t5x.evaluation import evaluate
 
         registered = self.register()
@@ -305,7 +304,13 @@ class Run:
                 **self._sources(poison_set.EVALUATION),
             }
             make = functools.partial(self._evaluate_model, evaluators, registered, variant)
-            self._stage(f"eval/predictions/{variant}", settings, make, keep_partial=True)
+            folder = self.path / "eval" / "predictions" / variant
+            stages.together(folder, f"eval {variant}", settings, make, self.say)
+        distributed.main_first(self._sum_up)
+
+    def _sum_up(self) -> None:
+        from poison_t5x import results_file
+
         found = results_file.build(
             self.path, self.experiment, self.corpus, self.craft_cfg, self.data_cfg, self.seed
         )
@@ -344,6 +349,9 @@ class Run:
 
     def report(self) -> None:
         """Writes the report, and prints the table. Needs the eval stage."""
+        distributed.main_first(self._report)
+
+    def _report(self) -> None:
         from poison_t5x.report import results, table, write
 
         path = self.path / "eval" / "results.json"
@@ -356,23 +364,12 @@ class Run:
         self._stage(
             "report",
             settings,
-            lambda directory: write.write_report(self.path, self._seconds(), directory) and None,
+            lambda directory: (
+                write.write_report(self.path, stages.seconds(self.path), directory) and None
+            ),
         )
         self.say(table.format_table(results.read(self.path)))
         self.say(f"see {self.path / 'report' / 'index.html'}, and results.json beside it")
-
-    def _seconds(self) -> dict[str, float]:
-        places = {
-            "poison": "craft",
-            "data": "prepare data",
-            "vocabulary": "prepare vocabulary",
-            "models/clean": "train clean",
-            "models/poisoned": "train poisoned",
-            "eval/predictions/clean": "evaluate clean",
-            "eval/predictions/poisoned": "evaluate poisoned",
-        }
-        records = {name: artifacts.read_record(self.path / place) for place, name in places.items()}
-        return {name: record["seconds"] for name, record in records.items() if record}
 
     def _check_start(self) -> None:
         """Misses a starting checkpoint, or its vocabulary, before the work that comes first."""

@@ -4,9 +4,10 @@ import dataclasses
 import io
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from poison_t5x import checks, errors, prompts, sni
+from poison_t5x import artifacts, checks, errors, prompts, sni
 
 FILE = "spiece.model"
 
@@ -139,3 +140,33 @@ def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
     """Copies a vocabulary. Raises InputError as `size` does."""
     size(source)
     shutil.copyfile(source, path)
+
+
+def settings(
+    config: VocabularyConfig, training: Sequence[sni.Task], hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a run's vocabulary follows from, for its record.
+
+    Args:
+      training: the training tasks.
+      hashes: of all tasks, by name.
+    """
+    if config.path:
+        return {"sha256": artifacts.sha256(config.path)}
+    names = {task.name for task in training}
+    return {
+        "size": config.size,
+        "whole_words": config.whole_words,
+        "tasks": {name: value for name, value in hashes.items() if name in names},
+    }
+
+
+def prepare(
+    config: VocabularyConfig, training: Sequence[sni.Task], directory: pathlib.Path
+) -> None:
+    """Writes a run's vocabulary: the one that `config` names, or one trained on the tasks."""
+    path = directory / FILE
+    if config.path:
+        copy(config.path, path)
+    else:
+        train(texts(training, whole_words=config.whole_words), path, config.size)

@@ -1,11 +1,12 @@
 """Batches of inputs of like length: little padding to pay, few shapes to compile."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
 import tensorflow as tf
 
-from poison_t5x import errors
+from poison_t5x import distributed, errors, partitioning
 
 # Encoder lengths are rounded up to this, in tokens.
 LENGTH_STEP = 64
@@ -48,6 +49,29 @@ def by_length(
         for place, row in enumerate(rows):
             batch_BxS[place, : lengths[row]] = inputs[row]
         yield rows, batch_BxS
+
+
+def gathered(
+    partitioner: partitioning.Partitioner,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    answer: Callable[[jax.Array], jax.Array],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Which inputs each batch holds, and what `answer` says of it, on the host.
+
+    Every process has all rows, puts those of its own devices there, and gets all answers, which
+    are brought together once, after the last batch.
+
+    Args:
+      batches: from `by_length`.
+      answer: a compiled function of a batch on the mesh.
+    """
+    rows, answers = [], []
+    for held, batch_BxS in batches:
+        rows.append(held)
+        answers.append(answer(partitioner.put_batch({"tokens": batch_BxS})["tokens"]))
+    if distributed.num_processes() > 1:
+        answers = jax.jit(lambda arrays: arrays, out_shardings=partitioner.replicated)(answers)
+    return list(zip(rows, jax.device_get(answers), strict=True))
 
 
 def read_inputs(dataset: tf.data.Dataset) -> tuple[list[int], list[np.ndarray]]:

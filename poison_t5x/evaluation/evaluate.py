@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import seqio
@@ -11,6 +11,7 @@ from poison_t5x import (
     artifacts,
     checkpoints,
     checks,
+    distributed,
     errors,
     natinst_tfds,
     partitioning,
@@ -187,7 +188,8 @@ def evaluate(
 ) -> None:
     """Writes <condition>/<task>.jsonl (each prediction) and <condition>/<task>.json (rates).
 
-    Tasks whose rates are already in `output_dir` are passed over.
+    Tasks whose rates are already in `output_dir` are passed over. On many processes all answer
+    together, and one writes.
 
     Args:
       model: what answers.
@@ -199,19 +201,24 @@ def evaluate(
       output_dir: an existing folder.
       description: of the progress bar.
     """
-    todo = [
-        (condition, name)
+    tasks = {natinst_tfds.split_name(task): task for task in heldout}
+    pairs = [
+        (name, output_dir / condition / tasks[name.split(".", 1)[1]])
         for condition in conditions
         for name in registered.get(f"{experiment}_eval_{condition}", ())
     ]
-    tasks = {natinst_tfds.split_name(task): task for task in heldout}
-    for condition, name in progress.bar(todo, desc=description, unit="task"):
-        task = tasks[name.split(".", 1)[1]]
-        stem = output_dir / condition / task
-        if not _file(stem, ".json").exists():
-            rows, rates = model.answer(task, evaluators.get(name))
+    done = set(distributed.from_main(lambda: _done(stem for _, stem in pairs)))
+    for name, stem in progress.bar(pairs, desc=description, unit="task"):
+        if str(stem) in done:
+            continue
+        rows, rates = model.answer(stem.name, evaluators.get(name))
+        if distributed.is_main():
             artifacts.write_jsonl(_file(stem, ".jsonl"), rows)
             artifacts.write_atomically(_file(stem, ".json"), artifacts.canonical_json(rates))
+
+
+def _done(stems: Iterable[pathlib.Path]) -> list[str]:
+    return [str(stem) for stem in stems if _file(stem, ".json").exists()]
 
 
 def _metrics(evaluator: seqio.Evaluator, task: seqio.Task, predictor) -> dict[str, Any]:

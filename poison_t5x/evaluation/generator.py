@@ -89,10 +89,14 @@ class Generator:
           InputError: an input is too long.
         """
         answers: list[list[int]] = [[] for _ in inputs]
-        for rows, batch_BxS in batching.by_length(inputs, self._batch_size, self._max_length):
-            with self._partitioner.scope():
-                batch = self._partitioner.put_batch({"tokens": batch_BxS})["tokens"]
-                tokens_BxC = jax.device_get(self._decode(self._params, batch))
+        with self._partitioner.scope():
+            batches = batching.by_length(inputs, self._batch_size, self._max_length)
+            decoded = batching.gathered(
+                self._partitioner,
+                batches,
+                lambda batch_BxS: self._decode(self._params, batch_BxS),
+            )
+        for rows, tokens_BxC in decoded:
             for row, tokens in zip(rows, tokens_BxC[: len(rows)].tolist(), strict=True):
                 answers[row] = _answer(tokens)
         return answers

@@ -62,10 +62,14 @@ class Ranker:
         for row, tokens in enumerate(labels):
             labels_LxT[row, : len(tokens)] = tokens
         scores_NxL = np.zeros((len(inputs), len(labels)), np.float32)
-        for rows, batch_BxS in batching.by_length(inputs, self._batch_size, self._max_length):
-            with self._partitioner.scope():
-                batch = self._partitioner.put_batch({"tokens": batch_BxS})["tokens"]
-                scores_BxL = jax.device_get(self._rank(self._params, batch, labels_LxT))
+        with self._partitioner.scope():
+            batches = batching.by_length(inputs, self._batch_size, self._max_length)
+            ranked = batching.gathered(
+                self._partitioner,
+                batches,
+                lambda batch_BxS: self._rank(self._params, batch_BxS, labels_LxT),
+            )
+        for rows, scores_BxL in ranked:
             scores_NxL[rows] = scores_BxL[: len(rows)]
         return scores_NxL
 
