@@ -325,7 +325,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code and "poison_t5x.distributed" in sys.modules:
         from poison_t5x import distributed
 
-        distributed.leave(code, message)
+        distributed.leave(code, message, together=code == errors.Terminated.CODE)
     return code
 
 

@@ -187,16 +187,24 @@ def to_host(array: jax.Array) -> np.ndarray:
     return multihost_utils.process_allgather(array, tiled=True)
 
 
-def leave(code: int, reason: str) -> None:
+def leave(code: int, reason: str, together: bool = False) -> None:
     """Ends this process at once, having told the others why; in a single process, nothing.
 
     JAX would wait at the interpreter's end for processes that wait for this one.
+
+    Args:
+      together: the others end for the same reason, and are waited for a little.
     """
     if num_processes() == 1:
         return
     with contextlib.suppress(Exception):
-        _client().key_value_set(f"poison_t5x/left/{process_id()}", reason, allow_overwrite=True)
-        time.sleep(2 * BEAT if is_main() else 0)  # until they have read it here
+        if together:
+            _client().wait_at_barrier("poison_t5x/together", int(PATIENCE * 1000))
+        else:
+            key = f"poison_t5x/left/{process_id()}"
+            _client().key_value_set(key, reason, allow_overwrite=True)
+        # The service, which they ask, is in this process.
+        time.sleep(2 * BEAT if is_main() else 0)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -256,7 +264,7 @@ def _get(client, key: str) -> str | None:
 
 
 # What is at stake, for the last line: set by what is under way.
-_status = {"text": ""}
+_status = {"text": "", "said": ""}
 
 
 def set_status(text: str) -> None:
@@ -266,15 +274,17 @@ def set_status(text: str) -> None:
 
 def gone(number: int | None, reason: str = "") -> str:
     """The one line about a process that is gone."""
+    _status["said"] = "yes"
     who = "another process" if number is None else f"process {number}"
     why = f" ({reason})" if reason else ""
     status = f" {_status['text']};" if _status["text"] else ""
     return (
-        f"poison-t5x: process {process_id()} of {num_processes()} stops: {who} is gone or can't be "
+        f"process {process_id()} of {num_processes()} stops: {who} is gone or can't be "
         f"reached{why};{status} the same command on all processes goes on"
     )
 
 
 def _end(number: int | None, reason: str) -> None:
-    os.write(2, f"\n{gone(number, reason)}\n".encode())
+    if not _status["said"]:
+        os.write(2, f"\npoison-t5x: {gone(number, reason)}\n".encode())
     os._exit(EXIT_CODE)

@@ -27,6 +27,8 @@ class TrainingDivergedError(ArithmeticError):
 class Terminated(SystemExit):
     """SIGTERM was obeyed: what was done is saved. Exit code 143, as schedulers expect of it."""
 
+    CODE = 143
+
     def __init__(self, message: str):
-        super().__init__(143)
+        super().__init__(self.CODE)
         self.message = message

@@ -1,6 +1,7 @@
 """The loop over steps: start, train, log, save, stop."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import math
@@ -130,7 +131,8 @@ class Loop:
         """Trains from where it started to the last step."""
         state, start, train_step, batches = started
         distributed.main_first(lambda: metrics_log.drop_after(directory, start))
-        key = jax.device_put(stream(self.train_cfg.seed, "dropout"), self.partitioner.replicated)
+        make_key = functools.partial(stream, self.train_cfg.seed, "dropout")
+        key = jax.jit(make_key, out_shardings=self.partitioner.replicated)()
         total = self.train_cfg.total_steps
         monitor, votes = Monitor(total), Votes(self.partitioner)
         with contextlib.ExitStack() as stack:

@@ -35,9 +35,13 @@ def arguments(command: str, run_dir: pathlib.Path, **macros) -> list[str]:
     return [command, "--gin_file=experiments/demo.gin", f"--gin.RUN_DIR={run_dir}", *flags]
 
 
-def start(arguments: list[str], log: pathlib.Path) -> subprocess.Popen:
-    """`poison-t5x` in a process of its own, on one device, its output in a file."""
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_NUMPY_DTYPE_PROMOTION": "standard"}
+def start(arguments: list[str], log: pathlib.Path, num_devices: int = 1) -> subprocess.Popen:
+    """`poison-t5x` in a process of its own, its output in a file."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+    }
     with open(log, "ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", "poison_t5x.cli", *arguments],
