@@ -4,6 +4,7 @@ A checkpoint `checkpoint_<step>` counts once `checkpoint_<step>.sha256.json` sta
 that was killed before that is made again; one whose files differ from it is refused.
 """
 
+import math
 import pathlib
 import re
 import shutil
@@ -14,10 +15,13 @@ import jax
 import orbax.checkpoint as ocp
 
 from poison_t5x import artifacts, checks, errors, train_state
+from poison_t5x.model.stack import LAYERS_AXIS
 from poison_t5x.train_state import TrainState
 
 _NAME = re.compile(r"checkpoint_(\d+)")
 _SEAL = ".sha256.json"
+# Bytes: chunks below this cost more by their number than they spare.
+_CHUNK = 2**20
 
 
 def step_path(model_dir: str | pathlib.Path, step: int) -> pathlib.Path:
@@ -54,6 +58,16 @@ def _lists(tree):
     return ocp.utils.serialize_tree(tree, keep_empty_nodes=True)
 
 
+def _chunks(path, leaf: jax.Array) -> ocp.SaveArgs:
+    """Of scanned layers, each layer's part in a chunk of its own, as `convert` reads them."""
+    whole = ocp.SaveArgs()
+    if LAYERS_AXIS not in jax.tree_util.keystr(path, simple=True, separator="/").split("/"):
+        return whole
+    shape = leaf.sharding.shard_shape(leaf.shape)
+    nbytes = math.prod(shape[1:]) * leaf.dtype.itemsize
+    return ocp.SaveArgs(chunk_byte_size=nbytes, shard_axes=(0,)) if nbytes >= _CHUNK else whole
+
+
 class Checkpointer:
     """Writes a run's checkpoints, each while training goes on."""
 
@@ -75,9 +89,9 @@ class Checkpointer:
         """
         self.finish()
         _discard(self._model_dir, step)
-        self._writer.save(
-            step_path(self._model_dir, step), args=ocp.args.StandardSave(_tree(state))
-        )
+        tree = _tree(state)
+        arguments = ocp.args.StandardSave(tree, jax.tree_util.tree_map_with_path(_chunks, tree))
+        self._writer.save(step_path(self._model_dir, step), args=arguments)
         self._sealing = self._thread.submit(self._complete, step)
 
     def _complete(self, step: int) -> None:

@@ -81,8 +81,8 @@ def _sizes(source: Source) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def shapes(config: model_config.T5Config) -> dict[str, tuple[int, ...]]:
-    """Parameter path -> shape, of a network that isn't built."""
-    model = network.Transformer(config)
+    """Parameter path -> shape, of a network that isn't built; each layer's own, scanned or not."""
+    model = network.Transformer(dataclasses.replace(config, scan_layers=False))
     tree = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
     return {key: tuple(leaf.shape) for key, leaf in train_state.flat(tree).items()}
 

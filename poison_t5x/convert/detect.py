@@ -3,7 +3,7 @@
 import pathlib
 
 from poison_t5x import checkpoints, checks, errors
-from poison_t5x.convert import architecture, storage, tensor_store
+from poison_t5x.convert import architecture, stacking, storage, tensor_store
 from poison_t5x.convert.hugging_face import reading as hugging_face
 from poison_t5x.convert.source import Source
 
@@ -80,7 +80,8 @@ def _open(path: str, *, verify: bool) -> Source | None:
     if (content := storage.read_file(path, tensor_store.METADATA)) is not None:
         if verify and not storage.is_bucket(path):
             checkpoints.verify(path)
-        return tensor_store.open_orbax(path, path, OURS, content)
+        found = tensor_store.open_orbax(path, path, OURS, content)
+        return stacking.Unstacked(found) if stacking.is_stacked(found) else found
     state = f"{path}/{tensor_store.STATE}"
     if (content := storage.read_file(state, tensor_store.METADATA)) is not None:
         return tensor_store.open_orbax(path, state, "a T5X checkpoint (Orbax)", content)

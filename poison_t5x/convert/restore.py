@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from poison_t5x import errors, train_state
-from poison_t5x.convert import architecture, slots, state_names
+from poison_t5x.convert import architecture, slots, stacking, state_names
 from poison_t5x.convert.source import Source
 from poison_t5x.model import network
 from poison_t5x.partitioning import Partitioner
@@ -18,7 +18,7 @@ _AT_ONCE = 4
 
 
 def restore_params(source: Source, model: network.Transformer, partitioner: Partitioner) -> Any:
-    """A checkpoint's parameters as float32, in the network's shards.
+    """A checkpoint's parameters, in the network's shards and dtype, stacked where it scans.
 
     Each process reads the parts that its own devices hold, and no more.
 
@@ -26,12 +26,18 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
       InputError: the checkpoint is of another network, or damaged.
     """
     architecture.check_fits(source, model.config)
+    source = _laid_out(source, model)
     abstract = train_state.abstract_params(model, partitioner)
     leaves, structure = jax.tree_util.tree_flatten(abstract)
     names = list(train_state.flat(abstract))
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         arrays = list(pool.map(lambda name, leaf: _sharded(source, name, leaf), names, leaves))
     return jax.tree_util.tree_unflatten(structure, arrays)
+
+
+def _laid_out(source: Source, model: network.Transformer) -> Source:
+    """The checkpoint with the network's own tensors."""
+    return stacking.Stacked(source) if model.config.scan_layers else source
 
 
 def first_state(
@@ -53,8 +59,11 @@ def first_state(
     if keep is None:
         layout = train_state.shardings(model, optimizer, partitioner)
         return train_state.begin(params, optimizer, layout, partitioner.replicated)
+    for name in source.slots:
+        if name.startswith(f"{state_names.MOMENTUM}/"):
+            slots.check_no_momentum(source, name)
     abstract = train_state.abstract(model, optimizer, partitioner)
-    opt_state = restore_opt_state(source, keep, abstract.opt_state)
+    opt_state = restore_opt_state(_laid_out(source, model), keep, abstract.opt_state)
     return train_state.TrainState(_put(np.zeros((), np.int32), abstract.step), params, opt_state)
 
 
@@ -75,9 +84,6 @@ def restore_opt_state(source: Source, optimizer: str, abstract_opt_state: Any) -
             f"{source.path}: {source.layout}, which holds {found} state, and OPTIMIZER is "
             f"{optimizer!r}; set KEEP_OPTIMIZER_STATE=False, or the OPTIMIZER that it has"
         )
-    for name in source.slots:
-        if name.startswith(f"{state_names.MOMENTUM}/"):
-            slots.check_no_momentum(source, name)
     arrays = []
     for name, leaf in slots.named(abstract_opt_state):
         if name is None:

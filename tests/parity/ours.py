@@ -1,6 +1,7 @@
 """Our network, decoding and train step around given weights, as the parity tests run them."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -14,6 +15,7 @@ from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
 from tests.golden.t5_batches import shift_right
 from tests.golden.t5_cases import StepCase
+from tests.scanned import stacked
 
 # The issue's, of the largest logit and of each loss. What was seen is about 1e-6.
 RELATIVE_TOLERANCE = 1e-4
@@ -26,6 +28,17 @@ Weights = Mapping[str, np.ndarray]
 def nested(weights: Weights):
     """The parameter tree of weights by T5X's paths."""
     return traverse_util.unflatten_dict(dict(weights), sep="/")
+
+
+def by_layer(params) -> dict[str, np.ndarray]:
+    """A tree with stacked layers as weights by T5X's paths; one without them stays as it is."""
+    found = {}
+    for path, array in traverse_util.flatten_dict(jax.device_get(params), sep="/").items():
+        if match := re.fullmatch(r"(\w+/layers)(/.*)", path):
+            found |= {f"{match[1]}_{n}{match[2]}": layer for n, layer in enumerate(array)}
+        else:
+            found[path] = array
+    return found
 
 
 def logits(config: Mapping, weights: Weights, inputs, targets) -> np.ndarray:
@@ -59,14 +72,22 @@ def relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def train(
-    config: Mapping, weights: Weights, case: StepCase, batches: Sequence[Mapping]
+    config: Mapping,
+    weights: Weights,
+    case: StepCase,
+    batches: Sequence[Mapping],
+    *,
+    scan_layers: bool = False,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """A train step for each batch, on one device.
+
+    Args:
+      weights: a layer each; they are stacked for a network that scans.
 
     Returns:
       Each step's loss, that its gradient was taken of: float32 (steps,); the weights after them.
     """
-    model = Transformer(T5Config(**config, dropout_rate=0.0))
+    model = Transformer(T5Config(**config, dropout_rate=0.0, scan_layers=scan_layers))
     loss_config = steps.LossConfig(**case.loss)
     rate = optimizers.learning_rate(optimizers.ScheduleConfig(**case.schedule), len(batches))
     optimizer = optimizers.make(optimizers.OptimizerConfig(**case.optimizer), rate)
@@ -74,7 +95,8 @@ def train(
     layout = train_state.shardings(model, optimizer, partitioner)
     step = steps.make_train_step(model, optimizer, rate, loss_config, partitioner, layout)
     loss = jax.jit(functools.partial(_loss, model=model, config=loss_config))
-    params = jax.tree.map(jax.numpy.asarray, nested(weights))
+    tree = stacked(nested(weights)) if scan_layers else nested(weights)
+    params = jax.tree.map(jax.numpy.asarray, tree)
     first = train_state.TrainState(np.int32(0), params, optimizer.init(params))
     state = jax.device_put(first, layout, may_alias=False)
     key, found = jax.random.key(0), []
@@ -82,8 +104,7 @@ def train(
         # Before the step, which consumes the state.
         found.append(float(loss(state.params, batch)))
         state, _ = step(state, batch, key)
-    after = traverse_util.flatten_dict(jax.device_get(state.params), sep="/")
-    return np.asarray(found, np.float32), after
+    return np.asarray(found, np.float32), by_layer(state.params)
 
 
 def _loss(params, batch, model, config):

@@ -43,12 +43,25 @@ def test_logits_and_greedy_outputs_are_t5xs(variant):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_ten_steps_are_t5xs(name):
-    config, case = CASES[name]
+# Of several layers, so that scanned ones have something to stack.
+_DEEP_CASES = {
+    f"{name}_deep": (config | {"num_encoder_layers": 2, "num_decoder_layers": 3}, case)
+    for name, (config, case) in CASES.items()
+    if name.endswith("_wide")
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "scan_layers"),
+    [(name, False) for name in CASES]
+    + [(name, True) for name in ("adamw", "adafactor", *_DEEP_CASES)],
+)
+def test_ten_steps_are_t5xs(name, scan_layers):
+    config, case = (CASES | _DEEP_CASES)[name]
     weights = draw_weights(config, SEED)
     losses, moved = make_t5_steps.run(config, case, SEED)
-    found, after = ours.train(config, weights, case, case.batches(config))
+    batches = case.batches(config)
+    found, after = ours.train(config, weights, case, batches, scan_layers=scan_layers)
     assert np.abs(found / losses - 1).max() < ours.RELATIVE_TOLERANCE
     for path, row in movement(weights, after).items():
         difference = np.abs(row - moved[path]).max() / moved[path][0]

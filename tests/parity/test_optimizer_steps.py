@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x import optimizers
+from poison_t5x import layerwise, optimizers
 from tests.golden.t5_cases import CASES, movement
 from tests.golden.t5_weights import draw_weights
 from tests.parity import ours
@@ -16,13 +16,14 @@ FIXTURE = pathlib.Path(__file__).parents[1] / "golden" / "t5_steps.npz"
 UPDATE = "if the change was meant: see tests/golden/make_t5_steps.py"
 
 
-def _differences(name: str, **changes) -> tuple[float, np.ndarray]:
+def _differences(name: str, *, scan_layers: bool = False, **changes) -> tuple[float, np.ndarray]:
     """Of the losses, relative; and of each parameter's movement, in norms of T5X's."""
     config, case = CASES[name]
     for part, change in changes.items():
         case = dataclasses.replace(case, **{part: dict(getattr(case, part)) | change})
     weights = draw_weights(config)
-    losses, after = ours.train(config, weights, case, case.batches(config))
+    batches = case.batches(config)
+    losses, after = ours.train(config, weights, case, batches, scan_layers=scan_layers)
     with np.load(FIXTURE) as held:
         expected, expected_moved = held[f"{name}/losses"], held[f"{name}/movement"]
     assert expected.max() - expected.min() > 1.0
@@ -31,9 +32,13 @@ def _differences(name: str, **changes) -> tuple[float, np.ndarray]:
     return float(np.abs(losses / expected - 1).max()), differences
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_ten_steps_are_t5xs(name):
-    loss, moved = _differences(name)
+@pytest.mark.parametrize(
+    ("name", "scan_layers"),
+    [(name, False) for name in CASES]
+    + [(name, True) for name in ("adamw_smoothed", "adafactor", "adafactor_wide")],
+)
+def test_ten_steps_are_t5xs(name, scan_layers):
+    loss, moved = _differences(name, scan_layers=scan_layers)
     assert loss < ours.RELATIVE_TOLERANCE, UPDATE
     assert moved.max() < ours.MOVEMENT_TOLERANCE, UPDATE
 
@@ -47,6 +52,13 @@ def test_ten_steps_are_t5xs(name):
 )
 def test_another_setting_is_seen(name, changes):
     loss, moved = _differences(name, **changes)
+    assert loss > 2 * ours.RELATIVE_TOLERANCE
+    assert moved.max() > 2 * ours.MOVEMENT_TOLERANCE
+
+
+def test_a_stack_taken_for_one_tensor_is_seen(monkeypatch):
+    monkeypatch.setattr(layerwise, "per_layer", lambda inner: inner)
+    loss, moved = _differences("adafactor", scan_layers=True)
     assert loss > 2 * ours.RELATIVE_TOLERANCE
     assert moved.max() > 2 * ours.MOVEMENT_TOLERANCE
 
