@@ -30,7 +30,11 @@ RUNTIME = [
     "msgspec>=0.19,<1",
     "tqdm>=4.66,<5",
     "rouge-score>=0.1.2,<0.2",
+    "packaging>=24",
 ]
+# The versions that this JAX goes with.
+TPU = ["libtpu>=0.0.42,<0.0.43"]
+GPU = ["jax[cuda12]>=0.10,<0.11"]
 NER = ["spacy>=3.8,<3.9", "threadpoolctl>=3.5,<4"]
 # What T5X and its two source dependencies import; they themselves come from their repositories,
 # see launch/t5x.sh.
@@ -67,6 +71,6 @@ setuptools.setup(
         "poison_t5x": ["report/*.j2"],
     },
     install_requires=RUNTIME,
-    extras_require={"test": TEST, "ner": NER, "t5x": T5X, "hf": HF},
+    extras_require={"test": TEST, "tpu": TPU, "gpu": GPU, "ner": NER, "t5x": T5X, "hf": HF},
     entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli:main"]},
 )

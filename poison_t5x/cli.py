@@ -113,15 +113,30 @@ def _cache_compilations() -> None:
     compilation_cache.use(gin_config.macro("COMPILATION_CACHE_DIR"))
 
 
-def _setup():
-    """What the gin files say of the steps, without any data: a `precompile.programs.Setup`."""
+def _setup(one_hot: bool):
+    """What the gin files say of the steps, without any data: a `footprint.setup.Setup`."""
     from poison_t5x import gin_config, train, vocabulary
-    from poison_t5x.precompile import command
+    from poison_t5x.footprint import setup
 
     config = gin_config.configured("vocabulary.VocabularyConfig")()
     pieces = vocabulary.size(config.path) if config.path else config.size
     rows = train.padded_vocab_size(pieces + config.extra_ids)
-    return command.make_setup(gin_config.configured, rows)
+    return setup.make_setup(gin_config.configured, rows, one_hot)
+
+
+def _run_doctor(options: argparse.Namespace, parse: Callable[[], None]) -> int:
+    from poison_t5x.doctor import command
+
+    def read_settings():
+        import jax
+
+        parse()
+        from poison_t5x import gin_config
+
+        return _setup(jax.default_backend() == "tpu"), gin_config.macros()
+
+    given = options.gin_file or options.gin_bindings
+    return command.run(read_settings if given else None, as_json=options.json)
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -301,7 +316,9 @@ def _main(arguments: Sequence[str]) -> int:
 
         command.prepare()
         _parse_gin(options, bindings)
-        return command.run(_setup(), options)
+        return command.run(_setup(one_hot=True), options)
+    if options.command == "doctor":
+        return _run_doctor(options, functools.partial(_parse_gin, options, bindings))
     memory.keep_freed_memory()
     _join_processes(options)
     _parse_gin(options, bindings)

@@ -29,6 +29,7 @@ def add(commands, shared: argparse.ArgumentParser) -> None:
     """Adds them; `shared` has the gin flags."""
     _add_convert(commands)
     _add_precompile(commands, shared)
+    _add_doctor(commands, shared)
 
 
 def _add_convert(commands) -> None:
@@ -86,3 +87,14 @@ def _add_precompile(commands, shared: argparse.ArgumentParser) -> None:
         "that fits",
     )
     command.add_argument("--output", metavar="FILE", help="write what was found there, as JSON")
+
+
+def _add_doctor(commands, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "doctor",
+        parents=[shared],
+        help="say what is installed, what this machine has, and whether a gin file goes with it",
+        description="Says what is installed, what this machine has and, with --gin_file, whether "
+        "its network fits. Exits with 1 where there is a problem.",
+    )
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")

@@ -165,6 +165,11 @@ def macro(name: str) -> Any:
     return _macros().get(name)
 
 
+def macros() -> dict[str, Any]:
+    """All macros' values."""
+    return dict(_macros())
+
+
 def configured(selector: str):
     """A function or class with gin's bindings."""
     return gin.get_configurable(selector)

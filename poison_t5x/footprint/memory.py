@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from poison_t5x import optimizers, partitioning, train_state
+from poison_t5x.footprint.setup import Setup
 from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
 from poison_t5x.partitioning import PartitionConfig
@@ -95,30 +96,20 @@ def state_bytes(
     )
 
 
-def footprint(
-    model: T5Config,
-    optimizer: optimizers.OptimizerConfig,
-    partition: PartitionConfig,
-    num_data: int,
-    *,
-    batch_size: int,
-    num_microbatches: int,
-    sources: int,
-    targets: int,
-) -> Footprint:
-    """The footprint of a step.
+def footprint(setup: Setup, num_data: int) -> Footprint:
+    """The footprint of a train step.
 
     Args:
       num_data: devices along the data axis; along the model axis there are `num_partitions`.
-      batch_size: global, in rows.
-      sources, targets: tokens of a row.
     """
-    parameters, state = state_bytes(model, optimizer, partition, num_data)
-    rows = -(-batch_size // (num_microbatches * num_data))
+    model, partition = setup.model, setup.partition
+    sources, targets = setup.sources, setup.targets
+    parameters, state = state_bytes(model, setup.optimizer, partition, num_data)
+    rows = -(-setup.batch_size // (setup.num_microbatches * num_data))
     shares = partition.num_partitions
     item = np.dtype(model.dtype).itemsize
     gradients = parameters
-    if num_microbatches > 1:  # the sum, and what is added to it
+    if setup.num_microbatches > 1:  # the sum, and what is added to it
         gradients += parameters * 4 // np.dtype(model.param_dtype).itemsize
     encoder = _kept(model, rows, sources, sources, shares, item)
     decoder = _kept(model, rows, targets, targets, shares, item)

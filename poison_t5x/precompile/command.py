@@ -1,7 +1,6 @@
 """`poison-t5x precompile`: from settings to a verdict."""
 
 import argparse
-import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ def run(setup: Any, options: argparse.Namespace, say: Callable[[str], None] = pr
     """Compiles, prints, and returns the exit code: 0 where all fit, 1 where not.
 
     Args:
-      setup: a `programs.Setup`.
+      setup: a `footprint.setup.Setup`.
       options: topology, program, search, output.
 
     Raises:
@@ -24,7 +23,8 @@ def run(setup: Any, options: argparse.Namespace, say: Callable[[str], None] = pr
         _check_output(options.output)
     if options.search:
         return _search(setup, options, say)
-    from poison_t5x.precompile import compiling, remedies, table
+    from poison_t5x.footprint import remedies
+    from poison_t5x.precompile import compiling, table
 
     names = ("train", "rank") if options.program == "both" else (options.program,)
     outcomes = []
@@ -33,9 +33,9 @@ def run(setup: Any, options: argparse.Namespace, say: Callable[[str], None] = pr
         outcomes.append(outcome)
         say("\n".join([*table.lines(outcome), ""]))
         if not outcome.fits:
-            say(f"the {name} step doesn't fit; what would help:")
-            for flag, what in remedies.remedies(setup, outcome.num_chips):
-                say(f"  {flag:<40} {what}")
+            say(f"the {name} step doesn't fit; what would help, by arithmetic:")
+            for flag, saved in remedies.savings(setup, outcome.num_chips):
+                say(f"  {flag:<40} {saved / 1e9:.2f} GB less a chip")
     _write(options.output, [table.document(outcome) for outcome in outcomes])
     return 0 if all(outcome.fits for outcome in outcomes) else 1
 
@@ -62,37 +62,6 @@ def _check_output(path: str) -> None:
 def _write(path: str | None, documents: list[dict]) -> None:
     if path:
         artifacts.write_atomically(pathlib.Path(path), artifacts.dump_json({"programs": documents}))
-
-
-def make_setup(configured: Callable[[str], Any], vocab_size: int) -> Any:
-    """A `programs.Setup` from gin's bindings.
-
-    Args:
-      configured: a configurable by its selector, see `gin_config.configured`.
-      vocab_size: rows of the embedding.
-    """
-    from poison_t5x.precompile import programs
-
-    train = configured("train_script.TrainConfig")()
-    data = configured("input_pipeline.DatasetConfig")()
-    model = configured("model_config.T5Config")(vocab_size=vocab_size)
-    return programs.Setup(
-        # What `None` means on a TPU; here JAX's own backend is the CPU.
-        model=dataclasses.replace(
-            model,
-            one_hot_embedding=True if model.one_hot_embedding is None else model.one_hot_embedding,
-        ),
-        optimizer=configured("optimizers.OptimizerConfig")(),
-        schedule=configured("optimizers.ScheduleConfig")(),
-        loss=configured("steps.LossConfig")(),
-        partition=configured("partitioning.PartitionConfig")(),
-        sources=data.task_feature_lengths["inputs"],
-        targets=data.task_feature_lengths["targets"],
-        batch_size=data.batch_size,
-        num_microbatches=train.num_microbatches,
-        eval_batch_size=configured("evaluate.EvalConfig")().batch_size,
-        total_steps=train.total_steps,
-    )
 
 
 prepare = topology.prepare

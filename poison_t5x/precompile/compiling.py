@@ -11,6 +11,7 @@ import jax
 from poison_t5x import train_state
 from poison_t5x.footprint import memory
 from poison_t5x.footprint.flops import Flops
+from poison_t5x.footprint.setup import Setup
 from poison_t5x.model import network
 from poison_t5x.precompile import chips, hlo, programs, roofline, topology, traffic
 
@@ -64,7 +65,7 @@ class Outcome:
         return 1 - self.memory["peak"] / self.hbm_bytes
 
 
-def compile_for(setup: programs.Setup, program: str, name: str) -> Outcome:
+def compile_for(setup: Setup, program: str, name: str) -> Outcome:
     """Compiles 'train' or 'rank' for a topology such as 'v5p:4x4x2'.
 
     Raises:
@@ -138,19 +139,10 @@ def _largest(program: hlo.Program) -> list[tuple[int, str]]:
 
 
 def _refused(
-    message: str, setup: programs.Setup, mesh: dict[str, int]
+    message: str, setup: Setup, mesh: dict[str, int]
 ) -> tuple[dict[str, int], list[tuple[int, str]]]:
     """Memory and the largest parts of what doesn't fit: the compiler's words, and arithmetic."""
-    parts = memory.footprint(
-        setup.model,
-        setup.optimizer,
-        setup.partition,
-        mesh["data"],
-        batch_size=setup.batch_size,
-        num_microbatches=setup.num_microbatches,
-        sources=setup.sources,
-        targets=setup.targets,
-    )
+    parts = memory.footprint(setup, mesh["data"])
     arguments = parts.parameters + parts.optimizer_state
     told = _TEMPORARIES.search(message)
     temporaries = int(float(told[1]) * _UNITS[told[2]]) if told else parts.total - arguments
@@ -162,7 +154,7 @@ def _refused(
     return sizes, [(size, name.replace("_", " ")) for name, size in parts.largest()[:LARGEST]]
 
 
-def settings(setup: programs.Setup) -> dict[str, Any]:
+def settings(setup: Setup) -> dict[str, Any]:
     """The settings that decide about memory and time, under their macros' names."""
     return {
         "BATCH_SIZE": setup.batch_size,

@@ -1,6 +1,5 @@
 """The train step and the ranking step of a gin file, lowered for devices that aren't there."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -8,44 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from poison_t5x import optimizers, partitioning, ranking, steps, train_state
-from poison_t5x.footprint import flops
+from poison_t5x.footprint.setup import LABEL_TOKENS, NUM_LABELS, Setup
 from poison_t5x.model import network
-from poison_t5x.model.config import T5Config
 
-# The ranking step's labels: as many and as long as polarity tasks have at most.
-NUM_LABELS, LABEL_TOKENS = 4, 8
 PROGRAMS = ("train", "rank")
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What the steps follow from.
-
-    Attributes:
-      model: the network; `one_hot_embedding` is what the target does, not this machine.
-      sources, targets: tokens of a row, 'inputs' and 'targets' of TASK_FEATURE_LENGTHS.
-      batch_size, eval_batch_size: global, in rows.
-      total_steps: for the schedule.
-    """
-
-    model: T5Config
-    optimizer: optimizers.OptimizerConfig
-    schedule: optimizers.ScheduleConfig
-    loss: steps.LossConfig
-    partition: partitioning.PartitionConfig
-    sources: int
-    targets: int
-    batch_size: int
-    num_microbatches: int
-    eval_batch_size: int
-    total_steps: int
-
-    def flops(self, program: str) -> flops.Flops:
-        """Operations of a step of 'train' or 'rank'."""
-        if program == "rank":
-            folded = NUM_LABELS * LABEL_TOKENS
-            return flops.rank(self.model, self.eval_batch_size, self.sources, folded)
-        return flops.train(self.model, self.batch_size, self.sources, self.targets)
 
 
 def partitioner(setup: Setup, devices: Sequence) -> partitioning.Partitioner:

@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Callable
 
 from poison_t5x import progress
-from poison_t5x.footprint import memory
+from poison_t5x.footprint import memory, remedies
+from poison_t5x.footprint.setup import Setup
 from poison_t5x.model.config import REMAT_POLICIES
 from poison_t5x.precompile import chips, topology
 from poison_t5x.precompile.compiling import Outcome, compile_for
-from poison_t5x.precompile.programs import Setup
-from poison_t5x.precompile.remedies import divides, with_settings
 
 # Compiled at most so many: each takes about a minute.
 LIMIT = 12
@@ -35,32 +34,25 @@ def candidates(setup: Setup, num_devices: int, hbm_bytes: int) -> list[Setup]:
     found = []
     for num_partitions in range(1, num_devices + 1):
         num_data = num_devices // num_partitions
-        if not divides(setup, num_partitions, num_devices):
+        if not remedies.divides(setup, num_partitions, num_devices):
             continue
         for number in _microbatches(setup.batch_size, num_data):
             for policy in REMAT_POLICIES:
                 for dims in (1, 2) if num_data > 1 else (1,):
-                    one = with_settings(setup, num_partitions, dims, number, policy)
-                    if _bytes(one, num_data) <= _TOLERANCE * hbm_bytes:
+                    one = remedies.changed(
+                        setup,
+                        num_partitions=num_partitions,
+                        parameter_partitioning_dims=dims,
+                        num_microbatches=number,
+                        remat_policy=policy,
+                    )
+                    if memory.footprint(one, num_data).total <= _TOLERANCE * hbm_bytes:
                         found.append(one)
     return sorted(found, key=_cost)
 
 
 def _microbatches(batch_size: int, num_data: int) -> list[int]:
     return [n for n in (1, 2, 4, 8, 16, 32) if batch_size % (n * num_data) == 0]
-
-
-def _bytes(setup: Setup, num_data: int) -> int:
-    return memory.footprint(
-        setup.model,
-        setup.optimizer,
-        setup.partition,
-        num_data,
-        batch_size=setup.batch_size,
-        num_microbatches=setup.num_microbatches,
-        sources=setup.sources,
-        targets=setup.targets,
-    ).total
 
 
 def _cost(setup: Setup) -> tuple:
