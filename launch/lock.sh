@@ -10,3 +10,7 @@ uv pip compile setup.py launch/build-requirements.in --extra test --extra ner \
   --constraint launch/requirements.lock "${options[@]}" -o launch/requirements-test.lock
 uv pip compile setup.py launch/build-requirements.in --extra t5x --extra test \
   --constraint launch/requirements-test.lock "${options[@]}" -o launch/requirements-t5x.lock
+for extra in tpu gpu; do
+  uv pip compile setup.py launch/build-requirements.in --extra "$extra" \
+    --constraint launch/requirements.lock "${options[@]}" -o "launch/requirements-$extra.lock"
+done

@@ -28,6 +28,8 @@ BEAT, PATIENCE = 2.0, 20.0
 # JAX's own watch ends a process from within, so that ours has to notice first.
 _HEARTBEAT_TIMEOUT = 100
 _START_TIMEOUT = 300
+# The main process may still be sealing a large checkpoint when the others have written theirs.
+_SEALING = 1800
 # Waiting for a stage of another process has no end but that process's.
 _NEVER = 7 * 24 * 3600 * 1000
 # `sysexits.h`: a failure of the surroundings; the same command may be given again.
@@ -199,7 +201,7 @@ def leave(code: int, reason: str, together: bool = False) -> None:
         return
     with contextlib.suppress(Exception):
         if together:
-            _client().wait_at_barrier("poison_t5x/together", int(PATIENCE * 1000))
+            _client().wait_at_barrier("poison_t5x/together", _SEALING * 1000)
         else:
             key = f"poison_t5x/left/{process_id()}"
             _client().key_value_set(key, reason, allow_overwrite=True)

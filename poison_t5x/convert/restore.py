@@ -9,7 +9,7 @@ import optax
 
 from poison_t5x import errors, train_state
 from poison_t5x.convert import architecture, slots, stacking, state_names
-from poison_t5x.convert.source import Source
+from poison_t5x.convert.source import Index, Source
 from poison_t5x.model import network
 from poison_t5x.partitioning import Partitioner
 
@@ -36,7 +36,8 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
 
 
 def _laid_out(source: Source, model: network.Transformer) -> Source:
-    """The checkpoint with the network's own tensors."""
+    """The checkpoint with the network's own tensors, in its dtype; slots keep theirs."""
+    source = slots.Cast(source, model.config.param_dtype)
     return stacking.Stacked(source) if model.config.scan_layers else source
 
 
@@ -111,13 +112,13 @@ def _put(array: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """One tensor; a part that several devices hold is read once."""
-    parts: dict[str, np.ndarray] = {}
-
-    def part(index):
-        key = repr(index)
-        if key not in parts:
-            parts[key] = source.read(name, index).astype(leaf.dtype)
-        return parts[key]
-
-    return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+    """One tensor, part by part; a part that several devices hold is read once."""
+    holders: dict[str, tuple[Index, list[jax.Device]]] = {}
+    for device, index in leaf.sharding.addressable_devices_indices_map(leaf.shape).items():
+        holders.setdefault(repr(index), (index, []))[1].append(device)
+    shards = []
+    for index, devices in holders.values():
+        # The host holds no other part: of stacked layers, all parts may be gigabytes.
+        part = source.read(name, index).astype(leaf.dtype, copy=False)
+        shards += [jax.device_put(part, device) for device in devices]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, shards)

@@ -37,7 +37,7 @@ class Cast:
     def read(self, name: str, index: Index | None = None) -> np.ndarray:
         """A tensor, or a part of it; see `Source.read`."""
         array = self._source.read(name, index)
-        return array.astype(self._dtype) if name in self.params else array
+        return array.astype(self._dtype, copy=False) if name in self.params else array
 
 
 class Dropped:
