@@ -34,6 +34,8 @@ RUNTIME = [
 ]
 # The versions that this JAX goes with.
 TPU = ["libtpu>=0.0.42,<0.0.43"]
+# SeqIO's offline caching. Beam needs protobuf 6, which later releases of sentencepiece don't take.
+CACHE = ["apache-beam>=2.70,<3", "google-crc32c>=1.5,<2", "sentencepiece>=0.2.1,<0.2.2"]
 GPU = ["jax[cuda12]>=0.10,<0.11"]
 NER = ["spacy>=3.8,<3.9", "threadpoolctl>=3.5,<4"]
 # What T5X and its two source dependencies import; they themselves come from their repositories,
@@ -73,6 +75,14 @@ setuptools.setup(
         "poison_t5x": ["report/*.j2"],
     },
     install_requires=RUNTIME,
-    extras_require={"test": TEST, "tpu": TPU, "gpu": GPU, "ner": NER, "t5x": T5X, "hf": HF},
+    extras_require={
+        "test": TEST,
+        "tpu": TPU,
+        "gpu": GPU,
+        "cache": CACHE,
+        "ner": NER,
+        "t5x": T5X,
+        "hf": HF,
+    },
     entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli:main"]},
 )

@@ -2,6 +2,7 @@
 # Sourced by tpu_vm.sh, gke.sh and slurm.sh: reads launch/pod.env, and runs or prints commands.
 
 launch_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck disable=SC2034 # for those that source this
 root=$(dirname "$launch_dir")
 dry_run=no
 
@@ -26,6 +27,7 @@ take_flags() {
 # read_settings NAME...: POD_ENV, or launch/pod.env, has to set them.
 read_settings() {
   local file=${POD_ENV:-$launch_dir/pod.env} name
+  [[ $file == */* ]] || file=./$file  # or it would be looked for on PATH
   [ -f "$file" ] || fail "$file isn't there: copy launch/pod.env.example to launch/pod.env and edit it"
   # shellcheck source=/dev/null
   . "$file"

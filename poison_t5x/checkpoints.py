@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from poison_t5x import artifacts, checks, errors, train_state
+from poison_t5x import artifacts, checks, distributed, errors, train_state
 from poison_t5x.model.stack import LAYERS_AXIS
 from poison_t5x.train_state import TrainState
 
@@ -69,14 +69,25 @@ def _chunks(path, leaf: jax.Array) -> ocp.SaveArgs:
 
 
 class Checkpointer:
-    """Writes a run's checkpoints, each while training goes on."""
+    """Writes a run's checkpoints, each while training goes on.
 
-    def __init__(self, model_dir: str | pathlib.Path, keep: int | None = 2):
-        """Args: model_dir: the run's folder; keep: the newest so many, or None for all."""
+    Attributes:
+      last: the step of the newest sealed one, as far as this process knows; 0 for none.
+    """
+
+    def __init__(self, model_dir: str | pathlib.Path, keep: int | None = 2, last: int = 0):
+        """Makes the writer.
+
+        Args:
+          model_dir: the run's folder.
+          keep: the newest so many, or None for all.
+          last: the step that the run goes on from.
+        """
         if keep is not None:
             checks.whole_number("KEEP_CHECKPOINTS", keep)
         self._model_dir = pathlib.Path(model_dir).absolute()
         self._keep = keep
+        self.last = last
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         # Sealing reads all that was written: minutes, of the largest networks.
         self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="seal")
@@ -97,11 +108,14 @@ class Checkpointer:
     def _complete(self, step: int) -> None:
         """Waits for what is being written, seals it, and deletes what is no longer kept."""
         self._writer.wait_until_finished()
-        if jax.process_index() == 0:
-            seal(self._model_dir, step)
-            steps = sealed_steps(self._model_dir)
-            for old in steps[: -self._keep] if self._keep else []:
-                _discard(self._model_dir, old)
+        distributed.from_main(lambda: self._seal(step), f"sealed/{self._model_dir}/{step}")
+        self.last = step
+
+    def _seal(self, step: int) -> None:
+        seal(self._model_dir, step)
+        steps = sealed_steps(self._model_dir)
+        for old in steps[: -self._keep] if self._keep else []:
+            _discard(self._model_dir, old)
 
     def finish(self) -> None:
         """Waits until what was saved last is whole, and sealed."""
@@ -127,7 +141,7 @@ def seal(model_dir: str | pathlib.Path, step: int) -> None:
 
 def _discard(model_dir: pathlib.Path, step: int) -> None:
     """Deletes a checkpoint, its seal first, so that half of one never counts."""
-    if jax.process_index() == 0:
+    if distributed.is_main():
         _seal_path(model_dir, step).unlink(missing_ok=True)
         shutil.rmtree(step_path(model_dir, step), ignore_errors=True)
 
@@ -141,7 +155,7 @@ def verify(path: str | pathlib.Path) -> None:
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
         raise errors.InputError(f"{path}: no checkpoint there")
-    if jax.process_index() != 0:
+    if not distributed.is_main():
         return
     seal = path.with_name(path.name + _SEAL)
     if not seal.is_file():

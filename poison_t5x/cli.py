@@ -9,10 +9,11 @@ import pathlib
 import signal
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 
-from poison_t5x import __version__, cli_commands, errors, memory
+from poison_t5x import __version__, cli_commands, cli_tools, errors, memory
 
 _RUN_FILE = "runs/run.gin"
 _STAGES = {
@@ -73,37 +74,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_convert(options: argparse.Namespace) -> None:
-    from poison_t5x.convert import conversion
-
-    if options.destination is None:
-        conversion.describe(options.source)
-        return
-    if options.to is None:
-        raise errors.InputError("--to: say which layout to write; see poison-t5x convert --help")
-    conversion.convert(
-        options.source,
-        options.destination,
-        options.to,
-        dtype=options.dtype,
-        optimizer_state=options.optimizer_state,
-        vocabulary_path=options.vocabulary,
-        extra_ids=options.extra_ids,
-    )
-
-
 def _join_processes(options: argparse.Namespace) -> None:
     """Makes this process one of many, where the flags say so; all but one of them keep quiet."""
     given = {name: getattr(options, name) for name in cli_commands.CLUSTER}
-    if not (options.distributed or any(value is not None for value in given.values())):
+    detect = options.distributed or os.environ.get(cli_commands.DISTRIBUTED) == "1"
+    if not (detect or any(value is not None for value in given.values())):
         return
     from poison_t5x import distributed
 
     if options.command == "sweep":
         raise errors.InputError("sweep runs in a single process; run its cells one by one")
-    distributed.initialize(distributed.ClusterConfig(**given, detect=options.distributed))
+    distributed.initialize(distributed.ClusterConfig(**given, detect=detect))
     if not distributed.is_main():
         os.environ["TQDM_DISABLE"] = "1"
+        warnings.simplefilter("ignore")
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's life
 
 
@@ -111,32 +95,6 @@ def _cache_compilations() -> None:
     from poison_t5x import compilation_cache, gin_config
 
     compilation_cache.use(gin_config.macro("COMPILATION_CACHE_DIR"))
-
-
-def _setup(one_hot: bool):
-    """What the gin files say of the steps, without any data: a `footprint.setup.Setup`."""
-    from poison_t5x import gin_config, train, vocabulary
-    from poison_t5x.footprint import setup
-
-    config = gin_config.configured("vocabulary.VocabularyConfig")()
-    pieces = vocabulary.size(config.path) if config.path else config.size
-    rows = train.padded_vocab_size(pieces + config.extra_ids)
-    return setup.make_setup(gin_config.configured, rows, one_hot)
-
-
-def _run_doctor(options: argparse.Namespace, parse: Callable[[], None]) -> int:
-    from poison_t5x.doctor import command
-
-    def read_settings():
-        import jax
-
-        parse()
-        from poison_t5x import gin_config
-
-        return _setup(jax.default_backend() == "tpu"), gin_config.macros()
-
-    given = options.gin_file or options.gin_bindings
-    return command.run(read_settings if given else None, as_json=options.json)
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -309,20 +267,24 @@ def _main(arguments: Sequence[str]) -> int:
         listing.show(options, functools.partial(_parse_gin, options, bindings) if given else None)
         return 0
     if options.command == "convert":
-        _run_convert(options)
+        cli_tools.run_convert(options)
         return 0
     if options.command == "precompile":
         from poison_t5x.precompile import command
 
         command.prepare()
         _parse_gin(options, bindings)
-        return command.run(_setup(one_hot=True), options)
+        return command.run(cli_tools.setup(one_hot=True), options)
     if options.command == "doctor":
-        return _run_doctor(options, functools.partial(_parse_gin, options, bindings))
+        return cli_tools.run_doctor(options, functools.partial(_parse_gin, options, bindings))
     memory.keep_freed_memory()
-    _join_processes(options)
+    if options.command in _STAGES:
+        _join_processes(options)
     _parse_gin(options, bindings)
     _cache_compilations()
+    if options.command == "cache":
+        cli_tools.run_cache(options)
+        return 0
     if options.command == "sweep":
         _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]), arguments)
         return 0
@@ -333,15 +295,19 @@ def _main(arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
-    0 done, 1 training diverged or a check's answer is no, 2 bad input; 130, 141, 143: stopped by
-    SIGINT, SIGPIPE, SIGTERM.
+    0 done, 1 training diverged or a check's answer is no, 2 bad input; 75: another process of this
+    run is gone; 130, 141, 143: stopped by SIGINT, SIGPIPE, SIGTERM.
     """
     code, message = _outcome(sys.argv[1:] if arguments is None else arguments)
-    if message:
-        print(f"poison-t5x: {message}", file=sys.stderr)
-    if code and "poison_t5x.distributed" in sys.modules:
-        from poison_t5x import distributed
+    if _is_alone():
+        if message:
+            print(f"poison-t5x: {message}", file=sys.stderr)
+        return code
+    from poison_t5x import distributed
 
+    if message:
+        print(f"poison-t5x: {distributed.who()}: {message}", file=sys.stderr)
+    if code:
         distributed.leave(code, message, together=code == errors.Terminated.CODE)
     return code
 
@@ -364,12 +330,14 @@ def _outcome(arguments: Sequence[str]) -> tuple[int, str]:
         return 2, f"error: {_one_line(error)}"
     except KeyboardInterrupt:
         return 130, "interrupted; the same command goes on"
-    except RuntimeError as error:  # JAX's, of a collective
+    except Exception as error:  # JAX's, of a collective, or a fault of the program
         if _is_alone():
             raise
         from poison_t5x import distributed
 
-        return distributed.EXIT_CODE, distributed.gone(None, _one_line(error))
+        distributed.await_verdict()
+        traceback.print_exc()
+        return 1, f"{type(error).__name__}: {_one_line(error)}"
     return code, ""
 
 

@@ -8,6 +8,8 @@ _PRECOMPILE = "compile the steps for a TPU that isn't there: do they fit, and ho
 
 # Arguments of `cluster`, but for --distributed.
 CLUSTER = ("coordinator_address", "num_processes", "process_id")
+# The environment's word for --distributed, if it is 1.
+DISTRIBUTED = "POISON_T5X_DISTRIBUTED"
 
 
 def cluster() -> argparse.ArgumentParser:
@@ -17,7 +19,8 @@ def cluster() -> argparse.ArgumentParser:
     group.add_argument(
         "--distributed",
         action="store_true",
-        help="this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of",
+        help="this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of; "
+        f"{DISTRIBUTED}=1 says so too",
     )
     group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
     group.add_argument("--num_processes", type=int, metavar="N")
@@ -30,6 +33,7 @@ def add(commands, shared: argparse.ArgumentParser) -> None:
     _add_convert(commands)
     _add_precompile(commands, shared)
     _add_doctor(commands, shared)
+    _add_cache(commands, shared)
 
 
 def _add_convert(commands) -> None:
@@ -98,3 +102,18 @@ def _add_doctor(commands, shared: argparse.ArgumentParser) -> None:
         "its network fits. Exits with 1 where there is a problem.",
     )
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _add_cache(commands, shared: argparse.ArgumentParser) -> None:
+    text = "write the rows of a run's training tasks into SeqIO's offline cache, with Beam"
+    command = commands.add_parser(
+        "cache",
+        parents=[shared],
+        help=text,
+        description=text[0].upper() + text[1:] + ". Needs the craft stage. Training reads it with "
+        "--gin.USE_CACHED_TASKS=True --gin.TASK_CACHE_DIRS=\"['DIR']\".",
+    )
+    command.add_argument("directory", metavar="DIR", help="where; tasks that are there are kept")
+    command.add_argument(
+        "--num_shards", type=int, default=16, help="files of a task (default: %(default)s)"
+    )

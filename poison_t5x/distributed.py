@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -23,13 +23,14 @@ from jax.experimental import multihost_utils
 
 from poison_t5x import errors
 
-# Seconds. A process says this often that it lives; one that hasn't for so long is gone.
-BEAT, PATIENCE = 2.0, 20.0
+# Seconds. A process says this often that it lives; one that hasn't for so long is gone. Nothing
+# of ours holds Python's lock for a second, but a library that is read from a cold disk may.
+BEAT, PATIENCE = 2.0, 30.0
 # JAX's own watch ends a process from within, so that ours has to notice first.
 _HEARTBEAT_TIMEOUT = 100
 _START_TIMEOUT = 300
-# The main process may still be sealing a large checkpoint when the others have written theirs.
-_SEALING = 1800
+# Where all stop for the same reason, they have come to the same step.
+_STOP_TIMEOUT = 60
 # Waiting for a stage of another process has no end but that process's.
 _NEVER = 7 * 24 * 3600 * 1000
 # `sysexits.h`: a failure of the surroundings; the same command may be given again.
@@ -65,6 +66,8 @@ class ClusterConfig:
                     f"--coordinator_address: expected HOST:PORT, found {self.coordinator_address!r}"
                 )
         number, total = self.process_id, self.num_processes
+        if total is not None and total < 1:
+            raise errors.InputError(f"--num_processes: expected at least 1, found {total}")
         if number is not None and total is not None and not 0 <= number < total:
             raise errors.InputError(
                 f"--process_id: expected 0 to {total - 1}, of --num_processes={total}, found "
@@ -115,7 +118,7 @@ def initialize(config: ClusterConfig) -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _last_words(number: int) -> None:
-    _end(None, "")
+    _end(None, "see the lines above")
 
 
 def _say_last_words() -> None:
@@ -161,15 +164,17 @@ def barrier() -> None:
         _client().wait_at_barrier(_name("barrier"), _NEVER)
 
 
-def from_main(make: Callable[[], Any]) -> Any:
+def from_main(make: Callable[[], Any], name: str | None = None) -> Any:
     """What `make` gives in the main process, in all; others wait for it.
 
     Args:
       make: called in the main process alone; gives what JSON can hold.
+      name: told apart by it, once for all; where it is called in a thread of its own, whose order
+        among the calls isn't the same in all processes.
     """
     if num_processes() == 1:
         return make()
-    key = _name("value")
+    key = _name("value") if name is None else f"poison_t5x/named/{name}"
     if is_main():
         value = make()
         _client().key_value_set(key, json.dumps(value))
@@ -195,21 +200,31 @@ def leave(code: int, reason: str, together: bool = False) -> None:
     JAX would wait at the interpreter's end for processes that wait for this one.
 
     Args:
+      code: of this process and, where they have none of their own, of the others.
       together: the others end for the same reason, and are waited for a little.
     """
     if num_processes() == 1:
         return
     with contextlib.suppress(Exception):
         if together:
-            _client().wait_at_barrier("poison_t5x/together", _SEALING * 1000)
+            _client().wait_at_barrier("poison_t5x/together", _STOP_TIMEOUT * 1000)
         else:
-            key = f"poison_t5x/left/{process_id()}"
-            _client().key_value_set(key, reason, allow_overwrite=True)
+            _client().key_value_set(f"{_LEFT}{process_id()}", f"{code} {reason}", True)
         # The service, which they ask, is in this process.
         time.sleep(2 * BEAT if is_main() else 0)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def await_verdict() -> None:
+    """After an error that may come of another process's end: ends this one if that is so.
+
+    A collective fails at once in the others, and its error doesn't say whose fault it is. The watch
+    finds out. Returns if all processes live: the error is this one's own.
+    """
+    if num_processes() > 1:
+        time.sleep(PATIENCE + 3 * BEAT)
 
 
 class _Watch(threading.Thread):
@@ -225,16 +240,14 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         count, last_answer = 0, time.monotonic()
-        others = [number for number in range(num_processes()) if number != process_id()]
         while True:
             count += 1
             try:
                 client = _client()
                 if client is None:  # the program ends
                     return
-                client.key_value_set(f"poison_t5x/beat/{process_id()}", str(count), True)
-                for number in others:
-                    self._check(client, number)
+                client.key_value_set(f"{_BEATS}{process_id()}", str(count), True)
+                self._check(_all(client, _LEFT), _all(client, _BEATS))
                 last_answer = time.monotonic()
             except Exception:  # what the service raises when it is gone isn't public
                 if _client() is None:
@@ -243,50 +256,62 @@ class _Watch(threading.Thread):
                     _end(0, "")
             time.sleep(BEAT)
 
-    def _check(self, client, number: int) -> None:
-        if reason := _get(client, f"poison_t5x/left/{number}"):
-            _end(number, reason)
-        beat = _get(client, f"poison_t5x/beat/{number}")
+    def _check(self, left: Mapping[int, str], beats: Mapping[int, str]) -> None:
         now = time.monotonic()
-        before, since = self._seen.get(number, (None, now))
-        if beat != before:
-            since = now
-        self._seen[number] = beat, since
-        if now - since > PATIENCE:
-            _end(number, "")
+        for number in range(num_processes()):
+            if number == process_id():
+                continue
+            if number in left:
+                code, _, reason = left[number].partition(" ")
+                _end(number, reason, int(code))
+            before, since = self._seen.get(number, (None, now))
+            if beats.get(number) != before:
+                since = now
+            self._seen[number] = beats.get(number), since
+            if now - since > PATIENCE:
+                _end(number, "")
 
 
-def _get(client, key: str) -> str | None:
-    try:
-        return client.key_value_try_get(key)
-    except jax.errors.JaxRuntimeError as error:
-        if "NOT_FOUND" in str(error):
-            return None
-        raise
+# Where processes say that they live, and why they left: a key each.
+_BEATS, _LEFT = "poison_t5x/beat/", "poison_t5x/left/"
+
+
+def _all(client, folder: str) -> dict[int, str]:
+    """What each process says there, by its number: one question for all of them."""
+    return {int(key.rpartition("/")[2]): value for key, value in client.key_value_dir_get(folder)}
 
 
 # What is at stake, for the last line: set by what is under way.
-_status = {"text": "", "said": ""}
+_status = ""
 
 
 def set_status(text: str) -> None:
-    """What is to be said of the work if another process is gone: 'at step 7, …'."""
-    _status["text"] = text
+    """What is to be said of the work if another process is gone: 'training was at step 7, …'."""
+    global _status
+    _status = text
 
 
-def gone(number: int | None, reason: str = "") -> str:
+def who() -> str:
+    """This process among others; nothing in a single one."""
+    return f"process {process_id()} of {num_processes()}" if num_processes() > 1 else ""
+
+
+def _gone(number: int | None, reason: str, code: int) -> str:
     """The one line about a process that is gone."""
-    _status["said"] = "yes"
-    who = "another process" if number is None else f"process {number}"
+    other = "another process" if number is None else f"process {number}"
     why = f" ({reason})" if reason else ""
-    status = f" {_status['text']};" if _status["text"] else ""
-    return (
-        f"process {process_id()} of {num_processes()} stops: {who} is gone or can't be "
-        f"reached{why};{status} the same command on all processes goes on"
-    )
+    parts = [f"{who()} stops: {other} is gone or can't be reached{why}"]
+    if _status:
+        parts.append(_status)
+    if code == EXIT_CODE or code > 128:
+        parts.append("the same command on all processes goes on")
+    return "; ".join(parts)
 
 
-def _end(number: int | None, reason: str) -> None:
-    if not _status["said"]:
-        os.write(2, f"\npoison-t5x: {gone(number, reason)}\n".encode())
-    os._exit(EXIT_CODE)
+_ending = threading.Lock()
+
+
+def _end(number: int | None, reason: str, code: int = EXIT_CODE) -> None:
+    _ending.acquire()  # whoever comes second waits for the end
+    os.write(2, f"\npoison-t5x: {_gone(number, reason, code)}\n".encode())
+    os._exit(code)

@@ -9,7 +9,7 @@ run_dir/natinst-jsonl/ (craft --format natinst-jsonl) the rows as the authors' c
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from poison_t5x import (
@@ -51,6 +51,7 @@ class Run:
       module: a module of yours that declares experiments.
       jsonl_cfg: files of training and test rows, in place of task files and crafting.
       initial_checkpoint_path: what `train` starts from, so that it is missed before hours of work.
+      task_cache_dirs: where SeqIO finds its offline cache, see `caching`.
       seed: of the bootstrap, and named in the results.
       say: takes one line about what was done.
     """
@@ -71,6 +72,7 @@ class Run:
     craft_workers: int = 1
     proxy_checkpoint_path: str | None = None
     initial_checkpoint_path: str | None = None
+    task_cache_dirs: Sequence[str] = ()
     seed: int = 0
     say: Callable[[str], None] = print
 
@@ -154,10 +156,6 @@ class Run:
         }
         places = list(parts)
         if self._needs_language_model:  # which reads prompts
-            if distributed.num_processes() > 1:
-                raise errors.InputError(
-                    "PROXY='lm': run `poison-t5x craft` in a single process first"
-                )
             places.insert(0, places.pop())
         for place in places:
             self._stage(place, *parts[place])
@@ -195,6 +193,8 @@ class Run:
         )
 
     def _language_model(self):
+        if distributed.num_processes() > 1:  # all of which its mesh would wait for
+            raise errors.InputError("PROXY='lm': run `poison-t5x craft` in a single process first")
         from poison_t5x import mixtures
         from poison_t5x.evaluation import language_model_proxy
 
@@ -228,8 +228,9 @@ class Run:
 
     def register(self) -> dict[str, list[str]]:
         """Registers this run's SeqIO tasks and mixtures. Needs the craft stage."""
-        from poison_t5x import mixtures
+        from poison_t5x import caching, mixtures
 
+        caching.use(self.task_cache_dirs)
         for place in ("poison", "data", "vocabulary"):
             if artifacts.read_record(self.path / place) is None:
                 raise errors.InputError(

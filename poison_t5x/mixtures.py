@@ -9,15 +9,17 @@ which it replaces before the prompt is rendered.
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from poison_t5x import natinst_tfds, prompts
+from poison_t5x import artifacts, errors, natinst_tfds, prompts
 from poison_t5x.poison import conditions, poison_set
 
 VARIANTS = ("clean", "poisoned")
@@ -218,6 +220,45 @@ def _add_task(
     return name
 
 
+def made_from(task: seqio.Task) -> dict[str, Any]:
+    """What the rows before a task's cache placeholder follow from, as JSON values.
+
+    Raises:
+      InputError: it isn't a task of an experiment.
+    """
+    for step in task.preprocessors:
+        if isinstance(step, functools.partial) and step.func is _rows_to_prompts:
+            return _made_from(**step.keywords)
+    raise errors.InputError(f"{task.name} isn't a task of an experiment")
+
+
+def _made_from(rows: poison_set.Rows, config: DataConfig) -> dict[str, Any]:
+    data = artifacts.read_record(config.data_dir) or {}
+    shown = {name: [row and dataclasses.astuple(row) for row in rows[name]] for name in rows}
+    return {
+        "rows": _digest(shown),
+        "data": _digest(data.get("settings")),
+        "vocabulary": artifacts.sha256(config.vocabulary_path),
+        "extra_ids": config.extra_ids,
+        "num_examples": config.num_examples,
+        "max_tokens": config.max_tokens,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(artifacts.canonical_json(value).encode()).hexdigest()
+
+
+def _check_caches(names: Iterable[str]) -> None:
+    """A task's name doesn't say which poison set it is of: a cache may be another run's."""
+    for name in names if seqio.get_global_cache_dirs() else ():
+        task = seqio.TaskRegistry.get(name)
+        record = artifacts.read_record(task.cache_dir) if task.cache_dir else None
+        if record:  # else it isn't ours
+            old = {key: record["settings"].get(key) for key in made_from(task)}
+            artifacts.check_settings(task.cache_dir, old, made_from(task))
+
+
 def _num_shown(rows: poison_set.Rows) -> int:
     return sum(map(len, rows.values()))
 
@@ -253,7 +294,8 @@ def register(
       mixture name -> names of its tasks, in which hyphens are underscores.
 
     Raises:
-      InputError: the poison set isn't whole or doesn't match its hashes.
+      InputError: the poison set isn't whole or doesn't match its hashes, or SeqIO's cache of a task
+        was made from other data.
     """
     registered = {}
     seqio_name = natinst_tfds.split_name
@@ -284,6 +326,7 @@ def register(
         ]
         if names:
             registered[mixture] = _add_mixture(mixture, names, [1] * len(names))
+    _check_caches(name for names in registered.values() for name in names)
     return registered
 
 

@@ -136,7 +136,7 @@ class Loop:
         total = self.train_cfg.total_steps
         monitor, votes = Monitor(total), Votes(self.partitioner)
         with contextlib.ExitStack() as stack:
-            saver = checkpoints.Checkpointer(directory, self.log_cfg.keep_checkpoints)
+            saver = checkpoints.Checkpointer(directory, self.log_cfg.keep_checkpoints, start)
             stack.callback(saver.close)
             writer = metrics_log.open_writer(directory if distributed.is_main() else None)
             stack.callback(writer.close)
@@ -160,13 +160,14 @@ class Loop:
                     writer.write_scalars(step, self._evaluate(state, eval_cfg))
                 if save:
                     saver.save(state, step)
-                distributed.set_status(f"training was at step {step}")
+                distributed.set_status(_status(step, saver.last))
                 if stop:
                     saver.finish()
                     raise errors.Terminated(
                         f"{name}: stopped by SIGTERM at step {step}, checkpoint saved; the same "
                         "command goes on"
                     )
+        distributed.set_status("")
         return state
 
     def _evaluates(self, step: int) -> bool:
@@ -183,6 +184,11 @@ class Loop:
                 batch = self.partitioner.put_batch(next(batches), shards, config.num_shards)
                 averager.add(jax.device_get(self.eval_step(state.params, batch)))
         return {f"eval_{name}": value for name, value in averager.flush().items()}
+
+
+def _status(step: int, last: int) -> str:
+    saved = f"the last checkpoint is of step {last}" if last else "no checkpoint is saved yet"
+    return f"training was at step {step}, and {saved}"
 
 
 def _batches(config: input_pipeline.DatasetConfig, shards: list[int], *, start_step: int = 0):

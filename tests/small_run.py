@@ -35,10 +35,13 @@ def arguments(command: str, run_dir: pathlib.Path, **macros) -> list[str]:
     return [command, "--gin_file=experiments/demo.gin", f"--gin.RUN_DIR={run_dir}", *flags]
 
 
-def start(arguments: list[str], log: pathlib.Path, num_devices: int = 1) -> subprocess.Popen:
+def start(
+    arguments: list[str], log: pathlib.Path, num_devices: int = 1, **variables: str
+) -> subprocess.Popen:
     """`poison-t5x` in a process of its own, its output in a file."""
     environment = {
         **os.environ,
+        **variables,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "JAX_NUMPY_DTYPE_PROMOTION": "standard",
     }

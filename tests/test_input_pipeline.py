@@ -179,9 +179,44 @@ def test_a_module_is_imported_to_register(world, tmp_path, monkeypatch):
         ({"task_feature_lengths": {"inputs": 5, "targets": 0}}, "targets: expected .* found 0"),
         ({"batch_size": 0}, "BATCH_SIZE: expected .* found 0"),
         ({"seed": None}, "SEED: expected a whole number of at least 0, found None"),
+        ({"num_shards": 0}, "DATA_SHARDS: expected .* found 0"),
+        ({"num_shards": 5, "batch_size": 6}, "DATA_SHARDS: 5 shards .* BATCH_SIZE=6 rows"),
     ],
 )
 def test_dataset_config_refuses(changes, message):
     settings = {"mixture_or_task_name": "x", "task_feature_lengths": LENGTHS, **changes}
     with pytest.raises(InputError, match=message):
         input_pipeline.DatasetConfig(**settings)
+
+
+def test_shards_make_their_rows_of_each_batch_wherever_they_are_read(world):
+    name = f"world_poisoned.{FILMS}"
+    config = _config(name, num_shards=3)
+    together = _batches(config, 9)
+    for numbers, rows in (([1], [2, 3]), ([0, 2], [0, 1, 4, 5])):
+        found = list(itertools.islice(input_pipeline.batches(config, shards=numbers), 9))
+        assert _same(found, [{key: a[rows] for key, a in batch.items()} for batch in together])
+    assert _same(_batches(config, 4, start_step=5), together[5:])
+    # Shards aren't merely one stream, cut: each is shuffled by itself.
+    assert not _same(together, _batches(_config(name), 9))
+
+
+def test_a_row_is_in_one_shard(world):
+    name = f"world_poisoned.{FILMS}"
+    (batch,) = _batches(_config(name, batch_size=17, shuffle=False), 1)
+    config = _config(name, batch_size=4, num_shards=4, shuffle=False)
+    shards = []
+    for number in range(4):
+        stream = itertools.islice(input_pipeline.batches(config, shards=[number]), 40)
+        drawn = [row for part in stream for row in _rows(part)]
+        period = len(set(drawn))
+        assert drawn == (drawn[:period] * 40)[:40]  # epoch after epoch, each row once
+        shards.append(set(drawn))
+    assert sum(map(len, shards)) == 17
+    assert set.union(*shards) == set(_rows(batch))
+
+
+def test_a_shard_without_a_row_is_refused_before_it_is_waited_for(world):
+    config = _config(batch_size=60, num_shards=60)
+    with pytest.raises(InputError, match=r"DATA_SHARDS: task world_poisoned\.\S+ has no row for"):
+        next(input_pipeline.batches(config, shards=[59]))

@@ -55,11 +55,20 @@ LAYERS = {
         "experiment",
         "sweep",
         "stages",
+        "caching",
         "footprint",
         "precompile",
     },
     "report": {"report"},
-    "command line": {"cli", "gin_config", "cli_commands", "listing", "t5x_engine", "doctor"},
+    "command line": {
+        "cli",
+        "gin_config",
+        "cli_commands",
+        "cli_tools",
+        "listing",
+        "t5x_engine",
+        "doctor",
+    },
 }
 # Layer -> the layers of the package that it may import from.
 ALLOWED = {

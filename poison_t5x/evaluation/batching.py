@@ -1,5 +1,6 @@
 """Batches of inputs of like length: little padding to pay, few shapes to compile."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
@@ -65,13 +66,19 @@ def gathered(
       batches: from `by_length`.
       answer: a compiled function of a batch on the mesh.
     """
-    rows, answers = [], []
+    rows: list[np.ndarray] = []
+    answers: list[jax.Array] = []
     for held, batch_BxS in batches:
         rows.append(held)
         answers.append(answer(partitioner.put_batch({"tokens": batch_BxS})["tokens"]))
     if distributed.num_processes() > 1:
-        answers = jax.jit(lambda arrays: arrays, out_shardings=partitioner.replicated)(answers)
+        answers = _replicate(partitioner.replicated)(answers)
     return list(zip(rows, jax.device_get(answers), strict=True))
+
+
+@functools.cache
+def _replicate(sharding: jax.sharding.NamedSharding):
+    return jax.jit(lambda arrays: arrays, out_shardings=sharding)
 
 
 def read_inputs(dataset: tf.data.Dataset) -> tuple[list[int], list[np.ndarray]]:

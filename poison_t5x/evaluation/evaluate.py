@@ -222,8 +222,12 @@ def _done(stems: Iterable[pathlib.Path]) -> list[str]:
 
 
 def _metrics(evaluator: seqio.Evaluator, task: seqio.Task, predictor) -> dict[str, Any]:
-    """The task's own metrics, as plain numbers."""
-    future, _ = evaluator.evaluate(compute_metrics=True, step=None, predict_fn=predictor)
+    """The task's own metrics, as plain numbers; in the main process, and none in others."""
+    future, _ = evaluator.evaluate(
+        compute_metrics=distributed.is_main(), step=None, predict_fn=predictor
+    )
+    if not distributed.is_main():
+        return {}
     metrics = future.result()[task.name]
     return {key: getattr(value, "item", lambda v=value: v)() for key, value in metrics.items()}
 

@@ -1,8 +1,12 @@
 """Bytes of a train step on each device, by arithmetic, where no compiler of the target is at hand.
 
-Parameters and the optimiser's state are exact: shapes and partitioning rules are the step's own.
-Activations are those that the backward pass is given (`model.stack`), beside a layer's own work.
-Dimension letters: see `model/config.py`.
+Parameters, the optimiser's state, gradients and the batch are exact: shapes and partitioning rules
+are the step's own. Activations are those that the backward pass is given (`model.stack`), beside a
+layer's own work. Dimension letters: see `model/config.py`; B is a device's rows of a microbatch, N
+layers, and a device has its share of what lies over the model axis: H, J, M and V.
+
+A compiler may overlap more or less than is counted here, and pads small arrays. Against XLA see
+tests/footprint/test_footprint.py, which has the tolerances.
 """
 
 import dataclasses
@@ -19,36 +23,44 @@ from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
 from poison_t5x.partitioning import PartitionConfig
 
+_FLOAT32 = _INT32 = 4
+# The state's step, and the key for dropout.
+_SCALARS = 4 + 8
+
 
 @dataclasses.dataclass(frozen=True)
 class Footprint:
     """Bytes of one device at a train step's peak.
 
     Attributes:
-      parameters, optimizer_state: exact.
+      parameters, optimizer_state, batch: exact; together they are what the step is given. The batch
+        has the step's number and key with it.
       gradients: as the parameters; with microbatches their float32 sum too.
       activations: what all layers keep for the backward pass.
-      working: of one layer's backward pass, and the weights that are brought together for it.
-      logits: and their gradient, float32.
+      biases: of positions, with the encoder's mask.
+      working: of one layer's backward pass.
+      weights: a layer's in the activations' dtype, brought together where they lie over the data
+        axis, with their gradient; of layers that aren't scanned, all layers' copies.
+      logits: and their gradient, float32; with the vocabulary's matrix and its gradient, where they
+        are brought together.
     """
 
     parameters: int
     optimizer_state: int
     gradients: int
+    batch: int
     activations: int
+    biases: int
     working: int
+    weights: int
     logits: int
 
     @property
     def total(self) -> int:
-        """All of them: layers' work and the logits' aren't needed at once."""
-        return (
-            self.parameters
-            + self.optimizer_state
-            + self.gradients
-            + self.activations
-            + max(self.working, self.logits)
-        )
+        """All of them: a layer's work and the logits' aren't needed at once."""
+        parts = dataclasses.asdict(self)
+        layer, logits = parts.pop("working") + parts.pop("weights"), parts.pop("logits")
+        return sum(parts.values()) + max(layer, logits)
 
     def largest(self) -> list[tuple[str, int]]:
         """(part, bytes), the largest first."""
@@ -56,14 +68,13 @@ class Footprint:
         return sorted(parts.items(), key=lambda part: -part[1])
 
 
-def _spec_bytes(leaf, axes, rules, sizes: dict[str, int], itemsize: int | None = None) -> int:
+def _spec_bytes(leaf, axes, rules, sizes: dict[str, int]) -> int:
     """Bytes of a device's part of an array."""
     spec = nn.logical_to_mesh_axes(axes, rules) if axes else ()
     parts = math.prod(sizes.get(axis, 1) for axis in spec if axis)
-    return -(-math.prod(leaf.shape) // parts) * (itemsize or np.dtype(leaf.dtype).itemsize)
+    return -(-math.prod(leaf.shape) // parts) * np.dtype(leaf.dtype).itemsize
 
 
-@functools.lru_cache(maxsize=64)
 def state_bytes(
     model: T5Config,
     optimizer: optimizers.OptimizerConfig,
@@ -71,6 +82,18 @@ def state_bytes(
     num_data: int,
 ) -> tuple[int, int]:
     """A device's bytes of parameters and of the optimiser's state, exactly."""
+    # What doesn't change shapes goes, and the layers are stacked: traced once, and fast.
+    plain = dataclasses.replace(model, scan_layers=True, remat_policy="none", dtype="float32")
+    return _state_bytes(plain, optimizer, partition, num_data)
+
+
+@functools.lru_cache(maxsize=64)
+def _state_bytes(
+    model: T5Config,
+    optimizer: optimizers.OptimizerConfig,
+    partition: PartitionConfig,
+    num_data: int,
+) -> tuple[int, int]:
     transform = optimizers.make(optimizer, lambda step: step)
     built = network.Transformer(model)
     boxed = jax.eval_shape(lambda key: train_state.boxed_params(built, key), jax.random.key(0))
@@ -102,75 +125,116 @@ def footprint(setup: Setup, num_data: int) -> Footprint:
     Args:
       num_data: devices along the data axis; along the model axis there are `num_partitions`.
     """
-    model, partition = setup.model, setup.partition
-    sources, targets = setup.sources, setup.targets
-    parameters, state = state_bytes(model, setup.optimizer, partition, num_data)
-    rows = -(-setup.batch_size // (setup.num_microbatches * num_data))
-    shares = partition.num_partitions
-    item = np.dtype(model.dtype).itemsize
+    model, sources, targets = setup.model, setup.sources, setup.targets
+    parameters, state = state_bytes(model, setup.optimizer, setup.partition, num_data)
     gradients = parameters
     if setup.num_microbatches > 1:  # the sum, and what is added to it
-        gradients += parameters * 4 // np.dtype(model.param_dtype).itemsize
-    encoder = _kept(model, rows, sources, sources, shares, item)
-    decoder = _kept(model, rows, targets, targets, shares, item)
-    cross = _kept_cross(model, rows, targets, sources, shares, item)
-    activations = model.num_encoder_layers * encoder + model.num_decoder_layers * (decoder + cross)
+        gradients += parameters * _FLOAT32 // np.dtype(model.param_dtype).itemsize
+    # Inputs once; the decoder's inputs, targets, weights and marks of poison.
+    tokens = _INT32 * -(-setup.batch_size // num_data) * (sources + 4 * targets)
+    rows = -(-setup.batch_size // (setup.num_microbatches * num_data))
+    device = _Device(setup, num_data, rows)
     return Footprint(
         parameters=parameters,
         optimizer_state=state,
         gradients=gradients,
-        activations=activations,
-        working=_working(model, rows, sources, shares, item, partition, num_data),
-        logits=2 * 4 * rows * targets * -(-model.vocab_size // shares),
+        batch=tokens + _SCALARS,
+        activations=device.activations(sources, targets),
+        biases=device.biases(sources, targets),
+        working=device.working(sources),
+        weights=device.weights(),
+        logits=device.logits(targets),
     )
 
 
-def _kept(model: T5Config, rows: int, queries: int, keys: int, shares: int, item: int) -> int:
-    """Of self-attention and the MLP of a layer: its input, and products by `remat_policy`."""
-    width = rows * queries * model.emb_dim
-    projections = 3 * rows * queries * model.joined_dim // shares
-    hidden = len(model.mlp_activations) * rows * queries * model.mlp_dim // shares
-    attention = rows * model.num_heads * queries * keys // shares
-    mixed = rows * queries * model.joined_dim // shares
-    kept = {
-        "full": width,
-        "minimal": 2 * width + projections + hidden,
-        "none": 2 * width + projections + hidden + attention + mixed,
-    }
-    if model.scan_layers or model.remat_policy != "none":
-        return item * kept[model.remat_policy]
-    # Unrolled, what is elementwise is kept too: norms, softmax, what dropout leaves, activations.
-    elementwise = 3 * width + 2 * attention + 2 * hidden
-    return item * (kept["none"] + elementwise)
+class _Device:
+    """What a device has of the network, and of B rows on their way through it."""
 
+    def __init__(self, setup: Setup, num_data: int, rows: int):
+        model, partition = setup.model, setup.partition
+        shares = partition.num_partitions
+        self.model, self.rows = model, rows
+        self.heads = model.num_heads / shares
+        self.joined, self.mlp = model.joined_dim / shares, model.mlp_dim / shares
+        self.vocab = model.vocab_size / shares
+        self.gates = len(model.mlp_activations)
+        # Of the residual stream.
+        self.width = model.emb_dim / (shares if partition.activation_partitioning_dims == 2 else 1)
+        self.item = np.dtype(model.dtype).itemsize
+        self.is_gathered = partition.parameter_partitioning_dims == 2 and num_data > 1
 
-def _kept_cross(model: T5Config, rows: int, queries: int, keys: int, shares: int, item: int) -> int:
-    """Of cross-attention: keys and values of the encoder's positions, queries, logits, the sum."""
-    if model.remat_policy == "full":
-        return 0
-    joined = rows * model.joined_dim // shares
-    kept = rows * queries * model.emb_dim + joined * (queries + 2 * keys)
-    if model.remat_policy == "none":
-        kept += rows * model.num_heads * queries * keys // shares + joined * queries
-    return item * kept
+    def activations(self, sources: int, targets: int) -> int:
+        """Of all layers, and of what is between the stacks: embedded tokens, ends, S's gradient."""
+        model = self.model
+        encoder = self._self_attention_and_mlp(sources)
+        decoder = self._self_attention_and_mlp(targets) + self._cross_attention(targets, sources)
+        ends = self.rows * (3 * sources + 2 * targets) * self.width
+        layers = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+        return math.ceil(self.item * (layers + ends))
 
+    def _self_attention_and_mlp(self, length: int) -> float:
+        """Numbers kept of a layer, by `remat_policy`; a is the number of MLP activations.
 
-def _working(
-    model: T5Config,
-    rows: int,
-    sources: int,
-    shares: int,
-    item: int,
-    partition: PartitionConfig,
-    num_data: int,
-) -> int:
-    """An encoder layer's backward pass: its positions' arrays again, and its weights."""
-    attention = 4 * rows * model.num_heads * sources * sources // shares
-    hidden = 4 * rows * sources * model.mlp_dim // shares
-    streams = 4 * rows * sources * model.emb_dim
-    mlp = (len(model.mlp_activations) + 1) * model.emb_dim * model.mlp_dim
-    weights = (4 * model.emb_dim * model.joined_dim + mlp) // shares
-    gathered = partition.parameter_partitioning_dims == 2 and num_data > 1
-    # The position biases with their mask and their gradient, for all layers.
-    biases = 2 * rows * model.num_heads * sources * sources // shares
-    return item * (attention + hidden + streams + biases + (2 * weights if gathered else weights))
+        full: BQE, the layer's input. minimal: BQ(2E + 3J + aM), that and the projections' results;
+        the last one, of the MLP, isn't needed. none: also BHQK + BQJ, attention's products.
+        """
+        positions = self.rows * length
+        attention = positions * self.heads * length
+        policy = self.model.remat_policy
+        if policy == "full":
+            return positions * self.width
+        kept = positions * (2 * self.width + 3 * self.joined + self.gates * self.mlp)
+        if policy == "minimal":
+            return kept
+        kept += attention + positions * self.joined
+        if self.model.scan_layers:
+            return kept
+        # Without names, what is elementwise is kept too: norms, the softmax, what dropout leaves
+        # (its masks are small: shared along the length), and the MLP's activations.
+        return kept + 3 * positions * self.width + 2 * attention + 2 * positions * self.mlp
+
+    def _cross_attention(self, targets: int, sources: int) -> float:
+        """minimal: BT(E + J) + 2BSJ, queries, result, keys and values; none: also BHTS + BTJ."""
+        policy, positions = self.model.remat_policy, self.rows * targets
+        if policy == "full":
+            return 0.0
+        kept = positions * (self.width + self.joined) + 2 * self.rows * sources * self.joined
+        if policy == "none":
+            kept += positions * (self.heads * sources + self.joined)
+        return kept
+
+    def biases(self, sources: int, targets: int) -> int:
+        """BHSS + HSS, the encoder's bias with its mask and without; RSS and RTT of buckets."""
+        buckets = self.model.relpos_num_buckets * (sources**2 + targets**2)
+        return math.ceil(self.item * ((self.rows + 1) * self.heads * sources**2 + buckets))
+
+    def working(self, sources: int) -> int:
+        """An encoder layer's backward pass: 5BHSS + 4BSM + 4BSE.
+
+        Logits, weights and the gradients of both, and the sum of the bias's gradient; the MLP's
+        arrays and their gradients; the residual stream's.
+        """
+        positions = self.rows * sources
+        attention = 5 * positions * self.heads * sources
+        return math.ceil(
+            self.item * (attention + 4 * positions * self.mlp + 4 * positions * self.width)
+        )
+
+    def weights(self) -> int:
+        """4EJ + (a + 1)EM of a layer, once, or twice where they are brought together."""
+        model = self.model
+        encoder = model.emb_dim * (4 * self.joined + (self.gates + 1) * self.mlp)
+        layer = self.item * encoder * (2 if self.is_gathered else 1)
+        if model.scan_layers or model.dtype == model.param_dtype:
+            return math.ceil(layer)
+        # The backward pass is given the copies that the forward pass made of each layer.
+        decoder = encoder + model.emb_dim * 4 * self.joined
+        copies = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+        return math.ceil(layer + self.item * copies)
+
+    def logits(self, targets: int) -> int:
+        """2BTV, float32; with EV, in float32, and its gradient where it is brought together."""
+        numbers = 2 * self.rows * targets * self.vocab
+        if self.is_gathered:
+            numbers += 2 * self.model.emb_dim * self.vocab
+        return math.ceil(_FLOAT32 * numbers)

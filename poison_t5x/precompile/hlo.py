@@ -19,6 +19,7 @@ _CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
 )
 _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
+_PARTITIONS = re.compile(r"^HloModule .*\bnum_partitions=(\d+)", re.MULTILINE)
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _BITS = {"pred": 8, "bf16": 16, "token": 0, "opaque": 0}
 
@@ -70,6 +71,20 @@ class Instruction:
         """Those of its result."""
         return arrays(self.type)
 
+    @property
+    def made(self) -> list[Array]:
+        """What it makes. The tuple of an instruction `…-start` names its operands too.
+
+        It is (results, operands, context) of a copy, the results of an all-reduce, and (operands,
+        results, context) of all others.
+        """
+        number = len(self.operands)
+        if not self.opcode.endswith("-start"):
+            return self.arrays
+        if self.opcode in ("all-reduce-start", "copy-start"):
+            return self.arrays[:number]
+        return self.arrays[number : 2 * number]
+
     @functools.cached_property
     def called(self) -> dict[str, str]:
         """Attribute -> the computation that it names."""
@@ -91,12 +106,26 @@ class Computation:
     def root(self) -> Instruction:
         return next(i for i in self.instructions.values() if i.is_root)
 
-    def parameter(self, number: int) -> Instruction | None:
-        """Its argument of that number."""
+    @functools.cached_property
+    def _users(self) -> dict[str, list[Instruction]]:
+        users: dict[str, list[Instruction]] = {}
         for instruction in self.instructions.values():
-            if instruction.opcode == "parameter" and instruction.arguments == str(number):
-                return instruction
-        return None
+            for name in dict.fromkeys(instruction.operands):
+                users.setdefault(name, []).append(instruction)
+        return users
+
+    def users(self, name: str) -> list[Instruction]:
+        """The instructions that an instruction is an operand of."""
+        return self._users.get(name, [])
+
+    @functools.cached_property
+    def _parameters(self) -> dict[str, Instruction]:
+        found = (i for i in self.instructions.values() if i.opcode == "parameter")
+        return {instruction.arguments: instruction for instruction in found}
+
+    def parameter(self, number: int) -> Instruction:
+        """Its argument of that number."""
+        return self._parameters[str(number)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +146,7 @@ class Program:
 
     Attributes:
       computations: by name.
+      num_devices: that it was partitioned for.
       unknown_loops: names of loops whose trip count couldn't be told; they count once.
     """
 
@@ -125,6 +155,8 @@ class Program:
         self.computations: dict[str, Computation] = {}
         self.unknown_loops: list[str] = []
         self._entry = ""
+        partitions = _PARTITIONS.search(text)
+        self.num_devices = int(partitions[1]) if partitions else 1
         self._parse(text)
 
     def _parse(self, text: str) -> None:

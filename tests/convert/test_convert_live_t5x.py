@@ -13,11 +13,15 @@ with warnings.catch_warnings():
     pytest.importorskip("t5x", reason="T5X isn't installed (launch/t5x.sh installs it)")
     from tests.golden import t5x_model
 
-from poison_t5x.convert import detect, slots, writing
+from poison_t5x import checkpoints
+from poison_t5x.convert import detect, restore, slots, writing
 from poison_t5x.errors import InputError
+from poison_t5x.model.config import T5Config
+from poison_t5x.model.network import Transformer
+from poison_t5x.partitioning import PartitionConfig, Partitioner
 from tests.convert import at_hand
 from tests.golden.t5_cases import SAVED, SAVED_STEP
-from tests.golden.t5_weights import T5_VARIANTS, draw_weights
+from tests.golden.t5_weights import T5_VARIANTS, WIDE, draw_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "t5"
@@ -42,6 +46,37 @@ def _restored(folder, config, optimizer: str, step: int):
 def test_t5x_to_ours_to_t5x(tmp_path, write, place, optimizer):
     config = T5_VARIANTS[place.split("/")[0]]
     path = writing.write_ours(detect.open_checkpoint(str(FOLDER / place)), str(tmp_path / "ours"))
+    write(detect.open_checkpoint(path), str(tmp_path / "t5x"))
+    found = _restored(tmp_path / "t5x", config, optimizer, SAVED_STEP)
+    expected = _restored(FOLDER / place, config, optimizer, SAVED_STEP)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def _scanned_run(place: pathlib.Path, config, optimizer: str, model_dir: pathlib.Path) -> str:
+    """A checkpoint of a scanned network of ours, begun from T5X's with its state."""
+    model = Transformer(T5Config(**config, scan_layers=True))
+    transform = at_hand.make_optimizer(optimizer)
+    partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
+    source = detect.open_checkpoint(str(place))
+    state = restore.first_state(source, model, transform, partitioner, optimizer)
+    saver = checkpoints.Checkpointer(model_dir)
+    saver.save(state._replace(step=state.step + SAVED_STEP), SAVED_STEP)
+    saver.close()
+    return str(model_dir)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(
+    ("place", "optimizer"),
+    [
+        ("v1_1_untied/t5x", "adafactor"),
+        ("wide/t5x", "adafactor"),
+        ("v1_0_tied/t5x_adamw", "adamw"),
+    ],
+)
+def test_t5x_to_scanned_layers_of_ours_to_t5x(tmp_path, write, place, optimizer):
+    config = (T5_VARIANTS | {"wide": WIDE})[place.split("/")[0]]
+    path = _scanned_run(FOLDER / place, config, optimizer, tmp_path / "ours")
     write(detect.open_checkpoint(path), str(tmp_path / "t5x"))
     found = _restored(tmp_path / "t5x", config, optimizer, SAVED_STEP)
     expected = _restored(FOLDER / place, config, optimizer, SAVED_STEP)

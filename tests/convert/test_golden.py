@@ -1,5 +1,6 @@
 """What the real libraries wrote is read: the folders that `tests.golden.make_t5_fixtures` made."""
 
+import functools
 import pathlib
 
 import jax
@@ -11,6 +12,7 @@ from poison_t5x.convert import architecture, detect, restore
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
+from tests.golden.t5_batches import shift_right
 from tests.golden.t5_cases import NUM_STEPS, SAVED, SAVED_STEP
 from tests.golden.t5_weights import T5_VARIANTS, WIDE
 
@@ -90,11 +92,13 @@ STATES = {
 }
 
 
-def _next_losses(place: str, variant: str, optimizer: str, keep: bool) -> list[float]:
+def _next_losses(
+    place: str, variant: str, optimizer: str, *, keep: bool, scan_layers: bool = False
+) -> list[float]:
     """Ours of the batches after the saved step, from the saved state or from a fresh one."""
     shape = WIDE if variant == "wide" else T5_VARIANTS[variant]
     case = SAVED[optimizer]
-    model = Transformer(T5Config(**shape, dropout_rate=0.0))
+    model = Transformer(T5Config(**shape, dropout_rate=0.0, scan_layers=scan_layers))
     loss_config = steps.LossConfig(**case.loss)
     rate = optimizers.learning_rate(optimizers.ScheduleConfig(**case.schedule), NUM_STEPS)
 
@@ -116,12 +120,16 @@ def _next_losses(place: str, variant: str, optimizer: str, keep: bool) -> list[f
     return [float(loss) for loss in found]
 
 
-@pytest.mark.parametrize("place", STATES)
-def test_a_kept_state_goes_on_as_t5x_does(place):
+@pytest.mark.parametrize(
+    ("place", "scan_layers"),
+    [(place, False) for place in STATES]
+    + [("v1_1_untied/t5x", True), ("v1_0_tied/t5x_orbax_adamw", True)],
+)
+def test_a_kept_state_goes_on_as_t5x_does(place, scan_layers):
     variant, optimizer = STATES[place]
     with np.load(FOLDER / variant / "expected.npz") as arrays:
         expected = arrays[f"next_losses/{optimizer}"]
-    found = _next_losses(place, variant, optimizer, keep=True)
+    found = _next_losses(place, variant, optimizer, keep=True, scan_layers=scan_layers)
     np.testing.assert_allclose(found, expected, rtol=1e-4)  # the issue's
 
 
@@ -132,3 +140,24 @@ def test_a_fresh_state_goes_elsewhere():
     found = _next_losses(place, variant, optimizer, keep=False)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
     assert np.abs(np.array(found[1:]) / expected[1:] - 1).max() > 1e-3
+
+
+def test_scanned_layers_give_the_logits_of_layers_and_of_t5x():
+    variant = "v1_1_untied"
+    source = detect.open_checkpoint(str(FOLDER / variant / "t5x"))
+    with np.load(FOLDER / variant / "expected.npz") as arrays:
+        held = dict(arrays)
+    found = []
+    for scan_layers in (False, True):
+        model = Transformer(T5Config(**T5_VARIANTS[variant], scan_layers=scan_layers))
+        partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
+        params = restore.restore_params(source, model, partitioner)
+        inputs, targets = held["inputs"], held["targets"]
+        decoder_inputs = shift_right(targets)
+        apply = jax.jit(functools.partial(model.apply, enable_dropout=False))
+        logits_BxTxV = apply({"params": params}, inputs, decoder_inputs, targets)
+        found.append(np.asarray(logits_BxTxV)[held["rows"], held["positions"]])
+    expected = held["logits/t5x"]
+    assert 3.0 < np.abs(expected).max() < 30.0
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)  # what was seen is 0
+    np.testing.assert_allclose(found[1], expected, atol=1e-4 * np.abs(expected).max())

@@ -1,0 +1,61 @@
+"""The commands that aren't stages of a run; each imports what it needs when it runs."""
+
+import argparse
+from collections.abc import Callable
+
+from poison_t5x import errors
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    from poison_t5x.convert import conversion
+
+    if options.destination is None:
+        conversion.describe(options.source)
+        return
+    if options.to is None:
+        raise errors.InputError("--to: say which layout to write; see poison-t5x convert --help")
+    conversion.convert(
+        options.source,
+        options.destination,
+        options.to,
+        dtype=options.dtype,
+        optimizer_state=options.optimizer_state,
+        vocabulary_path=options.vocabulary,
+        extra_ids=options.extra_ids,
+    )
+
+
+def run_cache(options: argparse.Namespace) -> None:
+    from poison_t5x import caching, gin_config
+
+    registered = gin_config.configured("poison_t5x.experiment.Run")().register()
+    names = [
+        name for mixture, tasks in registered.items() if "_eval_" not in mixture for name in tasks
+    ]
+    caching.cache(names, options.directory, options.num_shards, print)
+
+
+def setup(one_hot: bool):
+    """What the gin files say of the steps, without any data: a `footprint.setup.Setup`."""
+    from poison_t5x import gin_config, train, vocabulary
+    from poison_t5x.footprint import setup as footprint_setup
+
+    config = gin_config.configured("vocabulary.VocabularyConfig")()
+    pieces = vocabulary.size(config.path) if config.path else config.size
+    rows = train.padded_vocab_size(pieces + config.extra_ids)
+    return footprint_setup.make_setup(gin_config.configured, rows, one_hot)
+
+
+def run_doctor(options: argparse.Namespace, parse: Callable[[], None]) -> int:
+    from poison_t5x.doctor import command
+
+    def read_settings():
+        import jax
+
+        parse()
+        from poison_t5x import gin_config
+
+        return setup(jax.default_backend() == "tpu"), gin_config.macros()
+
+    given = options.gin_file or options.gin_bindings
+    return command.run(read_settings if given else None, as_json=options.json)
