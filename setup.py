@@ -35,7 +35,7 @@ RUNTIME = [
 # The versions that this JAX goes with.
 TPU = ["libtpu>=0.0.42,<0.0.43"]
 # SeqIO's offline caching. Beam needs protobuf 6, which later releases of sentencepiece don't take.
-CACHE = ["apache-beam>=2.70,<3", "google-crc32c>=1.5,<2", "sentencepiece>=0.2.1,<0.2.2"]
+CACHE = ["apache-beam>=2.70,<3", "google-crc32c>=1.5,<2", "sentencepiece>=0.2.2,<0.2.3"]
 GPU = ["jax[cuda12]>=0.10,<0.11"]
 NER = ["spacy>=3.8,<3.9", "threadpoolctl>=3.5,<4"]
 # What T5X and its two source dependencies import; they themselves come from their repositories,

@@ -16,7 +16,7 @@ from poison_t5x.partitioning import PartitionConfig, Partitioner
 from tests.mesh_model import CONFIG
 
 # (num_partitions, number of devices); parameters lie over both axes.
-EIGHT_BY_ONE, TWO_BY_FOUR, ONE = (1, 8), (4, 8), (1, 1)
+EIGHT_BY_ONE, TWO_BY_FOUR, FOUR_BY_TWO, ONE = (1, 8), (4, 8), (2, 8), (1, 1)
 
 
 def _abstract(mesh=ONE, config: T5Config = CONFIG, optimizer: str = "adamw"):
@@ -85,8 +85,14 @@ def _copied(saved, tmp_path):
 @pytest.mark.parametrize("optimizer", optimizers.NAMES)
 @pytest.mark.parametrize(
     ("mesh", "other_mesh"),
-    [(ONE, ONE), (EIGHT_BY_ONE, TWO_BY_FOUR), (TWO_BY_FOUR, ONE)],
-    ids=["1 to 1", "8x1 to 2x4", "2x4 to 1"],
+    [
+        (ONE, ONE),
+        (EIGHT_BY_ONE, ONE),
+        (EIGHT_BY_ONE, TWO_BY_FOUR),
+        (TWO_BY_FOUR, FOUR_BY_TWO),
+        (TWO_BY_FOUR, ONE),
+    ],
+    ids=["1 to 1", "8x1 to 1", "8x1 to 2x4", "2x4 to 4x2", "2x4 to 1"],
 )
 def test_restored_is_saved_bit_for_bit_on_any_mesh(tmp_path, optimizer, mesh, other_mesh):
     state = _state(_abstract(mesh, optimizer=optimizer))

@@ -1,93 +1,122 @@
-"""Cores, memory, disk, accelerators, and what the environment says of them."""
+"""Cores, memory, disk, and what the environment says of devices and of other processes."""
 
-import glob
 import os
 import pathlib
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from poison_t5x.doctor.findings import Finding, Level
+from poison_t5x.doctor.findings import Finding, Level, guarded
 
 PART = "Machine"
-_GIB = 2**30
-# Device files of accelerators -> (what, the platform that JAX calls it, extra).
-_FILES = {
-    "/dev/nvidia[0-9]*": ("NVIDIA GPUs", "gpu", "gpu"),
-    "/dev/accel[0-9]*": ("TPU chips", "tpu", "tpu"),
-    "/dev/vfio/[0-9]*": ("TPU chips", "tpu", "tpu"),
-}
-_VARIABLES = ("JAX_", "XLA_", "TPU_", "LIBTPU_", "CUDA_VISIBLE_DEVICES", "TF_CPP_", "POISON_T5X_")
-_CLUSTERS = {
-    "SLURM_JOB_ID": "Slurm",
-    "OMPI_MCA_orte_hnp_uri": "Open MPI",
-    "JOB_COMPLETION_INDEX": "Kubernetes",
-    "TPU_WORKER_HOSTNAMES": "a Cloud TPU",
-}
+GIB = 2**30
+_PREFIXES = ("JAX_", "XLA_", "TPU_", "LIBTPU_", "MEGASCALE_", "POISON_T5X_")
+_NAMES = (
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    "SLURM_JOB_ID",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_STEP_NUM_NODES",
+    "SLURM_GPUS_ON_NODE",
+)
+# What JAX detects a Slurm step by.
+_STEP = (
+    "SLURM_JOB_ID",
+    "SLURM_STEP_NODELIST",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+)
 
 
-def memory_bytes() -> int:
-    """Memory that this process may use: the machine's, or its control group's if that is less."""
+def memory_bytes(root: str = "/") -> int:
+    """Memory that this process may use: the machine's, or a control group's if that is less.
+
+    Args:
+      root: where proc and sys are, for tests.
+    """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for path in _limit_files(pathlib.Path(root)):
         try:
-            text = pathlib.Path(name).read_text(encoding="ascii").strip()
+            text = path.read_text(encoding="ascii").strip()
         except OSError:
             continue
-        if text.isdigit():
+        if text.isdigit():  # 'max' is none
             limits.append(int(text))
     return min(limits)
 
 
-def check(environment: Mapping[str, str] = os.environ) -> list[Finding]:
-    """All but the devices that JAX sees, which `devices` asks it for."""
-    disk = shutil.disk_usage(os.getcwd())
-    cores = len(os.sched_getaffinity(0))
-    found = [
-        Finding(PART, "system", Level.OK, f"{platform.system()} {platform.machine()}"),
-        Finding(PART, "cores", Level.OK, str(cores)),
-        Finding(PART, "memory", Level.OK, f"{memory_bytes() / _GIB:.1f} GiB"),
-        Finding(PART, "disk here", Level.OK, f"{disk.free / _GIB:.1f} GiB free"),
-    ]
-    names = sorted(name for name in environment if name.startswith(_VARIABLES))
-    for name in names:
-        found.append(Finding(PART, name, Level.OK, environment[name]))
-    clusters = [what for name, what in _CLUSTERS.items() if name in environment]
-    text = f"{' and '.join(clusters)}: --distributed joins its processes" if clusters else "none"
-    found.append(Finding(PART, "cluster", Level.OK, text))
-    return found
-
-
-def devices() -> tuple[list[Finding], list]:
-    """What JAX sees, and the devices themselves; none where it fails."""
+def _limit_files(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Of both versions of control groups: this process's own, and those around it."""
     try:
-        import jax
-
-        seen = jax.devices()
-    except Exception as error:  # whatever a broken installation raises is what is to be told
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return [Finding(PART, "devices", Level.PROBLEM, f"JAX finds none: {reason}")], []
-    first = seen[0]
-    text = f"{len(seen)} x {first.device_kind} ({first.platform})"
-    if limit := device_bytes(first):
-        text += f", {limit / _GIB:.1f} GiB each"
-    found = [Finding(PART, "devices", Level.OK, text)]
-    platforms = {device.platform for device in seen}
-    for pattern, (what, name, extra) in _FILES.items():
-        files = glob.glob(pattern)
-        if files and name not in platforms:
-            text = (
-                f"{len(files)} of them are here, and JAX doesn't see them: "
-                f"pip install 'poison-t5x[{extra}]', and unset JAX_PLATFORMS"
-            )
-            found.append(Finding(PART, what, Level.WARNING, text))
-    return found, seen
+        lines = (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    groups = {"/"}
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers in ("", "memory"):
+            groups |= {group, *map(str, pathlib.PurePosixPath(group).parents)}
+    for group in sorted(groups):
+        inner = group.lstrip("/")
+        yield root / "sys/fs/cgroup" / inner / "memory.max"
+        yield root / "sys/fs/cgroup/memory" / inner / "memory.limit_in_bytes"
 
 
-def device_bytes(device) -> int | None:
-    """Memory of an accelerator; None of a CPU, whose devices share the machine's."""
-    try:
-        stats = device.memory_stats() or {}
-    except Exception:  # not every platform has them
-        stats = {}
-    return stats.get("bytes_limit")
+def check(environment: Mapping[str, str]) -> list[Finding]:
+    """All but the devices that JAX sees, which `devices` has it asked for."""
+    found = []
+    for name, row in (
+        ("system", lambda: f"{platform.system()} {platform.release()}, {platform.machine()}"),
+        ("cores", _cores),
+        ("memory", lambda: f"{memory_bytes() / GIB:.1f} GiB"),
+        ("disk here", lambda: f"{shutil.disk_usage(os.getcwd()).free / GIB:.1f} GiB free"),
+    ):
+        found += guarded(PART, name, lambda n=name, r=row: [Finding(PART, n, Level.OK, r())])
+    for name in sorted(environment):
+        if name.startswith(_PREFIXES) or name in _NAMES:
+            found.append(Finding(PART, name, Level.OK, environment[name]))
+    return [*found, cluster(environment)]
+
+
+def _cores() -> str:
+    # Fewer than the machine's where this process may not use all.
+    affinity = getattr(os, "sched_getaffinity", None)
+    return str(len(affinity(0)) if affinity else os.cpu_count())
+
+
+def cluster(environment: Mapping[str, str]) -> Finding:
+    """Whether --distributed would find other processes, by what JAX looks at; nobody is asked."""
+    text, level = _cluster(environment), Level.OK
+    if text is None:
+        text = "none is detected: a single process, or --coordinator_address and its fellows"
+    elif text.startswith("but"):
+        level, text = Level.WARNING, text.removeprefix("but ")
+    return Finding(PART, "cluster", level, text)
+
+
+def _cluster(environment: Mapping[str, str]) -> str | None:
+    if all(name in environment for name in _STEP):
+        return f"Slurm, {environment['SLURM_NTASKS']} processes: --distributed joins them"
+    if "SLURM_JOB_ID" in environment:
+        return "but a Slurm job outside of srun: --distributed would detect nothing here"
+    if "OMPI_MCA_orte_hnp_uri" in environment:
+        return "Open MPI: --distributed joins its processes"
+    for name in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"):
+        if name in environment:
+            number = len(environment[name].split(","))
+            return f"a Cloud TPU with {number} hosts: --distributed joins them"
+    if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
+        return "a Kubernetes job: --distributed joins its processes"
+    return None
+
+
+def num_hosts(environment: Mapping[str, str]) -> int:
+    """Machines that a run started as this one would have, as far as the environment says."""
+    if all(name in environment for name in _STEP):
+        number = environment.get("SLURM_STEP_NUM_NODES", "1")
+        return int(number) if number.isdigit() else 1
+    return len(environment.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))

@@ -15,7 +15,7 @@ from poison_t5x.footprint.setup import Setup
 from poison_t5x.model import network
 from poison_t5x.precompile import chips, hlo, programs, roofline, topology, traffic
 
-_TEMPORARIES = re.compile(r"HLO temporaries \(([\d.]+)([KMG])\)")
+_NEEDED = re.compile(r"HLO temporaries \(([\d.]+)([KMG])\)")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 LARGEST = 5
 
@@ -28,7 +28,7 @@ class Outcome:
       program: 'train' or 'rank'.
       topology, num_chips, mesh: for what; the mesh as {'data': …, 'model': …}.
       parameters: numbers in the network.
-      hbm_bytes: of a chip.
+      hbm_bytes: what a program may have of a chip's memory.
       memory: bytes of a device: 'arguments', 'outputs', 'aliased', 'temporaries', 'code', 'peak';
         of what the compiler refused, those of which it or arithmetic tells.
       lower_seconds, compile_seconds: here.
@@ -144,13 +144,10 @@ def _refused(
     """Memory and the largest parts of what doesn't fit: the compiler's words, and arithmetic."""
     parts = memory.footprint(setup, mesh["data"])
     arguments = parts.parameters + parts.optimizer_state
-    told = _TEMPORARIES.search(message)
-    temporaries = int(float(told[1]) * _UNITS[told[2]]) if told else parts.total - arguments
-    sizes = {
-        "arguments": arguments,
-        "temporaries": temporaries,
-        "peak": arguments + temporaries,
-    }
+    # What it calls temporaries are arguments and results too.
+    told = _NEEDED.search(message)
+    peak = int(float(told[1]) * _UNITS[told[2]]) if told else parts.total
+    sizes = {"arguments": arguments, "temporaries": max(0, peak - arguments), "peak": peak}
     return sizes, [(size, name.replace("_", " ")) for name, size in parts.largest()[:LARGEST]]
 
 

@@ -1,14 +1,31 @@
 """A start: the state, the first batch and the compiled step are made at the same time."""
 
+import dataclasses
 import threading
 
 import pytest
 
-from poison_t5x import input_pipeline, optimizers, partitioning, steps, train_config, train_loop
+from poison_t5x import (
+    input_pipeline,
+    optimizers,
+    partitioning,
+    steps,
+    train,
+    train_config,
+    train_loop,
+)
 from tests import mesh_model
 from tests.distributed import numbers
 
 TIMEOUT = 60
+
+
+def test_what_is_worked_out_again_may_change_under_way():
+    def settings(**changes):
+        return train._model_settings(dataclasses.replace(mesh_model.CONFIG, **changes))
+
+    assert settings() == settings(remat_policy="full")
+    assert settings() != settings(scan_layers=True) != settings(param_dtype="bfloat16")
 
 
 @pytest.fixture
