@@ -4,7 +4,6 @@ A checkpoint `checkpoint_<step>` counts once `checkpoint_<step>.sha256.json` sta
 that was killed before that is made again; one whose files differ from it is refused.
 """
 
-import math
 import pathlib
 import re
 import shutil
@@ -20,8 +19,6 @@ from poison_t5x.train_state import TrainState
 
 _NAME = re.compile(r"checkpoint_(\d+)")
 _SEAL = ".sha256.json"
-# Bytes: chunks below this cost more by their number than they spare.
-_CHUNK = 2**20
 
 
 def step_path(model_dir: str | pathlib.Path, step: int) -> pathlib.Path:
@@ -60,12 +57,8 @@ def _lists(tree):
 
 def _chunks(path, leaf: jax.Array) -> ocp.SaveArgs:
     """Of scanned layers, each layer's part in a chunk of its own, as `convert` reads them."""
-    whole = ocp.SaveArgs()
-    if LAYERS_AXIS not in jax.tree_util.keystr(path, simple=True, separator="/").split("/"):
-        return whole
-    shape = leaf.sharding.shard_shape(leaf.shape)
-    nbytes = math.prod(shape[1:]) * leaf.dtype.itemsize
-    return ocp.SaveArgs(chunk_byte_size=nbytes, shard_axes=(0,)) if nbytes >= _CHUNK else whole
+    names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    return ocp.SaveArgs(shard_axes=(0,) if LAYERS_AXIS in names else ())
 
 
 class Checkpointer:

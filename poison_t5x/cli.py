@@ -276,7 +276,9 @@ def _main(arguments: Sequence[str]) -> int:
         _parse_gin(options, bindings)
         return command.run(cli_tools.setup(one_hot=True), options)
     if options.command == "doctor":
-        return cli_tools.run_doctor(options, functools.partial(_parse_gin, options, bindings))
+        given = options.gin_file or options.gin_bindings or bindings
+        parse = functools.partial(_parse_gin, options, bindings) if given else None
+        return cli_tools.run_doctor(options, parse)
     memory.keep_freed_memory()
     if options.command in _STAGES:
         _join_processes(options)

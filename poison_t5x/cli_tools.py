@@ -46,16 +46,14 @@ def setup(one_hot: bool):
     return footprint_setup.make_setup(gin_config.configured, rows, one_hot)
 
 
-def run_doctor(options: argparse.Namespace, parse: Callable[[], None]) -> int:
+def run_doctor(options: argparse.Namespace, parse: Callable[[], None] | None) -> int:
+    """`parse` reads the gin files; None where none is given."""
     from poison_t5x.doctor import command
 
-    def read_settings():
-        import jax
-
+    def read_macros():
         parse()
         from poison_t5x import gin_config
 
-        return setup(jax.default_backend() == "tpu"), gin_config.macros()
+        return gin_config.macros()
 
-    given = options.gin_file or options.gin_bindings
-    return command.run(read_settings if given else None, as_json=options.json)
+    return command.run(read_macros if parse else None, setup, as_json=options.json)

@@ -20,13 +20,18 @@ FILES = {
 # Seconds. A TPU alone takes several to start; a pod's host waits for the others for ever.
 TIMEOUT = 30
 _PROBE = """
-import json, jax
-seen = jax.local_devices()
+import json
 try:
-    limit = (seen[0].memory_stats() or {}).get("bytes_limit")
-except Exception:
-    limit = None
-print(json.dumps([seen[0].platform, seen[0].device_kind, len(seen), limit]))
+    import jax
+    seen = jax.local_devices()
+    try:
+        limit = (seen[0].memory_stats() or {}).get("bytes_limit")
+    except Exception:
+        limit = None
+    found = [seen[0].platform, seen[0].device_kind, len(seen), limit]
+except Exception as error:
+    found = f"{type(error).__name__}: {error}"
+print(json.dumps(found))
 """
 
 
@@ -77,16 +82,21 @@ def _ask(environment: Mapping[str, str], timeout: float) -> tuple[Devices | None
             check=False,
             env={**environment, **quiet},
         )
+    except OSError as error:
+        return None, str(error)
     except subprocess.TimeoutExpired:
         return None, (
             f"no answer in {timeout:.0f} s; another process may hold them, and a host of a "
             "pod waits until the command runs on all of its hosts"
         )
+    # A library may have spoken first.
     lines = answer.stdout.strip().splitlines()
-    if answer.returncode == 0 and lines:
-        return Devices(*json.loads(lines[-1])), ""
-    complaints = answer.stderr.strip().splitlines()
-    return None, complaints[-1] if complaints else f"it ended with {answer.returncode}"
+    if answer.returncode or not lines:
+        return None, f"the process that asks JAX ended with code {answer.returncode}"
+    found = json.loads(lines[-1])
+    if isinstance(found, str):
+        return None, found.strip().splitlines()[0]
+    return Devices(*found), ""
 
 
 def _unseen(platform: str | None, environment: Mapping[str, str]) -> list[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from packaging.requirements import Requirement
 
-from poison_t5x.doctor.findings import Finding, Level, guarded, one_line
+from poison_t5x.doctor.findings import Finding, Level, guarded
 
 PART = "Packages"
 # Extra -> what it is for.
@@ -85,19 +85,10 @@ def _runtime(requirement: Requirement, pins: Mapping[str, str]) -> Finding:
 
 
 def _broken(name: str) -> str | None:
-    """What is wrong with a package that has its metadata; nothing is imported."""
-    files = importlib.metadata.files(name) or ()
-    tops = {path.parts[0] for path in files if path.name == "__init__.py" and len(path.parts) == 2}
-    for top in sorted(tops):
-        try:
-            spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError) as error:
-            return one_line(error)
-        if spec is None:
-            return f"there is no module {top}"
-        # Without its __init__.py, a folder still is a namespace.
-        if spec.origin is None:
-            return f"{top}/__init__.py is missing"
+    """What is missing of a package that has its metadata; nothing is imported."""
+    for path in importlib.metadata.files(name) or ():
+        if path.name == "__init__.py" and len(path.parts) == 2 and not path.locate().exists():
+            return f"{path} is missing"
     return None
 
 

@@ -58,7 +58,7 @@ def _limit_files(root: pathlib.Path) -> Iterator[pathlib.Path]:
     groups = {"/"}
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        if controllers in ("", "memory"):
+        if {"", "memory"} & set(controllers.split(",")):
             groups |= {group, *map(str, pathlib.PurePosixPath(group).parents)}
     for group in sorted(groups):
         inner = group.lstrip("/")

@@ -125,9 +125,8 @@ def test_parameters_come_in_the_networks_dtype(tmp_path):
     _equal(kept.opt_state[0], state.opt_state[0])
 
 
-def test_each_layer_has_chunks_of_its_own(tmp_path, monkeypatch):
+def test_each_layer_has_chunks_of_its_own(tmp_path):
     """Otherwise each layer's reading would decode all layers."""
-    monkeypatch.setattr(checkpoints, "_CHUNK", 1)
     path = _saved(tmp_path, _state(SCANNED, "adamw", _partitioner()))
     kvstore = {
         "driver": "ocdbt",
