@@ -217,3 +217,31 @@ def test_starting_points_name_both_forms_and_their_network(name, tmp_path):
     header = (FOLDER / file).read_text(encoding="utf-8")
     assert f"--gin_file=checkpoints/{name}.gin" in header
     assert f"hf download {expected.removeprefix('hf://')}" in header
+
+
+PODS = sorted(path.stem for path in (FOLDER / "pods").glob("*.gin"))
+PRESETS = sorted(path.name for path in (FOLDER / "partitioning").glob("*.gin"))
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_pods_share_out_rows_and_data(name):
+    """What a mesh of so many devices takes; that it fits is `precompile`'s to say."""
+    _parse("experiments/polarity.gin", f"pods/{name}.gin")
+    size, _, number = name.split("_")
+    config = gin_config.configured("model_config.T5Config")(vocab_size=VOCAB_SIZE)
+    assert math.isclose(_count_by_formula(config), PARAMETERS[f"t5_1_1_{size}"])
+    assert config.scan_layers and config.dtype == "bfloat16"
+    partition = gin_config.configured("partitioning.PartitionConfig")()
+    num_data = int(number) // partition.num_partitions
+    data = gin_config.configured("input_pipeline.DatasetConfig")()
+    train = gin_config.configured("train_script.TrainConfig")()
+    assert data.batch_size % (num_data * train.num_microbatches) == 0
+    assert data.num_shards == num_data and partition.parameter_partitioning_dims == 2
+    assert config.num_heads % partition.num_partitions == 0
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_make_a_mesh(name):
+    _parse(f"partitioning/{name}")
+    partition = gin_config.configured("partitioning.PartitionConfig")()
+    assert Partitioner(partition, jax.devices()).mesh.size == 8
