@@ -16,7 +16,7 @@ import numpy as np
 from poison_t5x import checkpoints, distributed, errors, optimizers, train, train_loop, train_state
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
-from tests.distributed import numbers
+from tests.distributed import parts_network
 
 VOTES = 200
 
@@ -25,7 +25,7 @@ def _batches(partitioner: Partitioner, num_shards: int):
     """The first batches, as they lie on all devices, and the shards that this process read."""
     from poison_t5x import input_pipeline
 
-    config = numbers.dataset(num_shards)
+    config = parts_network.dataset(num_shards)
     shards = partitioner.shards(config.batch_size, num_shards)
     batches = itertools.islice(input_pipeline.batches(config, shards=shards), 5)
     placed = [partitioner.put_batch(batch, shards, num_shards) for batch in batches]
@@ -54,7 +54,7 @@ def main(folder: pathlib.Path) -> None:
 
     mesh = Partitioner(PartitionConfig(2, 1, 2))
     transform = optimizers.make(optimizers.OptimizerConfig(), lambda step: 0.1)
-    abstract = train_state.abstract(Transformer(numbers.NETWORK), transform, mesh)
+    abstract = train_state.abstract(Transformer(parts_network.NETWORK), transform, mesh)
     saved = checkpoints.step_path(folder / "model", 3)
     checkpoints.restore(saved, abstract)  # what is imported for it is read now
     before = _bytes_read()

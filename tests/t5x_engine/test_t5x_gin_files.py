@@ -26,7 +26,17 @@ THROUGH_OUR_SETTINGS = {
     "LEARNING_RATE_FACTORS",
     "WARMUP_STEPS",
 }
-NOT_FOR_T5X = {"MIXTURE_OR_TASK_NAME", "T5X_CHECKPOINT", "HUGGINGFACE_CHECKPOINT"}
+NOT_FOR_T5X = {
+    # Meshes, compilation and data of our own engine.
+    "SCAN_LAYERS",
+    "REMAT_POLICY",
+    "PARAMETER_DTYPE",
+    "DATA_SHARDS",
+    "COMPILATION_CACHE_DIR",
+    "MIXTURE_OR_TASK_NAME",
+    "T5X_CHECKPOINT",
+    "HUGGINGFACE_CHECKPOINT",
+}
 
 
 def _text(name: str) -> str:
