@@ -43,7 +43,7 @@ def _abstract(partitioner):
 
 @pytest.fixture(scope="module")
 def state():
-    """Random parts_network in the place of every leaf, on eight devices in a row."""
+    """Random numbers in the place of every leaf, on eight devices in a row."""
     rng = np.random.default_rng(0)
     abstract = _abstract(Partitioner(PartitionConfig(1, 1, 2)))
 
