@@ -15,7 +15,7 @@ from poison_t5x import (
     train_loop,
 )
 from tests import mesh_model
-from tests.distributed import numbers
+from tests.distributed import parts_network
 
 TIMEOUT = 60
 
@@ -60,7 +60,7 @@ def test_none_waits_for_another(loop, tmp_path, monkeypatch):
     monkeypatch.setattr(input_pipeline, "batches", batches)
     monkeypatch.setattr(loop, "_compile", waiting("compiled"))
     monkeypatch.setattr(loop, "_first_state", waiting("state"))
-    with loop.starting(tmp_path, numbers.dataset(1), print) as started:
+    with loop.starting(tmp_path, parts_network.dataset(1), print) as started:
         assert (started.state, started.step, started.train_step) == ("state", 0, "compiled")
         batch = next(started.batches)
     assert batch["encoder_input_tokens"].shape == (8, 1)
