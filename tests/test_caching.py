@@ -57,6 +57,8 @@ def test_a_run_trains_from_the_cache(run_dir, tmp_path):
 
 
 def test_a_cache_of_other_data_is_refused(run_dir, tmp_path, capsys):
+    assert cli.main(small_run.arguments("craft", run_dir)) == 0
+    gin_config.configured("poison_t5x.experiment.Run")().register()
     task = seqio.TaskRegistry.get(sorted(_poisoned_tasks())[0])
     artifacts.run_stage(
         tmp_path / "cache" / task.name,
