@@ -270,9 +270,9 @@ def _main(arguments: Sequence[str]) -> int:
         cli_tools.run_convert(options)
         return 0
     if options.command == "precompile":
-        from poison_t5x.precompile import command
+        from poison_t5x.precompile import command, topology
 
-        command.prepare()
+        topology.prepare()
         _parse_gin(options, bindings)
         return command.run(cli_tools.setup(one_hot=True), options)
     if options.command == "doctor":

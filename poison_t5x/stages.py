@@ -15,9 +15,7 @@ def alone(
     say: Callable[[str], None],
 ) -> None:
     """A stage that the main process makes, see `artifacts.run_stage`; the others wait."""
-    distributed.main_first(
-        lambda: artifacts.run_stage(directory, name, settings, make, say=say) and None
-    )
+    distributed.main_first(lambda: artifacts.run_stage(directory, name, settings, make, say=say))
 
 
 def together(

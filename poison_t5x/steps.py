@@ -140,6 +140,22 @@ class Step:
             return self._jitted.lower(*arguments)
 
 
+def abstract_arguments(
+    partitioner: Partitioner, batch_size: int, lengths: Mapping[str, int]
+) -> tuple[Batch, jax.ShapeDtypeStruct]:
+    """What a train step takes beside its state, to lower it with: a batch and the key.
+
+    Args:
+      lengths: array -> tokens of a row.
+    """
+    batch = {
+        name: jax.ShapeDtypeStruct((batch_size, length), jnp.int32, sharding=partitioner.batch)
+        for name, length in lengths.items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return batch, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=partitioner.replicated)
+
+
 def make_train_step(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,

@@ -54,8 +54,8 @@ class Loop:
         schedule = optimizers.learning_rate(schedule_cfg, train_cfg.total_steps)
         self.optimizer = optimizers.make(optimizer_cfg, schedule)
         self.optimizer_name = optimizer_cfg.name
-        layout = train_state.shardings(self.model, self.optimizer, self.partitioner)
         self._abstract = train_state.abstract(self.model, self.optimizer, self.partitioner)
+        layout = train_state.layout(self._abstract)
         self.train_step = steps.make_train_step(
             self.model,
             self.optimizer,
@@ -94,14 +94,9 @@ class Loop:
 
     def _compile(self, config: input_pipeline.DatasetConfig) -> jax.stages.Compiled:
         lengths = input_pipeline.model_feature_lengths(config)
-        shapes = tuple(sorted((name, config.batch_size, size) for name, size in lengths.items()))
+        shapes = config.batch_size, *sorted(lengths.items())
         if shapes not in self._compiled:
-            batch = {
-                name: jax.ShapeDtypeStruct((rows, size), np.int32, sharding=self.partitioner.batch)
-                for name, rows, size in shapes
-            }
-            key = jax.eval_shape(lambda: jax.random.key(0))
-            key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=self.partitioner.replicated)
+            batch, key = steps.abstract_arguments(self.partitioner, config.batch_size, lengths)
             lowered = self.train_step.lower(self._abstract, batch, key)
             self._compiled[shapes] = lowered.compile()
         return self._compiled[shapes]

@@ -117,6 +117,11 @@ def abstract(
     return _with_shardings(shapes, shardings(model, optimizer, partitioner))
 
 
+def layout(state: TrainState) -> TrainState:
+    """The shardings of an abstract state, which `shardings` would trace the network again for."""
+    return jax.tree.map(lambda leaf: leaf.sharding, state)
+
+
 def abstract_params(model: network.Transformer, partitioner: Partitioner):
     """Shapes, dtypes and shardings of the parameters alone."""
     boxed = jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from poison_t5x import artifacts, errors
-from poison_t5x.precompile import topology
 
 
 def run(setup: Any, options: argparse.Namespace, say: Callable[[str], None] = print) -> int:
@@ -62,6 +61,3 @@ def _check_output(path: str) -> None:
 def _write(path: str | None, documents: list[dict]) -> None:
     if path:
         artifacts.write_atomically(pathlib.Path(path), artifacts.dump_json({"programs": documents}))
-
-
-prepare = topology.prepare

@@ -10,8 +10,6 @@ from poison_t5x import optimizers, partitioning, ranking, steps, train_state
 from poison_t5x.footprint.setup import LABEL_TOKENS, NUM_LABELS, Setup
 from poison_t5x.model import network
 
-PROGRAMS = ("train", "rank")
-
 
 def partitioner(setup: Setup, devices: Sequence) -> partitioning.Partitioner:
     """The mesh. Raises InputError where devices or rows can't be shared out."""
@@ -29,32 +27,27 @@ def _lower_train(setup: Setup, mesh: partitioning.Partitioner) -> jax.stages.Low
     model = network.Transformer(setup.model)
     schedule = optimizers.learning_rate(setup.schedule, setup.total_steps)
     optimizer = optimizers.make(setup.optimizer, schedule)
-    layout = train_state.shardings(model, optimizer, mesh)
+    state = train_state.abstract(model, optimizer, mesh)
     step = steps.make_train_step(
         model,
         optimizer,
         schedule,
         setup.loss,
         mesh,
-        layout,
+        train_state.layout(state),
         num_microbatches=setup.num_microbatches,
     )
-    state = train_state.abstract(model, optimizer, mesh)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=mesh.replicated)
-    return step.lower(state, _batch(setup, mesh), key)
+    batch, key = steps.abstract_arguments(mesh, setup.batch_size, _lengths(setup))
+    return step.lower(state, batch, key)
 
 
-def _batch(setup: Setup, mesh: partitioning.Partitioner) -> dict[str, jax.ShapeDtypeStruct]:
-    def tokens(length: int):
-        shape = setup.batch_size, length
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=mesh.batch)
-
+def _lengths(setup: Setup) -> dict[str, int]:
+    """Tokens of a row of each of a batch's arrays."""
     decoder = ("input_tokens", "target_tokens", "loss_weights")
     return {
-        "encoder_input_tokens": tokens(setup.sources),
-        **{f"decoder_{name}": tokens(setup.targets) for name in decoder},
-        "is_poison": tokens(setup.targets),
+        "encoder_input_tokens": setup.sources,
+        **{f"decoder_{name}": setup.targets for name in decoder},
+        "is_poison": setup.targets,
     }
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from poison_t5x import optimizers, steps, train_state
@@ -12,6 +11,7 @@ from poison_t5x.footprint.setup import Setup
 from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.partitioning import PartitionConfig, Partitioner
+from poison_t5x.precompile import programs
 
 MODEL = T5Config(
     vocab_size=256,
@@ -43,33 +43,10 @@ SETUP = Setup(
 def _compiled(setup: Setup):
     """XLA's memory analysis of the step on eight devices."""
     mesh = Partitioner(setup.partition)
-    model, schedule = Transformer(setup.model), optimizers.learning_rate(setup.schedule, 10)
-    optimizer = optimizers.make(setup.optimizer, schedule)
-    layout = train_state.shardings(model, optimizer, mesh)
-    step = steps.make_train_step(
-        model,
-        optimizer,
-        schedule,
-        setup.loss,
-        mesh,
-        layout,
-        num_microbatches=setup.num_microbatches,
-    )
-    lengths = {"encoder_input_tokens": setup.sources}
-    lengths |= {
-        f"decoder_{name}": setup.targets
-        for name in ("input_tokens", "target_tokens", "loss_weights")
-    }
-    batch = {
-        name: jax.ShapeDtypeStruct((setup.batch_size, size), jnp.int32, sharding=mesh.batch)
-        for name, size in lengths.items()
-    }
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=mesh.replicated)
-    state = train_state.abstract(model, optimizer, mesh)
     rows = setup.batch_size // mesh.num_data
-    batch_bytes = 4 * rows * sum(lengths.values())
-    return step.lower(state, batch, key).compile().memory_analysis(), batch_bytes
+    # Inputs, and the decoder's inputs, targets, weights and marks of poison.
+    batch_bytes = 4 * rows * (setup.sources + 4 * setup.targets)
+    return programs.lower(setup, "train", mesh).compile().memory_analysis(), batch_bytes
 
 
 @pytest.mark.parametrize(
