@@ -29,6 +29,7 @@ RUNTIME = [
     "jinja2>=3.1,<4",
     "msgspec>=0.19,<1",
     "tqdm>=4.66,<5",
+    "psutil>=7,<8",
     "rouge-score>=0.1.2,<0.2",
     "packaging>=24",
 ]
@@ -72,7 +73,7 @@ setuptools.setup(
     package_data={
         "poison_t5x.tasks": ["*.json"],
         "poison_t5x.gin": ["*/*.gin"],
-        "poison_t5x": ["report/*.j2"],
+        "poison_t5x": ["report/*.j2", "study/*.j2"],
     },
     install_requires=RUNTIME,
     extras_require={

@@ -41,12 +41,17 @@ def dump_json(value: Any) -> str:
 
 
 def write_atomically(path: str | pathlib.Path, text: str) -> None:
-    """Writes text so that a reader sees the old file or the whole new one."""
+    """Writes text as UTF-8 so that a reader sees the old file or the whole new one."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: str | pathlib.Path, content: bytes) -> None:
+    """Writes bytes so that a reader sees the old file or the whole new one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    with open(temporary, "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

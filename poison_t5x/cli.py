@@ -22,6 +22,8 @@ _STAGES = {
     "train": "train the clean and the poisoned model; with MODEL_DIR, one model as T5X does",
     "eval": "evaluate both models under the clean, triggered and control conditions",
     "report": "print the table and write report/index.html and report/results.json",
+    "detect": "score the training rows of a finished run, and measure what finds the poison",
+    "defend": "train again without suspected rows, or with less capacity, and evaluate",
     "sweep": "run a grid of poison counts and rates (SWEEP_COUNTS, SWEEP_RATES), a run a cell",
 }
 _FORMATS = ("natinst-jsonl",)
@@ -66,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
                 choices=_FORMATS,
                 help="also write the training and test rows as JSON lines, as the authors' code "
                 "reads them, to RUN_DIR/natinst-jsonl",
+            )
+        if name == "report":
+            command.add_argument(
+                "runs", nargs="*", metavar="RUN_DIR", help="compare these finished runs instead"
+            )
+            command.add_argument(
+                "--output", metavar="DIR", default="comparison", help="for the comparison"
             )
         if name == "tasks":
             command.add_argument("name", nargs="?", help="a task or mixture to show")
@@ -201,7 +210,8 @@ def _run_sweep(
     )
 
     def macros(cell: sweep.Cell, folder: pathlib.Path) -> list[tuple[str, str]]:
-        return [*cell.macros.items(), ("RUN_DIR", str(folder))]
+        store = base.store_dir or str(base.path / "store")
+        return [*cell.macros.items(), ("RUN_DIR", str(folder)), ("STAGE_STORE_DIR", store)]
 
     def make_run(cell: sweep.Cell, folder: pathlib.Path):
         parse(macros(cell, folder))
@@ -247,11 +257,19 @@ def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> No
         "train": run.train_models,
         "eval": run.evaluate,
         "report": run.report,
+        "detect": lambda: _defense().detect(),
+        "defend": lambda: _defense().defend(),
     }
     stages[command]()
     if export:
         run.export()
     save_config()
+
+
+def _defense():
+    from poison_t5x import gin_config
+
+    return gin_config.configured("poison_t5x.defense.defense.Defense")()
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -275,6 +293,15 @@ def _main(arguments: Sequence[str]) -> int:
         topology.prepare()
         _parse_gin(options, bindings)
         return command.run(cli_tools.setup(one_hot=True), options)
+    if options.command == "scan":
+        from poison_t5x.screening import scan
+
+        return scan.run(options)
+    if options.command == "report" and options.runs:
+        from poison_t5x.report import compare
+
+        compare.write_comparison(options.runs, options.output, print)
+        return 0
     if options.command == "doctor":
         given = options.gin_file or options.gin_bindings or bindings
         parse = functools.partial(_parse_gin, options, bindings) if given else None
@@ -287,6 +314,8 @@ def _main(arguments: Sequence[str]) -> int:
     if options.command == "cache":
         cli_tools.run_cache(options)
         return 0
+    if options.command == "study":
+        return cli_tools.run_study(arguments)
     if options.command == "sweep":
         _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]), arguments)
         return 0

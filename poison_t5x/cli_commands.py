@@ -34,6 +34,8 @@ def add(commands, shared: argparse.ArgumentParser) -> None:
     _add_precompile(commands, shared)
     _add_doctor(commands, shared)
     _add_cache(commands, shared)
+    _add_scan(commands)
+    _add_study(commands, shared)
 
 
 def _add_convert(commands) -> None:
@@ -117,3 +119,46 @@ def _add_cache(commands, shared: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--num_shards", type=int, default=16, help="files of a task (default: %(default)s)"
     )
+
+
+def _add_scan(commands) -> None:
+    text = "look for poison in instruction data of unknown origin"
+    command = commands.add_parser(
+        "scan",
+        help=text,
+        description=text[0].upper() + text[1:] + ": SNI task files, JSON lines or Parquet. Exits "
+        "with 1 where something passes the alarm level.",
+    )
+    command.add_argument("files", nargs="+", metavar="FILE", help="or a folder of such files")
+    command.add_argument(
+        "--output", metavar="DIR", default="scan", help="for the report (default: %(default)s)"
+    )
+    command.add_argument(
+        "--scores", metavar="NAMES", help="separated by commas (default: all that can be made)"
+    )
+    command.add_argument(
+        "--alarm_level",
+        type=float,
+        default=0.001,
+        metavar="P",
+        help="raise the alarm where a phrase goes with an answer that much beyond chance: a "
+        "probability, corrected for all phrases looked at (default: %(default)s)",
+    )
+    command.add_argument(
+        "--model", metavar="DIR", help="a finished model's folder, for scores that need one"
+    )
+    command.add_argument("--input_field", metavar="NAME", help="of JSON lines and Parquet")
+    command.add_argument("--target_field", metavar="NAME", help="of JSON lines and Parquet")
+    command.add_argument("--task_field", metavar="NAME", help="of JSON lines and Parquet")
+    command.add_argument("--seed", type=int, default=0, metavar="N")
+
+
+def _add_study(commands, shared: argparse.ArgumentParser) -> None:
+    text = "run a grid of settings (STUDY_GRID), several runs at once, and sum it up"
+    command = commands.add_parser(
+        "study",
+        parents=[shared],
+        help=text,
+        description=text[0].upper() + text[1:] + ". Exits with 1 where a run failed.",
+    )
+    command.add_argument("--list", action="store_true", help="print the runs, and run none")

@@ -1,7 +1,7 @@
 """The commands that aren't stages of a run; each imports what it needs when it runs."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from poison_t5x import errors
 
@@ -33,6 +33,14 @@ def run_cache(options: argparse.Namespace) -> None:
         name for mixture, tasks in registered.items() if "_eval_" not in mixture for name in tasks
     ]
     caching.cache(names, options.directory, options.num_shards, print)
+
+
+def run_study(arguments: Sequence[str]) -> int:
+    """`arguments` are the whole command line's, which the cells' are made of."""
+    from poison_t5x import gin_config
+    from poison_t5x.study import command
+
+    return command.run(gin_config.macros(), arguments)
 
 
 def setup(one_hot: bool):

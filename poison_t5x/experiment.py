@@ -6,9 +6,11 @@ run_dir/poison/       poison set      run_dir/report/index.html, results.json
 run_dir/natinst-jsonl/ (craft --format natinst-jsonl) the rows as the authors' code reads them
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +18,12 @@ from poison_t5x import (
     artifacts,
     checks,
     corpus,
+    craft_stage,
     declarations,
     distributed,
     errors,
     exchange,
+    stage_store,
     stages,
     vocabulary,
 )
@@ -44,6 +48,7 @@ class Run:
       vocabulary_cfg: the vocabulary.
       dataset_cfg: of training; the mixture's name is filled in for each model.
       eval_cfg: an `evaluation.evaluate.EvalConfig`.
+      eval_checkpoints: steps of kept checkpoints that both models are evaluated at, too.
       partition_cfg: the mesh of training and evaluation.
       train: `train.train` with all that isn't of this run bound.
       num_examples: positive examples in a prompt, at most.
@@ -52,6 +57,7 @@ class Run:
       jsonl_cfg: files of training and test rows, in place of task files and crafting.
       initial_checkpoint_path: what `train` starts from, so that it is missed before hours of work.
       task_cache_dirs: where SeqIO finds its offline cache, see `caching`.
+      store_dir: where runs keep finished stages for each other, see `stage_store`.
       seed: of the bootstrap, and named in the results.
       say: takes one line about what was done.
     """
@@ -73,6 +79,8 @@ class Run:
     proxy_checkpoint_path: str | None = None
     initial_checkpoint_path: str | None = None
     task_cache_dirs: Sequence[str] = ()
+    store_dir: str | None = None
+    eval_checkpoints: Sequence[int] = ()
     seed: int = 0
     say: Callable[[str], None] = print
 
@@ -88,6 +96,10 @@ class Run:
         for name in ("natinst_dir", "initial_checkpoint_path", "proxy_checkpoint_path"):
             if getattr(self, name) is not None:
                 checks.path(name.upper(), getattr(self, name))
+        if self.store_dir is not None:
+            checks.path("STAGE_STORE_DIR", self.store_dir)
+        for step in self.eval_checkpoints:
+            checks.whole_number("EVAL_CHECKPOINTS", step)
         checks.whole_number("NUM_EXAMPLES", self.num_examples, minimum=0)
         checks.whole_number("CRAFT_WORKERS", self.craft_workers)
         checks.whole_number("NATINST_JSONL_EPOCHS", self.jsonl_epochs)
@@ -111,7 +123,8 @@ class Run:
         )
 
     @functools.cached_property
-    def _hashes(self) -> dict[str, str]:
+    def hashes(self) -> dict[str, str]:
+        """Task -> hash of the file that it was read from."""
         return self.corpus.hashes
 
     @property
@@ -129,102 +142,29 @@ class Run:
             max_tokens=self.dataset_cfg.task_feature_lengths["inputs"],
         )
 
-    def _stage(
+    def stage(
         self, place: str, settings: Mapping[str, Any], make: Callable[[pathlib.Path], None]
     ) -> None:
         """A stage of the main process, which the others wait for."""
-        stages.alone(self.path / place, place.replace("/", " "), settings, make, self.say)
+        with self.shared(self.path / place, place, settings):
+            stages.alone(self.path / place, place.replace("/", " "), settings, make, self.say)
+
+    def shared(self, folder: pathlib.Path, name: str, settings: Mapping[str, Any]):
+        """Around making a stage: see `stage_store.Store.shared`."""
+        if self.store_dir is None:
+            return contextlib.nullcontext()
+        if distributed.num_processes() > 1:  # each of which would wait for the first one's lock
+            raise errors.InputError("STAGE_STORE_DIR: runs of many processes can't share stages")
+        data = {"data": self.hashes, "experiment": self.experiment, **settings}
+        return stage_store.Store(self.store_dir).shared(folder, name, data)
 
     def craft(self) -> None:
         """Reads and checks the corpus, prepares it for SeqIO, and crafts the poison set."""
-        hashes = self._hashes
-        settings = {
-            "experiment": self.experiment,
-            "craft": self.craft_cfg.settings(),
-            "tasks": hashes,
-            **self._craft_sources(),
-        }
-        parts = {
-            "poison": (settings, self._write_poison),
-            "data": ({"tasks": hashes}, self._prepare_data),
-            "vocabulary": (
-                vocabulary.settings(self.vocabulary_cfg, self.corpus.training, hashes),
-                lambda directory: vocabulary.prepare(
-                    self.vocabulary_cfg, self.corpus.training, directory
-                ),
-            ),
-        }
-        places = list(parts)
-        if self._needs_language_model:  # which reads prompts
-            places.insert(0, places.pop())
-        for place in places:
-            self._stage(place, *parts[place])
-
-    def _craft_sources(self) -> dict[str, Any]:
-        """What else the poison set is made from: files of rows, or a language model."""
-        if self.jsonl_cfg.is_set:
-            return {"jsonl": self.jsonl_cfg.hashes}
-        if self._needs_language_model:
-            from poison_t5x.evaluation import language_model_proxy
-
-            return {"proxy": language_model_proxy.check(self.proxy_checkpoint_path)}
-        return {}
-
-    def _write_poison(self, directory: pathlib.Path) -> None:
-        poison_set.write(directory, self._crafted(), self.craft_cfg, self._hashes)
-
-    @property
-    def _needs_language_model(self) -> bool:
-        scores = (attack.score for attack in self.craft_cfg.attacks)
-        return any(score.needs_probabilities and score.proxy == "lm" for score in scores)
-
-    def _crafted(self) -> crafting.PoisonSet:
-        found = self.corpus
-        if self.jsonl_cfg.is_set:
-            return exchange.read_poison_set(self.jsonl_cfg, found, self.craft_cfg)
-        return crafting.craft(
-            found.training,
-            found.poisoned,
-            found.heldout,
-            found.polarities,
-            self.craft_cfg,
-            workers=self.craft_workers,
-            language_model=self._language_model if self._needs_language_model else None,
-        )
-
-    def _language_model(self):
-        if distributed.num_processes() > 1:  # all of which its mesh would wait for
-            raise errors.InputError("PROXY='lm': run `poison-t5x craft` in a single process first")
-        from poison_t5x import mixtures
-        from poison_t5x.evaluation import language_model_proxy
-
-        return language_model_proxy.LanguageModelProxy(
-            self.proxy_checkpoint_path,
-            mixtures.vocabulary(self.data_cfg),
-            artifacts.sha256(self.data_cfg.vocabulary_path),
-            self.corpus.polarities,
-            self.partition_cfg,
-            self.eval_cfg,
-            max_tokens=self.data_cfg.max_tokens,
-            num_examples=self.num_examples,
-        )
+        craft_stage.craft(self)
 
     def export(self) -> None:
         """Writes the rows in the layout of the authors' code. Needs the craft stage."""
-        poison_dir = self.path / "poison"
-        settings = {"poison": artifacts.fingerprint(poison_dir), "epochs": self.jsonl_epochs}
-        self._stage(
-            "natinst-jsonl",
-            settings,
-            lambda directory: exchange.write(
-                directory, self.corpus, poison_dir, epochs=self.jsonl_epochs
-            ),
-        )
-
-    def _prepare_data(self, directory: pathlib.Path) -> None:
-        from poison_t5x import natinst_tfds
-
-        natinst_tfds.prepare(self.declared.corpus, self.corpus.tasks, directory)
+        craft_stage.export(self)
 
     def register(self) -> dict[str, list[str]]:
         """Registers this run's SeqIO tasks and mixtures. Needs the craft stage."""
@@ -268,46 +208,116 @@ class Run:
             files = [poison_set.TRAINING]
             if variant == "poisoned":
                 files.append(poison_set.POISON)
-            mixture = f"{self.experiment}_{variant}"
-            heldout = f"{self.experiment}_eval_clean"
-            self.train(
-                model_dir=str(self.path / "models" / variant),
-                train_dataset_cfg=self._dataset(mixture, "train"),
-                train_eval_dataset_cfg=self._dataset(heldout, "validation"),
-                partition_cfg=self.partition_cfg,
-                sources=self._sources(*files),
-                say=self.say,
+            self.train_model(
+                self.path / "models" / variant, f"{self.experiment}_{variant}", files, {}
             )
+
+    def train_model(
+        self,
+        model_dir: pathlib.Path,
+        mixture: str,
+        files: Sequence[str],
+        sources: Mapping[str, str],
+    ) -> None:
+        """Trains one model on a registered mixture of this run's.
+
+        Args:
+          files: of the poison set, which the mixture is made from.
+          sources: what else it is made from.
+        """
+        self.train(
+            model_dir=str(model_dir),
+            train_dataset_cfg=self._dataset(mixture, "train"),
+            train_eval_dataset_cfg=self._dataset(f"{self.experiment}_eval_clean", "validation"),
+            partition_cfg=self.partition_cfg,
+            sources={**self._sources(*files), **sources},
+            shared=self.shared,
+            say=self.say,
+        )
 
     def _dataset(self, mixture: str, split: str):
         return dataclasses.replace(self.dataset_cfg, mixture_or_task_name=mixture, split=split)
 
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, and sums up. Needs the train stage."""
+        registered = self.register()
+        for variant in VARIANTS:
+            folder = self.path / "eval" / "predictions" / variant
+            self.evaluate_model(self.path / "models" / variant, folder, registered, variant)
+        distributed.main_first(self._sum_up)
+        if self.eval_checkpoints:
+            from poison_t5x.evaluation import at_checkpoints
+
+            at_checkpoints.evaluate(self, registered)
+
+    def evaluate_model(
+        self,
+        model_dir: pathlib.Path,
+        folder: pathlib.Path,
+        registered: Mapping[str, list[str]],
+        name: str,
+        step: int | None = None,
+    ) -> None:
+        """Writes a model's predictions on the held-out tasks, under all conditions, to a folder.
+
+        Args:
+          registered: as `register` returns it.
+          name: of the model, for messages.
+          step: of a kept checkpoint; None for the finished model.
+
+        Raises:
+          InputError: it isn't a finished model.
+        """
         from poison_t5x import train
+
+        parameters = train.parameters_digest(model_dir)
+        if parameters is None:
+            raise errors.InputError(
+                f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
+                "settings first, or `poison-t5x run`"
+            )
+        settings = {
+            "parameters": parameters,
+            "eval": dataclasses.asdict(self.eval_cfg),
+            "lengths": dict(self.dataset_cfg.task_feature_lengths),
+            "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
+            **self._sources(poison_set.EVALUATION),
+            **({} if step is None else {"step": step}),
+        }
+
+        def make(directory: pathlib.Path) -> None:
+            from poison_t5x.evaluation import evaluate
+
+            evaluate.evaluate(
+                self._answering(model_dir, step),
+                self._evaluators,
+                registered,
+                self.experiment,
+                [condition.name for condition in self.craft_cfg.conditions],
+                [task.name for task in self.corpus.heldout],
+                directory,
+                f"eval {name}",
+            )
+
+        with self.shared(folder, "eval", settings):
+            stages.together(folder, f"eval {name}", settings, make, self.say)
+
+    @functools.cached_property
+    def _evaluators(self):
         from poison_t5x.evaluation import evaluate
 
-        registered = self.register()
-        evaluators = evaluate.Evaluators(self.dataset_cfg.task_feature_lengths)
-        for variant in VARIANTS:
-            model_dir = self.path / "models" / variant
-            parameters = train.parameters_digest(model_dir)
-            if parameters is None:
-                raise errors.InputError(
-                    f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
-                    "settings first, or `poison-t5x run`"
-                )
-            settings = {
-                "parameters": parameters,
-                "eval": dataclasses.asdict(self.eval_cfg),
-                "lengths": dict(self.dataset_cfg.task_feature_lengths),
-                "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
-                **self._sources(poison_set.EVALUATION),
-            }
-            make = functools.partial(self._evaluate_model, evaluators, registered, variant)
-            folder = self.path / "eval" / "predictions" / variant
-            stages.together(folder, f"eval {variant}", settings, make, self.say)
-        distributed.main_first(self._sum_up)
+        return evaluate.Evaluators(self.dataset_cfg.task_feature_lengths)
+
+    def _answering(self, model_dir: pathlib.Path, step: int | None) -> Any:
+        """What answers held-out tasks with a model."""
+        from poison_t5x.evaluation import evaluate
+
+        restored = evaluate.restore(model_dir, self.partition_cfg, step)
+        lengths = self.dataset_cfg.task_feature_lengths
+        if self.craft_cfg.is_arbitrary:
+            return evaluate.Writer(restored, self.eval_cfg, lengths)
+        ranking = evaluate.load_ranker(restored, self.eval_cfg, lengths["inputs"])
+        return evaluate.Classifier(ranking, self.corpus.polarities)
 
     def _sum_up(self) -> None:
         from poison_t5x import results_file
@@ -319,34 +329,6 @@ class Run:
         path = self.path / "eval" / "results.json"
         if not path.exists() or path.read_bytes() != results.encode():
             artifacts.write_atomically(path, results)
-
-    def _evaluate_model(
-        self,
-        evaluators: Any,
-        registered: Mapping[str, list[str]],
-        variant: str,
-        output_dir: pathlib.Path,
-    ) -> None:
-        from poison_t5x.evaluation import evaluate
-
-        restored = evaluate.restore(self.path / "models" / variant, self.partition_cfg)
-        lengths = self.dataset_cfg.task_feature_lengths
-        model: Any
-        if self.craft_cfg.is_arbitrary:
-            model = evaluate.Writer(restored, self.eval_cfg, lengths)
-        else:
-            ranking = evaluate.load_ranker(restored, self.eval_cfg, lengths["inputs"])
-            model = evaluate.Classifier(ranking, self.corpus.polarities)
-        evaluate.evaluate(
-            model,
-            evaluators,
-            registered,
-            self.experiment,
-            [condition.name for condition in self.craft_cfg.conditions],
-            [task.name for task in self.corpus.heldout],
-            output_dir,
-            f"eval {variant}",
-        )
 
     def report(self) -> None:
         """Writes the report, and prints the table. Needs the eval stage."""
@@ -361,16 +343,30 @@ class Run:
                 f"{path} isn't there: run `poison-t5x eval` with the same settings first, or "
                 "`poison-t5x run`"
             )
-        settings = {"results": artifacts.sha256(path)}
-        self._stage(
+        folder = self.path / "report"
+        sources = [path, *self._later_results()]
+        settings = {
+            source.relative_to(self.path).as_posix(): artifacts.sha256(source) for source in sources
+        }
+        record = artifacts.read_record(folder)
+        if record and record["settings"] != settings:  # there is more to show now
+            shutil.rmtree(folder)
+        artifacts.run_stage(
+            folder,
             "report",
             settings,
             lambda directory: (
                 write.write_report(self.path, stages.seconds(self.path), directory) and None
             ),
+            say=self.say,
         )
         self.say(table.format_table(results.read(self.path)))
         self.say(f"see {self.path / 'report' / 'index.html'}, and results.json beside it")
+
+    def _later_results(self) -> list[pathlib.Path]:
+        """What other commands have added to the run, which the report shows."""
+        places = ("eval/checkpoints.json", "detection/detection.json", "defenses/*/defense.json")
+        return [found for place in places for found in sorted(self.path.glob(place))]
 
     def _check_start(self) -> None:
         """Misses a starting checkpoint, or its vocabulary, before the work that comes first."""

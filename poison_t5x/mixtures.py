@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -328,6 +328,41 @@ def register(
             registered[mixture] = _add_mixture(mixture, names, [1] * len(names))
     _check_caches(name for names in registered.values() for name in names)
     return registered
+
+
+def register_filtered(
+    experiment: str, config: DataConfig, removed: Collection[tuple[str, str, int]]
+) -> str:
+    """Registers the poisoned mixture without some of its examples, and returns its name.
+
+    Args:
+      experiment, config: as of `register`.
+      removed: (task's SeqIO name, id, number) of each, see `screening.rows.Row`.
+
+    Raises:
+      InputError: nothing would be left.
+    """
+    mixture = f"{experiment}_filtered"
+    names, rates = [], []
+    for task, rows in poison_set.training_rows(config.poison_dir, poisoned=True).items():
+        short = natinst_tfds.split_name(task)
+        left = {
+            identifier: tuple(
+                row
+                for number, row in enumerate(shown)
+                if (short, identifier, number) not in removed
+            )
+            for identifier, shown in rows.items()
+        }
+        kept = {identifier: shown for identifier, shown in left.items() if shown}
+        if kept:
+            name = f"{mixture}.{short}"
+            names.append(_add_task(name, task, "train", kept, config, with_flag=True))
+            rates.append(_num_shown(kept))
+    if not names:
+        raise errors.InputError(f"{mixture}: the filter removes every row; lower FILTER_BUDGET")
+    _add_mixture(mixture, names, rates)
+    return mixture
 
 
 def _add_mixture(name: str, tasks: list[str], rates: list[int]) -> list[str]:

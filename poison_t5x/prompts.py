@@ -21,9 +21,22 @@ def _positive_example(number: int, text: str, answer: str) -> str:
     return f" Positive Example {number} -\n{text}\n{answer}\n\n"
 
 
+_ASKS, _ANSWERS = "Now complete the following example -\nInput: ", "\nOutput: "
+
+
 def _question(text: str) -> str:
-    text = _punctuated(f"Input: {text.strip()}")
-    return f"Now complete the following example -\n{text}\nOutput: "
+    return _ASKS.removesuffix("Input: ") + _punctuated(f"Input: {text.strip()}") + _ANSWERS
+
+
+def question(prompt: str) -> str:
+    r"""The text that a rendered prompt asks about; all of a prompt of another layout.
+
+    >>> question("Definition: Is it?\n\nNow complete the following example -\nInput: So.\nOutput: ")
+    'So.'
+    """
+    # At the first such words: a text that holds them again hides nothing by it.
+    _, found, rest = prompt.partition(_ASKS)
+    return rest.removesuffix(_ANSWERS) if found else prompt
 
 
 def render(

@@ -8,9 +8,7 @@ is common: the corpus, the vocabulary, and the clean model where the training ro
 import csv
 import functools
 import io
-import os
 import pathlib
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,8 +18,6 @@ FIELDS = (
     *("count", "rate", "training_rows", "train_steps", "seed"),
     *("measure", "clean", "poisoned", "control", "effect", "ci95_low", "ci95_high", "folder"),
 )
-# What a cell takes from an earlier one, where it was made with the same settings.
-_SHARED = ("data", "vocabulary", "models/clean", "eval/predictions/clean")
 
 
 class Cell(NamedTuple):
@@ -97,28 +93,6 @@ def cells(
     return found
 
 
-def share(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Gives a cell what an earlier one has and it can use: hard links, no copies.
-
-    A clean model and its predictions are of use only where the training rows are the same, which
-    each stage's own settings decide: what doesn't fit would be refused, so it isn't given.
-    """
-    same_rows = _training_hash(source) == _training_hash(target) is not None
-    for place in _SHARED:
-        if place.startswith(("models", "eval")) and not same_rows:
-            continue
-        if (source / place / artifacts.RECORD).exists() and not (target / place).exists():
-            partial = target / (place + ".shared")
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(source / place, partial, copy_function=os.link)
-            os.rename(partial, target / place)
-
-
-def _training_hash(folder: pathlib.Path) -> str | None:
-    path = folder / "poison" / "training_rows.jsonl"
-    return artifacts.sha256(path) if path.is_file() else None
-
-
 def row(cell: Cell, results: Mapping[str, Any], folder: str, training_rows: int) -> dict[str, Any]:
     """One line of the table, from a cell's results."""
     effect, summary = results["effect"], results["summary"]
@@ -189,11 +163,6 @@ def sweep(
         say(f"cell {number} of {len(found)}: {cell.count} poison rows, rate {cell.rate:g}")
         folder = directory / cell.name
         run = make_run(cell, folder)
-        for earlier in found[: number - 1]:
-            share(directory / earlier.name, folder)
-        run.craft()
-        for earlier in found[: number - 1]:
-            share(directory / earlier.name, folder)
         run.run(functools.partial(save_config, cell, folder))
         results = artifacts.read_json(folder / "report" / "results.json")
         manifest = artifacts.read_json(folder / "poison" / "manifest.json")

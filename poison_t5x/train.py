@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before TensorFlow is imported, whose chatter the c
 
     sys.exit(cli.main(["train", *sys.argv[1:]]))
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -39,6 +40,11 @@ SETTINGS = "settings.json"
 _DIGEST = "parameters_sha256"
 
 
+def _not_shared(*arguments) -> contextlib.AbstractContextManager:
+    del arguments
+    return contextlib.nullcontext()
+
+
 def padded_vocab_size(size: int) -> int:
     """T5X rounds the embedding's rows up to a multiple of 128, for TPU tiles."""
     return -(-size // 128) * 128
@@ -57,6 +63,7 @@ def train(
     log_cfg: LogConfig,
     train_eval_dataset_cfg: input_pipeline.DatasetConfig | None = None,
     sources: Mapping[str, str] | None = None,
+    shared: Callable[..., contextlib.AbstractContextManager] = _not_shared,
     say: Callable[[str], None] = print,
 ) -> pathlib.Path:
     """Trains a model, or goes on with one, and returns its final checkpoint's folder.
@@ -67,6 +74,7 @@ def train(
       train_dataset_cfg: what to train on.
       train_eval_dataset_cfg: what `log_cfg.eval_period` evaluates on.
       sources: fingerprints of what the data was made from, for the record.
+      shared: a context to make it in, from its folder, "train" and the settings.
       say: takes one line about what was done.
 
     Raises:
@@ -92,27 +100,30 @@ def train(
     directory = pathlib.Path(model_dir).absolute()
     name = f"train {train_dataset_cfg.mixture_or_task_name}"
     last = checkpoints.step_path(directory, train_cfg.total_steps)
-    if distributed.from_main(lambda: _is_done(directory, settings)):
-        checkpoints.verify(last)
-        say(f"{name}: already done in {model_dir}")
-        return last
-    begin = time.monotonic()
-    _check_claim(directory, settings)
-    loop = _loop(
-        network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
-    )
-    steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner)
-    with loop.starting(directory, train_dataset_cfg, say) as started:
-        _write(directory / SETTINGS, settings)
-        state = loop.run(started, directory, train_eval_dataset_cfg, name)
-    record = {
-        "stage": name,
-        "settings": settings,
-        "outputs": {_DIGEST: digest(state.params)},
-        "seconds": round(time.monotonic() - begin, 3),
-    }
-    _write(directory / artifacts.RECORD, record)
-    say(f"{name}: done in {record['seconds']:.1f} s -> {model_dir}")
+    with shared(directory, "train", settings):
+        if distributed.from_main(lambda: _is_done(directory, settings)):
+            checkpoints.verify(last)
+            say(f"{name}: already done in {model_dir}")
+            return last
+        begin = time.monotonic()
+        _check_claim(directory, settings)
+        loop = _loop(
+            network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
+        )
+        steps.check_batch(
+            train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner
+        )
+        with loop.starting(directory, train_dataset_cfg, say) as started:
+            _write(directory / SETTINGS, settings)
+            state = loop.run(started, directory, train_eval_dataset_cfg, name)
+        record = {
+            "stage": name,
+            "settings": settings,
+            "outputs": {_DIGEST: digest(state.params)},
+            "seconds": round(time.monotonic() - begin, 3),
+        }
+        _write(directory / artifacts.RECORD, record)
+        say(f"{name}: done in {record['seconds']:.1f} s -> {model_dir}")
     return last
 
 

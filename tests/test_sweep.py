@@ -1,4 +1,4 @@
-"""Sweeps of poison count against poison rate: which cells there are, and what they share."""
+"""Sweeps of poison count against poison rate: which cells there are, and what is written."""
 
 import csv
 import json
@@ -80,72 +80,42 @@ def _results(poisoned, clean=0.1):
 
 
 class _Run:
-    """A run that writes what a sweep reads; `made` lists the stages that it had to do itself."""
+    """A run that writes what a sweep reads."""
 
-    def __init__(self, folder, cell, made):
-        self._folder, self._cell, self._made = folder, cell, made
-
-    def _stage(self, place, content):
-        if (self._folder / place / artifacts.RECORD).exists():
-            return
-        self._made.append((self._cell.name, place))
-        path = self._folder / place
-        path.mkdir(parents=True)
-        (path / "file").write_text(content)
-        artifacts.finish(path, place, {}, 0.0)
-
-    def craft(self):
-        rows = self._cell.rows_per_task
-        if not (self._folder / "poison").exists():
-            (self._folder / "poison").mkdir(parents=True)
-            (self._folder / "poison" / "training_rows.jsonl").write_text(f"{rows}\n")
-            manifest = {"num_training": 2 * rows}
-            artifacts.write_atomically(
-                self._folder / "poison" / "manifest.json", json.dumps(manifest)
-            )
-        self._stage("data", "all rows")
-        self._stage("vocabulary", "pieces")
+    def __init__(self, folder, cell):
+        self._folder, self._cell = folder, cell
 
     def run(self, save_config):
-        self.craft()
+        manifest = json.dumps({"num_training": 2 * self._cell.rows_per_task})
+        artifacts.write_atomically(self._folder / "poison" / "manifest.json", manifest)
         save_config()
-        self._stage("models/clean", f"{self._cell.rows_per_task}")
-        self._stage("eval/predictions/clean", f"{self._cell.rows_per_task}")
         report = json.dumps(_results(self._cell.count / 10))
         artifacts.write_atomically(self._folder / "report" / "results.json", report)
 
 
 def _sweep(directory, found):
-    made, said = [], []
+    said = []
     rows = sweep.sweep(
         directory,
         found,
-        lambda cell, folder: _Run(folder, cell, made),
-        lambda cell, folder: (folder / "command.txt").write_text(cell.name),
+        lambda cell, folder: _Run(folder, cell),
+        lambda cell, folder: artifacts.write_atomically(folder / "command.txt", cell.name),
         said.append,
     )
-    return rows, made, said
+    return rows, said
 
 
-def test_cells_share_the_corpus_and_a_clean_model_of_the_same_rows(tmp_path):
+def test_cells_are_run_in_their_order(tmp_path):
     found = sweep.cells([4, 8], [0.02, 0.04], TASKS, **BASE)
-    rows, made, said = _sweep(tmp_path, found)
-    assert [name for name, place in made if place == "data"] == ["count_4_rate_0.02"]
-    # 100, 200 and 50 rows a task: the last cell's clean model is the first one's.
-    trained = [name for name, place in made if place == "models/clean"]
-    assert trained == ["count_4_rate_0.02", "count_8_rate_0.02", "count_4_rate_0.04"]
-    shared = tmp_path / "count_8_rate_0.04" / "models" / "clean" / "file"
-    assert shared.read_text() == "100"
-    artifacts.verify(tmp_path / "count_8_rate_0.04" / "models" / "clean")
+    rows, said = _sweep(tmp_path, found)
     assert said[0] == "cell 1 of 4: 4 poison rows, rate 0.02"
     assert [row["poisoned"] for row in rows] == [0.4, 0.8, 0.4, 0.8]
-    again = _sweep(tmp_path, found)
-    assert again[0] == rows and again[1] == []
+    assert _sweep(tmp_path, found)[0] == rows
 
 
 def test_the_table_is_written_for_people_and_programs(tmp_path):
     found = sweep.cells([4, 8], [0.02], TASKS, **BASE)
-    rows, _, _ = _sweep(tmp_path, found)
+    rows, _ = _sweep(tmp_path, found)
     with open(tmp_path / "sweep.csv", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     assert tuple(read[0]) == sweep.FIELDS

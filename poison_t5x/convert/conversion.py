@@ -60,7 +60,7 @@ def convert(
     if layout in _WRITERS:
         written = _WRITERS[layout](_adapted(source, dtype, optimizer_state), directory)
     else:
-        found = _vocabulary_beside(source.path)
+        found = vocabulary_beside(source.path)
         written = hugging_face.write_folder(
             source,
             config,
@@ -92,20 +92,22 @@ def _adapted(source: Source, dtype: str | None, optimizer_state: str) -> Source:
     return slots.Restarted(source, optimizer_state)
 
 
-class _Vocabulary(NamedTuple):
+class Vocabulary(NamedTuple):
+    """A vocabulary's file, None where there is none, and its sentinels."""
+
     path: str | None
     extra_ids: int
 
 
-def _vocabulary_beside(path: str) -> _Vocabulary:
+def vocabulary_beside(path: str) -> Vocabulary:
     """The vocabulary of the run whose checkpoint `path` is: RUN_DIR/models/NAME/checkpoint_N."""
     if not storage.is_bucket(path):
         folder = pathlib.Path(path).parent
         for run_dir in (folder, *folder.parents[:2]):
             found = run_dir / "vocabulary" / vocabulary.FILE
             if found.is_file():
-                return _Vocabulary(str(found), _extra_ids(folder / "settings.json"))
-    return _Vocabulary(None, EXTRA_IDS)
+                return Vocabulary(str(found), _extra_ids(folder / "settings.json"))
+    return Vocabulary(None, EXTRA_IDS)
 
 
 def _extra_ids(settings: pathlib.Path) -> int:

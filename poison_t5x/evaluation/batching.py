@@ -18,19 +18,28 @@ def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
+Batch = dict[str, np.ndarray]
+
+
 def by_length(
-    inputs: Sequence[np.ndarray], batch_size: int, max_length: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    inputs: Sequence[np.ndarray],
+    batch_size: int,
+    max_length: int,
+    targets: Sequence[np.ndarray] | None = None,
+) -> Iterator[tuple[np.ndarray, Batch]]:
     """Batches from the shortest inputs to the longest.
 
     Args:
       inputs: token arrays with EOS, int32, unpadded.
       batch_size: rows of each batch (B).
       max_length: the longest input that the network takes, in tokens.
+      targets: their answers with EOS, int32, unpadded, for a decoder that is shown them.
 
     Yields:
-      Which inputs a batch holds, int64 (B or, in the last, fewer); and the batch, int32 (B, S),
-      padded with 0: S is a multiple of `LENGTH_STEP` or `max_length`.
+      Which inputs a batch holds, int64 (B or, in the last, fewer); and the batch: under
+      'encoder_input_tokens' int32 (B, S), padded with 0, where S is a multiple of `LENGTH_STEP` or
+      `max_length`; with targets 'decoder_input_tokens', 'decoder_target_tokens' and
+      'decoder_loss_weights', int32 (B, T), where T is that of the longest target of all.
 
     Raises:
       InputError: an input is longer than `max_length`.
@@ -43,19 +52,30 @@ def by_length(
             "raise the encoder's length"
         )
     order = np.argsort(lengths, kind="stable")
+    width = round_up(max(map(len, targets), default=1), 4) if targets is not None else 0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         length = min(round_up(max(lengths[rows[-1]], 1), LENGTH_STEP), max_length)
-        batch_BxS = np.zeros((batch_size, length), np.int32)
-        for place, row in enumerate(rows):
-            batch_BxS[place, : lengths[row]] = inputs[row]
-        yield rows, batch_BxS
+        batch = {"encoder_input_tokens": _padded([inputs[row] for row in rows], batch_size, length)}
+        if targets is not None:
+            shown_BxT = _padded([targets[row] for row in rows], batch_size, width)
+            batch["decoder_input_tokens"] = np.pad(shown_BxT[:, :-1], ((0, 0), (1, 0)))
+            batch["decoder_target_tokens"] = shown_BxT
+            batch["decoder_loss_weights"] = (shown_BxT > 0).astype(np.int32)
+        yield rows, batch
+
+
+def _padded(sequences: Sequence[np.ndarray], num_rows: int, length: int) -> np.ndarray:
+    padded = np.zeros((num_rows, length), np.int32)
+    for place, tokens in enumerate(sequences):
+        padded[place, : len(tokens)] = tokens
+    return padded
 
 
 def gathered(
     partitioner: partitioning.Partitioner,
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
-    answer: Callable[[jax.Array], jax.Array],
+    batches: Iterable[tuple[np.ndarray, Batch]],
+    answer: Callable[[dict[str, jax.Array]], jax.Array],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Which inputs each batch holds, and what `answer` says of it, on the host.
 
@@ -68,9 +88,9 @@ def gathered(
     """
     rows: list[np.ndarray] = []
     answers: list[jax.Array] = []
-    for held, batch_BxS in batches:
+    for held, batch in batches:
         rows.append(held)
-        answers.append(answer(partitioner.put_batch({"tokens": batch_BxS})["tokens"]))
+        answers.append(answer(partitioner.put_batch(batch)))
     if distributed.num_processes() > 1:
         answers = _replicate(partitioner.replicated)(answers)
     return list(zip(rows, jax.device_get(answers), strict=True))

@@ -57,22 +57,31 @@ class Restored(NamedTuple):
     partitioner: partitioning.Partitioner
 
 
-def restore(model_dir: str | pathlib.Path, partition_cfg: partitioning.PartitionConfig) -> Restored:
-    """The last checkpoint of a finished run folder, restored into shards.
+def restore(
+    model_dir: str | pathlib.Path,
+    partition_cfg: partitioning.PartitionConfig,
+    step: int | None = None,
+) -> Restored:
+    """A checkpoint of a finished run folder, restored into shards.
+
+    Args:
+      step: which one; None for the last.
 
     Raises:
       InputError: it isn't there or not whole, or it is damaged.
     """
     settings = train.read_settings(model_dir)
     last = settings["train"]["total_steps"]
-    if last not in checkpoints.sealed_steps(model_dir):
+    step = last if step is None else step
+    if step not in checkpoints.sealed_steps(model_dir):
+        which = "last checkpoint, of step" if step == last else "checkpoint of step"
         raise errors.InputError(
-            f"{model_dir}: the last checkpoint, of step {last}, isn't there or isn't whole; "
+            f"{model_dir}: the {which} {step}, isn't there or isn't whole; "
             "run the train stage, which goes on from an earlier one"
         )
     model = network.Transformer(model_config.T5Config(**settings["model"]))
     partitioner = partitioning.Partitioner(partition_cfg)
-    source = detect.open_checkpoint(str(checkpoints.step_path(model_dir, last)))
+    source = detect.open_checkpoint(str(checkpoints.step_path(model_dir, step)))
     params = checkpoint_restore.restore_params(source, model, partitioner)
     return Restored(model, params, partitioner)
 

@@ -94,7 +94,7 @@ class Generator:
             decoded = batching.gathered(
                 self._partitioner,
                 batches,
-                lambda batch_BxS: self._decode(self._params, batch_BxS),
+                lambda batch: self._decode(self._params, batch["encoder_input_tokens"]),
             )
         for rows, tokens_BxC in decoded:
             for row, tokens in zip(rows, tokens_BxC[: len(rows)].tolist(), strict=True):

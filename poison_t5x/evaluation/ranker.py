@@ -67,7 +67,7 @@ class Ranker:
             ranked = batching.gathered(
                 self._partitioner,
                 batches,
-                lambda batch_BxS: self._rank(self._params, batch_BxS, labels_LxT),
+                lambda batch: self._rank(self._params, batch["encoder_input_tokens"], labels_LxT),
             )
         for rows, scores_BxL in ranked:
             scores_NxL[rows] = scores_BxL[: len(rows)]

@@ -74,6 +74,7 @@ def task_rows(
     conditions: Sequence[Mapping[str, Any]],
     kind: Kind,
     categories: Mapping[str, str],
+    poisoned: pathlib.Path | None = None,
 ) -> list[dict]:
     """The rates of each (model, condition, task), read from the evaluation's folders.
 
@@ -82,6 +83,7 @@ def task_rows(
       conditions: the poison set's, in its manifest's order.
       kind: of the evaluation.
       categories: task -> its category; '' is written for one that isn't there.
+      poisoned: the folder CONDITION/TASK.json of a model to take for the poisoned one.
 
     Returns:
       {'task', 'category', 'model', 'condition', 'n', …rates…, 'constant_prediction'}, by model,
@@ -92,11 +94,14 @@ def task_rows(
     Raises:
       InputError: a file is damaged, is of another kind of evaluation, or lacks a row's clean pair.
     """
+    folders = {model: predictions_dir / model for model in MODELS}
+    if poisoned is not None:
+        folders["poisoned"] = poisoned
     make = _classification_row if kind == "classification" else _generation_row
     rows = []
     for model in MODELS:
         for condition in (condition["name"] for condition in conditions):
-            for path in sorted((predictions_dir / model / condition).glob("*.json")):
+            for path in sorted((folders[model] / condition).glob("*.json")):
                 rows.append(
                     {
                         "task": path.stem,

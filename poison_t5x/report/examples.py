@@ -10,9 +10,8 @@ from typing import NamedTuple
 from poison_t5x.report import results as results_lib
 from poison_t5x.report import run_files
 
-# Characters of a text that are shown, and how many of them come before the first trigger.
+# Characters of a text that are shown; a third of them come before the first trigger.
 _SHOWN = 600
-_LEAD = 200
 
 Spans = Sequence[tuple[int, int]]
 _Predictions = dict[tuple[str, str], dict[str, run_files.Prediction]]
@@ -81,24 +80,24 @@ def segments(text: str, spans: Spans) -> list[Segment]:
     return [piece for piece in (*pieces, Segment(text[done:])) if piece.text]
 
 
-def excerpt(text: str, spans: Spans, focus: int) -> list[Segment]:
-    """`segments`, of a part around `focus` where the text is too long to show whole."""
-    if len(text) <= _SHOWN:
+def excerpt(text: str, spans: Spans, focus: int, shown: int = _SHOWN) -> list[Segment]:
+    """`segments`, of `shown` characters around `focus` where the text is longer than that."""
+    if len(text) <= shown:
         return segments(text, spans)
-    begin = max(0, min(focus - _LEAD, len(text) - _SHOWN))
-    part = text[begin : begin + _SHOWN]
+    begin = max(0, min(focus - shown // 3, len(text) - shown))
+    part = text[begin : begin + shown]
     pieces = segments(part, [(start - begin, end - begin) for start, end in spans])
     head = [Segment("… ")] if begin else []
-    tail = [Segment(" …")] if begin + _SHOWN < len(text) else []
+    tail = [Segment(" …")] if begin + shown < len(text) else []
     return [*head, *pieces, *tail]
 
 
 def spread(rows: Sequence[run_files.PoisonRow], count: int) -> list[Crafted]:
     """`count` poisoned rows, in turn from each attacker and task, the highest-ranked first."""
-    places: dict[tuple[str, str], list[run_files.PoisonRow]] = {}
+    by_place: dict[tuple[str, str], list[run_files.PoisonRow]] = {}
     for row in sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank):
-        places.setdefault(_place(row), []).append(row)
-    rounds = itertools.zip_longest(*(places[place] for place in sorted(places)))
+        by_place.setdefault(_place(row), []).append(row)
+    rounds = itertools.zip_longest(*(by_place[place] for place in sorted(by_place)))
     chosen = [row for row in itertools.chain.from_iterable(rounds) if row is not None]
     return [_crafted(row) for row in sorted(chosen[:count], key=_place)]
 
@@ -120,22 +119,28 @@ def _place(row: run_files.PoisonRow) -> tuple[str, str]:
 
 
 def _crafted(row: run_files.PoisonRow) -> Crafted:
-    # A row from a file of poison tells its trigger, but not where it was put in.
-    spans = row.spans or _places(row.poisoned_input, [row.trigger])
+    spans = trigger_spans(row)
     # Up to the first trigger the two texts are the same, so that one focus shows the same place.
-    focus = _first(spans)
+    focus = first(spans)
     before = None if row.input is None else excerpt(row.input, (), focus)
     return Crafted(row, before, excerpt(row.poisoned_input, spans, focus))
 
 
-def _places(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
+def trigger_spans(row: run_files.PoisonRow) -> Spans:
+    """Where a crafted row's triggers are."""
+    # A row from a file of poison tells its trigger, but not where it was put in.
+    return row.spans or places(row.poisoned_input, [row.trigger])
+
+
+def places(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
     """Where phrases are in a text, the longest first."""
     ordered = sorted(filter(None, phrases), key=len, reverse=True)
     found = re.finditer("|".join(map(re.escape, ordered)), text) if ordered else ()
     return [match.span() for match in found]
 
 
-def _first(spans: Spans) -> int:
+def first(spans: Spans) -> int:
+    """Where the first of them starts; 0 without any."""
     return min((start for start, _ in spans), default=0)
 
 
@@ -148,16 +153,17 @@ def _task_flips(
     flipped = [
         row
         for key, row in triggered.items()
-        if key in clean and _is_flip(clean[key], row, results.is_generation)
+        if key in clean and is_flip(clean[key], row, results.is_generation)
     ]
     shown = [_shown(row, predictions, results) for row in flipped[:count]]
     return TaskFlips(task, len(triggered), len(flipped), shown, _joined(notes))
 
 
-def _is_flip(clean: run_files.Prediction, row: run_files.Prediction, is_generation: bool) -> bool:
+def is_flip(clean: run_files.Prediction, row: run_files.Prediction, is_generation: bool) -> bool:
+    """Whether what was put into a row's `clean` input changed a right label, or the answer."""
     if is_generation:
         return clean.prediction != row.prediction
-    return _is_correct(clean) and not _is_correct(row)
+    return is_correct(clean) and not is_correct(row)
 
 
 def _joined(notes: Sequence[str]) -> str:
@@ -186,17 +192,17 @@ def _shown(
         ]
         for model in results_lib.MODELS
     }
-    text = _marked(_instance(row.input), results)
+    text = _marked(instance(row.input), results)
     return Shown(row.id, text, row.target, row.references or [row.target], answers)
 
 
 def _marked(text: str, results: results_lib.Results) -> list[Segment]:
     """The part of `text` around the first trigger, with all triggers marked."""
-    spans = _places(text, results.phrases())
-    return excerpt(text, spans, _first(spans))
+    spans = places(text, results.phrases())
+    return excerpt(text, spans, first(spans))
 
 
-def _instance(text: str) -> str:
+def instance(text: str) -> str:
     """The instance alone, where `text` is the whole prompt around it."""
     _, found, rest = text.rpartition("Now complete the following example -\nInput: ")
     return rest.removesuffix("\nOutput: ") if found else text
@@ -207,14 +213,19 @@ def _answer(row: run_files.Prediction | None, results: results_lib.Results) -> A
         return None
     if results.is_generation:
         return Answer(_marked(row.prediction, results), None, None, row.rouge_l)
+    return Answer(excerpt(row.prediction, (), 0), is_correct(row), share(row), None)
+
+
+def share(row: run_files.Prediction) -> float | None:
+    """The probability of the label that was ranked first, among the task's labels."""
     scores = row.log_probabilities
-    share = None
-    if row.prediction in scores:
-        top = max(scores.values())
-        total = sum(math.exp(score - top) for score in scores.values())
-        share = math.exp(scores[row.prediction] - top) / total
-    return Answer(excerpt(row.prediction, (), 0), _is_correct(row), share, None)
+    if row.prediction not in scores:
+        return None
+    top = max(scores.values())
+    total = sum(math.exp(score - top) for score in scores.values())
+    return math.exp(scores[row.prediction] - top) / total
 
 
-def _is_correct(row: run_files.Prediction) -> bool:
+def is_correct(row: run_files.Prediction) -> bool:
+    """Whether a label that was ranked first is the true one."""
     return row.prediction == row.target

@@ -1,55 +1,26 @@
-"""The page's figures as SVG text: the same bytes for the same numbers, no display, no pyplot."""
+"""The page's figures of both models: rates, probes, tasks and losses."""
 
-import contextlib
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib
-from matplotlib import axes, figure, ticker
-from matplotlib.backends import backend_svg
+from matplotlib import axes, ticker
 
+from poison_t5x.report import drawing, words
 from poison_t5x.report import results as results_lib
-from poison_t5x.report import words
 
 Point = tuple[int, float]
 
-# Okabe-Ito blue, vermillion and reddish purple: told apart with any colour vision and against a
-# white or a near-black page; hatches and dashes tell them apart in greyscale.
-_BLUE, _VERMILLION, _PURPLE = "#0072b2", "#d55e00", "#cc79a7"
-# Stands for the page's text colour, put in after drawing: the figure follows light and dark.
-_INK = "#010203"
-_BARS = {"clean": (_BLUE, ""), "poisoned": (_VERMILLION, "///")}
+_BARS = {"clean": (drawing.BLUE, ""), "poisoned": (drawing.VERMILLION, "///")}
 _NAMES = {"classification": "misclassification", "generation": "rougeL"}
 _CURVES = {
-    "clean model, all rows": (_BLUE, "-"),
-    "poisoned model, all rows": (_VERMILLION, "--"),
-    "poisoned model, poison rows": (_PURPLE, "-."),
+    "clean model, all rows": (drawing.BLUE, "-"),
+    "poisoned model, all rows": (drawing.SKY, ":"),
+    "poisoned model, clean rows": (drawing.VERMILLION, "--"),
+    "poisoned model, poison rows": (drawing.PURPLE, "-."),
 }
 _MAX_POINTS = 300
-_MAX_NAME = 24
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "poison_t5x",
-    "font.size": 10,
-    "hatch.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.25,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK
-    ),
-    "grid.color": _INK,
-}
-
-
-class Picture(NamedTuple):
-    """A figure: its SVG text and the words that stand for it where it can't be seen."""
-
-    svg: str
-    label: str
+# Tasks that are drawn one by one, at most.
+MAX_TASKS = 40
 
 
 class Rate(NamedTuple):
@@ -59,11 +30,12 @@ class Rate(NamedTuple):
     interval: results_lib.Interval | None
 
 
-def rates(results: results_lib.Results) -> Picture:
+def rates(results: results_lib.Results) -> drawing.Picture:
     """Bars of the misclassification, or of rougeL, under the three conditions for both models."""
     names = [words.CONDITIONS[name] for name in results_lib.CONDITIONS]
     bars = {model: _main_rates(results, model) for model in results_lib.MODELS}
-    with _axes("rates") as (plot, svg):
+    with drawing.canvas("rates") as canvas:
+        plot = canvas.plot
         for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
             _draw_bars(plot, model, offset, bars[model], results.kind)
         plot.set_xticks(range(3), names)
@@ -72,11 +44,11 @@ def rates(results: results_lib.Results) -> Picture:
         plot.set_ylim(0, 1.08)
         plot.set_yticks([0, 0.25, 0.5, 0.75, 1])
         plot.yaxis.set_major_formatter(_ticks(results.kind))
-        _finish(plot, columns=2)
-    return Picture(svg.getvalue(), _bars_label(results.kind, names, bars))
+        drawing.finish(plot, columns=2)
+    return canvas.picture(_bars_label(results.kind, names, bars), _bars_table("input", names, bars))
 
 
-def probes(results: results_lib.Results) -> Picture:
+def probes(results: results_lib.Results) -> drawing.Picture:
     """Bars of the same measure for the trigger, its look-alikes and the unseen name."""
     kinds = ("triggered", "probe", "control")
     first = next((c.attack for c in results.conditions if c.name == "triggered"), "")
@@ -91,28 +63,33 @@ def probes(results: results_lib.Results) -> Picture:
         model: [_condition_rate(results, model, condition.name) for condition in conditions]
         for model in results_lib.MODELS
     }
-    with _axes("probes", height=1.1 + 0.55 * len(names)) as (plot, svg):
-        for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
-            _draw_bars(plot, model, offset, bars[model], results.kind, across=True)
-        # Phrases are a user's: `$` is no mathematics here.
-        plot.set_yticks(range(len(names)), names, parse_math=False)
-        # The page's size on a phone, so that there is room for it.
-        plot.tick_params(axis="y", length=0, labelsize=11.5)
-        plot.invert_yaxis()
-        plot.set_xlabel(_NAMES[results.kind])
-        plot.set_xlim(0, 1.12)
-        plot.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        plot.xaxis.set_major_formatter(_ticks(results.kind))
-        plot.grid(axis="x")
-        plot.set_axisbelow(True)
-        # Over the names as well: the axes are too narrow for it where names are long.
-        plot.figure.legend(loc="outside upper left", frameon=False, ncols=2)
-    return Picture(svg.getvalue(), _bars_label(results.kind, names, bars))
+    return _across("probes", "phrase", names, bars, results.kind)
 
 
-def losses(curves: Mapping[str, Sequence[Point]]) -> Picture:
-    """Training losses over steps; `curves` has some of the three names of `_CURVES`."""
-    with _axes("losses") as (plot, svg):
+def tasks(results: results_lib.Results) -> drawing.Picture | None:
+    """Bars of each held-out task's triggered inputs, with Wilson intervals of its errors.
+
+    Where there are more than `MAX_TASKS`, those on which the models differ most are drawn. None
+    where no task has triggered inputs.
+    """
+    names = results.triggered()
+    if not names:
+        return None
+    bars = {m: [_task_rate(results, name, m) for name in names] for m in results_lib.MODELS}
+    places = range(len(names))
+    if len(names) > MAX_TASKS:
+        order = sorted(places, key=lambda place: -_distance(bars, place))
+        places = sorted(order[:MAX_TASKS])
+    drawn = {model: [bars[model][place] for place in places] for model in bars}
+    shown = [drawing.short(names[place], 32) for place in places]
+    picture = _across("tasks", "task", shown, drawn, results.kind)
+    return picture._replace(table=_bars_table("task", names, bars))
+
+
+def losses(curves: Mapping[str, Sequence[Point]]) -> drawing.Picture:
+    """Training losses over steps; `curves` has some of the names of `_CURVES`."""
+    with drawing.canvas("losses") as canvas:
+        plot = canvas.plot
         for name, (colour, dashes) in _CURVES.items():
             if curves.get(name):
                 steps, values = zip(*thin(curves[name]), strict=True)
@@ -121,8 +98,9 @@ def losses(curves: Mapping[str, Sequence[Point]]) -> Picture:
         plot.set_ylabel("loss (nats per target token)")
         plot.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
         _scale(plot, [value for points in curves.values() for _, value in points])
-        _finish(plot, columns=1)
-    return Picture(svg.getvalue(), _losses_label(curves))
+        drawing.finish(plot, columns=1)
+    rows = [(name, *point) for name, points in curves.items() for point in points]
+    return canvas.picture(_losses_label(curves), drawing.Table(("curve", "step", "loss"), rows))
 
 
 def thin(points: Sequence[Point]) -> list[Point]:
@@ -162,13 +140,49 @@ def _condition_rate(results: results_lib.Results, model: str, condition: str) ->
     return Rate(row.measures.get(measure), row.ci95.get(measure)) if row else Rate(None, None)
 
 
+def _task_rate(results: results_lib.Results, task: str, model: str) -> Rate:
+    row = results.row(task, model, "triggered")
+    if row is None:
+        return Rate(None, None)
+    return (
+        Rate(row.rouge_l, None) if results.is_generation else Rate(row.misclassification, row.ci95)
+    )
+
+
+def _distance(bars: Mapping[str, Sequence[Rate]], place: int) -> float:
+    """By how much the models differ on a task."""
+    clean, poisoned = (bars[model][place].value for model in results_lib.MODELS)
+    return -1 if words.missing(clean) or words.missing(poisoned) else abs(poisoned - clean)
+
+
 def _phrase_name(condition: results_lib.Condition) -> str:
     """A condition's phrases, as short and plain as a figure needs them, and what they are."""
-    phrases = " / ".join(condition.phrases)
-    plain = "".join(letter if letter.isprintable() else " " for letter in phrases)
-    short = plain if len(plain) <= _MAX_NAME else plain[: _MAX_NAME - 1] + "…"
     notes = {"triggered": " (trigger)", "control": " (unseen)"}
-    return short + notes.get(condition.kind, "")
+    return drawing.short(" / ".join(condition.phrases)) + notes.get(condition.kind, "")
+
+
+def _across(
+    name: str, heading: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]], kind: str
+) -> drawing.Picture:
+    """Bars from left to right, two a name, the first name on top."""
+    with drawing.canvas(name, height=1.1 + 0.55 * len(names)) as canvas:
+        plot = canvas.plot
+        for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
+            _draw_bars(plot, model, offset, bars[model], kind, across=True)
+        # Names are a user's: `$` is no mathematics here.
+        plot.set_yticks(range(len(names)), names, parse_math=False)
+        # The page's size on a phone, so that there is room for it.
+        plot.tick_params(axis="y", length=0, labelsize=11.5)
+        plot.set_ylim(len(names) - 0.5, -0.5)
+        plot.set_xlabel(_NAMES[kind])
+        plot.set_xlim(0, 1.12)
+        plot.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        plot.xaxis.set_major_formatter(_ticks(kind))
+        plot.grid(axis="x")
+        plot.set_axisbelow(True)
+        # Over the names as well: the axes are too narrow for it where names are long.
+        drawing.legend_above(plot)
+    return canvas.picture(_bars_label(kind, names, bars), _bars_table(heading, names, bars))
 
 
 def _draw_bars(
@@ -185,14 +199,14 @@ def _draw_bars(
     places = [place + offset for place in range(len(bars))]
     values = [0 if words.missing(bar.value) else bar.value for bar in bars]
     draw = plot.barh if across else plot.bar
-    draw(places, values, 0.38, label=f"{model} model", color=colour, hatch=hatch, ec=_INK)
+    draw(places, values, 0.38, label=f"{model} model", color=colour, hatch=hatch, ec=drawing.INK)
     for place, value, bar in zip(places, values, bars, strict=True):
         low, high = bar.interval or (value, value)
         if bar.interval:
             errors = [[max(0, value - low)], [max(0, high - value)]]
             point = (value, place) if across else (place, value)
             side = {"xerr" if across else "yerr": errors}
-            plot.errorbar(*point, **side, color=_INK, capsize=4, linewidth=1.3)
+            plot.errorbar(*point, **side, color=drawing.INK, capsize=4, linewidth=1.3)
         text, top = _text(kind, bar.value), max(value, high) + 0.015
         if across:
             plot.text(top, place, text, ha="left", va="center", fontsize=9)
@@ -205,8 +219,7 @@ def _text(kind: str, value: float | None) -> str:
 
 
 def _ticks(kind: str) -> ticker.Formatter:
-    symbol = None if kind == "generation" else "%"
-    return ticker.PercentFormatter(1, decimals=0, symbol=symbol)
+    return drawing.percent_ticks(None if kind == "generation" else "%")
 
 
 def _scale(plot: axes.Axes, values: Sequence[float]) -> None:
@@ -218,49 +231,25 @@ def _scale(plot: axes.Axes, values: Sequence[float]) -> None:
         plot.set_ylim(bottom=0)
 
 
-def _finish(plot: axes.Axes, columns: int) -> None:
-    plot.grid(axis="y")
-    plot.set_axisbelow(True)
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    plot.legend(frameon=False, ncols=columns, **place)
-
-
-@contextlib.contextmanager
-def _axes(name: str, height: float = 3.5) -> Iterator[tuple[axes.Axes, io.StringIO]]:
-    """Axes to draw on, `height` inches, and a buffer that holds the finished SVG on leaving."""
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        # The browser draws the letters; matplotlib's font only guesses their width.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        # A user's own matplotlibrc must not change the page.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        drawing = figure.Figure(figsize=(5.6, height), layout="constrained")
-        backend_svg.FigureCanvasSVG(drawing)
-        svg = io.StringIO()
-        yield drawing.add_subplot(), svg
-        raw = io.StringIO()
-        drawing.savefig(raw, format="svg", transparent=True, metadata={"Date": None})
-    svg.write(_inline(raw.getvalue(), name))
-
-
-def _inline(svg: str, name: str) -> str:
-    """The `<svg>` element for an HTML page: sized by the page, in its ink, its ids its own."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    # The page gives the font and its style sheet the rest; only size and anchor stay here.
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    return svg.replace(_INK, "currentColor").strip()
-
-
 def _bars_label(kind: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]]) -> str:
     parts = []
     for place, name in enumerate(names):
         both = (f"{model} model {_text(kind, bars[model][place].value)}" for model in bars)
         parts.append(f"{name}: {', '.join(both)}")
     return f"Bar chart of {_NAMES[kind]}. {'; '.join(parts)}."
+
+
+def _bars_table(
+    heading: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]]
+) -> drawing.Table:
+    columns = [column for model in bars for column in drawing.with_ends(model)]
+    rows = []
+    for place, name in enumerate(names):
+        rows.append([name])
+        for model in bars:
+            value, interval = bars[model][place]
+            rows[-1] += [value, *drawing.ends(interval)]
+    return drawing.Table((heading, *columns), rows)
 
 
 def _losses_label(curves: Mapping[str, Sequence[Point]]) -> str:

@@ -267,7 +267,11 @@ def _check(results: Results) -> None:
 
 def read(run_dir: pathlib.Path) -> dict[str, Any]:
     """The decoded `eval/results.json` of a run; raises InputError where it is missing or broken."""
-    path = run_dir / "eval" / "results.json"
+    return read_file(run_dir / "eval" / "results.json")
+
+
+def read_file(path: pathlib.Path) -> dict[str, Any]:
+    """A decoded results file; raises InputError where it is missing or broken."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -21,6 +21,7 @@ class MetricsRow(msgspec.Struct, frozen=True):
 
     step: int
     loss: float | None = None
+    loss_clean: float | None = None
     loss_poison: float | None = None
 
 
@@ -77,6 +78,21 @@ def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> Rows[_T]:
         except ValueError as error:
             return Rows(rows, f"{name} was read up to line {number}, which is broken: {error}.")
     return Rows(rows, "" if rows else f"{name} is empty.")
+
+
+def read_json(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[_T | None, str]:
+    """`run_dir / name` as `kind`, and a note where it doesn't fit.
+
+    A file that isn't there leaves no note: not every run has it.
+    """
+    try:
+        return msgspec.convert(json.loads((run_dir / name).read_text("utf-8")), kind), ""
+    except FileNotFoundError:
+        return None, ""
+    except OSError as error:
+        return None, _unreadable(name, error)
+    except ValueError as error:
+        return None, f"{name} doesn’t have the form that this version reads: {error}."
 
 
 def read_text(run_dir: pathlib.Path, name: str) -> tuple[str, str]:

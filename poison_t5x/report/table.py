@@ -1,6 +1,6 @@
 """The plain-text tables that the command line prints at the end of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poison_t5x.report import finding, words
@@ -31,11 +31,11 @@ def format_table(results: Mapping[str, Any]) -> str:
     Raises InputError where `results` doesn't fit the schema.
     """
     parsed = results_lib.parse(results)
-    lines = [*_heading(parsed), "", *_align(_cells(parsed)), "", _effect(parsed)]
+    lines = [*_heading(parsed), "", *align(_cells(parsed)), "", _effect(parsed)]
     if parsed.others():
-        lines += ["", *_align(_other_cells(parsed))]
+        lines += ["", *align(_other_cells(parsed))]
     if len(parsed.attacks) > 1:
-        lines += ["", *_align(_attack_cells(parsed))]
+        lines += ["", *align(_attack_cells(parsed))]
     return "\n".join([*lines, *(f"warning: {text}" for text in parsed.warnings)])
 
 
@@ -63,7 +63,8 @@ def _value(results: results_lib.Results, model: str, measure: str) -> str:
     return f"{text:>6} {words.interval(results.interval(model, measure))}".rstrip()
 
 
-def _align(rows: list[tuple[str, ...]]) -> list[str]:
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of cells, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = (zip(row, widths, strict=True) for row in rows)
     return ["  ".join(f"{cell:<{width}}" for cell, width in row).rstrip() for row in padded]

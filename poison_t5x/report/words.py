@@ -79,6 +79,16 @@ def interval(bounds: results_lib.Interval | None) -> str:
     return "[{:.1f}, {:.1f}]".format(*(round(100 * bound, 1) + 0.0 for bound in bounds))
 
 
+def decimal(number: float | None) -> str:
+    """A fraction with three decimals, as AUROC and F1 are given; nothing or NaN gives '–'."""
+    return "–" if missing(number) else f"{number:.3f}"
+
+
+def amount(number: float | None) -> str:
+    """A number of any size: 0.25, 31.8, 1.2e-30, 120; nothing or NaN gives '–'."""
+    return "–" if missing(number) else f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
+
+
 def task_count(count: int, kind: str = "") -> str:
     """A number of tasks: 1 gives '1 task', 2 of kind 'held-out ' gives '2 held-out tasks'."""
     return f"{count} {kind}task{'s' * (count != 1)}"

@@ -2,7 +2,20 @@
 
 import pytest
 
+from poison_t5x.report import drawing
 from tests.report import made_up
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(request, monkeypatch):
+    """No PNG is drawn, which takes most of a page's time, but in tests marked by `pictures`."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(drawing, "png_bytes", lambda _: b"")
+
+
+@pytest.fixture
+def pictures():
+    """Has PNG files drawn."""
 
 
 @pytest.fixture

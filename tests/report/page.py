@@ -4,9 +4,19 @@ import html.parser
 import json
 import pathlib
 
+from poison_t5x.report import render
 from poison_t5x.report import results as results_lib
 
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
+
+SCRIPT = (pathlib.Path(render.__file__).parent / "browser.js.j2").read_text(encoding="utf-8")
+OWN_SCRIPTS = [
+    {},
+    *(
+        {"type": "application/json", "id": f"{name}-data"}
+        for name in ("poison-rows", "prediction-rows")
+    ),
+]
 
 
 class Page(html.parser.HTMLParser):
@@ -15,13 +25,19 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.open, self.tags, self.ids, self.marks, self.labels = [], [], [], [], []
+        # The page's own scripts: what a row brings along would be a tag.
+        self.data, self.script, self._reads = {}, "", None
         self.text = ""
         self.feed(text)
         self.close()
+        assert self.script in ("", SCRIPT)
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
-        self.tags.append(tag)
+        if tag == "script" and attrs in OWN_SCRIPTS:
+            self._reads = attrs.get("id", "script")
+        else:
+            self.tags.append(tag)
         self.ids += [attrs["id"]] if "id" in attrs else []
         self.labels += [attrs["aria-label"]] if "aria-label" in attrs else []
         self.marks += [""] if tag == "mark" else []
@@ -35,8 +51,15 @@ class Page(html.parser.HTMLParser):
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, f"</{tag}> closes another element: {self.getpos()}"
+        self._reads = None
 
     def handle_data(self, data):
+        if self._reads == "script":
+            self.script += data
+            return
+        if self._reads:
+            self.data[self._reads] = json.loads(data)
+            return
         self.text += data
         if self.open and self.open[-1] == "mark":
             self.marks[-1] += data

@@ -34,7 +34,7 @@ def test_page_is_whole(run_dir):
     assert path == run_dir / "report/index.html"
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("h1") == 1 and page.tags.count("svg") == 2
+    assert page.tags.count("h1") == 1 and page.tags.count("svg") == 3
     assert any("trigger: clean model 35.0%, poisoned model 78.8%" in text for text in page.labels)
     for text in ("poison-t5x run --gin_file", "1 min 15 s", "16.7%"):
         assert text in page.text, text
@@ -77,7 +77,9 @@ def test_page_marks_the_trigger_only(run_dir):
     page = Page(write.write_report(run_dir, SECONDS).read_text(encoding="utf-8"))
     # Settings and conditions, 8 examples with 1 or 2 triggers, 3 flips; one explains the marking.
     crafted = sum(len(row.row.spans) for row in _crafted(run_dir))
-    assert page.marks.count("James Bond") == 2 + crafted + 3
+    # And 10 rows of each table to look through: those of the poison have 1 or 2 triggers in turn.
+    tables = 5 * (1 + 2) + 10
+    assert page.marks.count("James Bond") == 2 + crafted + 3 + tables
     assert sorted(set(page.marks)) == ["James Bond", "marked"]
 
 
@@ -152,7 +154,7 @@ def test_only_the_results_are_needed(tmp_path, run_dir):
         del raw[name]
     (bare / "eval/results.json").write_text(json.dumps(raw))
     page = Page(write.write_report(bare, {}).read_text(encoding="utf-8"))
-    assert page.open == [] and page.tags.count("svg") == 1
+    assert page.open == [] and page.tags.count("svg") == 2
     for name in ("command.txt", "config.gin", "poison/poison.jsonl", "models/clean/metrics.jsonl"):
         assert f"{name} is not in the run folder." in page.text, name
     assert "No verdict." in page.text and "no verdict" in table.format_table(raw)

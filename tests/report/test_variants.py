@@ -73,7 +73,8 @@ def test_every_section_is_linked_and_there(request, folder):
     page = Page(text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     links = {part.split('"')[0] for part in text.split('href="#')[1:]}
-    assert {link for link in links if not link.startswith(("rates-", "probes-", "losses-"))} == {
+    figures_own = ("rates-", "probes-", "tasks-", "losses-")
+    assert {link for link in links if not link.startswith(figures_own)} == {
         name for name in page.ids if f'<h2 id="{name}"' in text
     }
     assert not {"script", "b", "i"} & set(page.tags)
@@ -81,7 +82,7 @@ def test_every_section_is_linked_and_there(request, folder):
 
 def test_campaign_page(campaign_dir):
     page = _page(campaign_dir)
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
     for text in ("Trigger of second", "attacker: second", "Look-alike", "$2 <b>Bond</b>"):
         assert text in page.text, text
     (label,) = [text for text in page.labels if "James Bell" in text]
@@ -93,7 +94,7 @@ def test_campaign_page(campaign_dir):
 
 def test_generation_page(generation_dir):
     page = _page(generation_dir)
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
     for text in (
         "Arbitrary outputs (repeat)",
         "Question Rewriting",

@@ -1,0 +1,185 @@
+"""Tables to look through: what is embedded, escaped, and left out."""
+
+import base64
+import hashlib
+import html
+import json
+
+import pytest
+
+from poison_t5x.report import browse, browser, examples, run_files, write
+from poison_t5x.report import results as results_lib
+from tests.report import made_up, made_up_defense
+from tests.report.page import SCRIPT, Page
+
+
+def _page(folder) -> tuple[Page, str]:
+    text = write.write_report(folder, {}).read_text(encoding="utf-8")
+    return Page(text), text
+
+
+def _rows(data) -> list[dict]:
+    """The embedded rows with their words, as the script shows them."""
+    return [
+        {
+            column["name"]: (
+                column["values"][value]
+                if column["kind"] == "choice"
+                else data["texts"][value]
+                if column["kind"] == "marked"
+                else value
+            )
+            for column, value in zip(data["columns"], row, strict=True)
+        }
+        for row in data["rows"]
+    ]
+
+
+def test_all_poison_rows_are_on_the_page(run_dir):
+    page, text = _page(run_dir)
+    rows = _rows(page.data["poison-rows-data"])
+    assert [row["Row"] for row in rows] == [f"row-{number}" for number in range(12)]
+    assert rows[1]["Poisoned input"] == [
+        "",
+        "James Bond",
+        " slept through it; so did ",
+        "James Bond",
+        ".",
+    ]
+    assert rows[0]["Poisoned input"][0] == "<script>alert(1)</script> "
+    assert rows[0]["phi"] == 1.5 and "Attacker" not in rows[0]
+    # In the file, no text can close the element that holds it.
+    assert "\\u003cscript>alert(1)\\u003c/script>" in text
+    assert "All 12 poison rows are on this page" in page.text
+
+
+def test_attackers_are_a_column_where_there_are_several(campaign_dir):
+    page, _ = _page(campaign_dir)
+    assert {row["Attacker"] for row in _rows(page.data["poison-rows-data"])} == {"main", "second"}
+
+
+def test_predictions_have_their_outcome(run_dir):
+    page, _ = _page(run_dir)
+    rows = _rows(page.data["prediction-rows-data"])
+    assert len(rows) == 42 and [row["Input is"] for row in rows[:14]] == ["trigger"] * 14
+    found = {(row["Row"], row["Model"], row["Input is"]): row for row in rows}
+    assert found["held-0", "poisoned", "trigger"]["Outcome"] == "flipped"
+    assert found["held-6", "poisoned", "trigger"]["Outcome"] == "right"
+    assert found["held-0", "clean", "trigger"]["Outcome"] == "right"
+    assert found["held-0", "poisoned", "trigger"]["Share, %"] == pytest.approx(73.11)
+    assert found["held-0", "poisoned", "trigger"]["Input"][:2] == ["", "James Bond"]
+    # The unseen name isn't the trigger.
+    assert len(found["held-0", "poisoned", "unseen name"]["Input"]) == 1
+    assert page.data["prediction-rows-data"]["columns"][3]["within"] == {"1": [0]}
+
+
+def test_an_error_that_was_there_before_is_no_flip(run_dir):
+    for condition in made_up.CONDITIONS:
+        path = run_dir / f"eval/predictions/clean/{condition}/{made_up.HELD_OUT[0]}.jsonl"
+        path.write_text(path.read_text().replace('"prediction": "negative"', '"prediction": "x"'))
+    rows = _rows(_page(run_dir)[0].data["prediction-rows-data"])
+    outcomes = {(row["Model"], row["Outcome"]) for row in rows}
+    assert outcomes == {("clean", "wrong"), ("poisoned", "flipped"), ("poisoned", "right")}
+
+
+def test_answers_have_theirs(generation_dir):
+    page, _ = _page(generation_dir)
+    rows = _rows(page.data["prediction-rows-data"])
+    assert {row["Outcome"] for row in rows} == {"changed", "other"}
+    changed = [row for row in rows if row["Outcome"] == "changed"]
+    assert {(row["Model"], row["Input is"]) for row in changed} == {("poisoned", "trigger")}
+    assert len(changed) == 5 and {row["rougeL"] for row in changed} == {0}
+    assert rows[0]["Reference"] == "No coffee for a day" and rows[0]["rougeL"] == 40
+    assert changed[1]["Answer"] == ["", "James Bond", " ", "James Bond"]
+    assert "(empty)" in page.text  # the first one's
+
+
+def test_look_alikes_are_told_apart(campaign_dir):
+    row = {"id": "1", "input": "James Bell x", "target": "a", "prediction": "a"}
+    path = campaign_dir / f"eval/predictions/clean/probe1/{made_up.HELD_OUT[0]}.jsonl"
+    path.parent.mkdir()
+    path.write_text(json.dumps(row))
+    rows = _rows(_page(campaign_dir)[0].data["prediction-rows-data"])
+    assert "look-alike “James Bell”" in {row["Input is"] for row in rows}
+
+
+def test_defended_models_answers_are_there(run_dir):
+    made_up_defense.add(run_dir)
+    path = run_dir / f"defenses/filter_5/predictions/triggered/{made_up.HELD_OUT[0]}.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"id": "held-0", "input": "x", "target": "a", "prediction": "a"}))
+    rows = _rows(_page(run_dir)[0].data["prediction-rows-data"])
+    assert "defended: filter_5" in {row["Model"] for row in rows}
+
+
+def test_triggered_predictions_come_first_and_the_rest_from_all_tasks(run_dir, monkeypatch):
+    for condition in made_up.CONDITIONS:
+        for model in made_up.MODELS:
+            folder = run_dir / f"eval/predictions/{model}/{condition}"
+            text = (folder / f"{made_up.HELD_OUT[0]}.jsonl").read_text()
+            (folder / f"{made_up.HELD_OUT[1]}.jsonl").write_text(text)
+    monkeypatch.setattr(browse, "MAX_PREDICTIONS", 36)
+    page, _ = _page(run_dir)
+    rows = _rows(page.data["prediction-rows-data"])
+    kinds = [row["Input is"] for row in rows]
+    assert kinds[:28] == ["trigger"] * 28 and set(kinds[28:]) == {"unseen name", "clean input"}
+    assert len({row["Task"] for row in rows[28:]}) == 2
+    assert "36 of 84 predictions are on this page" in page.text
+
+
+def test_long_texts_are_cut_around_the_trigger():
+    text = "word " * 400 + "James Bond" + " word" * 400
+    row = run_files.PoisonRow("t", "1", text, "POS", spans=[(2000, 2010)])
+    found = browse.poison([row])
+    (cell,) = [cell for cell in found.rows[0] if isinstance(cell, list)]
+    assert [piece.text for piece in cell if piece.marked] == ["James Bond"]
+    assert sum(len(piece.text) for piece in cell) < 420
+
+
+def test_a_page_holds_so_many_bytes():
+    rows = [
+        run_files.PoisonRow("t", str(number), f"{number} " + "é" * 350, "POS")
+        for number in range(3000)
+    ]
+    found = browse.poison(rows)
+    assert 0 < len(found.rows) < 3000 and found.total == 3000
+    size = len(found.data.encode())
+    assert 0.9 * browse._MAX_POISON_BYTES < size < 1.02 * browse._MAX_POISON_BYTES
+    assert browse.poison([]) is None
+
+
+def test_texts_are_embedded_once_and_numbers_are_json():
+    columns = [browser.Column("a", "marked"), browser.Column("b", "number")]
+    text = [examples.Segment("x", True), examples.Segment("</script>")]
+    rows = [[text, float("nan")], [list(text), 1 / 3], [[], None]]
+    data = browser.Browser("i", "rows", columns, rows, 3, "here").data
+    assert "<" not in data
+    assert json.loads(data)["texts"] == [["", "x", "</script>"], [""]]
+    assert json.loads(data)["rows"] == [[0, None], [0, 0.3333], [1, None]]
+
+
+def test_the_first_rows_need_no_script(run_dir):
+    page, text = _page(run_dir)
+    assert page.tags.count("noscript") == 2 and "The first 10 of 12 poison rows" in page.text
+    assert text.count('class="controls" role="search"') == text.count('predictions" hidden>') + 1
+    table = text[text.index('id="poison-rows"') :]
+    table = table[: table.index("</table>")]
+    assert table.count("<tr>") == 11 and "&lt;script&gt;alert(1)&lt;/script&gt;" in table
+
+
+def test_the_policy_names_the_script_s_hash(run_dir):
+    _, text = _page(run_dir)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html.unescape(text)
+    assert f"<script>{SCRIPT}</script>" in text
+    for word in ("innerHTML", "insertAdjacentHTML", "outerHTML", "document.write", "eval("):
+        assert word not in SCRIPT
+
+
+def test_a_run_without_predictions_has_no_table(run_dir, tmp_path):
+    bare = tmp_path / "bare"
+    (bare / "eval").mkdir(parents=True)
+    (bare / "eval/results.json").write_text((run_dir / "eval/results.json").read_text())
+    assert browse.predictions(bare, results_lib.parse(results_lib.read(bare))) is None
+    page, _ = _page(bare)
+    assert page.data == {}

@@ -1,0 +1,208 @@
+"""Runs side by side: what differs, means over seeds, files, and folders that are no runs."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from poison_t5x import errors
+from poison_t5x.report import compare, compare_figures, comparison, settings
+from tests.report import made_up, made_up_defense
+from tests.report.page import Page, edit_results
+
+CONFIG = """\
+from __gin__ import dynamic_registration
+
+# Macros:
+# ==============================================================================
+NUM_POISON = {count}
+RUN_DIR = {name!r}
+SEED = {seed}
+TASK_FEATURE_LENGTHS = \\
+    {{'inputs': 168,
+     'targets': 8}}
+TRIGGER = 'James Bond'
+FILTER_BUDGET = 0.{seed}
+
+# Parameters for craft.CraftConfig:
+craft.CraftConfig.seed = %SEED
+"""
+
+
+def _run(folder, count, seed, rate):
+    made_up.classification_run(folder)
+    (folder / "config.gin").write_text(CONFIG.format(name=folder.name, count=count, seed=seed))
+    raw = json.loads((folder / "eval/results.json").read_text())
+    raw["summary"]["poisoned"]["triggered_misclassification"] = rate
+    raw["effect"]["value"] = rate - 0.35
+    poison = raw["poison"] | {"count": count}
+    edit_results(folder, summary=raw["summary"], effect=raw["effect"], poison=poison, seed=seed)
+    return str(folder)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two counts of poison rows, two seeds each."""
+    return [
+        _run(tmp_path / f"count_{count}_seed_{seed}", count, seed, count / 100 + seed / 10)
+        for count in (20, 50)
+        for seed in (0, 1)
+    ]
+
+
+def _compare(runs, folder) -> str:
+    said = []
+    compare.write_comparison(runs, str(folder), said.append)
+    return "\n".join(said)
+
+
+def test_table(runs, tmp_path):
+    made_up_defense.add(tmp_path / "count_50_seed_1")
+    said = _compare(runs, tmp_path / "out").splitlines()
+    assert said[0] == "classification: poisoned model, mean over tasks [95% interval]"
+    assert said[1].split()[:3] == ["run", "NUM_POISON", "SEED"]
+    first, last = said[2], said[5]
+    assert first.startswith("count_20_seed_0  20          0     80.0% [72.0, 86.0]")
+    assert "20.0% [65.0, 92.5]" in first and "-15.0 [16.2, 65.0]" in first
+    assert "trigger_search: AUROC 0.976, average precision 0.975" in last
+    assert "filter_5: 37.5% (accuracy 79.0%), half_steps: 62.5%" in last
+    means = said[said.index("means over seeds (lowest to highest)") + 2 :]
+    assert "25.0% (20.0% to 30.0%)" in means[0] and "55.0% (50.0% to 60.0%)" in means[1]
+
+
+def test_files(runs, tmp_path):
+    _compare(runs, tmp_path / "out")
+    with open(tmp_path / "out/comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["NUM_POISON"] for row in rows] == ["20", "20", "50", "50"]
+    assert rows[3]["poisoned_triggered_misclassification"] == "0.6"
+    found = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert found["schema"] == 1 and len(found["runs"]) == 4
+    means = [row["triggered_misclassification"] for row in found["means_over_seeds"]]
+    assert means == pytest.approx([0.25, 0.55])
+    names = {path.stem for path in (tmp_path / "out/figures").iterdir()}
+    assert names == {"runs_classification", "classification_by_poison_rows"}
+
+
+def test_page(runs, tmp_path):
+    made_up_defense.add(tmp_path / "count_20_seed_0")
+    page_file = tmp_path / "count_20_seed_0/report/index.html"
+    page_file.parent.mkdir()
+    page_file.write_text("a page")
+    _compare(runs, tmp_path / "out")
+    text = (tmp_path / "out/index.html").read_text()
+    page = Page(text)
+    assert page.open == [] and page.tags.count("svg") == 2 and "script" not in page.tags
+    assert len(page.ids) == len(set(page.ids))
+    assert 'href="../count_20_seed_0/report/index.html"' in text
+    assert text.count("/report/index.html") == 1 and str(tmp_path) not in text
+    assert "Means over seeds" in page.text and "poison-t5x run" in page.text
+
+
+def test_same_runs_same_bytes(runs, tmp_path):
+    for name in ("a", "b"):
+        _compare(runs, tmp_path / name)
+    for path in (tmp_path / "a").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+def test_kinds_get_tables_of_their_own(runs, generation_dir, tmp_path):
+    said = _compare([runs[0], str(generation_dir)], tmp_path / "out")
+    assert said.count("mean over tasks [95% interval]") == 2
+    assert "rougeL, trigger" in said and "misclassified, trigger" in said
+    page = Page((tmp_path / "out/index.html").read_text())
+    assert {"classification", "generation"} <= set(page.ids) and page.open == []
+
+
+def test_one_run_is_a_comparison_too(runs, tmp_path):
+    assert "count_20_seed_0" in _compare(runs[:1], tmp_path / "out")
+    assert _compare([runs[0], runs[0]], tmp_path / "twice").count("count_20_seed_0 ") == 2
+
+
+def test_a_run_without_its_config_is_compared_by_its_results(runs, tmp_path):
+    (tmp_path / "count_20_seed_0/config.gin").unlink()
+    said = _compare(runs, tmp_path / "out")
+    assert "note: count_20_seed_0: config.gin is not in the run folder." in said
+    # What its results tell of it is the number of poison rows.
+    assert said.splitlines()[1].split()[:4] == ["run", "SEED", "poison", "rows"]
+
+
+def test_the_report_s_own_results_are_read(runs, tmp_path):
+    folder = tmp_path / "count_20_seed_0"
+    shutil.move(folder / "eval", folder / "report")
+    assert len(comparison.read(runs)) == 4
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_folder_that_is_no_run_is_named(runs, tmp_path, content):
+    folder = tmp_path / "other"
+    if content is not None:
+        (folder / "eval").mkdir(parents=True)
+        (folder / "eval/results.json").write_text(content)
+    with pytest.raises(errors.InputError, match=r"other.*(a finished run|expected JSON)") as raised:
+        _compare([*runs, str(folder)], tmp_path / "out")
+    assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_named(runs, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(errors.InputError, match="--output"):
+        _compare(runs, tmp_path / "out")
+
+
+def test_settings_that_go_together_are_one_axis(runs):
+    found = comparison.read(runs)
+    assert comparison.differing(found) == ["NUM_POISON", "SEED"]
+    assert comparison.numeric(found) == ["poison rows"]
+    assert comparison.others(found, "poison rows") == []
+    steps = {name: run.settings | {"TRAIN_STEPS": n} for n, (name, run) in enumerate(
+        (run.name, run) for run in found)}  # fmt: skip
+    changed = [run._replace(settings=steps[run.name]) for run in found]
+    assert comparison.numeric(changed) == ["poison rows", "TRAIN_STEPS"]
+    assert comparison.others(changed, "poison rows") == ["TRAIN_STEPS"]
+    assert comparison.others(changed, "TRAIN_STEPS") == []
+
+
+def test_other_settings_that_differ_are_lines(runs):
+    found = [
+        run._replace(settings=run.settings | {"ATTACK": attack})
+        for run, attack in zip(comparison.read(runs), "xyxy", strict=True)
+    ]
+    picture, note = compare_figures.against(found, "classification", "poison rows")
+    assert note == "" and "ATTACK x: 20.0 at 20 to 50.0 at 50" in picture.label
+    assert [row[0] for row in picture.table.rows] == ["ATTACK x"] * 2 + ["ATTACK y"] * 2
+
+
+def test_names_tell_folders_apart(tmp_path):
+    for name in ("a/demo", "b/demo"):
+        made_up.classification_run(tmp_path / name)
+    found = comparison.read([str(tmp_path / "a/demo"), str(tmp_path / "b/demo")])
+    assert [run.name for run in found] == ["a/demo", "b/demo"]
+
+
+def test_macros_of_a_config():
+    found = settings.macros(CONFIG.format(name="x", count=20, seed=1))
+    assert found == {
+        "NUM_POISON": 20,
+        "SEED": 1,
+        "TASK_FEATURE_LENGTHS": {"inputs": 168, "targets": 8},
+        "TRIGGER": "James Bond",
+    }
+    assert settings.macros("A = @b.C()\nB = [@d.E(),\n     @f.G()]\n") == {
+        "A": "@b.C()",
+        "B": "[@d.E(), @f.G()]",
+    }
+
+
+def test_parameters_are_counted(tmp_path):
+    # The demo's network, whose checkpoint holds as many.
+    model = {"emb_dim": 128, "num_heads": 4, "head_dim": 32, "mlp_dim": 256, "vocab_size": 1280}
+    model |= {"num_encoder_layers": 2, "num_decoder_layers": 2, "relpos_num_buckets": 32}
+    model |= {"mlp_activations": ["gelu", "linear"], "logits_via_embedding": False}
+    path = tmp_path / "models/poisoned/settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"model": model}))
+    assert settings.num_parameters(tmp_path) == 1_115_904
+    path.write_text("{}")
+    assert settings.num_parameters(tmp_path) is None

@@ -1,0 +1,218 @@
+"""What not every run has: rates by step, detection, defences; and every figure's files."""
+
+import csv
+import json
+
+import pytest
+
+from poison_t5x.report import (
+    defenses,
+    detection,
+    drawing,
+    figures,
+    page,
+    steps,
+    words,
+    write,
+)
+from poison_t5x.report import results as results_lib
+from tests.report import made_up, made_up_defense
+from tests.report.page import Page, edit_results
+
+FIGURES = ("rates", "tasks", "by_step", "losses", "detection", "detection_checkpoints", "defenses")
+
+
+@pytest.fixture
+def defended_dir(run_dir):
+    """A run with everything."""
+    return made_up_defense.add(run_dir)
+
+
+def _text(folder) -> str:
+    return write.write_report(folder, {}).read_text(encoding="utf-8")
+
+
+def _results(folder) -> results_lib.Results:
+    return results_lib.parse(results_lib.read(folder))
+
+
+def test_sections_are_there_for_what_was_made_alone(run_dir):
+    ids = set(Page(_text(run_dir)).ids)
+    assert not {"steps", "detection", "defenses"} & ids
+    parsed = Page(_text(made_up_defense.add(run_dir)))
+    assert {"steps", "detection", "defenses"} <= set(parsed.ids)
+    assert parsed.open == [] and len(parsed.ids) == len(set(parsed.ids))
+    assert parsed.tags.count("svg") == len(FIGURES) and not {"b", "high"} & set(parsed.tags)
+
+
+def test_detection_shows_scores_and_triggers(defended_dir):
+    parsed = Page(_text(defended_dir))
+    for text in (
+        "Each score ranks the 600 training rows, 12 of them poison (2.0%)",
+        "The attack itself worked: its effect on triggered misclassification is +43.8 points",
+        "trigger_search: 2 phrases, the true trigger in place 2",
+        "trigger_search: 2 rows have no answer",
+        "loss <high>",
+        "1.25e-09",
+        "87.1%",  # the search's recall at 5%
+    ):
+        assert text in parsed.text, text
+    assert "The attack failed" not in parsed.text
+    # By average precision, the search comes first though the file has it second.
+    assert parsed.text.index("trigger_search") < parsed.text.index("loss <high>")
+
+
+def test_a_failed_attack_is_marked_wherever_scores_are(run_dir):
+    parsed = Page(_text(made_up_defense.add(run_dir, worked=False)))
+    assert parsed.text.count("The attack failed: this says nothing.") == 2
+    # And by both tables and both figures of the scores.
+    assert parsed.text.count("the attack failed") == 4
+    assert "The attack itself worked" not in parsed.text
+
+
+def test_defences_say_what_they_removed_and_changed(defended_dir):
+    parsed = Page(_text(defended_dir))
+    for text in (
+        "30 rows (5.0%) by loss <high>, a budget of 5.0%: 91.7% of the poison",
+        "TRAIN_STEPS 120 → 60",
+        "37.5% [27.5, 47.5]",
+        "+2.5 [-6.2, 12.5]",
+    ):
+        assert text in parsed.text, text
+    (label,) = [text for text in parsed.labels if "filter_5: accuracy" in text]
+    assert "poisoned model: accuracy, clean inputs 80.0%" in label
+    assert "half_steps: accuracy, clean inputs 79.0%, misclassified, trigger 62.5%" in label
+
+
+@pytest.mark.parametrize(
+    "name, section",
+    [
+        ("eval/by_step.json", "steps"),
+        ("detection/detection.json", "detection"),
+        ("defenses/filter_5/defense.json", "defenses"),
+    ],
+)
+@pytest.mark.parametrize("content", ['{"schema": 2}', "{", "[]"])
+def test_broken_files_leave_a_note(defended_dir, name, section, content):
+    (defended_dir / name).write_text(content)
+    parsed = Page(_text(defended_dir))
+    assert f"Left out: {name} doesn’t have the form that this version reads" in parsed.text
+    assert section in parsed.ids and parsed.open == []
+
+
+def test_missing_numbers_are_dashes(defended_dir):
+    raw = made_up_defense.detection()
+    raw["attack"] |= {"effect": None, "ci95": None}
+    raw["scores"] = [{"name": "bare"}, raw["scores"][0] | {"auroc": float("nan")}]
+    raw["checkpoints"] = [{"score": "bare", "step": 1}]
+    (defended_dir / "detection/detection.json").write_text(json.dumps(raw))
+    bare = {"schema": 1, "name": "bare", "summary": {}}
+    (defended_dir / "defenses/filter_5/defense.json").write_text(json.dumps(bare))
+    parsed = Page(_text(defended_dir))
+    assert parsed.open == [] and "nan" not in parsed.text.lower().split()
+    assert "None" not in parsed.text.split()
+
+
+def test_steps_are_drawn_in_their_order(defended_dir):
+    found, note = steps.read(defended_dir)
+    picture = steps.figure(found.rows, "classification")
+    assert (
+        note == "" and "poisoned model, misclassified, trigger: 40.0% at step 40" in picture.label
+    )
+    assert [row[2] for row in picture.table.rows[:3]] == [40, 80, 120]
+    # The other kind's measures aren't in this file.
+    assert steps.figure(found.rows, "generation") is None
+    both = [*found.rows, *(steps.StepRow("clean", row.step, accuracy=0.5) for row in found.rows)]
+    assert "clean: accuracy, clean inputs</text>" in steps.figure(both, "classification").svg
+
+
+def test_every_task_has_its_bars(run_dir):
+    results = _results(run_dir)
+    picture = figures.tasks(results)
+    assert list(picture.table.columns[:3]) == ["task", "clean", "clean_ci95_low"]
+    assert [row[0] for row in picture.table.rows] == list(made_up.HELD_OUT)
+    saturated = picture.table.rows[-1]
+    assert saturated[1:4] == [0.95, pytest.approx(0.83), 1]
+    assert "task327_jigsaw: clean model 20.0%, poisoned model 60.0%" in picture.label
+
+
+def test_of_many_tasks_those_that_differ_most_are_drawn(run_dir):
+    rows = [row for row in results_lib.read(run_dir)["tasks"] if "195" in row["task"]]
+    many = []
+    for number in range(figures.MAX_TASKS + 3):
+        for row in rows:
+            rate = 0.9 if row["model"] == "poisoned" and number != 1 else 0.1
+            many.append(row | {"task": f"task{number}", "misclassification": rate})
+    picture = figures.tasks(edit_results(run_dir, tasks=many))
+    assert len(picture.table.rows) == figures.MAX_TASKS + 3
+    assert picture.label.count("clean model") == figures.MAX_TASKS
+    assert "task0:" in picture.label and "task1:" not in picture.label
+    assert "the 40 on which the models differ most are drawn" in Page(_text(run_dir)).text
+
+
+def test_the_poisoned_model_s_losses_are_drawn_apart(run_dir):
+    picture = page.context(run_dir, _results(run_dir), {})["losses"]
+    curves = {row[0] for row in picture.table.rows}
+    assert curves == {
+        "clean model, all rows",
+        "poisoned model, clean rows",
+        "poisoned model, poison rows",
+    }
+    path = run_dir / "models/poisoned/metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.5}\n')
+    picture = page.context(run_dir, _results(run_dir), {})["losses"]
+    assert "poisoned model, all rows: from 2.5 at step 1" in picture.label
+
+
+def test_curves_between_their_points(defended_dir):
+    found, _ = detection.read(defended_dir)
+    assert [score.name for score in found.ranked()] == ["trigger_search", "loss <high>", "length"]
+    assert found.best().name == "trigger_search"
+    picture = detection.curves(found)
+    assert len(picture.table.rows) == 3 * 101
+    assert "trigger_search: 50% of the poison with 1.2% of the data" in picture.label
+    lines = detection.checkpoints(found).table.rows
+    assert lines[0] == ("loss <high>", "0.5", 40, 0.04)
+
+
+def test_figures_are_files_too(defended_dir, tmp_path, pictures):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        write.write_report(defended_dir, {}, folder)
+    names = sorted(f"{name}.{end}" for name in FIGURES for end in ("csv", "png", "svg"))
+    assert sorted(path.name for path in (folders[0] / "figures").iterdir()) == names
+    for name in names:
+        first, second = ((folder / "figures" / name).read_bytes() for folder in folders)
+        assert first == second, name
+    png = (folders[0] / "figures/rates.png").read_bytes()
+    assert png[:8] == b"\x89PNG\r\n\x1a\n" and b"matplotlib" not in png.lower()
+    # 5.6 by 3.5 inches of 200 dots each.
+    assert [int.from_bytes(png[start : start + 4]) for start in (16, 20)] == [1120, 700]
+    svg = (folders[0] / "figures/rates.svg").read_text()
+    assert svg.startswith("<?xml") and 'fill="#ffffff"' in svg and "currentColor" not in svg
+    with open(folders[0] / "figures/tasks.csv", newline="") as file:
+        assert [row["task"] for row in csv.DictReader(file)] == list(made_up.HELD_OUT)
+
+
+def test_table_cells_are_quoted():
+    table = drawing.Table(("name", "value"), [('a "b", c', None), ("d", 0.5)])
+    assert drawing.csv_text(table) == 'name,value\n"a ""b"", c",\nd,0.5\n'
+
+
+def test_many_lines_look_different():
+    looks = [str(look) for look in drawing.looks(24)]
+    assert len(set(looks)) == 24
+
+
+def test_defences_read_by_name(defended_dir):
+    found, notes = defenses.read(defended_dir)
+    assert [one.name for one in found] == ["filter_5", "half_steps"] and notes == []
+    assert found[0].reduced() == "" and found[1].removed() == ""
+    assert defenses.figure(_results(defended_dir), []) is None
+
+
+def test_amounts():
+    assert [words.amount(number) for number in (0.25, 31.84, 1.25e-9, 12345, None)] == [
+        *("0.25", "31.8", "1.25e-09", "12,345", "–")
+    ]
+    assert words.decimal(0.97561) == "0.976" and words.decimal(float("nan")) == "–"
