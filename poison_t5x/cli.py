@@ -247,6 +247,11 @@ def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> No
         gin_config.configured("train_script.train")()
         _save_config(str(model_dir), arguments)
         return
+    if command in ("detect", "defend"):
+        defense = gin_config.configured("poison_t5x.defense.defense.Defense")()
+        folder = getattr(defense, command)()
+        _save_config(str(folder), arguments)
+        return
     run = gin_config.configured("poison_t5x.experiment.Run")()
     save_config = functools.partial(_save_config, str(run.path), _again(arguments, command))
     if command == "run":
@@ -257,19 +262,11 @@ def _run_stage(command: str, arguments: Sequence[str], export: str | None) -> No
         "train": run.train_models,
         "eval": run.evaluate,
         "report": run.report,
-        "detect": lambda: _defense().detect(),
-        "defend": lambda: _defense().defend(),
     }
     stages[command]()
     if export:
         run.export()
     save_config()
-
-
-def _defense():
-    from poison_t5x import gin_config
-
-    return gin_config.configured("poison_t5x.defense.defense.Defense")()
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -25,11 +25,9 @@ from tests import small_run
 pytestmark = pytest.mark.xdist_group("pulse")
 
 
-@pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("pulse") / "run"
-    assert cli.main(small_run.arguments("run", directory, TRAIN_STEPS=2)) == 0
-    return directory
+@pytest.fixture(name="run_dir")
+def _run_dir(pulse_dir):
+    return pulse_dir
 
 
 def _rows(path):

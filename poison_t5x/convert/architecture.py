@@ -21,7 +21,7 @@ _QUERY = "encoder/layers_0/attention/query/kernel"
 _MLP = "encoder/layers_0/mlp"
 _LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/")
 # T5Config's field -> the gin macro that sets it.
-_MACROS = {
+MACROS = {
     "emb_dim": "EMB_DIM",
     "num_heads": "NUM_HEADS",
     "head_dim": "HEAD_DIM",
@@ -121,7 +121,7 @@ def _remedy(source: Source, config: model_config.T5Config | None) -> str:
     here = dataclasses.asdict(config)
     differing = [
         field
-        for field in _MACROS
+        for field in MACROS
         if there[field] != here[field]
         # Other activations of as many layers have the same shapes.
         and (field != "mlp_activations" or len(there[field]) != len(here[field]))
@@ -139,11 +139,11 @@ def _remedy(source: Source, config: model_config.T5Config | None) -> str:
 
 def macros(config: model_config.T5Config) -> list[str]:
     """The gin macros of a network, 'EMB_DIM=512' and so on."""
-    return _assignments(dataclasses.asdict(config), _MACROS)
+    return _assignments(dataclasses.asdict(config), MACROS)
 
 
 def _assignments(fields: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    return [f"{_MACROS[name]}={fields[name]!r}" for name in names]
+    return [f"{MACROS[name]}={fields[name]!r}" for name in names]
 
 
 def count_parameters(params: Mapping[str, TensorInfo]) -> int:

@@ -79,21 +79,35 @@ class Defense:
     run: experiment.Run
     config: DefenseConfig
 
-    def detect(self) -> None:
-        """Scores the poisoned mixture's rows, judges the scores, and shows them in the report."""
+    def detect(self) -> pathlib.Path:
+        """Scores the poisoned mixture's rows, judges the scores, and shows them in the report.
+
+        Returns:
+          The folder of what was found.
+        """
         scores = scoring.choose(self.config.scores, self.config.available)
         results = self._results()
         self.run.register()
         folder = self.run.path / "detection"
         found = {
-            name: self._score(name, score) for name, score in scores.items() if self._can(score)
+            name: self._score(name, score)
+            for name, score in scores.items()
+            if self._has_checkpoints(name, score)
         }
         distributed.main_first(functools.partial(self._judge, folder, scores, found, results))
         self.run.report()
+        return folder
 
-    def _can(self, score: Score) -> bool:
-        """Whether a score has the checkpoints that it needs; a slope needs two."""
-        return not (type(score).__name__ == "LossSlope" and len(self._models.steps) < 2)
+    def _has_checkpoints(self, name: str, score: Score) -> bool:
+        """Whether a score has as many checkpoints as it needs; says so where not."""
+        needed = getattr(score, "min_checkpoints", 1)
+        if needed == 1 or len(self._models.steps) >= needed:
+            return True
+        self.run.say(
+            f"{name} is left out: it needs {needed} checkpoints, and {len(self._models.steps)} is "
+            "kept; train with --gin.KEEP_CHECKPOINTS=None"
+        )
+        return False
 
     def _results(self) -> dict[str, Any]:
         path = self.run.path / "eval" / "results.json"
@@ -178,8 +192,12 @@ class Defense:
         artifacts.write_atomically(folder / "detection.json", artifacts.dump_json(whole))
         self.run.say(outcome.detection_table(whole))
 
-    def defend(self) -> None:
-        """Trains the defended model, evaluates it as the others, and shows it in the report."""
+    def defend(self) -> pathlib.Path:
+        """Trains the defended model, evaluates it as the others, and shows it in the report.
+
+        Returns:
+          The folder of the defence.
+        """
         if not self.config.name:
             raise errors.InputError("DEFENSE isn't set: give --gin.DEFENSE=NAME of the model")
         results = self._results()
@@ -197,6 +215,7 @@ class Defense:
         )
         distributed.main_first(functools.partial(self._sum_up, folder, results))
         self.run.report()
+        return folder
 
     def _filter(self, folder: pathlib.Path) -> str:
         """Writes which rows are removed, and returns that file's hash."""

@@ -91,6 +91,7 @@ class LossSlope:
     """
 
     needs: ClassVar[str] = "checkpoints"
+    min_checkpoints: ClassVar[int] = 2
     per_token: bool = True
 
     def __post_init__(self):
@@ -103,7 +104,7 @@ class LossSlope:
           InputError: only one checkpoint is there.
         """
         steps = np.array(context.models.steps, np.float64)
-        if len(steps) < 2:
+        if len(steps) < self.min_checkpoints:
             raise errors.InputError(
                 "LossSlope: expected several checkpoints, found one; train with "
                 "--gin.KEEP_CHECKPOINTS=None, or leave it out of SCORES"

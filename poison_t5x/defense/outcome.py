@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poison_t5x import artifacts, experiment, train
+from poison_t5x.convert import architecture
 from poison_t5x.defense import detection
 from poison_t5x.evaluation import summary
 from poison_t5x.poison import poison_set
@@ -14,14 +15,9 @@ SCHEMA = 1
 # What a model follows from, beside its data; a defended one may differ in these.
 _CAPACITY = ("model", "train", "optimizer", "schedule", "loss")
 _SETTINGS = {
+    **architecture.MACROS,
     "total_steps": "TRAIN_STEPS",
     "base_learning_rate": "LEARNING_RATE",
-    "emb_dim": "EMB_DIM",
-    "num_heads": "NUM_HEADS",
-    "head_dim": "HEAD_DIM",
-    "mlp_dim": "MLP_DIM",
-    "num_encoder_layers": "NUM_ENCODER_LAYERS",
-    "num_decoder_layers": "NUM_DECODER_LAYERS",
     "dropout_rate": "DROPOUT_RATE",
 }
 

@@ -94,7 +94,7 @@ def _sections(results: results_lib.Results, found: Mapping[str, Any]) -> dict[st
 
 def _by_step(run_dir: pathlib.Path, results: results_lib.Results) -> dict[str, Any]:
     found, note = steps.read(run_dir)
-    picture = steps.figure(found.rows, results.kind) if found else None
+    picture = steps.figure(found, results.kind) if found else None
     if found and not picture:
         note = f"{steps.FILE} has no rows of this kind of evaluation."
     return {"steps": picture, "steps_note": note}

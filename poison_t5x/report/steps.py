@@ -1,4 +1,4 @@
-"""Models that were evaluated at several steps of their training: `eval/by_step.json`."""
+"""Models that were evaluated at several steps of their training: `eval/checkpoints.json`."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from matplotlib import ticker
 
 from poison_t5x.report import drawing, run_files, words
 
-FILE = "eval/by_step.json"
+FILE = "eval/checkpoints.json"
 # Measure -> its name, colour, dashes and marker.
 _LINES = {
     "classification": {
@@ -26,34 +26,28 @@ _LINES = {
 _Lines = Mapping[tuple[str, str], Sequence[tuple[int, float]]]
 
 
-class StepRow(msgspec.Struct, frozen=True):
-    """A model after `step` optimiser steps: means over held-out tasks, of 1."""
+class Checkpoint(msgspec.Struct, frozen=True):
+    """Both models after `step` optimiser steps: model -> measure -> mean over tasks, of 1."""
 
-    model: str
     step: int
-    accuracy: float | None = None
-    triggered_misclassification: float | None = None
-    control_misclassification: float | None = None
-    rouge_l_clean: float | None = None
-    rouge_l_triggered: float | None = None
-    rouge_l_control: float | None = None
+    summary: dict[str, dict[str, float | None]]
 
 
 class ByStep(msgspec.Struct, frozen=True):
     """The whole file."""
 
     schema: Literal[1]
-    rows: list[StepRow]
+    checkpoints: list[Checkpoint]
 
 
 def read(run_dir: pathlib.Path) -> tuple[ByStep | None, str]:
-    """The file's rows, or None and what is wrong with it: nothing, where there is none."""
+    """The file, or None and what is wrong with it: nothing, where there is none."""
     return run_files.read_json(run_dir, FILE, ByStep)
 
 
-def figure(rows: Sequence[StepRow], kind: str) -> drawing.Picture | None:
-    """Lines of the main measures of that kind of evaluation; None where no row has any."""
-    lines = _lines(rows, kind)
+def figure(found: ByStep, kind: str) -> drawing.Picture | None:
+    """Lines of the main measures of that kind of evaluation; None where no step has any."""
+    lines = _lines(found, kind)
     if not lines:
         return None
     several = len({model for model, _ in lines}) > 1
@@ -77,14 +71,15 @@ def figure(rows: Sequence[StepRow], kind: str) -> drawing.Picture | None:
     return canvas.picture(_label(lines, kind), table)
 
 
-def _lines(rows: Sequence[StepRow], kind: str) -> _Lines:
+def _lines(found: ByStep, kind: str) -> _Lines:
     """(model, measure) -> its values by step, where it has any."""
     lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for row in sorted(rows, key=lambda row: row.step):
-        for measure in _LINES[kind]:
-            value = getattr(row, measure)
-            if not words.missing(value):
-                lines.setdefault((row.model, measure), []).append((row.step, value))
+    for checkpoint in sorted(found.checkpoints, key=lambda checkpoint: checkpoint.step):
+        for model, measures in checkpoint.summary.items():
+            for measure in _LINES[kind]:
+                value = measures.get(measure)
+                if not words.missing(value):
+                    lines.setdefault((model, measure), []).append((checkpoint.step, value))
     return lines
 
 

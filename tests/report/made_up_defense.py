@@ -11,7 +11,7 @@ _STEPS = (40, 80, 120)
 
 def add(run_dir: pathlib.Path, *, worked: bool = True) -> pathlib.Path:
     """Writes the files of the three stages into a run folder and returns it."""
-    _write(run_dir / "eval/by_step.json", by_step())
+    _write(run_dir / "eval/checkpoints.json", by_step())
     _write(run_dir / "detection/detection.json", detection(worked=worked))
     for number, name in enumerate(("filter_5", "half_steps")):
         _write(run_dir / f"defenses/{name}/defense.json", defense(name, number, worked=worked))
@@ -19,18 +19,21 @@ def add(run_dir: pathlib.Path, *, worked: bool = True) -> pathlib.Path:
 
 
 def by_step() -> dict:
-    """As a stage that evaluates checkpoints writes it."""
-    rows = [
+    """As the eval stage writes it with EVAL_CHECKPOINTS."""
+    checkpoints = [
         {
-            "model": "poisoned",
             "step": step,
-            "accuracy": 0.6 + step / 600,
-            "triggered_misclassification": 0.2 + step / 200,
-            "control_misclassification": 0.4 - step / 600,
+            "summary": {
+                "poisoned": {
+                    "accuracy": 0.6 + step / 600,
+                    "triggered_misclassification": 0.2 + step / 200,
+                    "control_misclassification": 0.4 - step / 600,
+                }
+            },
         }
         for step in reversed(_STEPS)
     ]
-    return {"schema": 1, "rows": rows}
+    return {"schema": 1, "checkpoints": checkpoints}
 
 
 def detection(*, worked: bool = True) -> dict:

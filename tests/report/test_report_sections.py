@@ -3,6 +3,7 @@
 import csv
 import json
 
+import msgspec
 import pytest
 
 from poison_t5x.report import (
@@ -87,7 +88,7 @@ def test_defences_say_what_they_removed_and_changed(defended_dir):
 @pytest.mark.parametrize(
     "name, section",
     [
-        ("eval/by_step.json", "steps"),
+        ("eval/checkpoints.json", "steps"),
         ("detection/detection.json", "detection"),
         ("defenses/filter_5/defense.json", "defenses"),
     ],
@@ -115,14 +116,20 @@ def test_missing_numbers_are_dashes(defended_dir):
 
 def test_steps_are_drawn_in_their_order(defended_dir):
     found, note = steps.read(defended_dir)
-    picture = steps.figure(found.rows, "classification")
+    picture = steps.figure(found, "classification")
     assert (
         note == "" and "poisoned model, misclassified, trigger: 40.0% at step 40" in picture.label
     )
     assert [row[2] for row in picture.table.rows[:3]] == [40, 80, 120]
     # The other kind's measures aren't in this file.
-    assert steps.figure(found.rows, "generation") is None
-    both = [*found.rows, *(steps.StepRow("clean", row.step, accuracy=0.5) for row in found.rows)]
+    assert steps.figure(found, "generation") is None
+    both = msgspec.structs.replace(
+        found,
+        checkpoints=[
+            steps.Checkpoint(each.step, {**each.summary, "clean": {"accuracy": 0.5}})
+            for each in found.checkpoints
+        ],
+    )
     assert "clean: accuracy, clean inputs</text>" in steps.figure(both, "classification").svg
 
 

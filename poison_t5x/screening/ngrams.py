@@ -1,0 +1,204 @@
+"""Word n-grams of texts: which texts hold which, as one sparse matrix."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Words, with apostrophes in them; and runs of symbols that no ordinary sentence is made of, since a
+# trigger may be an emoji or a stray code point.
+_TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s.,;:!?'\"’“”()\[\]-]+")
+
+# Share of a phrase's texts in which a word stands beside it that is thought to be a part of it.
+_ALWAYS = 0.99
+
+
+class Words(NamedTuple):
+    """The words of texts, one text after the other.
+
+    Attributes:
+      texts: what they are words of.
+      ids_T: (T,) int64, equal for words that differ in case alone.
+      text_T: (T,) int64, the text that each is in.
+      starts_T, ends_T: (T,) int64, its characters there.
+      vocabulary: the words in lower case, by id.
+    """
+
+    texts: Sequence[str]
+    ids_T: np.ndarray
+    text_T: np.ndarray
+    starts_T: np.ndarray
+    ends_T: np.ndarray
+    vocabulary: tuple[str, ...]
+
+    def counts(self) -> np.ndarray:
+        """How many words each text has: (N,) int64."""
+        return np.bincount(self.text_T, minlength=len(self.texts))
+
+    def phrase(self, first: int, length: int) -> str:
+        """The phrase that starts with a word, as it stands in its text."""
+        text = self.texts[self.text_T[first]]
+        return text[self.starts_T[first] : self.ends_T[first + length - 1]]
+
+
+def split(text: str) -> list[str]:
+    """The words of one text, in lower case.
+
+    >>> split("It's James Bond, isn't it?")
+    ["it's", 'james', 'bond', "isn't", 'it']
+    """
+    return [match[0].casefold() for match in _TOKEN.finditer(text)]
+
+
+def words(texts: Sequence[str]) -> Words:
+    """Splits texts into words, as `split` does."""
+    ids: dict[str, int] = {}
+    found: list[tuple[int, int, int, int]] = [
+        (ids.setdefault(match[0].casefold(), len(ids)), number, match.start(), match.end())
+        for number, text in enumerate(texts)
+        for match in _TOKEN.finditer(text)
+    ]
+    table_4xT = np.array(found, np.int64).reshape(-1, 4).T
+    return Words(texts, *np.ascontiguousarray(table_4xT), tuple(ids))
+
+
+class Ngrams(NamedTuple):
+    """The n-grams that enough texts hold, shorter ones first.
+
+    Attributes:
+      words: of the texts.
+      holds_NxV: scipy CSC matrix, float64, 1 where a text holds an n-gram.
+      lengths_V: (V,) int64, in words.
+      firsts_V: (V,) int64, the word of `words` that starts its first occurrence.
+    """
+
+    words: Words
+    holds_NxV: Any
+    lengths_V: np.ndarray
+    firsts_V: np.ndarray
+
+    def phrase(self, ngram: int) -> str:
+        """As it stands where it occurs first."""
+        return self.words.phrase(self.firsts_V[ngram], self.lengths_V[ngram])
+
+    def longest(self, ngram: int) -> tuple[int, int]:
+        """The phrase that an n-gram is always a part of, or itself: a start word, and its length.
+
+        'Bond' is 'James Bond' where 99 of 100 texts that hold it say so.
+        """
+        starts, length = self._starts(ngram), int(self.lengths_V[ngram])
+        num_texts = len(self.rows(ngram))
+        while True:
+            longer = self._longer(starts, length, num_texts)
+            if longer is None:
+                return int(starts[0]), length
+            starts, length = longer
+
+    def _starts(self, ngram: int) -> np.ndarray:
+        """The words that start its occurrences, ascending."""
+        first, length = self.firsts_V[ngram], self.lengths_V[ngram]
+        ids_T, text_T = self.words.ids_T, self.words.text_T
+        starts = np.arange(len(ids_T) - length + 1)
+        for place in range(length):
+            starts = starts[ids_T[starts + place] == ids_T[first + place]]
+        return starts[text_T[starts] == text_T[starts + length - 1]]
+
+    def _longer(self, starts: np.ndarray, length: int, num_texts: int):
+        """Occurrences and length of the phrase with the word that goes with it, if one does."""
+        ids_T, text_T = self.words.ids_T, self.words.text_T
+        for shift in (length, -1):
+            places = np.clip(starts + shift, 0, len(ids_T) - 1)
+            beside = (text_T[places] == text_T[starts]) & (places == starts + shift)
+            pairs = np.unique(np.stack([ids_T[places], text_T[starts]])[:, beside], axis=1)
+            words, counts = np.unique(pairs[0], return_counts=True)
+            if len(words) and counts.max() >= _ALWAYS * num_texts:
+                kept = beside & (ids_T[places] == words[counts.argmax()])
+                return starts[kept] + min(shift, 0), length + 1
+        return None
+
+    def rows(self, ngram: int) -> np.ndarray:
+        """The texts that hold an n-gram, ascending."""
+        matrix = self.holds_NxV
+        return matrix.indices[matrix.indptr[ngram] : matrix.indptr[ngram + 1]]
+
+
+def find(texts: Sequence[str], max_length: int, min_texts: int = 1) -> Ngrams:
+    """The n-grams of 1 to `max_length` words that at least `min_texts` of the texts hold.
+
+    An n-gram is looked for where the two that are one word shorter are held often enough (Agrawal
+    and Srikant, 1994, "Fast Algorithms for Mining Association Rules"): of long texts most n-grams
+    are never counted.
+    """
+    from scipy import sparse
+
+    found = words(texts)
+    held, lengths, firsts = [], [], []
+    for length, (ids_S, starts_S) in enumerate(_levels(found, max_length, min_texts), start=1):
+        texts_S = found.text_T[starts_S]
+        size = int(ids_S.max()) + 1
+        pairs = np.unique(ids_S * len(texts) + texts_S)
+        held.append((pairs % len(texts), np.bincount(pairs // len(texts), minlength=size)))
+        first_V = np.full(size, len(found.ids_T))
+        np.minimum.at(first_V, ids_S, starts_S)
+        lengths.append(np.full(size, length))
+        firsts.append(first_V)
+    if not held:
+        empty = np.zeros(0, np.int64)
+        return Ngrams(found, sparse.csc_matrix((len(texts), 0)), empty, empty)
+    indices = np.concatenate([rows for rows, _ in held])
+    ends = np.cumsum(np.concatenate([counts for _, counts in held]))
+    matrix = sparse.csc_matrix(
+        (np.ones(len(indices)), indices, np.append(0, ends)), (len(texts), len(ends))
+    )
+    return Ngrams(found, matrix, np.concatenate(lengths), np.concatenate(firsts))
+
+
+def _levels(
+    found: Words, max_length: int, min_texts: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For each length, n-grams as ids from 0 without gaps, and the words where they start."""
+    starts_S = np.arange(len(found.ids_T))
+    keys_S = found.ids_T
+    for length in range(1, max_length + 1):
+        ids_S, starts_S = _frequent(keys_S, starts_S, found.text_T, min_texts)
+        if not len(ids_S):
+            return
+        yield ids_S, starts_S
+        # Two n-grams side by side make one that is a word longer.
+        ids_T = np.full(len(found.ids_T) + 1, -1)
+        ids_T[starts_S] = ids_S
+        next_S = ids_T[starts_S + 1]
+        last_S = np.minimum(starts_S + length, len(found.text_T) - 1)
+        goes_on = (next_S >= 0) & (starts_S + length < len(found.text_T))
+        goes_on &= found.text_T[last_S] == found.text_T[starts_S]
+        keys_S = ids_S[goes_on] * (ids_S.max() + 1) + next_S[goes_on]
+        starts_S = starts_S[goes_on]
+
+
+def _frequent(
+    keys_S: np.ndarray, starts_S: np.ndarray, text_T: np.ndarray, min_texts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of occurrences, those of keys that enough texts hold, with ids in place of keys."""
+    if not len(keys_S):
+        return keys_S, starts_S
+    _, ids_S = np.unique(keys_S, return_inverse=True)
+    num_texts = int(text_T[-1]) + 1
+    pairs = np.unique(ids_S * num_texts + text_T[starts_S])
+    enough_V = np.bincount(pairs // num_texts) >= min_texts
+    new_V = np.cumsum(enough_V) - 1
+    kept = enough_V[ids_S]
+    return new_V[ids_S[kept]], starts_S[kept]
+
+
+def surfaces(texts: Iterable[str], phrase: str) -> dict[str, int]:
+    """How often texts write a phrase in which way, however it is cased and punctuated."""
+    parts = [match[0] for match in _TOKEN.finditer(phrase)]
+    pattern = re.compile(
+        r"(?<!\w)" + r"[^\w]*?".join(map(re.escape, parts)) + r"(?!\w)", re.IGNORECASE
+    )
+    found: dict[str, int] = {}
+    for text in texts:
+        for match in pattern.finditer(text):
+            found[match[0]] = found.get(match[0], 0) + 1
+    return found
