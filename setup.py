@@ -25,6 +25,7 @@ RUNTIME = [
     "tensorboard>=2.18,<3",
     "scikit-learn>=1.6,<2",
     "scipy>=1.14,<2",
+    "pyarrow>=18,<27",
     "matplotlib>=3.9,<4",
     "jinja2>=3.1,<4",
     "msgspec>=0.19,<1",
@@ -73,7 +74,7 @@ setuptools.setup(
     package_data={
         "poison_t5x.tasks": ["*.json"],
         "poison_t5x.gin": ["*/*.gin"],
-        "poison_t5x": ["report/*.j2", "study/*.j2"],
+        "poison_t5x": ["report/*.j2", "study/*.j2", "screening/*.j2"],
     },
     install_requires=RUNTIME,
     extras_require={

@@ -14,6 +14,14 @@ def whole_number(name: str, value: Any, minimum: int = 1) -> None:
         )
 
 
+def whole_numbers(name: str, value: Any) -> None:
+    """`value` must be a list of ints of at least 1."""
+    if not isinstance(value, (list, tuple)):
+        raise errors.InputError(f"{name}: expected a list of whole numbers, found {value!r}")
+    for one in value:
+        whole_number(name, one)
+
+
 def number(name: str, value: Any, minimum: float = -math.inf) -> None:
     """`value` must be a finite int or float of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

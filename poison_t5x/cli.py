@@ -291,6 +291,8 @@ def _main(arguments: Sequence[str]) -> int:
         _parse_gin(options, bindings)
         return command.run(cli_tools.setup(one_hot=True), options)
     if options.command == "scan":
+        if options.model:
+            _import_tensorflow()
         from poison_t5x.screening import scan
 
         return scan.run(options)
@@ -312,7 +314,7 @@ def _main(arguments: Sequence[str]) -> int:
         cli_tools.run_cache(options)
         return 0
     if options.command == "study":
-        return cli_tools.run_study(arguments)
+        return cli_tools.run_study(arguments, options.list)
     if options.command == "sweep":
         _run_sweep(lambda cell: _parse_gin(options, [*bindings, *cell]), arguments)
         return 0

@@ -35,12 +35,12 @@ def run_cache(options: argparse.Namespace) -> None:
     caching.cache(names, options.directory, options.num_shards, print)
 
 
-def run_study(arguments: Sequence[str]) -> int:
+def run_study(arguments: Sequence[str], is_list: bool) -> int:
     """`arguments` are the whole command line's, which the cells' are made of."""
     from poison_t5x import gin_config
     from poison_t5x.study import command
 
-    return command.run(gin_config.macros(), arguments)
+    return command.run(gin_config.macros(), gin_config.parameters(), arguments, is_list)
 
 
 def setup(one_hot: bool):

@@ -98,8 +98,7 @@ class Run:
                 checks.path(name.upper(), getattr(self, name))
         if self.store_dir is not None:
             checks.path("STAGE_STORE_DIR", self.store_dir)
-        for step in self.eval_checkpoints:
-            checks.whole_number("EVAL_CHECKPOINTS", step)
+        checks.whole_numbers("EVAL_CHECKPOINTS", self.eval_checkpoints)
         checks.whole_number("NUM_EXAMPLES", self.num_examples, minimum=0)
         checks.whole_number("CRAFT_WORKERS", self.craft_workers)
         checks.whole_number("NATINST_JSONL_EPOCHS", self.jsonl_epochs)
@@ -149,14 +148,14 @@ class Run:
         with self.shared(self.path / place, place, settings):
             stages.alone(self.path / place, place.replace("/", " "), settings, make, self.say)
 
-    def shared(self, folder: pathlib.Path, name: str, settings: Mapping[str, Any]):
+    def shared(self, folder: pathlib.Path, name: str, settings: Mapping[str, Any], *verify):
         """Around making a stage: see `stage_store.Store.shared`."""
         if self.store_dir is None:
             return contextlib.nullcontext()
         if distributed.num_processes() > 1:  # each of which would wait for the first one's lock
             raise errors.InputError("STAGE_STORE_DIR: runs of many processes can't share stages")
         data = {"data": self.hashes, "experiment": self.experiment, **settings}
-        return stage_store.Store(self.store_dir).shared(folder, name, data)
+        return stage_store.Store(self.store_dir).shared(folder, name, data, *verify)
 
     def craft(self) -> None:
         """Reads and checks the corpus, prepares it for SeqIO, and crafts the poison set."""
@@ -190,7 +189,7 @@ class Run:
             return generation_metrics.metric_fn(mine.triggers)
         return metrics.metric_fn(self.corpus.polarities[task], mine.target)
 
-    def _sources(self, *files: str) -> dict[str, str]:
+    def sources(self, *files: str) -> dict[str, str]:
         """What a model or an evaluation is made from, for its record."""
         manifest = poison_set.read_manifest(self.path / "poison")
         return {
@@ -230,7 +229,7 @@ class Run:
             train_dataset_cfg=self._dataset(mixture, "train"),
             train_eval_dataset_cfg=self._dataset(f"{self.experiment}_eval_clean", "validation"),
             partition_cfg=self.partition_cfg,
-            sources={**self._sources(*files), **sources},
+            sources={**self.sources(*files), **sources},
             shared=self.shared,
             say=self.say,
         )
@@ -276,14 +275,8 @@ class Run:
                 f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
                 "settings first, or `poison-t5x run`"
             )
-        settings = {
-            "parameters": parameters,
-            "eval": dataclasses.asdict(self.eval_cfg),
-            "lengths": dict(self.dataset_cfg.task_feature_lengths),
-            "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
-            **self._sources(poison_set.EVALUATION),
-            **({} if step is None else {"step": step}),
-        }
+        at = {} if step is None else {"step": step}
+        settings = {"parameters": parameters, **self.eval_settings(), **at}
 
         def make(directory: pathlib.Path) -> None:
             from poison_t5x.evaluation import evaluate
@@ -301,6 +294,15 @@ class Run:
 
         with self.shared(folder, "eval", settings):
             stages.together(folder, f"eval {name}", settings, make, self.say)
+
+    def eval_settings(self) -> dict[str, Any]:
+        """What predictions follow from, beside the model."""
+        return {
+            "eval": dataclasses.asdict(self.eval_cfg),
+            "lengths": dict(self.dataset_cfg.task_feature_lengths),
+            "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
+            **self.sources(poison_set.EVALUATION),
+        }
 
     @functools.cached_property
     def _evaluators(self):

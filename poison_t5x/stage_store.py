@@ -11,7 +11,7 @@ import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import poison_t5x
@@ -31,7 +31,11 @@ class Store:
 
     @contextlib.contextmanager
     def shared(
-        self, folder: pathlib.Path, name: str, settings: Mapping[str, Any]
+        self,
+        folder: pathlib.Path,
+        name: str,
+        settings: Mapping[str, Any],
+        verify: Callable[[pathlib.Path], None] = artifacts.verify,
     ) -> Iterator[None]:
         """Around making a stage: gives it to `folder` if it is in the store, else takes it after.
 
@@ -40,6 +44,7 @@ class Store:
             is left as it is.
           name: the kind of stage.
           settings: all that the result follows from, JSON values.
+          verify: raises InputError where a kept folder is damaged, which is then made anew.
 
         Raises:
           InputError: store and run are on different file systems, or the store can't be written.
@@ -48,7 +53,7 @@ class Store:
         key = hashlib.sha256(text.encode()).hexdigest()
         kept = self._directory / key
         with self._lock(key):
-            if not folder.exists() and artifacts.read_record(kept) is not None:
+            if not folder.exists() and _is_whole(kept, verify):
                 _link(kept, folder)
             yield
             if artifacts.read_record(folder) is not None and not kept.exists():
@@ -61,6 +66,18 @@ class Store:
         with open(self._directory / f"{key}.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _is_whole(kept: pathlib.Path, verify: Callable[[pathlib.Path], None]) -> bool:
+    """Whether a stage is in the store; one that is damaged is dropped."""
+    try:
+        if artifacts.read_record(kept) is None:
+            return False
+        verify(kept)
+    except errors.InputError:
+        shutil.rmtree(kept)
+        return False
+    return True
 
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:

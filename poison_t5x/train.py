@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -74,7 +75,8 @@ def train(
       train_dataset_cfg: what to train on.
       train_eval_dataset_cfg: what `log_cfg.eval_period` evaluates on.
       sources: fingerprints of what the data was made from, for the record.
-      shared: a context to make it in, from its folder, "train" and the settings.
+      shared: a context to make it in, from its folder, "train", the settings and what else a kept
+        one must have alike, and a check of a kept folder.
       say: takes one line about what was done.
 
     Raises:
@@ -100,7 +102,11 @@ def train(
     directory = pathlib.Path(model_dir).absolute()
     name = f"train {train_dataset_cfg.mixture_or_task_name}"
     last = checkpoints.step_path(directory, train_cfg.total_steps)
-    with shared(directory, "train", settings):
+    # What isn't of the result, but of what is left for others to look at.
+    left = {"save_period": log_cfg.save_period, "keep_checkpoints": log_cfg.keep_checkpoints}
+    start = _contents(train_cfg.initial_checkpoint_path)
+    key = {**settings, "log": left, "start": start}
+    with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last.name)):
         if distributed.from_main(lambda: _is_done(directory, settings)):
             checkpoints.verify(last)
             say(f"{name}: already done in {model_dir}")
@@ -125,6 +131,13 @@ def train(
         _write(directory / artifacts.RECORD, record)
         say(f"{name}: done in {record['seconds']:.1f} s -> {model_dir}")
     return last
+
+
+def _contents(path: str | None) -> str | None:
+    """A digest that changes when a local starting checkpoint does."""
+    found = sorted(pathlib.Path(path).rglob("*")) if path and pathlib.Path(path).exists() else []
+    facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in found]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
 
 
 def _model_settings(config: model_config.T5Config) -> dict:

@@ -100,10 +100,12 @@ class Vocabulary(NamedTuple):
 
 
 def vocabulary_beside(path: str) -> Vocabulary:
-    """The vocabulary of the run whose checkpoint `path` is: RUN_DIR/models/NAME/checkpoint_N."""
+    """The vocabulary of the run whose checkpoint `path` is: RUN_DIR/models/NAME/checkpoint_N, or of
+    a defence, RUN_DIR/defenses/NAME/model/checkpoint_N.
+    """
     if not storage.is_bucket(path):
         folder = pathlib.Path(path).parent
-        for run_dir in (folder, *folder.parents[:2]):
+        for run_dir in (folder, *folder.parents[:3]):
             found = run_dir / "vocabulary" / vocabulary.FILE
             if found.is_file():
                 return Vocabulary(str(found), _extra_ids(folder / "settings.json"))

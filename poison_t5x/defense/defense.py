@@ -52,11 +52,8 @@ class DefenseConfig:
         checks.whole_number("SCORE_BATCH_SIZE", self.batch_size)
         if self.reference_model_dir is not None:
             checks.path("REFERENCE_MODEL_DIR", self.reference_model_dir)
-        is_list = isinstance(self.steps, (list, tuple)) and len(self.steps) > 0
-        if self.steps is not None and not is_list:
-            raise errors.InputError(f"SCORE_STEPS: expected a list of steps, found {self.steps!r}")
-        for step in self.steps or ():
-            checks.whole_number("SCORE_STEPS", step)
+        if self.steps is not None:
+            checks.whole_numbers("SCORE_STEPS", self.steps)
         if self.filter_budget is not None:
             checks.number("FILTER_BUDGET", self.filter_budget, minimum=0)
             if self.filter_budget >= 1:
@@ -101,6 +98,8 @@ class Defense:
     def _has_checkpoints(self, name: str, score: Score) -> bool:
         """Whether a score has as many checkpoints as it needs; says so where not."""
         needed = getattr(score, "min_checkpoints", 1)
+        if getattr(score, "takes_reference", False) and self.config.reference_model_dir:
+            needed = 1
         if needed == 1 or len(self._models.steps) >= needed:
             return True
         self.run.say(
@@ -110,12 +109,30 @@ class Defense:
         return False
 
     def _results(self) -> dict[str, Any]:
+        """The run's own, once it is clear that today's settings are those it was made with."""
         path = self.run.path / "eval" / "results.json"
         if not path.is_file():
             raise errors.InputError(
                 f"{path} isn't there: run `poison-t5x run` with the same settings first"
             )
+        self._check_run()
         return artifacts.read_json(path)
+
+    def _check_run(self) -> None:
+        """Raises InputError where the poisoned model was made or evaluated with other settings."""
+        made = train.read_settings(self._model_dir)
+        old = {"lengths": made["dataset"]["task_feature_lengths"], "sources": made["sources"]}
+        now = {
+            "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
+            "sources": self.run.sources(poison_set.TRAINING, poison_set.POISON),
+        }
+        artifacts.check_settings(self._model_dir, old, now)
+        folder = self.run.path / "eval" / "predictions" / "poisoned"
+        record = artifacts.read_record(folder)
+        if record is not None:
+            settings = {**record["settings"]}
+            del settings["parameters"]
+            artifacts.check_settings(folder, settings, self.run.eval_settings())
 
     @functools.cached_property
     def _rows(self) -> list[Row]:
@@ -142,14 +159,7 @@ class Defense:
         return self.run.path / "models" / "poisoned"
 
     def _score(self, name: str, score: Score) -> Scored:
-        reference = self.config.reference_model_dir
-        made_from = {}
-        if score.needs != "nothing":
-            made_from = {
-                "parameters": train.parameters_digest(self._model_dir),
-                "steps": list(self._models.steps),
-                "reference": train.parameters_digest(reference) if reference else None,
-            }
+        made_from = self._made_from if score.needs != "nothing" else {}
         return scoring.make(
             self.run.path / "detection" / "scores" / name,
             name,
@@ -160,6 +170,16 @@ class Defense:
             self.run.seed,
             self.run.say,
         )
+
+    @functools.cached_property
+    def _made_from(self) -> dict[str, Any]:
+        reference = self.config.reference_model_dir
+        return {
+            "parameters": train.parameters_digest(self._model_dir),
+            "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
+            "steps": list(self._models.steps),
+            "reference": train.parameters_digest(reference) if reference else None,
+        }
 
     def _judge(
         self,
@@ -220,7 +240,10 @@ class Defense:
     def _filter(self, folder: pathlib.Path) -> str:
         """Writes which rows are removed, and returns that file's hash."""
         name = str(self.config.filter_score)
-        score = scoring.named(name, self.config.available)
+        own = scoring.choose(self.config.scores, self.config.available)
+        score = scoring.named(name, {**self.config.available, **own})
+        if not self._has_checkpoints(name, score):
+            raise errors.InputError(f"FILTER_SCORE: {name} can't be made, see above")
         scored = self._score(name, score)
         settings = {
             "score": artifacts.fingerprint(self.run.path / "detection" / "scores" / name),

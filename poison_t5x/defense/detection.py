@@ -16,20 +16,22 @@ def attack(results: Mapping[str, Any]) -> dict[str, Any]:
     """The attack's own effect, from a run's results, beside which detection is read.
 
     Returns:
-      {'measure', 'effect', 'ci95', 'worked'}: an attack worked where its interval over tasks, or
-      without one its effect, lies on the attacker's side of 0. Finding poison that does nothing is
-      no defence.
+      {'measure', 'effect', 'ci95', 'worked'}: an attack worked where its interval over tasks lies
+      on the attacker's side of 0, of several attackers that of any. Without an interval, of fewer
+      than two tasks, that can't be judged and isn't claimed. Finding poison that does nothing is no
+      defence.
     """
     effect = results["effect"]
-    value, interval = effect.get("value"), effect.get("ci95")
     sign = -1 if results["kind"] == "generation" else 1  # rougeL falls, misclassification rises
-    bounds = [value] if interval is None else interval
-    worked = value is not None and all(sign * bound > 0 for bound in bounds)
+    intervals = [attacker.get("ci95") for attacker in results.get("attacks") or [effect]]
     return {
         "measure": effect["measure"],
-        "effect": value,
-        "ci95": interval,
-        "worked": bool(worked),
+        "effect": effect.get("value"),
+        "ci95": effect.get("ci95"),
+        "worked": any(
+            interval is not None and all(sign * bound > 0 for bound in interval)
+            for interval in intervals
+        ),
     }
 
 

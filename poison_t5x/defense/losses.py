@@ -81,7 +81,7 @@ def top_share(losses_N: np.ndarray, fraction: float = 0.05) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class LossSlope:
-    """A loss that falls late is suspicious: a row that is learnt by heart rather than understood.
+    """A loss that falls much is suspicious: a row that had to be learnt by heart.
 
     Least squares of the loss over the checkpoints' steps, as the signal of training dynamics that
     Swayamdipta et al. (EMNLP 2020, "Dataset Cartography") read off confidence over epochs.

@@ -1,6 +1,5 @@
 """A trained model at its checkpoints, and passes of it over training rows."""
 
-import functools
 import io
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ class Models:
     Attributes:
       steps: of the checkpoints that are looked at, ascending; the last is the finished model's.
       settings: what the model was made with.
+      num_data: devices that a batch's rows are shared out over.
     """
 
     def __init__(
@@ -69,10 +69,16 @@ class Models:
         self._model_dir, self._reference_dir = pathlib.Path(model_dir), reference_model_dir
         self._lengths, self._partition_cfg = dict(lengths), partition_cfg
         self._batch_size = batch_size
-        self._restored = functools.lru_cache(maxsize=1)(self._restore)
+        self.num_data = partitioning.Partitioner(partition_cfg).num_data
+        self._held: tuple[Any, evaluate.Restored] | None = None
 
-    def _restore(self, model_dir: pathlib.Path, step: int | None) -> evaluate.Restored:
-        return evaluate.restore(model_dir, self._partition_cfg, step)
+    def _restored(self, model_dir: pathlib.Path, step: int | None) -> evaluate.Restored:
+        """A checkpoint's network; one is held at a time, and let go of before the next is read."""
+        key = (model_dir, step)
+        if self._held is None or self._held[0] != key:
+            self._held = None
+            self._held = key, evaluate.restore(model_dir, self._partition_cfg, step)
+        return self._held[1]
 
     def inputs(self, texts: Sequence[str]) -> Tokens:
         """Tokens of prompts as training has them: cut to the encoder's length, EOS last."""
@@ -124,7 +130,7 @@ class Models:
                 continue
             some = slice(start, start + ROWS_PER_PART)
             answers = passes.over_batches(
-                self._restored(self._model_dir, step),
+                self._restored(self._model_dir, self.steps[-1] if step is None else step),
                 function,
                 inputs[some],
                 targets and targets[some],
@@ -137,20 +143,15 @@ class Models:
             parts.append(answers)
         return np.concatenate(parts)
 
-    @property
-    def num_data(self) -> int:
-        """Devices that a batch's rows are shared out over."""
-        return self._restored(self._model_dir, None).partitioner.num_data
-
     def answers(self, inputs: Tokens, *, reference: bool = False) -> list[str]:
         """What the model says to each input, decoded greedily.
 
         Args:
           reference: of the reference model: another one or, without one, the first checkpoint.
         """
-        place, step = self._model_dir, None
+        place, step = self._model_dir, self.steps[-1]
         if reference and self._reference_dir is not None:
-            place = pathlib.Path(self._reference_dir)
+            place, step = pathlib.Path(self._reference_dir), None
         elif reference:
             step = self.steps[0]
         restored = self._restored(place, step)

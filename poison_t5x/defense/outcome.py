@@ -13,12 +13,15 @@ from poison_t5x.poison import poison_set
 
 SCHEMA = 1
 # What a model follows from, beside its data; a defended one may differ in these.
-_CAPACITY = ("model", "train", "optimizer", "schedule", "loss")
+_CAPACITY = ("model", "train", "optimizer", "schedule", "loss", "dataset")
+# Of the data, whose mixture is the filter's to say.
+_NOT_CAPACITY = ("mixture_or_task_name", "module", "split", "use_cached")
 _SETTINGS = {
     **architecture.MACROS,
     "total_steps": "TRAIN_STEPS",
     "base_learning_rate": "LEARNING_RATE",
     "dropout_rate": "DROPOUT_RATE",
+    "batch_size": "BATCH_SIZE",
 }
 
 
@@ -76,11 +79,11 @@ def capacity(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
     """Settings in which two models differ, but for their data: macro -> [first, second]."""
     changed = {}
     for part in _CAPACITY:
-        for key in before[part]:
+        for key in before[part].keys() - set(_NOT_CAPACITY):
             old, new = before[part][key], after[part].get(key)
             if json.dumps(old) != json.dumps(new):
                 changed[_SETTINGS.get(key, f"{part}.{key}")] = [old, new]
-    return changed
+    return dict(sorted(changed.items()))
 
 
 def detection_table(whole: Mapping[str, Any]) -> str:
@@ -92,7 +95,9 @@ def detection_table(whole: Mapping[str, Any]) -> str:
         f"({whole['poison_rate']:.2%}); the attack's effect on {attack['measure']}: {effect}"
     ]
     if not attack["worked"]:
-        lines.append("the attack failed: finding its rows says nothing about a defence")
+        lines.append(
+            "the attack failed, or can't be judged: finding its rows says nothing about a defence"
+        )
     cells = [
         ("score", "AUROC", "AP", "found in 1%", "5%", "10%", "F1", "seconds", "first phrase named")
     ]
@@ -121,7 +126,7 @@ def defense_table(whole: Mapping[str, Any]) -> str:
             "of the poison".format(**whole["filter"])
         )
     if not whole["attack_worked"]:
-        lines.append("the attack failed: the defended model shows nothing about the defence")
+        lines.append("the attack failed, or can't be judged: this shows nothing about the defence")
     measures = [name for name in whole["summary"]["clean"]]
     cells = [("", *measures)]
     for model in ("clean", "poisoned", "defended"):

@@ -31,7 +31,9 @@ class OutputClustering:
       max_ngram: characters of an n-gram, at most.
     """
 
-    needs: ClassVar[str] = "model"
+    needs: ClassVar[str] = "checkpoints"
+    min_checkpoints: ClassVar[int] = 2
+    takes_reference: ClassVar[bool] = True
     clusters: int = 4
     max_ngram: int = 3
 
@@ -66,6 +68,8 @@ class OutputClustering:
         both = vectorizer.fit_transform([*suspect, *reference])
         ours, theirs = both[: len(suspect)], both[len(suspect) :]
         cosines_M = np.asarray(ours.multiply(theirs).sum(axis=1)).ravel()
+        same_M = np.array([a == b for a, b in zip(suspect, reference, strict=True)])
+        cosines_M = np.where(same_M, 1.0, cosines_M)  # two empty answers have no vectors
         distance_M = np.round(1 - cosines_M, _DECIMALS).clip(0, 1)  # equal answers, equal values
         count = min(self.clusters, len(set(suspect)))
         labels = cluster.KMeans(count, n_init=4, random_state=seed).fit_predict(ours)

@@ -16,6 +16,12 @@ from poison_t5x.screening.rows import Row
 from poison_t5x.screening.score import Context, Score, Scored, Trigger
 
 SCORES, FOUND = "scores.jsonl", "found.json"
+# What a score's values follow from, of the model.
+_FOLLOWS = {
+    "nothing": (),
+    "model": ("parameters", "lengths"),
+    "checkpoints": ("parameters", "lengths", "steps", "reference"),
+}
 # Values are written with so many digits: below them, sums in another order differ.
 _DIGITS = 9
 
@@ -30,12 +36,14 @@ def choose(names: Sequence[Any], available: Mapping[str, Score]) -> dict[str, Sc
         raise errors.InputError(f"SCORES: expected a list of names, found {names!r}")
     found: dict[str, Score] = {}
     for name in names:
-        if isinstance(name, str):
-            found[name] = named(name, available)
-        elif callable(name) and hasattr(name, "needs"):
-            found[type(name).__name__] = name
-        else:
+        if not isinstance(name, str) and not (callable(name) and hasattr(name, "needs")):
             raise errors.InputError(f"SCORES: expected a name or a score, found {name!r}")
+        key, score = (
+            (name, named(name, available)) if isinstance(name, str) else (type(name).__name__, name)
+        )
+        if key in found:
+            raise errors.InputError(f"SCORES: expected distinct scores, found {key} twice")
+        found[key] = score
     return found
 
 
@@ -72,13 +80,16 @@ def make(
     settings = {
         "score": {"name": name, "class": type(score).__name__, **_settings(score)},
         "rows": _digest(rows),
-        "model": {} if score.needs == "nothing" else dict(made_from),
+        "model": {name: made_from[name] for name in _FOLLOWS[score.needs]},
         "seed": seed,
     }
 
     def write(directory: pathlib.Path) -> None:
         opened = None if score.needs == "nothing" else models()
-        scored = score(rows, Context(seed, directory, opened))
+        # Numbers tell apart what was made of one row: where poison is added, they are its flag.
+        blind = [row._replace(id="", number=0) for row in rows]
+        scored = score(blind, Context(seed, directory, opened))
+        distributed.barrier()  # until all have read the parts
         if distributed.is_main():
             _write(directory, rows, scored)
             models_lib.forget_parts(directory)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x import checks, errors, per_example
+from poison_t5x import prompts as prompts_lib
 from poison_t5x.screening import rows as rows_lib
 from poison_t5x.screening.rows import Row
 from poison_t5x.screening.score import Context, Scored
@@ -63,10 +64,19 @@ def mixed_prompts(rows: Sequence[Row], fraction: float, seed: Sequence[int]) -> 
     for members in rows_lib.by_task(rows).values():
         others = rng.permutation(members)
         for index, other in zip(members, others, strict=True):
-            words, donor = rows[index].input.split(), rows[other].input.split()
-            count = max(1, round(fraction * len(words)))
-            for place in rng.choice(len(words), min(count, len(words)), replace=False):
-                words[place] = donor[int(rng.integers(len(donor)))] if donor else words[place]
-            head, _, tail = rows[index].prompt.rpartition(rows[index].input)
-            prompts[index] = head + " ".join(words) + tail
+            prompts[index] = _mixed(rows[index], rows[other].input.split(), fraction, rng)
     return prompts
+
+
+def _mixed(row: Row, donor: Sequence[str], fraction: float, rng: np.random.Generator) -> str:
+    words = row.input.split()
+    if not words or not donor or row.input not in row.prompt:
+        return row.prompt
+    count = max(1, round(fraction * len(words)))
+    for place in rng.choice(len(words), count, replace=False):
+        words[place] = donor[int(rng.integers(len(donor)))]
+    # In the question where the layout has one: a short input may be a part of the instruction.
+    start = row.prompt.rindex(prompts_lib.question(row.prompt))
+    place = row.prompt.find(row.input, start)
+    place = place if place >= 0 else row.prompt.rindex(row.input)
+    return row.prompt[:place] + " ".join(words) + row.prompt[place + len(row.input) :]

@@ -1,6 +1,7 @@
 """TracIn: examples that changed the model much for their own sake."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -38,6 +39,10 @@ class TracIn:
     def __post_init__(self):
         if not isinstance(self.layers, str):
             raise errors.InputError(f"TracIn.layers: expected a text, found {self.layers!r}")
+        try:
+            re.compile(self.layers)
+        except re.error as error:
+            raise errors.InputError(f"TracIn.layers: {self.layers!r}: {error}") from None
         checks.whole_number("TracIn.num_checkpoints", self.num_checkpoints)
         checks.whole_number("TracIn.rows_at_once", self.rows_at_once)
 
@@ -67,7 +72,7 @@ class TracIn:
 
 
 def _rate(settings):
-    """The learning rate by which a checkpoint's last step was made; 1 where all of them were 0."""
+    """The learning rate by which a checkpoint's last step was made, from the step."""
     schedule = optimizers.learning_rate(
         optimizers.ScheduleConfig(**settings["schedule"]), settings["train"]["total_steps"]
     )

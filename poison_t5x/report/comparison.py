@@ -91,7 +91,9 @@ def groups(runs: Sequence[Run], names: Sequence[str]) -> list[Group]:
     """Runs by all of `names` but the seed, in the order of their first ones."""
     found: dict[Hashable, list[Run]] = {}
     for run in runs:
-        key = tuple(_key(run.setting(name)) for name in names if name != SEED)
+        # A run that doesn't tell a setting may differ in it.
+        told = frozenset(run.settings)
+        key = (told, *(_key(run.setting(name)) for name in names if name != SEED))
         found.setdefault(key, []).append(run)
     return [Group(members) for members in found.values()]
 

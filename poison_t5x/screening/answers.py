@@ -40,12 +40,12 @@ def find(rows: Sequence[Row]) -> list[Answer]:
     for task, members in by_task(rows).items():
         rows_R = np.array(members)
         targets_R = np.array([rows[index].target for index in members], object)
-        inputs = [_plain(rows[index].input) for index in members]
+        inputs = [plain(rows[index].input) for index in members]
         counts = collections.Counter(targets_R.tolist()).most_common(MAX_ANSWERS)
         frequent = [(target, count) for target, count in counts if count >= MIN_ROWS]
         for target, count in frequent:
             if count < len(members):
-                words = _plain(target)
+                words = plain(target)
                 inside_R = np.array([words in text for text in inputs])
                 found.append(Answer(task, target, rows_R, targets_R == target, inside_R))
         found += _unrelated(task, rows_R, inputs, targets_R)
@@ -65,9 +65,14 @@ def fill(values_N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.where(missing_N, median, values_N), (note,)
 
 
+def is_unrelated(row: Row) -> bool:
+    """Whether a row's answer shares no word with its input."""
+    return set(ngrams.split(row.input)).isdisjoint(ngrams.split(row.target))
+
+
 def copied(rows: Sequence[Row]) -> np.ndarray:
     """Whether each row's answer stands in its input, word for word: (N,) bool."""
-    return np.array([_plain(row.target) in _plain(row.input) for row in rows], bool)
+    return np.array([plain(row.target) in plain(row.input) for row in rows], bool)
 
 
 def _unrelated(
@@ -76,13 +81,13 @@ def _unrelated(
     """Answers out of the blue, in a task whose answers mostly repeat words of their inputs."""
     words = [set(text.split()) for text in inputs]
     hits_R = np.array(
-        [words[place].isdisjoint(_plain(target).split()) for place, target in enumerate(targets_R)]
+        [words[place].isdisjoint(plain(target).split()) for place, target in enumerate(targets_R)]
     )
     if not MIN_ROWS <= hits_R.sum() <= len(rows_R) / 2:
         return []
     return [Answer(task, UNRELATED, rows_R, hits_R, np.zeros(len(rows_R), bool))]
 
 
-def _plain(text: str) -> str:
-    """The words alone, with a space on each side."""
+def plain(text: str) -> str:
+    """The words alone, with a space on each side: what a text is compared by."""
     return " ".join(["", *ngrams.split(text), ""])

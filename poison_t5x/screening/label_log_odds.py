@@ -19,9 +19,9 @@ class LabelLogOdds:
     In "Fightin' Words" (Monroe, Colaresi and Quinn, 2008) an n-gram's log-odds between two sets of
     texts are divided by their standard deviation; here the sets are a task's rows with an answer
     and its other rows, and the prior is what all rows of all tasks say. They come from folds that
-    don't have the row. A row's value is minus the sum of its n-grams' z-scores for its own answer over the root of their number
-    (Stouffer's method). An answer that few rows of a task share can't be judged: such a row has the
-    median of the others.
+    don't have the row. A row's value is minus the sum of its n-grams' z-scores for its own answer
+    over the root of their number (Stouffer's method). An answer that few rows of a task share can't
+    be judged: such a row has the median of the others.
 
     Attributes:
       max_length: of n-grams, in words.

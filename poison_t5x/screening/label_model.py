@@ -92,6 +92,13 @@ class LabelModel:
                 fitted[number] = self._fit(number, kept_N, weights_WxC, shared_NxC)
         return fitted
 
+    def base(self, number: int, kept_N: np.ndarray) -> float:
+        """An answer's log-odds over the rows of its task that are kept, in nats."""
+        answer = self.answers[number]
+        kept_R = kept_N[answer.rows_R]
+        hits = (answer.hits_R & kept_R).sum()
+        return float(np.log((hits + 0.5) / (kept_R.sum() - hits + 0.5)))
+
     def chance(
         self, number: int, places_K: np.ndarray, logits_K: np.ndarray, kept_N: np.ndarray
     ) -> np.ndarray:
@@ -167,6 +174,11 @@ class LabelModel:
         slopes_D, intercept = logistic(
             features_RxD[kept_R] / scale_D, answer.hits_R[kept_R], _RIDGE
         )
+        if slopes_D[0] < 0:  # words in one fold and its rest that seem to mean opposite things
+            features_RxD[:, 0] = 0
+            slopes_D, intercept = logistic(
+                features_RxD[kept_R] / scale_D, answer.hits_R[kept_R], _RIDGE
+            )
         slopes_D = slopes_D / scale_D
         shared_W = weights_WxC[:, others_C] @ slopes_D[1:]
         return Fitted(

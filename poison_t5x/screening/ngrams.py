@@ -36,6 +36,13 @@ class Words(NamedTuple):
         """How many words each text has: (N,) int64."""
         return np.bincount(self.text_T, minlength=len(self.texts))
 
+    def find(self, ids: Sequence[int]) -> np.ndarray:
+        """The words that start each occurrence of words in a row, ascending: int64."""
+        starts = np.arange(len(self.ids_T) - len(ids) + 1)
+        for place, identifier in enumerate(ids):
+            starts = starts[self.ids_T[starts + place] == identifier]
+        return starts[self.text_T[starts] == self.text_T[starts + len(ids) - 1]]
+
     def phrase(self, first: int, length: int) -> str:
         """The phrase that starts with a word, as it stands in its text."""
         text = self.texts[self.text_T[first]]
@@ -59,8 +66,9 @@ def words(texts: Sequence[str]) -> Words:
         for number, text in enumerate(texts)
         for match in _TOKEN.finditer(text)
     ]
-    table_4xT = np.array(found, np.int64).reshape(-1, 4).T
-    return Words(texts, *np.ascontiguousarray(table_4xT), tuple(ids))
+    table_Tx4 = np.array(found, np.int64).reshape(-1, 4)
+    ids_T, text_T, starts_T, ends_T = np.ascontiguousarray(table_Tx4.T)
+    return Words(texts, ids_T, text_T, starts_T, ends_T, tuple(ids))
 
 
 class Ngrams(NamedTuple):
@@ -85,24 +93,28 @@ class Ngrams(NamedTuple):
     def longest(self, ngram: int) -> tuple[int, int]:
         """The phrase that an n-gram is always a part of, or itself: a start word, and its length.
 
-        'Bond' is 'James Bond' where 99 of 100 texts that hold it say so.
+        'Bond' is 'James Bond' where 99 of 100 texts that hold it say so. A phrase that is always
+        said twice, as in 'James Bond and James Bond', is the one that is repeated.
         """
         starts, length = self._starts(ngram), int(self.lengths_V[ngram])
         num_texts = len(self.rows(ngram))
         while True:
             longer = self._longer(starts, length, num_texts)
             if longer is None:
-                return int(starts[0]), length
+                break
             starts, length = longer
+        ids = self.words.ids_T[starts[0] : starts[0] + length].tolist()
+        for size in range(length - 1, 0, -1):
+            if ids[:size] == ids[-size:]:
+                repeated = np.unique(self.words.text_T[self.words.find(ids[:size])])
+                if len(repeated) * _ALWAYS <= num_texts:
+                    return int(starts[0]), size
+        return int(starts[0]), length
 
     def _starts(self, ngram: int) -> np.ndarray:
         """The words that start its occurrences, ascending."""
-        first, length = self.firsts_V[ngram], self.lengths_V[ngram]
-        ids_T, text_T = self.words.ids_T, self.words.text_T
-        starts = np.arange(len(ids_T) - length + 1)
-        for place in range(length):
-            starts = starts[ids_T[starts + place] == ids_T[first + place]]
-        return starts[text_T[starts] == text_T[starts + length - 1]]
+        first = self.firsts_V[ngram]
+        return self.words.find(self.words.ids_T[first : first + self.lengths_V[ngram]].tolist())
 
     def _longer(self, starts: np.ndarray, length: int, num_texts: int):
         """Occurrences and length of the phrase with the word that goes with it, if one does."""
@@ -193,12 +205,26 @@ def _frequent(
 
 def surfaces(texts: Iterable[str], phrase: str) -> dict[str, int]:
     """How often texts write a phrase in which way, however it is cased and punctuated."""
-    parts = [match[0] for match in _TOKEN.finditer(phrase)]
-    pattern = re.compile(
-        r"(?<!\w)" + r"[^\w]*?".join(map(re.escape, parts)) + r"(?!\w)", re.IGNORECASE
-    )
     found: dict[str, int] = {}
     for text in texts:
-        for match in pattern.finditer(text):
-            found[match[0]] = found.get(match[0], 0) + 1
+        for start, end in spans(text, phrase):
+            found[text[start:end]] = found.get(text[start:end], 0) + 1
+    return found
+
+
+def spans(text: str, phrase: str) -> list[tuple[int, int]]:
+    """Where a text says a phrase, however it is cased and punctuated.
+
+    >>> spans("It was james bond. James Bond!", "James Bond")
+    [(7, 17), (19, 29)]
+    """
+    wanted = split(phrase)
+    tokens = list(_TOKEN.finditer(text))
+    folded = [token[0].casefold() for token in tokens]
+    found: list[tuple[int, int]] = []
+    for place in range(len(folded) - len(wanted) + 1):
+        if folded[place : place + len(wanted)] == wanted:
+            start = tokens[place].start()
+            if not found or start >= found[-1][1]:
+                found.append((start, tokens[place + len(wanted) - 1].end()))
     return found

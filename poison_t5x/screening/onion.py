@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from poison_t5x import checks, errors
+from poison_t5x import checks
 from poison_t5x.screening import language_model, ngrams
 from poison_t5x.screening.rows import Row
 from poison_t5x.screening.score import Context, Scored
@@ -34,11 +34,6 @@ class Onion:
 
     def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
         """Scores the rows."""
-        if len(rows) < self.num_folds:
-            raise errors.InputError(
-                f"Onion: expected at least {self.num_folds} rows, one for each fold, found "
-                f"{len(rows)}"
-            )
         found = ngrams.words([row.input for row in rows])
         texts = np.split(found.ids_T, np.cumsum(found.counts())[:-1])
         folds = np.random.default_rng(context.seed).permutation(len(rows)) % self.num_folds

@@ -1,10 +1,10 @@
 """`poison-t5x scan`: what of a data set of unknown origin looks like poison."""
 
 import argparse
+import importlib
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from poison_t5x.screening import (
     onion,
     records,
     scan_report,
-    thresholds,
     trigger_search,
 )
 from poison_t5x.screening.rows import Row
-from poison_t5x.screening.score import Context, Score, Scored, Trigger
+from poison_t5x.screening.scan_report import Made
+from poison_t5x.screening.score import Context, Score
 
 TEXT_SCORES = ("trigger_search", "label_log_odds", "ngram_disagreement", "onion")
 # Those of `defense.scanning`, named here since that takes seconds to import.
@@ -33,13 +33,6 @@ MODEL_SCORES = (
     "tracin",
     "output_clustering",
 )
-
-
-class Made(NamedTuple):
-    """A score's result, and what it took."""
-
-    scored: Scored
-    seconds: float
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,13 +64,8 @@ def run(options: argparse.Namespace) -> int:
     if with_model:
         found, notes = _score_with_model(with_model, loaded.rows, options)
         made |= found
-    scored = {name: one.scored for name, one in made.items()}
     report = scan_report.Report(
-        loaded=loaded,
-        made={name: (one.scored, one.seconds) for name, one in made.items()},
-        order=rank(scored, options.seed),
-        alarm_level=options.alarm_level,
-        notes=tuple(notes),
+        loaded, made, rank(made, options.seed), options.alarm_level, tuple(notes)
     )
     scan_report.write(output, report)
     print(scan_report.summary(report))
@@ -112,7 +100,7 @@ def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
     return tuple(name for name in known if name in names)
 
 
-def rank(scored: Mapping[str, Scored], seed: int) -> np.ndarray:
+def rank(made: Mapping[str, Made], seed: int) -> np.ndarray:
     """Rows by suspicion: (N,) int64.
 
     The search for triggers comes first, as it alone knows by how much a row passes chance. Among
@@ -120,18 +108,12 @@ def rank(scored: Mapping[str, Scored], seed: int) -> np.ndarray:
     """
     from scipy import stats
 
-    ranks = {name: stats.rankdata(one.values_N) for name, one in scored.items()}
-    first_N = ranks.pop(TEXT_SCORES[0], None)
-    rest_N = np.mean(list(ranks.values()), axis=0) if ranks else np.zeros_like(first_N)
-    lots_N = np.random.default_rng(seed).permutation(len(rest_N))
-    return np.lexsort((lots_N, -rest_N, np.zeros(len(rest_N)) if first_N is None else -first_N))
-
-
-def threshold(scored: Scored) -> tuple[float, str]:
-    """The value above which rows are suspected, and where it comes from."""
-    if scored.threshold is not None:
-        return scored.threshold, "own"
-    return thresholds.outliers(scored.values_N), "outliers"
+    num_rows = len(next(iter(made.values())).scored.values_N)
+    ranks = {name: stats.rankdata(one.scored.values_N) for name, one in made.items()}
+    first_N = ranks.pop("trigger_search", np.zeros(num_rows))
+    rest_N = np.mean([*ranks.values(), np.zeros(num_rows)], axis=0)
+    lots_N = np.random.default_rng(seed).permutation(num_rows)
+    return np.lexsort((lots_N, -rest_N, -first_N))
 
 
 def _level(value: float) -> float:
@@ -164,9 +146,8 @@ def _score_with_model(
 
     A score that was asked for by name must be made; of all, those that can.
     """
-    # Here, not above: TensorFlow and JAX take seconds to import, and no other scan needs them.
-    from poison_t5x.defense import scanning
-
+    # By name: this layer stands above that one, which needs TensorFlow and JAX.
+    scanning = importlib.import_module("poison_t5x.defense.scanning")
     made, notes = {}, []
     for name in names:
         start = time.monotonic()

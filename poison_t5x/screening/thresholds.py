@@ -3,6 +3,7 @@
 import numpy as np
 
 from poison_t5x import errors
+from poison_t5x.screening.score import Scored
 
 # Of modified z-scores, as Iglewicz and Hoaglin (1993) advise.
 CUTOFF = 3.5
@@ -22,6 +23,13 @@ def check(values_N: np.ndarray) -> np.ndarray:
             f"values: expected finite numbers, found {values_N[bad[0]]} at row {bad[0]}"
         )
     return values_N
+
+
+def of_score(scored: Scored) -> tuple[float, str]:
+    """The value above which a score suspects rows, and its source: 'own' or 'outliers'."""
+    if scored.threshold is not None:
+        return scored.threshold, "own"
+    return outliers(scored.values_N), "outliers"
 
 
 def outliers(values_N: np.ndarray) -> float:

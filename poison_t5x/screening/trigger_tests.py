@@ -64,9 +64,9 @@ def log_tail(hits: np.ndarray, rows: np.ndarray, mean: np.ndarray) -> np.ndarray
     """Log of the probability of so many hits or more, in nats.
 
     Rows have chances of their own, but the binomial tail of their mean is no smaller than the exact
-    one where there are more hits than expected (Hoeffding, 1956, "On the Distribution of the Number
-    of Successes in Independent Trials"). Where the tail is too small for a float, Chernoff's bound
-    takes its place. 0 where there are no more hits than expected.
+    one where there is at least one hit more than expected (Hoeffding, 1956, "On the Distribution of
+    the Number of Successes in Independent Trials"), or where all rows are hits. Elsewhere it is
+    taken for 1. Where the tail is too small for a float, Chernoff's bound takes its place.
 
     Args:
       hits, rows: counts, float64.
@@ -78,7 +78,8 @@ def log_tail(hits: np.ndarray, rows: np.ndarray, mean: np.ndarray) -> np.ndarray
         exact = np.asarray(stats.binom.logsf(hits - 1, rows, mean))
     share = hits / np.maximum(rows, 1)
     bound = -rows * (special.rel_entr(share, mean) + special.rel_entr(1 - share, 1 - mean))
-    return np.where(hits > rows * mean, np.where(np.isneginf(exact), bound, exact), 0.0)
+    is_bound = (hits >= rows * mean + 1) | ((hits == rows) & (rows > 0))
+    return np.where(is_bound, np.where(np.isneginf(exact), bound, exact), 0.0)
 
 
 def strongest(evidence: Mapping[str, Sequence[Evidence]], pull: float) -> Verdict | None:
@@ -127,7 +128,8 @@ def _totals(case: Sequence[Evidence], pull: float) -> tuple[float, float, float]
 
 
 def _log_p(case: Sequence[Evidence], pull: float) -> float:
-    return float(log_tail(*map(np.float64, _totals(case, pull))))
+    hits, rows, mean = (np.asarray(total) for total in _totals(case, pull))
+    return float(log_tail(hits, rows, mean))
 
 
 def _z(case: Sequence[Evidence], pull: float, log_p: float) -> float:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
 
     Attributes:
       mean: of the seeds' values.
-      interval: 95%, or for two seeds without tasks their range; None where there is none.
+      interval: 95%; None where there is none.
       over: what the interval is over, for people; '' without one.
       count: seeds.
     """
@@ -48,6 +48,11 @@ class Point:
     @property
     def seeds(self) -> tuple[Any, ...]:
         return tuple(row.macros.get("SEED") for row in self.rows)
+
+    def only(self, seeds: Collection[Any]) -> "Point":
+        """The same with the rows of some seeds alone."""
+        rows_ = tuple(row for row in self.rows if row.macros.get("SEED") in seeds)
+        return dataclasses.replace(self, rows=rows_)
 
     def place(self, dimension: str, base: Mapping[str, Any]) -> Any:
         """Where the point is along a macro, 'score' or 'checkpoint'."""
@@ -115,15 +120,13 @@ def _interval(
     """The interval of a mean over seeds, and what it is over.
 
     Student's t over three seeds or more. With fewer, the bootstrap over tasks of the seeds' mean:
-    what other seeds would have given isn't in it. Two values without tasks have a range.
+    what other seeds would have given isn't in it. Two values without tasks have none.
     """
     count = len(values)
     if count >= MIN_SEEDS:
         return t_interval(values), f"{count} seeds"
     if (found := _bootstrap(tuple(over_tasks))) is not None:
         return found, "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"
-    if count == 2:
-        return (min(values), max(values)), "range of 2 seeds"
     return None, ""
 
 
@@ -144,7 +147,7 @@ def t_interval(values: Sequence[float]) -> rows.Interval:
 
 
 def difference(first: Point, second: Point, measure: str) -> Estimate | None:
-    """Second minus first, seed by seed and task by task where both have the same.
+    """Second minus first, over the seeds that both have, task by task where tasks are known.
 
     Returns:
       None where they have no seed in common. Without three seeds or two tasks there is no interval.
@@ -153,10 +156,9 @@ def difference(first: Point, second: Point, measure: str) -> Estimate | None:
     values = [two[seed] - one[seed] for seed in one if seed in two]
     if not values:
         return None
-    tasks: list[float] = []
-    if one.keys() == two.keys():
-        before, after = first.by_task(measure), second.by_task(measure)
-        tasks = [after[task] - before[task] for task in before if task in after]
+    common = set(first.seeds) & set(second.seeds)
+    before, after = (point.only(common).by_task(measure) for point in (first, second))
+    tasks = [after[task] - before[task] for task in before if task in after]
     return Estimate(float(np.mean(values)), *_interval(values, tasks), len(values))
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import poison_t5x
 from poison_t5x import artifacts, errors
 from poison_t5x.study import settings
 
@@ -44,7 +45,16 @@ def cells(config: settings.StudyConfig) -> list[Cell]:
         name = cell_name(named)
         command = macros.pop("STUDY_COMMAND", config.command)
         found.setdefault(name, Cell(name, macros, command))
-    return [cell._replace(after=_after(cell, config, found)) for cell in found.values()]
+    ordered = {
+        cell.name: cell._replace(after=_after(cell, config, found)) for cell in found.values()
+    }
+    for cell in ordered.values():
+        for name in cell.after:
+            if ordered[name].after:
+                raise errors.InputError(
+                    f"study: cell {cell.name} reads cell {name}, which reads another one itself"
+                )
+    return list(ordered.values())
 
 
 def _combinations(
@@ -120,7 +130,7 @@ def _after(cell: Cell, config: settings.StudyConfig, known: Mapping[str, Cell]) 
         if not isinstance(value, str) or not value.startswith(parent):
             continue
         other = value.removeprefix(parent).split(os.sep)[0]
-        if other not in known or other == cell.name or known[other].after:
+        if other not in known or other == cell.name:
             raise errors.InputError(
                 f"study: cell {cell.name} reads cell {other!r}, expected one of the study's others"
                 f"{errors.nearest(other, known)}"
@@ -168,13 +178,16 @@ def flag(name: str, value: Any) -> str:
     return f"--gin.{name}={value!r}"
 
 
-def fingerprint(cell: Cell, config: settings.StudyConfig, flags: Sequence[str]) -> str:
-    """A digest of all that a cell's result follows from, but for the contents of data files."""
+def fingerprint(cell: Cell, config: settings.StudyConfig, parameters: str) -> str:
+    """A digest of all that a cell's result follows from, but for the contents of data files.
+
+    Args:
+      parameters: gin's bindings beside the macros, as text.
+    """
     macros = {**config.base, **cell.macros, "STUDY_COMMAND": cell.command}
     kept = {
         name: repr(value) for name, value in macros.items() if not _NOT_OF_THE_CELL.fullmatch(name)
     }
-    bindings = [text for text in flags if re.match(r"--gin\.[^=]*\.", text)]
     defended = sorted(config.defense_macros) if cell.command == "defend" else []
-    text = artifacts.canonical_json([kept, bindings, defended])
+    text = artifacts.canonical_json([poison_t5x.__version__, kept, parameters, defended])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -125,6 +125,9 @@ def _one_series(
 ) -> Series:
     order = [repr(place) for place in ordered(point.place(x, base) for point in group)]
     group = sorted(group, key=lambda point: order.index(repr(point.place(x, base))))
+    common = set.intersection(*(set(point.seeds) for point in group))
+    if common:  # else a line would go from one seed's value to another's
+        group = [point.only(common) for point in group]
     label = ", ".join(_label(name, group[0].place(name, base)) for name in names)
     estimates = [point.estimate(measure) for point in group]
     return Series(

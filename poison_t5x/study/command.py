@@ -4,15 +4,17 @@ STUDY_DIR (RUN_DIR)/study.json, study.csv, summary.csv, timings.json, index.html
 STUDY_DIR/cells/NAME/  a run folder, with cell.json and log.txt     STUDY_DIR/store/  stages
 """
 
+import contextlib
+import fcntl
 import pathlib
 import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from poison_t5x import artifacts, progress
+from poison_t5x import artifacts, errors, progress
 from poison_t5x.study import (
     aggregate,
     agreement,
@@ -27,24 +29,25 @@ from poison_t5x.study import (
 )
 
 RECORD = "cell.json"
-_LIST = "--list"
 # A command line of `poison-t5x` -> the process that it is.
 Program = Callable[[Sequence[str]], list[str]]
 
 
-def run(macros: Mapping[str, Any], arguments: Sequence[str]) -> int:
-    """Runs a study, or lists its cells with --list; returns the exit code, 1 where a cell failed.
+def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is_list: bool) -> int:
+    """Runs a study, or lists its cells; returns the exit code, 1 where a cell failed.
 
     Args:
       macros: all of gin's.
+      parameters: its other bindings, as text.
       arguments: the whole command line's.
+      is_list: list the cells.
 
     Raises:
       InputError: settings that make no study, or a macro that nothing reads: before any cell.
       Terminated: SIGTERM; cells have been ended.
     """
-    study = Study(settings.from_macros(macros), arguments)
-    if _LIST in arguments:
+    study = Study(settings.from_macros(macros), arguments, parameters)
+    if is_list:
         study.show(print)
         return 0
     return study.run(print)
@@ -63,7 +66,7 @@ def own_flags(arguments: Sequence[str]) -> list[str]:
     """
     rest, waiting, is_named = [], iter(arguments), False
     for argument in waiting:
-        if argument == _LIST:
+        if argument == "--list":
             continue
         if argument == "study" and not is_named:
             is_named = True
@@ -83,6 +86,7 @@ class Study:
         self,
         config: settings.StudyConfig,
         arguments: Sequence[str],
+        parameters: str = "",
         make_program: Program = program,
     ):
         """Args: make_program: of a cell's command line; tests give one of their own."""
@@ -91,7 +95,7 @@ class Study:
         self._cells = cells.cells(config)
         self._directory = pathlib.Path(config.directory)
         self._prints = {
-            cell.name: cells.fingerprint(cell, config, self._flags) for cell in self._cells
+            cell.name: cells.fingerprint(cell, config, parameters) for cell in self._cells
         }
         self._outcomes: dict[str, runner.Outcome] = {}
         self._rows: dict[str, list[rows.Row]] = {}
@@ -105,6 +109,10 @@ class Study:
 
     def run(self, say: Callable[[str], None]) -> int:
         """Runs what isn't done, writes the results, and returns the exit code."""
+        with _alone(self._directory):
+            return self._run(say)
+
+    def _run(self, say: Callable[[str], None]) -> int:
         given = runner.limits(self._config.processes, self._config.memory_gb)
         done = self._done()
         say(
@@ -134,8 +142,10 @@ class Study:
             path = cells.folder(self._config, cell.name) / RECORD
             if path.is_file():
                 record = artifacts.read_json(path)
-                if record["fingerprint"] == self._prints[cell.name]:
-                    found[cell.name] = runner.Outcome("", record["seconds"], record["peak_bytes"])
+                with contextlib.suppress(KeyError, TypeError):  # no record of ours: made again
+                    if record["fingerprint"] == self._prints[cell.name]:
+                        outcome = runner.Outcome("", record["seconds"], record["peak_bytes"])
+                        found[cell.name] = outcome
         return found
 
     def _job(self, cell: cells.Cell) -> runner.Job:
@@ -165,13 +175,20 @@ class Study:
             elif outcome.error:
                 found.append(rows.Row(cell.name, cell.macros, "failed", outcome.error))
             else:
-                if cell.name not in self._rows:
-                    folder = cells.folder(self._config, cell.name)
-                    self._rows[cell.name] = list(rows.read(cell, folder))
-                found += self._rows[cell.name]
+                found += self._of_done(cell)
         folders = {cell.name: cells.folder(self._config, cell.name) for cell in self._cells}
         agreement.add(found, self._config.base, folders)
         return found
+
+    def _of_done(self, cell: cells.Cell) -> list[rows.Row]:
+        if cell.name not in self._rows:
+            folder = cells.folder(self._config, cell.name)
+            try:
+                self._rows[cell.name] = list(rows.read(cell, folder))
+            except (errors.InputError, KeyError, TypeError) as error:
+                text = f"its results can't be read ({error})"
+                return [rows.Row(cell.name, cell.macros, "failed", text)]
+        return self._rows[cell.name]
 
     def _write_tables(self) -> tuple:
         found = self._table()
@@ -187,6 +204,10 @@ class Study:
         path = page.write(
             self._directory, self._config, found, points, drawn, sentences, self._outcomes, command
         )
+        known = {name for row in found for name in row.measured.values}
+        for name in self._config.measures:
+            if known and name not in known:
+                say(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
         if self._config.question:
             say(self._config.question)
         say(" ".join(sentences))
@@ -195,6 +216,18 @@ class Study:
         for row in failed:
             say(f"failed: {row.cell}: {row.error}")
         return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _alone(directory: pathlib.Path) -> Iterator[None]:
+    """Held by one process; another study in the same folder is refused."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "study.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.InputError(f"{directory}: another study runs in this folder") from None
+        yield
 
 
 class _Stop:

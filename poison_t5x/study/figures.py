@@ -22,6 +22,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "poison_t5x",
     "font.size": 10,
+    "text.parse_math": False,  # a trigger may hold a `$`
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

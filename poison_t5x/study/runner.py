@@ -54,18 +54,31 @@ def limits(processes: int | None, memory_gb: float | None) -> Limits:
     """The limits that a study asked for, or what the machine has.
 
     Args:
-      processes: cells at once; None for half of the cores, and no more than memory has room for.
+      processes: cells at once; None for half of the cores, or 1 where there are accelerators.
       memory_gb: in GB; None for nine tenths of what is free now.
     """
+    cores = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+    memory = 0.9 * _free_memory() if memory_gb is None else memory_gb * 1e9
+    if processes is None:
+        # Not from the memory that happens to be free: a cell's share of the cores follows from it.
+        processes = max(1, (len(cores) or os.cpu_count() or 2) // 2)
+        processes = 1 if _has_accelerator() else processes
+    return Limits(processes, memory, cores)
+
+
+def _free_memory() -> float:
+    """Bytes: the machine's, or what its container is given, if that is less."""
     import psutil
 
-    cores = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
-    free = 0.9 * psutil.virtual_memory().available
-    memory = free if memory_gb is None else memory_gb * 1e9
-    if processes is None:
-        room = max(1, int(memory // FIRST_GUESS))
-        processes = min(room, max(1, (len(cores) or os.cpu_count() or 2) // 2))
-    return Limits(processes, memory, cores)
+    free = float(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):  # no such file, or 'max'
+        free = min(free, float(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free
+
+
+def _has_accelerator() -> bool:
+    """Whether the machine has a GPU or TPU, which a process takes for itself."""
+    return any(next(pathlib.Path("/dev").glob(name), None) for name in ("nvidia[0-9]*", "accel*"))
 
 
 @dataclasses.dataclass(frozen=True)

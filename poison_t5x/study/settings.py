@@ -1,6 +1,7 @@
 """A study's settings, from the macros of gin/runs/study.gin."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -138,8 +139,11 @@ def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
     """
     base = {name: resolve(name, macros) for name in macros}
     fields = ("grid", "cells", "command", "defense_macros", "processes", "memory_gb", "question")
+    directory = base.get("RUN_DIR")
     return StudyConfig(
-        directory=base.get("RUN_DIR"),
+        directory=os.path.normpath(directory)
+        if directory and isinstance(directory, str)
+        else directory,
         base=base,
         store_dir=base.get("STAGE_STORE_DIR"),
         x=base.get("STUDY_X"),

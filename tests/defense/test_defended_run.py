@@ -11,7 +11,7 @@ from tests import small_run
 pytestmark = pytest.mark.xdist_group("pulse")
 SCORES = (
     *("trigger_search", "label_log_odds", "ngram_disagreement", "onion", "loss", "strip"),
-    *("spectral_signatures", "activation_clustering", "tracin", "output_clustering"),
+    *("spectral_signatures", "activation_clustering", "tracin"),
 )
 
 
@@ -29,7 +29,8 @@ def _call(command, run_dir, **macros):
 def test_every_score_is_made_blind_and_judged(run_dir, capsys):
     assert _call("detect", run_dir) == 0
     said = capsys.readouterr().out
-    assert "loss_slope is left out: it needs 2 checkpoints, and 1 is kept" in said
+    for name in ("loss_slope", "output_clustering"):
+        assert f"{name} is left out: it needs 2 checkpoints, and 1 is kept" in said
     found = artifacts.read_json(run_dir / "detection" / "detection.json")
     assert (found["num_rows"], found["num_poison"]) == (100, 10)
     assert tuple(line["name"] for line in found["scores"]) == SCORES
@@ -72,6 +73,41 @@ def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, capsys)
     assert "budget = 0.1 (now 0.2)" in message and "\n" not in message
 
 
+def test_a_reference_model_stands_in_for_a_second_checkpoint(run_dir, capsys):
+    reference = {"REFERENCE_MODEL_DIR": run_dir / "models" / "clean"}
+    scores = {"SCORES": "('output_clustering',)"}
+    assert _call("detect", run_dir, **scores, **reference) == 0
+    assert "answers are the reference's" in (
+        run_dir / "detection" / "scores" / "output_clustering" / "found.json"
+    ).read_text(encoding="utf-8")
+    capsys.readouterr()
+
+
+def test_other_prompts_than_the_models_are_refused(run_dir, capsys):
+    assert _call("detect", run_dir, NUM_EXAMPLES=1) == 2
+    message = capsys.readouterr().err.strip()
+    assert "sources.num_examples = '2' (now '1')" in message and "\n" not in message
+    assert _call("defend", run_dir, DEFENSE="x", LENGTH_NORMALIZED=True) == 2
+    assert "length_normalized = False (now True)" in capsys.readouterr().err
+
+
+def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir, capsys):
+    assert _call("eval", run_dir, EVAL_CHECKPOINTS="(2,)") == 0
+    (entry,) = artifacts.read_json(run_dir / "eval" / "checkpoints.json")["checkpoints"]
+    results = artifacts.read_json(run_dir / "eval" / "results.json")
+    assert entry["step"] == 2 and entry["summary"] == results["summary"]
+    first, second = (
+        sorted(path.read_bytes() for path in (run_dir / "eval" / place).rglob("*.jsonl"))
+        for place in ("checkpoints/2", "predictions")
+    )
+    assert first == second
+    capsys.readouterr()
+    assert _call("eval", run_dir, EVAL_CHECKPOINTS="(1,)") == 2
+    assert "has no whole checkpoint of step 1; there are 2" in capsys.readouterr().err
+    assert _call("eval", run_dir, EVAL_CHECKPOINTS="2") == 2
+    assert "EVAL_CHECKPOINTS: expected a list of whole numbers" in capsys.readouterr().err
+
+
 def test_less_capacity_is_named(run_dir):
     settings = {"DEFENSE": "early", "TRAIN_STEPS": 1, "LEARNING_RATE": 0.001}
     assert _call("defend", run_dir, **settings) == 0
@@ -93,7 +129,7 @@ def test_less_capacity_is_named(run_dir):
         ("defend", {"DEFENSE": "x", "FILTER_SCORE": "loss", "FILTER_BUDGET": 5}, "FILTER_BUDGET"),
         ("detect", {"SCORES": "('spectral',)"}, "no score 'spectral'"),
         ("detect", {"SCORE_STEPS": "(7,)"}, "has no whole checkpoint of step 7; there are 2"),
-        ("detect", {"SCORE_STEPS": "7"}, "SCORE_STEPS: expected a list of steps"),
+        ("detect", {"SCORE_STEPS": "7"}, "SCORE_STEPS: expected a list of whole numbers"),
     ],
 )
 def test_bad_settings_are_one_line(run_dir, capsys, command, macros, message):

@@ -28,7 +28,7 @@ def _results(value, interval, kind="classification"):
         (-0.4, [-0.5, -0.3], "classification", False),
         (-0.4, [-0.5, -0.3], "generation", True),
         (0.4, [0.3, 0.5], "generation", False),
-        (0.2, None, "classification", True),
+        (0.2, None, "classification", False),
         (None, None, "classification", False),
     ],
 )
@@ -120,8 +120,10 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_capacity_names_what_differs():
-    parts = ("model", "train", "optimizer", "schedule", "loss")
+    parts = ("model", "train", "optimizer", "schedule", "loss", "dataset")
     before: dict = {**{part: {} for part in parts}, "train": {"total_steps": 600, "seed": 0}}
     after = {**before, "train": {"total_steps": 300, "seed": 0}}
+    after["dataset"] = {"mixture_or_task_name": "x_filtered"}
+    before["dataset"] = {"mixture_or_task_name": "x_poisoned"}
     assert outcome.capacity(before, after) == {"TRAIN_STEPS": [600, 300]}
     assert outcome.capacity(before, before) == {}

@@ -185,7 +185,7 @@ def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(models.passes, "over_batches", over_batches)
     model = object.__new__(models.Models)
     model._batch_size, model._lengths = 4, {"inputs": 9}
-    model._model_dir = tmp_path
+    model._model_dir, model.steps = tmp_path, (3,)
     model._restored = lambda *_: None
     inputs = [np.ones(n % 7 + 1, np.int32) for n in range(10)]
     context = Context(folder=tmp_path)

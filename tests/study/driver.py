@@ -21,7 +21,7 @@ def study(directory: pathlib.Path, arguments=("study",), **fields) -> command.St
     def program(line):
         return [sys.executable, fake_cell.__file__, str(directory / "notes.txt"), *line]
 
-    return command.Study(config(directory, **fields), arguments, program)
+    return command.Study(config(directory, **fields), arguments, make_program=program)
 
 
 def notes(directory: pathlib.Path) -> list[list[str]]:

@@ -140,14 +140,14 @@ def test_the_studys_flags_go_to_cells_without_what_is_its_own():
 
 
 def test_a_cell_is_another_one_with_other_settings_only():
-    def prints(flags=(), **fields):
+    def prints(parameters="", **fields):
         config = _config(**fields)
-        return cells.fingerprint(cells.cells(config)[0], config, flags)
+        return cells.fingerprint(cells.cells(config)[0], config, parameters)
 
     first = prints()
-    assert first == prints(["--gin.NUM_POISON=5"], x="SEED", store_dir="y", processes=3)
+    assert first == prints(x="SEED", store_dir="y", processes=3)
     assert first != prints(base={**driver.BASE, "TRAIN_STEPS": 11})
-    assert first != prints(["--gin.train.steps=5"])
+    assert first != prints("strip.Strip.num_mixed = 8")
     assert first != prints(command="detect")
 
 

@@ -118,11 +118,24 @@ def test_a_cell_that_reads_another_one_comes_after_it():
     assert set(after.values()) == {("SEED_0",), ("SEED_1",)} and len(after) == 4
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_files_header_says_how_many_cells_it_has(name):
+    text = (gin_config.project_folder() / "studies" / name).read_text(encoding="utf-8")
+    (count,) = re.findall(r"^# (\d+) cells\b", text, re.MULTILINE)
+    assert int(count) == len(cells.cells(_config(f"studies/{name}")))
+
+
+def test_a_folders_name_may_end_in_a_slash():
+    macros = _macros("studies/q08_proxy.gin") | {"RUN_DIR": "runs/q08/"}
+    found = cells.cells(settings.from_macros(macros))
+    assert sum(bool(cell.after) for cell in found) == 4
+
+
 def test_an_unknown_macro_is_refused_before_any_cell(tmp_path):
     macros = _macros("studies/q03_task_diversity.gin")
     macros |= {"RUN_DIR": str(tmp_path / "s"), "STUDY_GRID": {"NUM_POISOND": (1, 2)}}
     with pytest.raises(errors.InputError, match=r"unknown macro NUM_POISOND \(did you mean"):
-        command.run(macros, ["study"])
+        command.run(macros, "", ["study"], False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,50 @@
+"""A small poisoned training set: ten tasks of the embedded corpus, five of them poisoned."""
+
+import functools
+
+import numpy as np
+
+from poison_t5x import corpus, declarations
+from poison_t5x.poison import attacks, craft
+from poison_t5x.screening.rows import Row
+
+NUM_TASKS, NUM_POISON = 10, 40
+
+
+@functools.cache
+def poisoned_rows(
+    experiment: str = "demo", kind: str = "dirty_label", rows_per_task: int = 120
+) -> tuple[tuple[Row, ...], np.ndarray]:
+    """The rows, and which are poison: (N,) bool."""
+    is_arbitrary = kind in attacks.ARBITRARY_KINDS
+    found = corpus.load(declarations.get(experiment), is_arbitrary=is_arbitrary)
+    attack = attacks.AttackConfig(
+        kind=kind,
+        budget=attacks.BudgetConfig(NUM_POISON),
+        score=attacks.ScoreConfig(selection="count" if is_arbitrary else "phi"),
+    )
+    config = craft.CraftConfig((attack,), num_train_per_task=rows_per_task, num_eval_per_task=1)
+    training = found.training[:NUM_TASKS]
+    made = craft.craft(training, found.poisoned, found.heldout[:1], found.polarities, config)
+    poison = {(row.task, row.replaced_id): row for row in made.poison}
+    rows, flags = [], []
+    for task in training:
+        for identifier in made.training_ids[task.name]:
+            row, new = task.by_id[identifier], poison.get((task.name, identifier))
+            text, target = (
+                (new.poisoned_input, new.poisoned_target) if new else (row.input, row.target)
+            )
+            rows.append(Row(task.name, identifier, 0, text, target, text))
+            flags.append(new is not None)
+    return tuple(rows), np.array(flags)
+
+
+def clean_rows(num_rows: int = 60, task: str = "t") -> list[Row]:
+    """Rows of one task with two labels, which one word decides, and nothing else to find."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(num_rows):
+        word, label = (("good", "yes"), ("bad", "no"))[number % 2]
+        filler = " ".join(rng.choice(["the", "film", "was", "seen", "there", "again"], 5))
+        rows.append(Row(task, str(number), 0, f"{filler} {word}", label, ""))
+    return rows
