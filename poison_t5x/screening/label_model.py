@@ -21,6 +21,8 @@ MAX_SHARED = 64
 _LABEL_ERROR = 0.02
 MAX_LOGIT = float(np.log((1 - _LABEL_ERROR) / _LABEL_ERROR))
 _FOLDS = 4
+# Of a task's rows, that the logistic regression of its few features is fitted to.
+_MAX_FIT_ROWS = 1500
 # Rows of prior opinion that a word says nothing; standard errors that log-odds are pulled to zero.
 _PRIOR_ROWS = 10.0
 _SHRINK = 0.5
@@ -70,7 +72,8 @@ class LabelModel:
         for number, answer in enumerate(self.answers):
             self.of_task.setdefault(answer.task, []).append(number)
         self.words_NxW, self.members_VxW, self._place = _matrices(found)
-        self.folds_N = np.random.default_rng(seed).permutation(len(rows)) % _FOLDS
+        self._lots_N = np.random.default_rng(seed).permutation(len(rows))
+        self.folds_N = self._lots_N % _FOLDS
         self._copied_N = answers.copied(rows)
         self._words: dict[str, Any] = {}
         self._shared = self._choose_shared()
@@ -91,13 +94,6 @@ class LabelModel:
             else:
                 fitted[number] = self._fit(number, kept_N, weights_WxC, shared_NxC)
         return fitted
-
-    def base(self, number: int, kept_N: np.ndarray) -> float:
-        """An answer's log-odds over the rows of its task that are kept, in nats."""
-        answer = self.answers[number]
-        kept_R = kept_N[answer.rows_R]
-        hits = (answer.hits_R & kept_R).sum()
-        return float(np.log((hits + 0.5) / (kept_R.sum() - hits + 0.5)))
 
     def chance(
         self, number: int, places_K: np.ndarray, logits_K: np.ndarray, kept_N: np.ndarray
@@ -151,6 +147,13 @@ class LabelModel:
         misses_R = (~answer.hits_R & kept_R).astype(float)
         return log_odds(words_WxR @ hits_R, words_WxR @ misses_R, hits_R.sum(), misses_R.sum())
 
+    def _drawn(self, places_K: np.ndarray, answer: answers.Answer) -> np.ndarray:
+        """Some of a task's rows, where there are too many."""
+        if len(places_K) <= _MAX_FIT_ROWS:
+            return places_K
+        lots_K = self._lots_N[answer.rows_R[places_K]]
+        return places_K[np.argpartition(lots_K, _MAX_FIT_ROWS)[:_MAX_FIT_ROWS]]
+
     def _words_of(self, task: str) -> Any:
         if task not in self._words:
             self._words[task] = self.words_NxW[self.answers[self.of_task[task][0]].rows_R]
@@ -171,14 +174,12 @@ class LabelModel:
         others_C = np.array([self.answers[n].task != answer.task for n in self._shared], bool)
         features_RxD = np.column_stack([own_R, shared_NxC[answer.rows_R][:, others_C]])
         scale_D = features_RxD[kept_R].std(axis=0) + 1e-6 if kept_R.any() else 1.0
-        slopes_D, intercept = logistic(
-            features_RxD[kept_R] / scale_D, answer.hits_R[kept_R], _RIDGE
-        )
+        fit_K = self._drawn(np.flatnonzero(kept_R), answer)
+        features_KxD, hits_K = features_RxD[fit_K] / scale_D, answer.hits_R[fit_K]
+        slopes_D, intercept = logistic(features_KxD, hits_K, _RIDGE)
         if slopes_D[0] < 0:  # words in one fold and its rest that seem to mean opposite things
-            features_RxD[:, 0] = 0
-            slopes_D, intercept = logistic(
-                features_RxD[kept_R] / scale_D, answer.hits_R[kept_R], _RIDGE
-            )
+            features_KxD[:, 0] = 0
+            slopes_D, intercept = logistic(features_KxD, hits_K, _RIDGE)
         slopes_D = slopes_D / scale_D
         shared_W = weights_WxC[:, others_C] @ slopes_D[1:]
         return Fitted(

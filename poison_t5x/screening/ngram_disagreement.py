@@ -11,6 +11,8 @@ from poison_t5x.screening import answers, ngrams
 from poison_t5x.screening.rows import Row
 from poison_t5x.screening.score import Context, Scored
 
+# Of a task's rows, that a classifier is fitted to.
+MAX_FIT_ROWS = 2000
 _LEAST_PROBABILITY = 1e-9
 
 
@@ -48,38 +50,39 @@ class NgramDisagreement:
         """Scores the rows."""
         found = ngrams.find([row.input for row in rows], self.max_length, self.min_rows)
         holds_NxV = found.holds_NxV.tocsr()
-        folds_N = np.random.default_rng(context.seed).permutation(len(rows)) % self.num_folds
+        lots_N = np.random.default_rng(context.seed).permutation(len(rows))
+        folds_N = lots_N % self.num_folds
         values_N = np.full(len(rows), np.nan)
         for answer in answers.find(rows):
             if answer.target == answers.UNRELATED:
                 continue
-            folds_R = folds_N[answer.rows_R]
+            folds_R, holds_RxV = folds_N[answer.rows_R], holds_NxV[answer.rows_R]
             for fold in range(self.num_folds):
                 judged_R = (folds_R == fold) & answer.hits_R
+                fitted_K = np.flatnonzero(folds_R != fold)
+                fitted_K = fitted_K[np.argsort(lots_N[answer.rows_R[fitted_K]])][:MAX_FIT_ROWS]
                 p = self._probabilities(
-                    holds_NxV[answer.rows_R], answer.hits_R, folds_R != fold, judged_R, context.seed
+                    holds_RxV[fitted_K], answer.hits_R[fitted_K], holds_RxV[judged_R], context.seed
                 )
                 values_N[answer.rows_R[judged_R]] = -np.log(np.maximum(p, _LEAST_PROBABILITY))
         values_N, notes = answers.fill(values_N)
         return Scored(values_N, notes=notes)
 
     def _probabilities(
-        self,
-        holds_RxV: Any,
-        hits_R: np.ndarray,
-        fitted_R: np.ndarray,
-        judged_R: np.ndarray,
-        seed: int,
+        self, fitted_KxV: Any, hits_K: np.ndarray, judged_JxV: Any, seed: int
     ) -> np.ndarray:
-        """p(hit) of the judged rows by a model of the fitted ones."""
+        """p(hit) of the judged rows by a model of the fitted ones: (J,)."""
         # Here, not above: scikit-learn takes a second to import, and `--help` must not wait for it.
         from sklearn.linear_model import LogisticRegression
 
-        rate = (hits_R & fitted_R).sum() / max(1, fitted_R.sum())
-        if not judged_R.any() or rate in (0.0, 1.0) or not holds_RxV.shape[1]:
-            return np.full(int(judged_R.sum()), rate)
+        num_judged = judged_JxV.shape[0]
+        rate = float(hits_K.mean()) if len(hits_K) else 0.0
+        # The rows of one task hold few of all tasks' n-grams, and the others only cost time.
+        used_V = np.unique(fitted_KxV.indices)
+        if not num_judged or rate in (0.0, 1.0) or not len(used_V):
+            return np.full(num_judged, rate)
         model = LogisticRegression(
-            C=self.inverse_ridge, solver="liblinear", random_state=seed % 2**32
+            C=self.inverse_ridge, solver="liblinear", tol=1e-2, random_state=seed % 2**32
         )
-        model.fit(holds_RxV[fitted_R], hits_R[fitted_R])
-        return model.predict_proba(holds_RxV[judged_R])[:, 1]
+        model.fit(fitted_KxV[:, used_V], hits_K)
+        return model.predict_proba(judged_JxV[:, used_V])[:, 1]

@@ -244,7 +244,6 @@ class PhraseSearch:
             answer, places_K = model.answers[number], places[number]
             rows_K = answer.rows_R[places_K]
             logits_K = model.words_NxW[rows_K] @ (fit.weights_W * weight_W) + fit.intercept
-            logits_K += max(0.0, model.base(number, kept_N) - model.base(number, rest_N))
             evidence.setdefault(answer.task, []).append(
                 Evidence(
                     answer.task,

@@ -8,22 +8,22 @@ from poison_t5x import corpus, declarations
 from poison_t5x.poison import attacks, craft
 from poison_t5x.screening.rows import Row
 
-NUM_TASKS, NUM_POISON = 10, 40
+NUM_TASKS, NUM_POISON = 10, 50
 
 
 @functools.cache
 def poisoned_rows(
-    experiment: str = "demo", kind: str = "dirty_label", rows_per_task: int = 120
+    experiment: str = "demo", kind: str = "dirty_label", num_poison: int = NUM_POISON
 ) -> tuple[tuple[Row, ...], np.ndarray]:
     """The rows, and which are poison: (N,) bool."""
     is_arbitrary = kind in attacks.ARBITRARY_KINDS
     found = corpus.load(declarations.get(experiment), is_arbitrary=is_arbitrary)
     attack = attacks.AttackConfig(
         kind=kind,
-        budget=attacks.BudgetConfig(NUM_POISON),
+        budget=attacks.BudgetConfig(num_poison),
         score=attacks.ScoreConfig(selection="count" if is_arbitrary else "phi"),
     )
-    config = craft.CraftConfig((attack,), num_train_per_task=rows_per_task, num_eval_per_task=1)
+    config = craft.CraftConfig((attack,), num_train_per_task=120, num_eval_per_task=1)
     training = found.training[:NUM_TASKS]
     made = craft.craft(training, found.poisoned, found.heldout[:1], found.polarities, config)
     poison = {(row.task, row.replaced_id): row for row in made.poison}
@@ -39,12 +39,13 @@ def poisoned_rows(
     return tuple(rows), np.array(flags)
 
 
-def clean_rows(num_rows: int = 60, task: str = "t") -> list[Row]:
-    """Rows of one task with two labels, which one word decides, and nothing else to find."""
+def clean_rows(num_rows: int = 60, task: str = "t", num_words: int = 1) -> list[Row]:
+    """Rows of one task with two labels, which one word of `num_words` for each decides."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(num_rows):
         word, label = (("good", "yes"), ("bad", "no"))[number % 2]
         filler = " ".join(rng.choice(["the", "film", "was", "seen", "there", "again"], 5))
-        rows.append(Row(task, str(number), 0, f"{filler} {word}", label, ""))
+        which = number // 2 % num_words
+        rows.append(Row(task, str(number), 0, f"{filler} {word}{which}", label, ""))
     return rows
