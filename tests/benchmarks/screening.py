@@ -1,9 +1,9 @@
 """False alarms of the trigger search on clean tasks: `python tests/benchmarks/screening.py DIR`.
 
-DIR holds SNI task files. Scans 1,000 random rows of each file alone, then groups of ten files, 500
-rows each, at the default alarm level, and prints one JSON line: how many raised the alarm, with what
-phrases, and seconds. Each group is scanned again with 100 rows (--poison) of up to five of its tasks
-changed to one answer, the trigger in front: how often is it named first?
+DIR holds SNI task files. Scans 1,000 random rows of each file alone, then groups of ten files,
+500 rows each, at the default alarm level, and prints one JSON line: how many raised the alarm,
+with what phrases, and seconds. Each group is scanned again with 100 rows (--poison) of up to five
+of its tasks changed to one answer, the trigger in front: how often is it named first?
 """
 
 import argparse
