@@ -26,6 +26,7 @@ RUNTIME = [
     "scikit-learn>=1.6,<2",
     "scipy>=1.14,<2",
     "pyarrow>=18,<27",
+    "threadpoolctl>=3.5,<4",
     "matplotlib>=3.9,<4",
     "jinja2>=3.1,<4",
     "msgspec>=0.19,<1",

@@ -173,14 +173,8 @@ class LabelModel:
             own_R[folds_R == fold] = words_RxW[folds_R == fold] @ own_W
         others_C = np.array([self.answers[n].task != answer.task for n in self._shared], bool)
         features_RxD = np.column_stack([own_R, shared_NxC[answer.rows_R][:, others_C]])
-        scale_D = features_RxD[kept_R].std(axis=0) + 1e-6 if kept_R.any() else 1.0
         fit_K = self._drawn(np.flatnonzero(kept_R), answer)
-        features_KxD, hits_K = features_RxD[fit_K] / scale_D, answer.hits_R[fit_K]
-        slopes_D, intercept = logistic(features_KxD, hits_K, _RIDGE)
-        if slopes_D[0] < 0:  # words in one fold and its rest that seem to mean opposite things
-            features_KxD[:, 0] = 0
-            slopes_D, intercept = logistic(features_KxD, hits_K, _RIDGE)
-        slopes_D = slopes_D / scale_D
+        slopes_D, intercept = _positive_first(features_RxD[fit_K], answer.hits_R[fit_K])
         shared_W = weights_WxC[:, others_C] @ slopes_D[1:]
         return Fitted(
             intercept,
@@ -233,6 +227,24 @@ def log_odds(
     return np.sign(ratio_W) * np.maximum(np.abs(ratio_W) - _SHRINK * error_W, 0)
 
 
+def _positive_first(features_KxD: np.ndarray, hits_K: np.ndarray) -> tuple[np.ndarray, float]:
+    """Slopes and intercept of a regression on features of whatever scale.
+
+    A slope of the first feature below 0 would mean that words say one thing in one fold and the
+    opposite in its rest: then it is left out.
+    """
+    if not len(hits_K):
+        return np.zeros(features_KxD.shape[1]), logistic(features_KxD, hits_K, _RIDGE)[1]
+    mean_D, scale_D = features_KxD.mean(axis=0), features_KxD.std(axis=0)
+    scaled_KxD = (features_KxD - mean_D) / np.where(scale_D > 1e-6, scale_D, 1.0)
+    slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
+    if slopes_D[0] < 0:
+        scaled_KxD[:, 0] = 0
+        slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
+    slopes_D = slopes_D / np.where(scale_D > 1e-6, scale_D, 1.0)
+    return slopes_D, intercept - float(slopes_D @ mean_D)
+
+
 def logistic(
     features_RxD: np.ndarray, hits_R: np.ndarray, ridge: float
 ) -> tuple[np.ndarray, float]:
@@ -258,6 +270,6 @@ def logistic(
         curvature = (design.T * (chance * (1 - chance))) @ design + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         slopes += step * min(1.0, 5.0 / (np.abs(step).max() + 1e-12))
-        if np.abs(step).max() < 1e-4:
+        if np.abs(step).max() < 1e-3:
             break
     return slopes[:-1], float(slopes[-1])

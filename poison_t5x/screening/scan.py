@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     notes: list[str] = []
     for name in names:
         if name in TEXT_SCORES:
-            made[name] = _timed(_text_score(name, search), loaded.rows, options.seed)
+            made[name] = _timed(text_scores(search)[name], loaded.rows, options.seed)
     with_model = [name for name in names if name in MODEL_SCORES]
     if with_model:
         found, notes = _score_with_model(with_model, loaded.rows, options)
@@ -100,6 +100,16 @@ def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
     return tuple(name for name in known if name in names)
 
 
+def text_scores(search: trigger_search.TriggerSearch) -> dict[str, Score]:
+    """The scores of text alone, by name, as TEXT_SCORES lists them."""
+    return {
+        "trigger_search": search,
+        "label_log_odds": label_log_odds.LabelLogOdds(),
+        "ngram_disagreement": ngram_disagreement.NgramDisagreement(),
+        "onion": onion.Onion(),
+    }
+
+
 def rank(made: Mapping[str, Made], seed: int) -> np.ndarray:
     """Rows by suspicion: (N,) int64.
 
@@ -122,16 +132,6 @@ def _level(value: float) -> float:
             f"--alarm_level: expected a probability between 0 and 1, found {value!r}"
         )
     return value
-
-
-def _text_score(name: str, search: trigger_search.TriggerSearch) -> Score:
-    scores: dict[str, Score] = {
-        "trigger_search": search,
-        "label_log_odds": label_log_odds.LabelLogOdds(),
-        "ngram_disagreement": ngram_disagreement.NgramDisagreement(),
-        "onion": onion.Onion(),
-    }
-    return scores[name]
 
 
 def _timed(score: Score, rows: Sequence[Row], seed: int) -> Made:

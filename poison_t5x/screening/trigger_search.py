@@ -71,10 +71,17 @@ class TriggerSearch:
 
     def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
         """Scores the rows."""
-        from scipy import special
+        import threadpoolctl
 
         if not rows:
             raise errors.InputError("TriggerSearch: expected rows, found none")
+        # Thousands of regressions of a few features each: threads would only wait for each other.
+        with threadpoolctl.threadpool_limits(1, "blas"):
+            return self._search(rows, context.seed)
+
+    def _search(self, rows: Sequence[Row], seed: int) -> Scored:
+        from scipy import special
+
         first_N, distinct = _distinct(rows)
         search = phrase_search.PhraseSearch(
             [rows[index] for index in distinct],
@@ -83,7 +90,7 @@ class TriggerSearch:
             honest_pull=self.honest_pull,
             num_honest=self.num_honest,
             num_candidates=self.num_candidates,
-            seed=context.seed,
+            seed=seed,
         )
         level = self.level / max(1, search.num_ngrams)
         suspects = search.run(float(np.log(level)))

@@ -103,7 +103,7 @@ def strongest(evidence: Mapping[str, Sequence[Evidence]], pull: float) -> Verdic
         choices = np.log(len(best)) + np.log(special.binom(len(best), size))
         choices += sum(np.log(e.num_answers) for e in case)
         log_p = _log_p(case, pull) + float(choices)
-        verdicts.append(Verdict(_z(case, pull, log_p), log_p, tuple(case)))
+        verdicts.append(Verdict(_z(case, pull, float(choices)), log_p, tuple(case)))
     return max(verdicts, key=lambda verdict: verdict.z, default=None)
 
 
@@ -132,11 +132,17 @@ def _log_p(case: Sequence[Evidence], pull: float) -> float:
     return float(log_tail(hits, rows, mean))
 
 
-def _z(case: Sequence[Evidence], pull: float, log_p: float) -> float:
-    """Of the tail where there are more hits than expected, else by the normal approximation."""
+def _z(case: Sequence[Evidence], pull: float, log_choices: float) -> float:
+    """Of the corrected tail where that is below a half.
+
+    Elsewhere, where tails tell little, the normal approximation's z, less the z of one of so many
+    choices; at most 0.
+    """
     from scipy import special
 
+    log_p = _log_p(case, pull) + log_choices
     if log_p < np.log(0.5):
         return float(-special.ndtri_exp(log_p))
     hits, rows, mean = _totals(case, pull)
-    return min(0.0, float((hits - rows * mean) / np.sqrt(rows * mean * (1 - mean))))
+    beyond = (hits - rows * mean) / np.sqrt(rows * mean * (1 - mean))
+    return min(0.0, float(beyond + special.ndtri_exp(-log_choices)))

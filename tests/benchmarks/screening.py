@@ -1,9 +1,11 @@
-"""False alarms of the trigger search on clean tasks: `python tests/benchmarks/screening.py DIR`.
+"""The text scores on data whose truth is known: `python tests/benchmarks/screening.py [DIR]`.
 
-DIR holds SNI task files. Scans 1,000 random rows of each file alone, then groups of ten files,
-500 rows each, at the default alarm level, and prints one JSON line: how many raised the alarm,
-with what phrases, and seconds. Each group is scanned again with 100 rows (--poison) of up to five
-of its tasks changed to one answer, the trigger in front: how often is it named first?
+Power: crafted poison sets, of the embedded corpus and, where DIR holds SNI task files, of the
+paper's experiment: does the trigger search name the trigger, and which share of the poison is in
+the first 5% of the rows by each score? False alarms, with DIR: each file alone, and groups of ten,
+500 rows each, as they are, at the default alarm level; and the groups with 100 rows (--poison) of
+up to five of their tasks changed to one answer, the trigger in front. Prints one JSON line for each
+part, as it is done.
 """
 
 import argparse
@@ -12,21 +14,81 @@ import json
 import pathlib
 import statistics
 import time
+import warnings
 
 import numpy as np
 
-from poison_t5x.screening import files, records, trigger_search
+from poison_t5x import corpus, declarations, sni
+from poison_t5x.poison import attacks, craft
+from poison_t5x.screening import files, measures, records, scan, trigger_search
 from poison_t5x.screening.rows import Row
-from poison_t5x.screening.score import Context
+from poison_t5x.screening.score import Context, Score
 
 TRIGGER = "James Bond"
-ROWS_ALONE, ROWS_IN_GROUP, GROUP = 1000, 500, 10
+ROWS_IN_GROUP, GROUP = 500, 10
+# Experiment -> attack, and clean rows of each task, as in gin/experiments.
+CRAFTED = {
+    "demo": ("demo", "dirty_label", 167),
+    "demo_clean_label": ("demo_mixed", "clean_label", 167),
+    "demo_arbitrary_repeat": ("demo_generation", "repeat", 125),
+    "demo_arbitrary_random": ("demo_generation", "random", 125),
+    "polarity": ("polarity", "dirty_label", 500),
+    "polarity_clean_label": ("polarity", "clean_label", 500),
+}
 
 
-def _read(path: pathlib.Path, num_rows: int, rng: np.random.Generator) -> list[Row]:
+def _crafted(name: str, seed: int, poison: int, folder: str | None):
+    """The rows of a poisoned training set, and which are poison."""
+    experiment, kind, num_rows = CRAFTED[name]
+    is_arbitrary = kind in attacks.ARBITRARY_KINDS
+    found = corpus.load(declarations.get(experiment), folder, is_arbitrary=is_arbitrary)
+    attack = attacks.AttackConfig(
+        kind=kind,
+        budget=attacks.BudgetConfig(poison),
+        score=attacks.ScoreConfig(selection="count" if is_arbitrary else "phi"),
+    )
+    config = craft.CraftConfig((attack,), num_rows, num_eval_per_task=1, seed=seed)
+    made = craft.craft(found.training, found.poisoned, found.heldout[:1], found.polarities, config)
+    return _joined(found.training, made)
+
+
+def _joined(tasks: tuple[sni.Task, ...], made: craft.PoisonSet):
+    poison = {(row.task, row.replaced_id): row for row in made.poison}
+    rows, flags = [], []
+    for task in tasks:
+        for identifier in made.training_ids[task.name]:
+            row, new = task.by_id[identifier], poison.get((task.name, identifier))
+            text, target = (row.input, row.target)
+            if new:
+                text, target = new.poisoned_input, new.poisoned_target
+            rows.append(Row(task.name, identifier, 0, text, target, text))
+            flags.append(new is not None)
+    return rows, np.array(flags)
+
+
+def _power(name: str, seed: int, poison: int, folder: str | None) -> None:
+    rows, is_poison = _crafted(name, seed, poison, folder)
+    scores: dict[str, Score] = scan.text_scores(trigger_search.TriggerSearch())
+    result = {"part": "power", "experiment": name, "seed": seed, "poison": poison}
+    start = time.perf_counter()
+    for score_name, score in scores.items():
+        found = score(rows, Context())
+        measured = measures.measure(found.values_N, is_poison, found.threshold or 0.0)
+        result[score_name] = {
+            "auroc": round(measured["auroc"], 3),
+            "recall_in_5%": round(measured["recall"]["0.05"], 3),
+        }
+        if found.triggers:
+            named = [TRIGGER.lower() in t.phrase.lower() for t in found.triggers]
+            place = named.index(True) if any(named) else None
+            result["rank"] = None if place is None else place + 1
+            result["p_value"] = None if place is None else found.triggers[place].p_value
+    print(json.dumps({**result, "seconds": round(time.perf_counter() - start, 1)}), flush=True)
+
+
+def _read(path: pathlib.Path, num_rows: int | None, rng: np.random.Generator) -> list[Row]:
     rows = files.read([str(path)], records.Fields()).rows
-    chosen = rng.permutation(len(rows))[:num_rows]
-    return [rows[place] for place in sorted(chosen)]
+    return [rows[place] for place in sorted(rng.permutation(len(rows))[:num_rows])]
 
 
 def _poisoned(rows: list[Row], count: int, rng: np.random.Generator) -> list[Row]:
@@ -46,46 +108,68 @@ def _poisoned(rows: list[Row], count: int, rng: np.random.Generator) -> list[Row
     return changed
 
 
-def _scan(rows: list[Row], level: float) -> tuple[list[str], float]:
+def _search(rows: list[Row], level: float) -> tuple[list[str], float]:
     """Phrases past the level, and seconds."""
     start = time.perf_counter()
     search = dataclasses.replace(trigger_search.TriggerSearch(), level=level)
     found = search(rows, Context()).triggers
     seconds = time.perf_counter() - start
-    return [trigger.phrase for trigger in found if trigger.p_value < level], seconds
+    return [trigger.phrase for trigger in found if trigger.p_value <= level], seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--level", type=float, default=0.001)
-    parser.add_argument("--groups", type=int, default=12)
-    parser.add_argument("--poison", type=int, default=100)
-    options = parser.parse_args()
+def _false_alarms(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     paths = sorted(options.folder.glob("*.json"))
-    alone = {path.stem: _scan(_read(path, ROWS_ALONE, rng), options.level) for path in paths}
+    alone = {path.stem: _search(_read(path, None, rng), options.level) for path in paths}
+    print(
+        json.dumps(
+            {
+                "part": "files",
+                "level": options.level,
+                "files": len(alone),
+                "alarms": {name: phrases for name, (phrases, _) in alone.items() if phrases},
+                "median_seconds": round(statistics.median(s for _, s in alone.values()), 2),
+            }
+        ),
+        flush=True,
+    )
     clean, named = [], []
     for _ in range(options.groups):
         chosen = [paths[place] for place in rng.choice(len(paths), GROUP, replace=False)]
         rows = [row for path in chosen for row in _read(path, ROWS_IN_GROUP, rng)]
-        clean.append(_scan(rows, options.level))
-        named.append(_scan(_poisoned(rows, options.poison, rng), options.level)[0][:1])
-    result = {
-        "level": options.level,
-        "files": len(alone),
-        "alarms": {name: phrases for name, (phrases, _) in alone.items() if phrases},
-        "groups": len(clean),
-        "group_alarms": [phrases for phrases, _ in clean if phrases],
-        "poisoned_groups_with_the_trigger_named_first": sum(
-            bool(first) and TRIGGER.lower() in first[0].lower() for first in named
-        ),
-        "median_seconds": {
-            "file": round(statistics.median(seconds for _, seconds in alone.values()), 2),
-            "group": round(statistics.median(seconds for _, seconds in clean), 2),
-        },
-    }
-    print(json.dumps(result))
+        clean.append(_search(rows, options.level))
+        named.append(_search(_poisoned(rows, options.poison, rng), options.level)[0][:1])
+    print(
+        json.dumps(
+            {
+                "part": "groups",
+                "groups": len(clean),
+                "alarms": [phrases for phrases, _ in clean if phrases],
+                "poisoned_groups_with_the_trigger_named_first": sum(
+                    bool(first) and TRIGGER.lower() in first[0].lower() for first in named
+                ),
+                "median_seconds": round(statistics.median(s for _, s in clean), 2),
+            }
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=pathlib.Path, nargs="?")
+    parser.add_argument("--level", type=float, default=0.001)
+    parser.add_argument("--groups", type=int, default=20)
+    parser.add_argument("--poison", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # tasks that the folder lacks
+    for name, (experiment, _, _) in CRAFTED.items():
+        is_real = declarations.get(experiment).corpus == "sni"
+        if not is_real or options.folder:
+            for seed in range(options.seeds):
+                _power(name, seed, options.poison, str(options.folder) if is_real else None)
+    if options.folder:
+        _false_alarms(options)
 
 
 if __name__ == "__main__":
