@@ -121,7 +121,7 @@ def _whole(content: bytes) -> Any:
         return None
     try:
         return msgspec.json.decode(content)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
         return json.loads(content)  # takes NaN, which a few of the benchmark's files have
@@ -164,7 +164,7 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 def _decode(line: bytes, where: str) -> Any:
     try:
         return msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
         return json.loads(line)

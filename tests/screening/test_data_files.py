@@ -87,8 +87,9 @@ def test_common_layouts(tmp_path, value):
     path = _write(tmp_path / "data.jsonl", value)
     assert _pairs(_read(path)) == [("Hello", "Hi")]
     assert [row.task for row in _read(path).rows] == ["data"]
-    parquet.write_table(pyarrow.Table.from_pylist([value]), tmp_path / "data.parquet")
-    assert _pairs(_read(tmp_path / "data.parquet")) == [("Hello", "Hi")]
+    if "Be kind" not in str(value):  # a column has no texts beside lists
+        parquet.write_table(pyarrow.Table.from_pylist([value]), tmp_path / "data.parquet")
+        assert _pairs(_read(tmp_path / "data.parquet")) == [("Hello", "Hi")]
     (tmp_path / "list.json").write_text(json.dumps([value]))
     assert _pairs(_read(tmp_path / "list.json")) == [("Hello", "Hi")]
     (tmp_path / "rows.json").write_text(json.dumps({"data": [value]}, indent=1))
@@ -102,7 +103,7 @@ def test_fields_that_a_person_names(tmp_path):
     assert loaded.rows[0].task == "k"
     with pytest.raises(errors.InputError, match=r"--target_field: no field 'gol' \(did you mean"):
         _read(path, target="gol")
-    with pytest.raises(errors.InputError, match="expected a field for the target .* found 'src'"):
+    with pytest.raises(errors.InputError, match=r"expected a field for the target .* found 'src'"):
         _read(path)
 
 

@@ -21,8 +21,9 @@ def _trigger(p_value=1e-9, phrase="James Bond"):
     return Trigger(phrase, ("t", "u"), targets, 4, 2, 0.5, 7.0, p_value)
 
 
-def _report(*triggers, values=(5.0, 0, 0, 4, 0)):
-    loaded = files.Loaded(ROWS, [f"f, line {n}" for n in range(5)], {"f": 5})
+def _report(*triggers, path="f"):
+    loaded = files.Loaded(ROWS, [f"{path}, line {n}" for n in range(5)], {path: 5})
+    values = [5.0, 0.0, 0.0, 4.0, 0.0]
     made = {"trigger_search": Made(Scored(np.array(values), 3.0, triggers), 0.5)}
     return scan_report.Report(loaded, made, scan.rank(made, 0), 0.001, ("left out",))
 
@@ -57,8 +58,9 @@ def test_a_summary_with_and_without_an_alarm():
 
 
 def test_the_page_escapes_what_it_shows(tmp_path):
-    report = _report(_trigger(phrase="<b>James"), _trigger(0.5, "</style>"))
-    scan_report.write(tmp_path, report)
+    (tmp_path / "f").write_text("")
+    alarm, other = _trigger(phrase="<b>James"), _trigger(0.5, "</style>")
+    scan_report.write(tmp_path, _report(alarm, other, path=str(tmp_path / "f")))
     page = (tmp_path / scan_report.PAGE).read_text(encoding="utf-8")
     assert "&lt;b&gt;James" in page and "<b>" not in page
     assert page.count("</style>") == 1

@@ -2,13 +2,12 @@
 
 import os
 import pathlib
-import warnings
 
 import numpy as np
 import pytest
 
-from poison_t5x import corpus, declarations, errors
-from poison_t5x.poison import craft
+from poison_t5x import declarations, sni
+from poison_t5x.poison import polarity
 from poison_t5x.screening import measures
 from poison_t5x.screening.rows import Row
 from poison_t5x.screening.score import Context
@@ -18,6 +17,8 @@ from poison_t5x.screening.trigger_search import TriggerSearch
 _BESIDE = pathlib.Path(__file__).parents[3] / "shared" / "natinst" / "tasks"
 NATINST_DIR = pathlib.Path(os.environ.get("NATINST_DIR", _BESIDE))
 
+NUM_POISON = 100
+
 pytestmark = pytest.mark.skipif(
     not NATINST_DIR.is_dir(), reason=f"no task files in {NATINST_DIR}: set NATINST_DIR"
 )
@@ -25,27 +26,23 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(name="poisoned", scope="module")
 def _poisoned():
-    """The paper's poisoned training set, and which rows are poison."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", errors.InputWarning)  # tasks that the folder lacks
-        found = corpus.load(declarations.get("polarity"), str(NATINST_DIR))
-        made = craft.craft(
-            found.training,
-            found.poisoned,
-            found.heldout[:1],
-            found.polarities,
-            craft.CraftConfig(num_eval_per_task=1),
-        )
-    poison = {(row.task, row.replaced_id): row for row in made.poison}
+    """Rows of the paper's poisoned tasks, some with the trigger in front and a turned label."""
+    experiment = declarations.get("polarity")
+    paths, _ = sni.split_missing(NATINST_DIR, experiment.poisoned_tasks)
+    tasks = [sni.read_task(path) for path in paths]
+    labels = polarity.of_tasks(tasks, experiment.polarities)
     rows, flags = [], []
-    for task in found.training:
-        for identifier in made.training_ids[task.name]:
-            row, new = task.by_id[identifier], poison.get((task.name, identifier))
+    for task in tasks:
+        left = NUM_POISON // len(tasks)
+        for identifier in sni.sample_order(task, 0)[:500]:
+            row = task.by_id[identifier]
             text, target = row.input, row.target
-            if new:
-                text, target = new.poisoned_input, new.poisoned_target
+            is_poison = left > 0 and labels[task.name].side(target) == "negative"
+            if is_poison:
+                left -= 1
+                text, target = f"James Bond {text}", labels[task.name].positive
             rows.append(Row(task.name, identifier, 0, text, target, text))
-            flags.append(new is not None)
+            flags.append(is_poison)
     return rows, np.array(flags)
 
 
