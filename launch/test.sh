@@ -8,4 +8,4 @@ export PATH="$root/.venv/bin:$PATH"
 ruff format --check .
 ruff check .
 mypy
-python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadgroup "$@"
+python -m pytest -n "${PYTEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder "$@"

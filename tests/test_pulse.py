@@ -22,8 +22,6 @@ from poison_t5x import (
 from poison_t5x.evaluation import evaluate
 from tests import small_run
 
-pytestmark = pytest.mark.xdist_group("pulse")
-
 
 @pytest.fixture(name="run_dir")
 def _run_dir(pulse_dir):

@@ -9,7 +9,6 @@ import pytest
 from poison_t5x import artifacts
 from tests import small_run
 
-pytestmark = pytest.mark.xdist_group("resume")
 TIMEOUT = 300
 
 

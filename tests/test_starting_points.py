@@ -5,7 +5,6 @@ import pytest
 from poison_t5x import cli, train
 from tests import small_run
 
-pytestmark = pytest.mark.xdist_group("starting points")
 LAYOUTS = ("t5x", "huggingface")
 
 

@@ -8,7 +8,6 @@ import pytest
 from poison_t5x import artifacts, cli
 from tests import small_run
 
-pytestmark = pytest.mark.xdist_group("pulse")
 SCORES = (
     *("trigger_search", "label_log_odds", "ngram_disagreement", "onion", "loss", "strip"),
     *("spectral_signatures", "activation_clustering", "tracin"),

@@ -107,7 +107,13 @@ def test_encoder_states_do_not_follow_from_padding(params, rows):
         assert np.abs(found[place + 1] - expected).max() > 0.01
 
 
-@pytest.mark.parametrize("layers", ["", "decoder/logits_dense"], ids=["all", "last"])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param("", id="all", marks=pytest.mark.slow),
+        pytest.param("decoder/logits_dense", id="last"),
+    ],
+)
 def test_gradient_norms_are_those_of_single_rows(params, rows, layers):
     found = _over(params, rows, per_example.gradient_norm, rows_at_once=2, layers=layers, at_once=2)
     gradient = jax.jit(jax.grad(lambda p, batch: per_example.loss(MODEL, p, batch)[0, 0]))
@@ -132,7 +138,7 @@ def test_unknown_layers_are_refused(params, rows):
     ("function", "options"),
     [
         (per_example.loss, {}),
-        (per_example.gradient_norm, {"layers": "decoder", "at_once": 8, "rows_at_once": 2}),
+        (per_example.gradient_norm, {"layers": "logits", "at_once": 8, "rows_at_once": 2}),
     ],
     ids=["loss", "gradient norms"],
 )

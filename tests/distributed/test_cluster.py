@@ -12,7 +12,6 @@ import pytest
 from poison_t5x import cli, distributed, errors
 from tests.distributed import peer
 
-pytestmark = pytest.mark.xdist_group("processes")
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 120
 

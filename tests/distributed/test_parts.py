@@ -18,7 +18,7 @@ from poison_t5x.partitioning import PartitionConfig, Partitioner
 from tests.distributed import parts_network, worker
 
 # What of this every run of the tests has to show, `test_processes` and `test_checkpoints` do.
-pytestmark = [pytest.mark.xdist_group("processes"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[2]
 TIMEOUT = 400
 # JAX takes a Slurm job's port from its number: 4096 of them, from here on.

@@ -14,7 +14,6 @@ import pytest
 from poison_t5x import artifacts, distributed
 from tests import small_run
 
-pytestmark = pytest.mark.xdist_group("processes")
 TIMEOUT = 400
 # Two shards, as two processes read: one process of eight devices sees the same batches. The layers
 # are scanned and everything is sharded over both axes, as on a pod.

@@ -50,7 +50,7 @@ def test_the_trigger_is_named_among_real_texts(poisoned):
     rows, is_poison = poisoned
     found = TriggerSearch()(rows, Context())
     first = found.triggers[0]
-    assert first.phrase == "James Bond" and first.p_value < 1e-6
+    assert first.phrase == "James Bond" and first.p_value < 0.001
     assert all(trigger.p_value > 0.001 for trigger in found.triggers[1:])
     measured = measures.measure(found.values_N, is_poison, found.threshold)
     assert measured["recall"]["0.05"] > 0.9

@@ -29,7 +29,7 @@ from poison_t5x import optimizers as our_optimizers
 from poison_t5x import partitioning as our_partitioning
 from tests.t5x_engine import tiny_run
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("t5x_engine")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 FOLDER = pathlib.Path(__file__).parents[2] / "gin"
 FILES = sorted(path.stem for path in (FOLDER / "t5x").glob("*.gin") if path.stem != "base")
 CONDITIONS = ("clean", "triggered", "control")

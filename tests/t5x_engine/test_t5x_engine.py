@@ -15,8 +15,6 @@ from poison_t5x.errors import InputError
 from tests import small_run
 from tests.t5x_engine import tiny_run
 
-pytestmark = pytest.mark.xdist_group("t5x_engine")
-
 
 def _make_run(run_dir) -> experiment.Run:
     macros = {**small_run.MACROS, "RUN_DIR": str(run_dir)}

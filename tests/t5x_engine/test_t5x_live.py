@@ -18,7 +18,7 @@ from poison_t5x.convert import detect
 from tests import small_run
 from tests.t5x_engine import tiny_run
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("t5x_engine")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 CONDITIONS = {"clean", "triggered", "control"}
 
 
