@@ -120,7 +120,7 @@ def _search(rows: list[Row], level: float) -> tuple[list[str], float]:
 def _false_alarms(options: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     paths = sorted(options.folder.glob("*.json"))
-    alone = {path.stem: _search(_read(path, None, rng), options.level) for path in paths}
+    alone = {path.stem: _search(_read(path, options.rows, rng), options.level) for path in paths}
     print(
         json.dumps(
             {
@@ -145,8 +145,9 @@ def _false_alarms(options: argparse.Namespace) -> None:
                 "part": "groups",
                 "groups": len(clean),
                 "alarms": [phrases for phrases, _ in clean if phrases],
+                # Or a word of it: which of two phrases of the same rows is named is arbitrary.
                 "poisoned_groups_with_the_trigger_named_first": sum(
-                    bool(first) and TRIGGER.lower() in first[0].lower() for first in named
+                    bool(first) and (TRIGGER in first[0] or first[0] in TRIGGER) for first in named
                 ),
                 "median_seconds": round(statistics.median(s for _, s in clean), 2),
             }
@@ -160,7 +161,8 @@ def main() -> None:
     parser.add_argument("--level", type=float, default=0.001)
     parser.add_argument("--groups", type=int, default=20)
     parser.add_argument("--poison", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="of the power's part; 0 leaves it out")
+    parser.add_argument("--rows", type=int, help="random rows of each file alone; all by default")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # tasks that the folder lacks
     for name, (experiment, _, _) in CRAFTED.items():
