@@ -123,7 +123,9 @@ def test_bad_settings(params, options, message):
 def test_batches_by_length():
     lengths = [3, 130, 64, 65, 0]
     inputs = [np.full(n, n, np.int32) for n in lengths]
-    batches = list(batching.by_length(inputs, 2, 150))
+    batches = [
+        (rows, batch["encoder_input_tokens"]) for rows, batch in batching.by_length(inputs, 2, 150)
+    ]
     assert [rows.tolist() for rows, _ in batches] == [[4, 0], [2, 3], [1]]
     assert [batch.shape for _, batch in batches] == [(2, 64), (2, 128), (2, 150)]
     for rows, batch in batches:
