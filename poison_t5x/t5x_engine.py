@@ -87,7 +87,8 @@ def open_run(
       SystemExit: `poison-t5x craft` hasn't been there with the same settings, or one is wrong, or
         a macro is unknown.
     """
-    gin_config.check_macros("runs/finetune.gin", "runs/run.gin", "t5x/base.gin")
+    run_files = (f"runs/{name}.gin" for name in ("finetune", "run", "defense", "study"))
+    gin_config.check_macros(*run_files, "t5x/base.gin")
     run = make_run()
     for make in also_checked:
         make()

@@ -77,7 +77,7 @@ def test_batches_are_short_and_no_longer_than_the_longest_input_allowed(
     put_batch = Partitioner.put_batch
 
     def spy(self, batch):
-        shapes.append(batch["tokens"].shape)
+        shapes.append(batch["encoder_input_tokens"].shape)
         return put_batch(self, batch)
 
     monkeypatch.setattr(Partitioner, "put_batch", spy)
