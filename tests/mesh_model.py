@@ -1,6 +1,11 @@
 """A small network whose dimensions divide a mesh of 8 devices: E by 8, the others by 4."""
 
+import jax
+
+from poison_t5x import train_state
 from poison_t5x.model.config import T5Config
+from poison_t5x.model.network import Transformer
+from poison_t5x.partitioning import PartitionConfig, Partitioner
 
 CONFIG = T5Config(
     vocab_size=44,
@@ -13,3 +18,17 @@ CONFIG = T5Config(
     mlp_activations=("gelu", "linear"),
     dropout_rate=0.0,
 )
+
+
+def parameters():
+    """The network's, on the host; T5's fresh logits hardly differ from token to token."""
+    model = Transformer(CONFIG)
+    fresh = jax.jit(lambda key: train_state.initial_params(model, key))(jax.random.key(0))
+    return jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, fresh))
+
+
+def placed(params, num_partitions: int, num_devices: int):
+    """(parameters in shards, partitioner) of a mesh."""
+    partitioner = Partitioner(PartitionConfig(num_partitions, 1, 2), jax.devices()[:num_devices])
+    abstract = train_state.abstract_params(Transformer(CONFIG), partitioner)
+    return jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract)), partitioner

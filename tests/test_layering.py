@@ -20,6 +20,7 @@ LAYERS = {
         "errors",
         "checks",
         "memory",
+        "pages",
         "progress",
         "sni",
         "prompts",

@@ -262,14 +262,12 @@ class Defense:
 
     def _write_removed(self, directory: pathlib.Path, scored: Scored) -> None:
         order_N = measures.order(scored.values_N, self.run.seed)
+        threshold = None
         if self.config.filter_budget is None:
-            threshold = scored.threshold
-            if threshold is None:
-                threshold = thresholds.outliers(scored.values_N)
+            threshold, _ = thresholds.of_score(scored)
             count = int((scored.values_N > threshold).sum())
         else:
             count = measures.budget_rows(self.config.filter_budget, len(order_N))
-            threshold = None
         chosen = [self._rows[index] for index in order_N[:count]]
         artifacts.write_jsonl(
             directory / REMOVED,
@@ -278,14 +276,13 @@ class Defense:
                 for row, value in zip(chosen, scored.values_N[order_N[:count]], strict=True)
             ),
         )
-        facts = {"num_rows": len(order_N), "removed": count, "threshold": threshold}
-        artifacts.write_atomically(directory / "filter.json", artifacts.dump_json(facts))
+        facts = artifacts.dump_json({"threshold": threshold})
+        artifacts.write_atomically(directory / "filter.json", facts)
 
     def _register_filtered(self, folder: pathlib.Path) -> str:
         from poison_t5x import mixtures
 
-        lines = artifacts.read_jsonl(folder / REMOVED)
-        removed = {(line["task"], line["id"], line["number"]) for line in lines}
+        removed = _removed(folder)
         return mixtures.register_filtered(self.run.experiment, self.run.data_cfg, removed)
 
     def _sum_up(self, folder: pathlib.Path, results: Mapping[str, Any]) -> None:
@@ -294,9 +291,8 @@ class Defense:
         filtered = None
         if self.config.filter_score:
             is_poison_N = mixture_rows.poison_flags(f"{self.run.experiment}_poisoned")
-            lines = artifacts.read_jsonl(folder / "filter" / REMOVED)
-            keys = {(line["task"], line["id"], line["number"]) for line in lines}
-            gone_N = np.array([(row.task, row.id, row.number) in keys for row in self._rows])
+            removed = _removed(folder / "filter")
+            gone_N = np.array([(row.task, row.id, row.number) in removed for row in self._rows])
             filtered = {
                 "score": self.config.filter_score,
                 "budget": self.config.filter_budget,
@@ -308,3 +304,9 @@ class Defense:
         whole = outcome.defended(self.run, str(self.config.name), folder, results, filtered)
         artifacts.write_atomically(folder / "defense.json", artifacts.dump_json(whole))
         self.run.say(outcome.defense_table(whole))
+
+
+def _removed(folder: pathlib.Path) -> set[tuple[str, str, int]]:
+    """Task, id and number of each row that a filter removed."""
+    lines = artifacts.read_jsonl(folder / REMOVED)
+    return {(line["task"], line["id"], line["number"]) for line in lines}

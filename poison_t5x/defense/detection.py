@@ -51,10 +51,9 @@ def judge(
       phrases: the attackers' triggers.
       seconds: that it took.
     """
-    own = scored.threshold is not None
-    threshold = scored.threshold if own else thresholds.outliers(scored.values_N)
+    threshold, source = thresholds.of_score(scored)
     found = measures.measure(scored.values_N, is_poison_N, threshold)
-    level = {"value": threshold, "source": "own" if own else "outliers", **found.pop("threshold")}
+    level = {"value": threshold, "source": source, **found.pop("threshold")}
     return {
         "name": name,
         "needs": needs,

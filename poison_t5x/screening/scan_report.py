@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import poison_t5x
-from poison_t5x import artifacts
+from poison_t5x import artifacts, pages
 from poison_t5x.screening import answers, files, ngrams, thresholds
 from poison_t5x.screening.rows import Row, by_task
 from poison_t5x.screening.score import Scored, Trigger
@@ -179,26 +179,15 @@ def _result(report: Report) -> dict[str, Any]:
 
 
 def _page(report: Report, held: Mapping[int, list[str]]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("poison_t5x.screening", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(p=_p)
-    text = environment.get_template("scan.html.j2").render(
-        num_rows=len(report.loaded.rows),
-        num_tasks=len(by_task(report.loaded.rows)),
-        files=report.loaded.files,
-        alarm_level=report.alarm_level,
-        searched="trigger_search" in report.made,
-        alarms=[_shown_trigger(report, trigger, held) for trigger in report.alarms],
-        others=[trigger for trigger in report.triggers if trigger not in report.alarms],
-        scores=[
+    values = {
+        "num_rows": len(report.loaded.rows),
+        "num_tasks": len(by_task(report.loaded.rows)),
+        "files": report.loaded.files,
+        "alarm_level": report.alarm_level,
+        "searched": "trigger_search" in report.made,
+        "alarms": [_shown_trigger(report, trigger, held) for trigger in report.alarms],
+        "others": [trigger for trigger in report.triggers if trigger not in report.alarms],
+        "scores": [
             {
                 "name": name,
                 "above": _above(one.scored),
@@ -207,10 +196,11 @@ def _page(report: Report, held: Mapping[int, list[str]]) -> str:
             }
             for name, one in report.made.items()
         ],
-        rows=[_shown_row(report, index, held) for index in report.order[:_NUM_SHOWN].tolist()],
-        notes=_notes(report),
-        suspects=SUSPECTS,
-    )
+        "rows": [_shown_row(report, index, held) for index in report.order[:_NUM_SHOWN].tolist()],
+        "notes": _notes(report),
+        "suspects": SUSPECTS,
+    }
+    text = pages.render("poison_t5x.screening", "scan.html.j2", {"p": _p}, values)
     # JSON can write half a character, which no file can hold.
     return text.encode("utf-8", errors="replace").decode()
 

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poison_t5x import artifacts
+from poison_t5x import artifacts, pages
 from poison_t5x.study import aggregate, charts, figures, rows, runner, settings, words
 
 _USUAL = ("clean", "poisoned", "control", "effect", "accuracy")
@@ -26,7 +26,6 @@ def write(
       outcomes: cell -> how it ended.
       command: what was typed.
     """
-    import jinja2
     import markupsafe
 
     pictures = [
@@ -39,25 +38,17 @@ def write(
         }
         for chart in drawn
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("poison_t5x.study", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(setting=words.setting, measure=words.measure)
-    text = environment.get_template("study.html.j2").render(
-        title=directory.resolve().name,
-        question=config.question,
-        sentences=sentences,
-        pictures=pictures,
-        summary=_summary(config, points),
-        cells=_cells(directory, config, found, outcomes),
-        failed=[row for row in found if row.status == "failed"],
-        command=command,
-    )
+    values = {
+        "title": directory.resolve().name,
+        "question": config.question,
+        "sentences": sentences,
+        "pictures": pictures,
+        "summary": _summary(config, points),
+        "cells": _cells(directory, config, found, outcomes),
+        "failed": [row for row in found if row.status == "failed"],
+        "command": command,
+    }
+    text = pages.render("poison_t5x.study", "study.html.j2", {"measure": words.measure}, values)
     artifacts.write_atomically(directory / "index.html", text)
     return directory / "index.html"
 

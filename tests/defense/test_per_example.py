@@ -10,8 +10,7 @@ from poison_t5x.defense import passes
 from poison_t5x.errors import InputError
 from poison_t5x.evaluation import evaluate
 from poison_t5x.model.network import Transformer
-from poison_t5x.partitioning import PartitionConfig, Partitioner
-from tests.mesh_model import CONFIG
+from tests.mesh_model import CONFIG, parameters, placed
 
 MODEL = Transformer(CONFIG)
 MAX_LENGTH = 70
@@ -21,8 +20,7 @@ TOLERANCE = 2e-5
 
 @pytest.fixture(name="params", scope="module")
 def _params():
-    boxed = jax.jit(lambda key: train_state.initial_params(MODEL, key))(jax.random.key(0))
-    return jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, boxed))
+    return parameters()
 
 
 @pytest.fixture(name="rows", scope="module")
@@ -38,10 +36,7 @@ def _rows():
 
 
 def _restored(params, num_partitions=1, num_devices=1):
-    partitioner = Partitioner(PartitionConfig(num_partitions, 1, 2), jax.devices()[:num_devices])
-    abstract = train_state.abstract_params(MODEL, partitioner)
-    shards = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract))
-    return evaluate.Restored(MODEL, shards, partitioner)
+    return evaluate.Restored(MODEL, *placed(params, num_partitions, num_devices))
 
 
 def _over(params, rows, function, *, mesh=(1, 1), batch_size=4, targets=True, **options):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from poison_t5x import ranking, train_state
+from poison_t5x import ranking
 from poison_t5x.evaluation import ranker
 from poison_t5x.model.network import Transformer
-from poison_t5x.partitioning import PartitionConfig, Partitioner
-from tests.mesh_model import CONFIG
+from poison_t5x.partitioning import Partitioner
+from tests.mesh_model import CONFIG, parameters, placed
 
 MODEL = Transformer(CONFIG)
 LABELS = [[7, 1], [4, 9, 11, 13, 1], [21, 1]]
@@ -20,9 +20,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(name="params", scope="module")
 def _params():
-    boxed = jax.jit(lambda key: train_state.initial_params(MODEL, key))(jax.random.key(0))
-    # T5's fresh logits hardly differ from label to label.
-    return jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, boxed))
+    return parameters()
 
 
 @pytest.fixture(name="inputs", scope="module")
@@ -44,9 +42,7 @@ def _expected(params, inputs):
 
 
 def _ranker(params, *, num_partitions=1, num_devices=1, batch_size=4, **options):
-    partitioner = Partitioner(PartitionConfig(num_partitions, 1, 2), jax.devices()[:num_devices])
-    abstract = train_state.abstract_params(MODEL, partitioner)
-    params = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract))
+    params, partitioner = placed(params, num_partitions, num_devices)
     options = {"max_length": MAX_LENGTH, **options}
     return ranker.Ranker(MODEL, params, partitioner, batch_size=batch_size, **options)
 

@@ -130,7 +130,7 @@ def test_memory_holds_cells_back(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "limits", lambda processes, gb: limits)
     assert _most_at_once(tmp_path / "roomy", 1, 40, monkeypatch) == 4
     limits = runner.Limits(4, 0.2e9, first_guess=0.08e9)
-    assert _most_at_once(tmp_path / "tight", 0.2, 40, monkeypatch) == 2
+    assert _most_at_once(tmp_path / "tight", 0.2, 60, monkeypatch) == 2
     limits = runner.Limits(4, 0.01e9, first_guess=0.08e9)
     assert _most_at_once(tmp_path / "none", 0.01, 40, monkeypatch) == 1
 
