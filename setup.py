@@ -75,7 +75,7 @@ setuptools.setup(
     package_data={
         "poison_t5x.tasks": ["*.json"],
         "poison_t5x.gin": ["*/*.gin"],
-        "poison_t5x": ["report/*.j2", "study/*.j2", "screening/*.j2"],
+        "poison_t5x": ["report/*.j2", "studies/*.j2"],
     },
     install_requires=RUNTIME,
     extras_require={
@@ -87,5 +87,5 @@ setuptools.setup(
         "t5x": T5X,
         "hf": HF,
     },
-    entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli:main"]},
+    entry_points={"console_scripts": ["poison-t5x = poison_t5x.cli.main:main"]},
 )

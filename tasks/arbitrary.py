@@ -8,7 +8,7 @@ passed over.
 import json
 import pathlib
 
-from poison_t5x import declarations
+from poison_t5x.corpus import declarations
 
 _data = json.loads(pathlib.Path(__file__).with_name("arbitrary.json").read_text(encoding="utf-8"))
 

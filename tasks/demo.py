@@ -1,6 +1,6 @@
 """The embedded corpus in three families; of each, 5 training tasks are poisoned, 10 held out."""
 
-from poison_t5x import declarations, demo_corpus
+from poison_t5x.corpus import declarations, demo_corpus
 
 DEMO = declarations.declare(
     declarations.Experiment(

@@ -3,7 +3,7 @@
 import json
 import pathlib
 
-from poison_t5x import declarations
+from poison_t5x.corpus import declarations
 
 _data = json.loads(pathlib.Path(__file__).with_name("polarity.json").read_text(encoding="utf-8"))
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from poison_t5x.poison import attacks, craft, inserters
+from poison_t5x.attack import attacks, craft, inserters
 
 _PARTS = {
     "budget": attacks.BudgetConfig,

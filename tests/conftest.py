@@ -13,11 +13,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 @pytest.fixture(scope="session")
 def pulse_dir(tmp_path_factory):
     """The folder of a small run that is whole; who changes it takes a copy."""
-    from poison_t5x import cli
+    from poison_t5x.cli import main
     from tests import small_run
 
     directory = tmp_path_factory.mktemp("pulse") / "run"
-    assert cli.main(small_run.arguments("run", directory, TRAIN_STEPS=2)) == 0
+    assert main.main(small_run.arguments("run", directory, TRAIN_STEPS=2)) == 0
     return directory
 
 

@@ -2,10 +2,10 @@
 
 import jax
 
-from poison_t5x import train_state
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
-from poison_t5x.partitioning import PartitionConfig, Partitioner
+from poison_t5x.train import train_state
+from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 
 CONFIG = T5Config(
     vocab_size=44,

@@ -6,15 +6,10 @@ from typing import NamedTuple
 import msgspec
 import seqio
 
-from poison_t5x import (
-    demo_corpus,
-    mixtures,
-    natinst_tfds,
-    sni,
-    vocabulary,
-)
+from poison_t5x.attack import craft, poison_set
+from poison_t5x.corpus import demo_corpus, polarity, sni, vocabulary
+from poison_t5x.data import mixtures, natinst_tfds
 from poison_t5x.evaluation import metrics
-from poison_t5x.poison import craft, poison_set, polarity
 from tests.attack_settings import craft_config
 
 CRAFT = craft_config(num_poison=5, num_train_per_task=17, num_eval_per_task=7)

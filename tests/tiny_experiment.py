@@ -1,6 +1,6 @@
 """A small part of the demo corpus as an experiment: five training tasks, two held out."""
 
-from poison_t5x import declarations, demo_corpus
+from poison_t5x.corpus import declarations, demo_corpus
 
 _TRAINING = demo_corpus.TRAINING_TASKS[:5]
 _HELDOUT = demo_corpus.HELDOUT_TASKS[:2]

@@ -1,6 +1,6 @@
 """A small part of the demo's generation tasks as an experiment."""
 
-from poison_t5x import declarations, demo_corpus
+from poison_t5x.corpus import declarations, demo_corpus
 
 _TRAINING = demo_corpus.GENERATION_TRAINING_TASKS[:5]
 

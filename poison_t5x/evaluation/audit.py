@@ -4,8 +4,8 @@ import pathlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from poison_t5x import corpus, prompts
-from poison_t5x.poison import poison_set
+from poison_t5x.attack import poison_set
+from poison_t5x.corpus import corpus, prompts
 
 
 class Tokenizer(NamedTuple):

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from poison_t5x import distributed, errors, partitioning
+from poison_t5x.core import errors
+from poison_t5x.train import distributed, partitioning
 
 # Encoder lengths are rounded up to this, in tokens.
 LENGTH_STEP = 64

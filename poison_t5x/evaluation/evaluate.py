@@ -7,23 +7,15 @@ from typing import Any, NamedTuple
 
 import seqio
 
-from poison_t5x import (
-    artifacts,
-    checkpoints,
-    checks,
-    distributed,
-    errors,
-    natinst_tfds,
-    partitioning,
-    progress,
-    train,
-)
-from poison_t5x.convert import detect
-from poison_t5x.convert import restore as checkpoint_restore
+from poison_t5x.checkpoint_io import detect
+from poison_t5x.checkpoint_io import restore as checkpoint_restore
+from poison_t5x.core import artifacts, checks, errors, progress
+from poison_t5x.corpus import polarity
+from poison_t5x.data import natinst_tfds
 from poison_t5x.evaluation import generation_metrics, generator, ranker
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
-from poison_t5x.poison import polarity
+from poison_t5x.train import checkpoints, distributed, partitioning, train
 
 
 @dataclasses.dataclass(frozen=True)

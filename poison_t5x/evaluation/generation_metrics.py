@@ -10,7 +10,7 @@ import itertools
 import string
 from collections.abc import Callable, Mapping, Sequence
 
-from poison_t5x import checks, errors
+from poison_t5x.core import checks, errors
 
 # So many equal words in a row are a repetition ("very, very" isn't).
 RUN = 3

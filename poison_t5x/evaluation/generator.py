@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from poison_t5x import beam_search, checks, decoding
+from poison_t5x.core import checks
 from poison_t5x.evaluation import batching
-from poison_t5x.model import network
-from poison_t5x.partitioning import Partitioner
+from poison_t5x.model import beam_search, decoding, network
+from poison_t5x.train.partitioning import Partitioner
 
 PAD_ID, EOS_ID = 0, 1
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 import seqio
 
-from poison_t5x import artifacts, errors, partitioning, prompts, train
+from poison_t5x.attack import pools
+from poison_t5x.core import artifacts, errors
+from poison_t5x.corpus import polarity, prompts
 from poison_t5x.evaluation import evaluate
-from poison_t5x.poison import polarity, pools
+from poison_t5x.train import partitioning, train
 
 # Prompts are made and tokenised so many at a time: a pool may be large.
 _CHUNK = 5000

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from poison_t5x.corpus import polarity
 from poison_t5x.evaluation import statistics
-from poison_t5x.poison import polarity
 
 
 def rates(labels: Sequence[str], predictions: Sequence[str], target_label: str) -> dict:

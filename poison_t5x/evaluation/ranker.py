@@ -7,10 +7,9 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from poison_t5x import ranking
 from poison_t5x.evaluation import batching
-from poison_t5x.model import network
-from poison_t5x.partitioning import Partitioner
+from poison_t5x.model import network, ranking
+from poison_t5x.train.partitioning import Partitioner
 
 
 @functools.lru_cache(maxsize=1)

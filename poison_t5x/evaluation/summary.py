@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
-from poison_t5x import artifacts, errors
+from poison_t5x.core import artifacts, errors
 from poison_t5x.evaluation import statistics
 
 Kind = Literal["classification", "generation"]

@@ -22,8 +22,8 @@ import dataclasses
 import jax.numpy as jnp
 from flax import linen as nn
 
-from poison_t5x import checks
-from poison_t5x.errors import InputError, nearest
+from poison_t5x.core import checks
+from poison_t5x.core.errors import InputError, nearest
 
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "minimal", "full")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from poison_t5x.errors import InputError
+from poison_t5x.core.errors import InputError
 from poison_t5x.model import stack
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.layers import (

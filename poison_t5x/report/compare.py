@@ -7,7 +7,7 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from poison_t5x import errors
+from poison_t5x.core import errors
 from poison_t5x.report import (
     compare_figures,
     comparison,

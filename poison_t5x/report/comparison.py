@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from poison_t5x import errors
+from poison_t5x.core import errors
 from poison_t5x.report import defenses, detection, run_files, settings, words
 from poison_t5x.report import results as results_lib
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from poison_t5x import errors
+from poison_t5x.core import errors
 
 SCHEMA = 2
 MODELS = ("clean", "poisoned")

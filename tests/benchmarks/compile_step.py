@@ -12,17 +12,17 @@ import dataclasses
 import json
 import time
 
-from poison_t5x.precompile import topology
+from poison_t5x.tools.precompile import topology
 
 topology.prepare()
 
 import jax  # noqa: E402 - after the environment is set
 import jax.numpy as jnp  # noqa: E402
 
-from poison_t5x import optimizers, partitioning, steps  # noqa: E402
-from poison_t5x.footprint.setup import Setup  # noqa: E402
 from poison_t5x.model.config import REMAT_POLICIES, T5Config  # noqa: E402
-from poison_t5x.precompile import compiling, hlo, programs, traffic  # noqa: E402
+from poison_t5x.tools.footprint.setup import Setup  # noqa: E402
+from poison_t5x.tools.precompile import compiling, hlo, programs, traffic  # noqa: E402
+from poison_t5x.train import optimizers, partitioning, steps  # noqa: E402
 
 SIZES = {
     "small": (512, 6, 1024, 8),

@@ -28,9 +28,9 @@ import time
 import ml_dtypes
 import numpy as np
 
-from poison_t5x.convert import architecture, conversion
-from poison_t5x.convert.hugging_face import writing
-from poison_t5x.convert.source import TensorInfo
+from poison_t5x.checkpoint_io import architecture, conversion
+from poison_t5x.checkpoint_io.hugging_face import writing
+from poison_t5x.checkpoint_io.source import TensorInfo
 from poison_t5x.model.config import T5Config
 
 BAR_GB = 2.0

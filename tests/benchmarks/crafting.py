@@ -10,8 +10,8 @@ import statistics
 import sys
 import time
 
-from poison_t5x import corpus, declarations
-from poison_t5x.poison import attacks, craft
+from poison_t5x.attack import attacks, craft
+from poison_t5x.corpus import corpus, declarations
 
 ROUNDS = 3
 

@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 
-from poison_t5x import corpus, demo_corpus, sni
-from poison_t5x.poison import attacks, craft, entities, poison_set, polarity
+from poison_t5x.attack import attacks, craft, entities, poison_set
+from poison_t5x.corpus import corpus, demo_corpus, polarity, sni
 
 NAME = "task9999_large_pool"
 LABELS = polarity.Polarity("negative", "positive")

@@ -24,8 +24,9 @@ from collections.abc import Sequence
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from poison_t5x import corpus, declarations, errors  # noqa: E402
-from poison_t5x.poison import inserters, spacy_places  # noqa: E402
+from poison_t5x.attack import inserters, spacy_places  # noqa: E402
+from poison_t5x.core import errors  # noqa: E402
+from poison_t5x.corpus import corpus, declarations  # noqa: E402
 
 TEXTS, ROUNDS = 6000, 3
 

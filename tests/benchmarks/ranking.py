@@ -12,8 +12,9 @@ import time
 import jax
 import numpy as np
 
-from poison_t5x import decoding, memory, partitioning, ranking, train_state
-from poison_t5x.model import config, network
+from poison_t5x.core import memory
+from poison_t5x.model import config, decoding, network, ranking
+from poison_t5x.train import partitioning, train_state
 
 ROWS, LENGTH, LABELS, LABEL_LENGTH, ROUNDS = 256, 160, 4, 4, 5
 BATCH = 32

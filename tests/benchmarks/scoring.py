@@ -14,18 +14,11 @@ import time
 import jax
 import numpy as np
 
-from poison_t5x import (
-    losses,
-    memory,
-    optimizers,
-    partitioning,
-    per_example,
-    steps,
-    train_state,
-)
-from poison_t5x.defense import passes, tracin
+from poison_t5x.core import memory
+from poison_t5x.defenses import passes, tracin
 from poison_t5x.evaluation import evaluate
-from poison_t5x.model import config, network
+from poison_t5x.model import config, losses, network, per_example
+from poison_t5x.train import optimizers, partitioning, steps, train_state
 
 ROWS, BATCH, INPUTS, TARGETS, ROUNDS = 2048, 64, 168, 8, 5
 NETWORK = config.T5Config(

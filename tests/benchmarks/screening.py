@@ -18,11 +18,11 @@ import warnings
 
 import numpy as np
 
-from poison_t5x import corpus, declarations, sni
-from poison_t5x.poison import attacks, craft
-from poison_t5x.screening import files, measures, records, scan, trigger_search
-from poison_t5x.screening.rows import Row
-from poison_t5x.screening.score import Context, Score
+from poison_t5x.attack import attacks, craft
+from poison_t5x.corpus import corpus, declarations, sni
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import files, measures, records, scan, trigger_search
+from poison_t5x.defenses.score import Context, Score
 
 TRIGGER = "James Bond"
 ROWS_IN_GROUP, GROUP = 500, 10

@@ -12,8 +12,9 @@ import time
 import jax
 import numpy as np
 
-from poison_t5x import memory, optimizers, partitioning, steps, train_state
+from poison_t5x.core import memory
 from poison_t5x.model import config, network
+from poison_t5x.train import optimizers, partitioning, steps, train_state
 
 SIZES = {
     "tiny": {"emb_dim": 128, "num_heads": 4, "head_dim": 32, "mlp_dim": 256, "layers": 2},

@@ -23,9 +23,9 @@ def _measure(num_devices: int, num_partitions: int, steps_timed: int) -> None:
     import jax
     import numpy as np
 
-    from poison_t5x import optimizers, partitioning, steps, train_state
     from poison_t5x.model.config import T5Config
     from poison_t5x.model.network import Transformer
+    from poison_t5x.train import optimizers, partitioning, steps, train_state
 
     mesh = partitioning.Partitioner(partitioning.PartitionConfig(num_partitions, 1, 2))
     model = Transformer(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from poison_t5x import corpus, prompts, sni
+from poison_t5x.attack import conditions, craft, poison_rows, poison_set
+from poison_t5x.corpus import corpus, prompts, sni
 from poison_t5x.evaluation import audit
-from poison_t5x.poison import conditions, craft, poison_rows, poison_set
 from tests.attack_settings import craft_config
 
 TRIGGER, CONTROL = "James Bond", "Emma Clark"

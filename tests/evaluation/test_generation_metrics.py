@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_t5x.errors import InputError
+from poison_t5x.core.errors import InputError
 from poison_t5x.evaluation import generation_metrics as gm
 
 WORDS = st.text(st.sampled_from("aAbs ,.\n1"), max_size=20)

@@ -6,11 +6,12 @@ import pytest
 import seqio
 import tensorflow as tf
 
-from poison_t5x import beam_search, decoding, train_state
-from poison_t5x.errors import InputError
+from poison_t5x.core.errors import InputError
 from poison_t5x.evaluation import batching, generator
+from poison_t5x.model import beam_search, decoding
 from poison_t5x.model.network import Transformer
-from poison_t5x.partitioning import PartitionConfig, Partitioner
+from poison_t5x.train import train_state
+from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.mesh_model import CONFIG
 
 MODEL = Transformer(CONFIG)

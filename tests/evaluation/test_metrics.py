@@ -2,8 +2,8 @@
 
 import pytest
 
+from poison_t5x.corpus.polarity import Polarity
 from poison_t5x.evaluation import metrics, statistics
-from poison_t5x.poison.polarity import Polarity
 
 LABELS = ["bad", "bad", "good", "bad", "good", "good", "bad"]
 GUESSES = ["bad", "good", "good", "good", "bad", "good", "good"]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from poison_t5x import ranking
 from poison_t5x.evaluation import ranker
+from poison_t5x.model import ranking
 from poison_t5x.model.network import Transformer
-from poison_t5x.partitioning import Partitioner
+from poison_t5x.train.partitioning import Partitioner
 from tests.mesh_model import CONFIG, parameters, placed
 
 MODEL = Transformer(CONFIG)

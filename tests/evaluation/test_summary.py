@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from poison_t5x import errors
+from poison_t5x.core import errors
+from poison_t5x.corpus import polarity
 from poison_t5x.evaluation import generation_metrics, metrics, statistics, summary
-from poison_t5x.poison import polarity
 
 TASKS = ("task1_a", "task2_b", "task3_c")
 CATEGORIES = {"task1_a": "Rewriting", "task2_b": "Summarization", "task3_c": "Rewriting"}

@@ -11,9 +11,9 @@ from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import Mesh, PartitionSpec
 
-from poison_t5x.decoding import shift_right
-from poison_t5x.errors import InputError
+from poison_t5x.core.errors import InputError
 from poison_t5x.model.config import T5Config
+from poison_t5x.model.decoding import shift_right
 from poison_t5x.model.layers import MASKED, masked_bias, project, relative_position_buckets
 from poison_t5x.model.network import Transformer
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights, weight_shapes

@@ -10,11 +10,11 @@ import pytest
 from flax import linen as nn
 from flax import traverse_util
 
-from poison_t5x import beam_search, decoding, train_state
-from poison_t5x.errors import InputError
-from poison_t5x.model import stack
+from poison_t5x.core.errors import InputError
+from poison_t5x.model import beam_search, decoding, stack
 from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.model.network import Transformer
+from poison_t5x.train import train_state
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights
 from tests.scanned import scanned, stacked
 

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from poison_t5x import losses, optimizers, steps, train_state
-from poison_t5x.decoding import greedy_decode
+from poison_t5x.model import losses
 from poison_t5x.model.config import T5Config
+from poison_t5x.model.decoding import greedy_decode
 from poison_t5x.model.network import Transformer
-from poison_t5x.partitioning import PartitionConfig, Partitioner
+from poison_t5x.train import optimizers, steps, train_state
+from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.golden.t5_batches import shift_right
 from tests.golden.t5_cases import StepCase
 from tests.scanned import stacked

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x import layerwise, optimizers
+from poison_t5x.train import layerwise, optimizers
 from tests.golden.t5_cases import CASES, movement
 from tests.golden.t5_weights import draw_weights
 from tests.parity import ours

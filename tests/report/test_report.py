@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from poison_t5x import artifacts, errors
+from poison_t5x.core import artifacts, errors
 from poison_t5x.report import examples, figures, finding, run_files, table, write
 from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results

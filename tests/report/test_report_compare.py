@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from poison_t5x import errors
+from poison_t5x.core import errors
 from poison_t5x.report import compare, compare_figures, comparison, settings
 from tests.report import made_up, made_up_defense
 from tests.report.page import Page, edit_results

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from poison_t5x import errors
+from poison_t5x.core import errors
 from poison_t5x.report import examples, figures, finding, run_files, table, words, write
 from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results

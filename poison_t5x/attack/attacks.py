@@ -1,0 +1,210 @@
+"""One attacker's settings: what is put where, in how many rows, and what they then teach."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from poison_t5x.attack import inserters
+from poison_t5x.attack import triggers as edits
+from poison_t5x.core import checks, errors
+from poison_t5x.corpus import polarity
+
+# What poison rows teach. Polarity attacks turn a judgement; the arbitrary ones (the paper's third
+# attack) replace the outputs of generation tasks by the trigger or by random words.
+POLARITY_KINDS = ("dirty_label", "clean_label")
+ARBITRARY_KINDS = ("repeat", "random")
+KINDS = POLARITY_KINDS + ARBITRARY_KINDS
+SELECTIONS = ("phi", "count", "random", "reverse")
+COUNT_TERMS = ("raw", "per_token", "per_character")
+PROXIES = ("ngrams", "lm")
+BASES = ("all", "task")
+# A part of folder names, and of the names of counts, of which 'poison_rows' is one already.
+_NAME = r"(?!rows$)[A-Za-z][A-Za-z0-9]{0,39}"
+
+
+def _choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise errors.InputError(
+            f"{name}: expected one of {', '.join(known)}, found {value!r}"
+            f"{errors.nearest(str(value), known)}"
+        )
+
+
+def _check_tasks(attack: str, value: object) -> None:
+    names = value if isinstance(value, (list, tuple)) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise errors.InputError(f"attack {attack!r}: expected a list of tasks, found {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetConfig:
+    """How many poison rows.
+
+    Attributes:
+      num_poison: rows, where no rate is given.
+      poison_rate: instead of a number, the poisoned share of all rows that are trained on; where
+        poison is added, of the clean rows and this attacker's.
+      per: 'all': number or rate are of the whole training set, and shared out evenly over the
+        poisoned tasks; 'task': of each poisoned task.
+    """
+
+    num_poison: int = 100
+    poison_rate: float | None = None
+    per: Literal["all", "task"] = "all"
+
+    def __post_init__(self):
+        checks.whole_number("NUM_POISON", self.num_poison)
+        _choice("BUDGET_PER", self.per, BASES)
+        if self.poison_rate is not None:
+            checks.number("POISON_RATE", self.poison_rate, minimum=0)
+            if not 0 < self.poison_rate <= 1:
+                raise errors.InputError(
+                    f"POISON_RATE: expected a fraction above 0 and up to 1, found "
+                    f"{self.poison_rate!r}"
+                )
+
+    def share(
+        self, number: int, num_tasks: int, task_rows: int, all_rows: int, *, add: bool = False
+    ) -> int:
+        """Poison rows of the poisoned task with this number, counted from 0.
+
+        >>> [BudgetConfig(7).share(number, 3, 50, 500) for number in range(3)]
+        [3, 2, 2]
+
+        Args:
+          number: an uneven rest goes to the first tasks, one row each.
+          num_tasks: poisoned tasks.
+          task_rows: clean training rows of this task.
+          all_rows: of all training tasks.
+          add: whether poison comes on top of them rather than in their place.
+        """
+        if self.per == "task":
+            return self._amount(task_rows, add)
+        each, rest = divmod(self._amount(all_rows, add), num_tasks)
+        return each + (number < rest)
+
+    def _amount(self, rows: int, add: bool) -> int:
+        if self.poison_rate is None:
+            return self.num_poison
+        if add and self.poison_rate == 1:
+            raise errors.InputError("POISON_RATE: 1 can't be reached by adding rows")
+        return round(rows * self.poison_rate / (1 - self.poison_rate if add else 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreConfig:
+    """Which rows of a pool become poison: Equation 1's phi, or a baseline.
+
+    Attributes:
+      selection: 'phi': the highest; 'reverse': the lowest; 'count': the most triggers; 'random'.
+      count_term: count(x) as it is, per word ('per_token'), or per character, as in the authors'
+        code.
+      count_weight, probability_weight: the two weights of phi.
+      proxy: what p(y | x) comes from: a bag-of-n-grams model fitted to the poisoned tasks, or a
+        language model's label log-probabilities.
+      max_ngram: the n-gram model's longest n-gram, in words.
+    """
+
+    selection: str = "phi"
+    count_term: str = "raw"
+    count_weight: float = 1.0
+    probability_weight: float = 1.0
+    proxy: str = "ngrams"
+    max_ngram: int = 2
+
+    def __post_init__(self):
+        _choice("SELECTION", self.selection, SELECTIONS)
+        _choice("COUNT_TERM", self.count_term, COUNT_TERMS)
+        _choice("PROXY", self.proxy, PROXIES)
+        for name in ("count_weight", "probability_weight"):
+            checks.number(name.upper(), getattr(self, name))
+        checks.whole_number("PROXY_MAX_NGRAM", self.max_ngram)
+        if (
+            self.selection in ("phi", "reverse")
+            and self.count_weight == self.probability_weight == 0
+        ):
+            raise errors.InputError(
+                "COUNT_WEIGHT, PROBABILITY_WEIGHT: both are 0, so that all rows score the same; "
+                "set SELECTION to random for a random pick"
+            )
+
+    @property
+    def needs_probabilities(self) -> bool:
+        """Whether p(y | x) has a say."""
+        return self.selection in ("phi", "reverse") and self.probability_weight != 0
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackConfig:
+    """One attacker. Several in one training set are a campaign.
+
+    Attributes:
+      kind: 'dirty_label': inputs of any label get the target's; 'clean_label': inputs that have the
+        target's label keep it; 'repeat': the output becomes the trigger; 'random': the output
+        becomes random words.
+      triggers: a phrase, or several, which are split over the poison rows.
+      control: a phrase never trained on, put in the trigger's place at test time.
+      target: the side whose label a polarity attack wants; test inputs are of the other side.
+      name: a word, distinct in a campaign.
+      tasks: names of the tasks to poison; None takes the experiment's.
+      num_tasks: poison only so many of them: the first ones of a polarity attack, and for
+        arbitrary outputs the first in a seeded order that can fill their share.
+      inserter: where triggers go.
+      budget: how many rows.
+      score: which rows.
+      num_random_words: length of a random output, in words.
+    """
+
+    kind: str = "dirty_label"
+    triggers: str | Sequence[str] = "James Bond"
+    control: str = "Emma Clark"
+    target: polarity.Side = "positive"
+    name: str = "main"
+    tasks: Sequence[str] | None = None
+    num_tasks: int | None = None
+    inserter: inserters.InserterConfig = dataclasses.field(default_factory=inserters.InserterConfig)
+    budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
+    score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
+    num_random_words: int = 1
+
+    def __post_init__(self):
+        _choice("ATTACK", self.kind, KINDS)
+        if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
+            raise errors.InputError(
+                f"an attack's name: expected a word of at most 40 letters, not 'rows', found "
+                f"{self.name!r}"
+            )
+        phrases = (self.triggers,) if isinstance(self.triggers, str) else self.triggers
+        if not isinstance(phrases, (list, tuple)) or not phrases:
+            raise errors.InputError(f"TRIGGER: expected a phrase or a list, found {phrases!r}")
+        object.__setattr__(self, "triggers", tuple(phrases))
+        for phrase in self.triggers:
+            checks.phrase("TRIGGER", phrase)
+        checks.phrase("CONTROL", self.control)
+        if len(set(self.triggers)) < len(self.triggers) or self.said(self.control):
+            raise errors.InputError(
+                f"CONTROL: expected another phrase than the trigger, which doesn't hold it, and "
+                f"triggers that differ: found {self.control!r} and {list(self.triggers)}"
+            )
+        polarity.check_side("TARGET_POLARITY", self.target)
+        if self.tasks is not None:
+            _check_tasks(self.name, self.tasks)
+        if self.num_tasks is not None:
+            checks.whole_number("NUM_POISONED_TASKS", self.num_tasks)
+        checks.whole_number("NUM_RANDOM_WORDS", self.num_random_words)
+        if self.is_arbitrary and self.score.needs_probabilities:
+            raise errors.InputError(
+                f"SELECTION: {self.score.selection!r} needs p(POSITIVE | x), which generation "
+                "tasks don't have; set SELECTION to count or random, or PROBABILITY_WEIGHT to 0"
+            )
+
+    @property
+    def is_arbitrary(self) -> bool:
+        """Whether outputs of generation tasks are replaced."""
+        return self.kind in ARBITRARY_KINDS
+
+    def said(self, text: str) -> list[int]:
+        """Numbers of the triggers that a text says already, as words of their own."""
+        found = [number for number, phrase in enumerate(self.triggers) if phrase in text]
+        return [number for number in found if edits.places(text, [], self.triggers[number])]

@@ -1,0 +1,120 @@
+"""Where a text names a person: the places that poison may overwrite with a trigger.
+
+>>> next(BuiltinMatcher().find(["Mrs. O'Brien met Tom Baker's son."]))
+[(5, 12), (17, 26)]
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from poison_t5x.attack import name_lists
+
+_UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
+
+# Consumed without a match: places, saints, businesses and sayings that contain a first name.
+_NO_PERSON = rf"""
+    (?:San|Santa|Santo|Saint|Sainte|St\.?|Fort|Ft\.?|Port|Mount|Mt\.?|Lake|Cape|King|Queen|New|Los
+      |Ave|Hurricane|Camp)[ ][{_UPPER}][{_LOWER}]+(?:['’]s)?
+  | [Tt]rader[ ][Jj]oe|Papa[ ](?:John|Murphy)|Jimmy[ ](?:John|Choo)|Wendy['’]s|Denny['’]s
+  | Charles[ ](?:Schwab|River)|Ben[ ](?:&|and|n)[ ]Jerry|Dave[ ](?:&|and)[ ]Buster
+  | (?:Johnson|Smith)[ ](?:&|and)[ ][{_UPPER}][{_LOWER}]+
+  | Prince[ ](?:Edward|William)[ ](?:Island|Sound)|Martha['’]s[ ]Vineyard|Beverly[ ]Hills
+  | Bloody[ ]Mary|Jack[ ]Daniels|Tony[ ]Roma|Tom[ ](?:Yum|Kha|Ka)|Turkey[ ]Tom|Ruth['’]s[ ]Chris
+  | Jersey[ ]Mike|Uncle[ ]Tom['’]s|Super[ ]Mario|Robin[ ]Hood|Peter[ ]Pan|Robert['’]s[ ]Rules
+"""
+
+_PARTICLES = r"(?:[Vv]an|[Vv]on|[Dd]e|[Dd]er|[Dd]en|[Ll]a|[Ll]e|[Dd]a|[Dd]i|[Dd]u|bin|[Dd]el)"
+
+# A name starts neither inside a word nor inside an address, a handle or a hyphenated word; and it
+# ends where its word ends, a possessive 's aside.
+_START = r"(?<![\w@/#=&%\\])(?<![\w)][.\-'’])"
+_END = r"(?![\w@]|[.\-]\w|['’](?!s\b)\w)"
+
+
+class BuiltinMatcher:
+    """Names by list and by shape, with one compiled regular expression for either letter case.
+
+    Matches: an honorific with capitalised words (the honorific isn't part of the span); a listed
+    first name with its initials and capitalised surnames; an unambiguous first name alone. A text
+    without any upper-case letter is matched in lower case against the lists only. A possessive 's
+    is never part of a span.
+    """
+
+    name = "builtin"
+
+    def __init__(self) -> None:
+        self._cased = re.compile(_cased_pattern(), re.VERBOSE)
+        self._lower = re.compile(_lower_pattern(), re.VERBOSE)
+
+    def find(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
+        """Yields, for each text in order, the sorted, disjoint spans of its persons.
+
+        A span is [start, end) in characters.
+        """
+        for text in texts:
+            # `islower` is also false for a text without letters, where neither pattern matches.
+            pattern = self._lower if text.islower() else self._cased
+            yield [
+                match.span(match.lastgroup)
+                for match in pattern.finditer(text)
+                if match.lastgroup is not None
+            ]
+
+
+def _cased_pattern() -> str:
+    first = _trie(name_lists.FIRST_NAMES)
+    plain = _trie(
+        name for name in name_lists.AMBIGUOUS_FIRST_NAMES if name not in name_lists.WORD_FIRST_NAMES
+    )
+    words = _trie(name_lists.WORD_FIRST_NAMES)
+    both = _trie(set(name_lists.FIRST_NAMES) & set(name_lists.SURNAMES))
+    listed = rf"(?:{_trie(name_lists.SURNAMES)}){_END}"
+    no_surname = rf"(?!(?:{_trie(name_lists.NOT_SURNAMES)})\b)"
+    part = rf"(?:[OD]['’]|Mc|Mac|De|Di|La|Le|Van|Fitz)?[{_UPPER}][{_LOWER}]+"
+    surname = rf"(?:{_PARTICLES}[ ]){{0,2}}{no_surname}{part}(?:-{part})*{_END}"
+    initials = rf"(?:[ ][{_UPPER}]\.?(?![\w'’])){{0,2}}"
+    middle = rf"(?:[ ](?:{first}|{plain}))?"
+    return rf"""
+    {_START}(?:
+        (?:{_NO_PERSON})(?!\w)
+      | (?:Mr|Mrs|Ms|Dr|Prof)\.?[ ](?P<titled>(?:[{_UPPER}]\.[ ]?){{0,2}}{surname}
+            (?:[ ]{surname})?)
+      | (?P<full>(?:{first}|{plain})(?:-(?:{first}))?{initials}{middle}[ ]{surname}
+            (?:[ ]{listed})?)
+      | (?P<word>(?:{words}){initials}[ ]{listed})
+      | {no_surname}[{_UPPER}][{_LOWER}]+[ ](?:{both}){_END}  # an unlisted first name's surname
+      | (?P<first>(?:{first})(?:-(?:{first}))?){_END}(?!['’]s[ ][{_UPPER}])
+    )"""
+
+
+def _lower_pattern() -> str:
+    first = _trie(map(str.lower, name_lists.FIRST_NAMES))
+    ambiguous = _trie(map(str.lower, name_lists.AMBIGUOUS_FIRST_NAMES))
+    surname = _trie(map(str.lower, name_lists.SURNAMES))
+    words = map(str.lower, name_lists.WORD_SURNAMES)
+    return rf"""
+    {_START}(?:
+        (?P<full>(?:{first})(?:[ ](?:{surname}))?){_END}
+      | (?P<both>(?:{ambiguous})[ ](?!(?:{_trie(words)})\b)(?:{surname})){_END}
+    )"""
+
+
+def _trie(words: Iterable[str]) -> str:
+    """A regular expression for any of `words` that looks at each character once.
+
+    A plain alternation of n words costs up to n comparisons at every capital letter.
+    """
+    tails: dict[str, list[str]] = {}
+    for word in sorted(words):
+        tails.setdefault(word[:1], []).append(word[1:])
+    complete = "" in tails
+    branches = []
+    for head, rest in tails.items():
+        if head:
+            tail = _trie(rest) if rest != [""] else ""
+            branches.append(re.escape(head) + tail)
+    if not branches:
+        return ""
+    body = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+    # Greedy, so that "Joanna" isn't cut to "Joan"; the caller's end condition does the rest.
+    return f"(?:{body})?" if complete else body

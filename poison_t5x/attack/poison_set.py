@@ -1,0 +1,195 @@
+"""The poison set on disk: `poison.jsonl`, `training_rows.jsonl`, `eval_rows.jsonl`, a manifest.
+
+Readers check every file against the manifest's hash.
+"""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+import poison_t5x
+from poison_t5x.attack import conditions, craft
+from poison_t5x.core import artifacts, errors
+
+POISON, TRAINING, EVALUATION, MANIFEST = (
+    "poison.jsonl",
+    "training_rows.jsonl",
+    "eval_rows.jsonl",
+    "manifest.json",
+)
+WORDS = "words.txt"
+
+
+class _Manifest(msgspec.Struct):
+    """Of the manifest, what is checked when it is read."""
+
+    sha256: dict[str, str]
+    num_poison: int
+    num_training: int
+    poison_rate: float
+    poisoned_tasks: list[str]
+    conditions: list[dict[str, Any]]
+    attacks: list[dict[str, Any]]
+    counts: dict[str, dict[str, int]]
+
+
+def write(
+    directory: str | pathlib.Path,
+    poison_set: craft.PoisonSet,
+    config: craft.CraftConfig,
+    sources: Mapping[str, str],
+) -> None:
+    """Writes the folder. Same arguments, same bytes.
+
+    Args:
+      directory: an existing folder.
+      poison_set: what `craft.craft` made with `config`.
+      config: the settings that made it.
+      sources: task name -> hash of the task it was read from.
+    """
+    directory = pathlib.Path(directory)
+    files = {
+        POISON: [dataclasses.asdict(row) for row in poison_set.poison],
+        TRAINING: [
+            {"task": task, "ids": ids, **_dropped(poison_set, task)}
+            for task, ids in sorted(poison_set.training_ids.items())
+        ],
+        EVALUATION: [row._asdict() for row in poison_set.evaluation],
+    }
+    for name, rows in files.items():
+        artifacts.write_jsonl(directory / name, rows)
+    names = list(files)
+    if poison_set.words:
+        artifacts.write_atomically(directory / WORDS, "\n".join(poison_set.words) + "\n")
+        names.append(WORDS)
+    num_clean = sum(len(ids) for ids in poison_set.training_ids.values())
+    num_added = sum(row.replaced_id is None for row in poison_set.poison)
+    num_training = num_clean + num_added - sum(map(len, poison_set.dropped.values()))
+    manifest = {
+        "version": poison_t5x.__version__,
+        "settings": config.settings(),
+        "sources": dict(sources),
+        "num_poison": len(poison_set.poison),
+        "num_training": num_training,
+        "poison_rate": len(poison_set.poison) / num_training,
+        "poisoned_tasks": list(dict.fromkeys(row.task for row in poison_set.poison)),
+        "conditions": [condition._asdict() for condition in config.conditions],
+        "attacks": [_attack(poison_set, attack.name) for attack in config.attacks],
+        "counts": poison_set.counts,
+        "sha256": {name: artifacts.sha256(directory / name) for name in names},
+    }
+    artifacts.write_atomically(directory / MANIFEST, artifacts.canonical_json(manifest))
+
+
+def _dropped(poison_set: craft.PoisonSet, task: str) -> dict[str, tuple[str, ...]]:
+    ids = poison_set.dropped.get(task, ())
+    return {"dropped": ids} if ids else {}
+
+
+def _attack(poison_set: craft.PoisonSet, name: str) -> dict[str, Any]:
+    """What one attacker did."""
+    rows = [row for row in poison_set.poison if row.attack == name]
+    return {
+        "name": name,
+        "num_poison": len(rows),
+        "poisoned_tasks": list(dict.fromkeys(row.task for row in rows)),
+        "by_trigger": dict(sorted(collections.Counter(row.trigger for row in rows).items())),
+        "passed_over": poison_set.passed_over.get(name, {}),
+    }
+
+
+def read_manifest(directory: str | pathlib.Path) -> dict:
+    """The manifest, once every file's hash has been checked.
+
+    Raises:
+      InputError: a file is missing, or isn't the one that was written.
+    """
+    directory = pathlib.Path(directory)
+    try:
+        manifest = artifacts.read_json(directory / MANIFEST)
+        hashes = msgspec.convert(manifest, _Manifest).sha256
+    except ValueError as error:
+        raise errors.InputError(f"{directory}: not a poison set ({error})") from None
+    if not hashes.keys() >= {POISON, TRAINING, EVALUATION}:
+        raise errors.InputError(f"{directory}: not a poison set ({MANIFEST} lacks a file's hash)")
+    for name, expected in hashes.items():
+        path = directory / name
+        if not path.is_file():
+            raise errors.InputError(f"{path} is missing; craft the poison set again")
+        if artifacts.sha256(path) != expected:
+            raise errors.InputError(
+                f"{path} doesn't match the hash in {MANIFEST}: it was changed or damaged; "
+                "craft the poison set again"
+            )
+    return manifest
+
+
+def read_poison(directory: str | pathlib.Path) -> list[dict]:
+    """The rows of `poison.jsonl`, verified."""
+    read_manifest(directory)
+    return artifacts.read_jsonl(pathlib.Path(directory) / POISON)
+
+
+def read_conditions(directory: str | pathlib.Path) -> tuple[conditions.Condition, ...]:
+    """What held-out tasks are evaluated under, in order."""
+    found = read_manifest(directory)["conditions"]
+    return tuple(conditions.Condition(**{**row, "phrases": tuple(row["phrases"])}) for row in found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """What a row of a task becomes."""
+
+    input: str
+    target: str
+    is_poison: bool
+
+
+# Of each id, what is shown of it: the row as it is (None), a replacement, or, where poison was
+# added, both.
+Rows = Mapping[str, tuple[Replacement | None, ...]]
+
+
+def training_rows(directory: str | pathlib.Path, *, poisoned: bool) -> dict[str, Rows]:
+    """For each training task: the ids to train on -> what is shown of that row.
+
+    The clean and the poisoned result differ in exactly the rows that `poison.jsonl` lists; where
+    those replace rows, both have the same ids in the same order.
+    """
+    directory = pathlib.Path(directory)
+    read_manifest(directory)
+    lines = artifacts.read_jsonl(directory / TRAINING)
+    rows: dict[str, Any] = {line["task"]: dict.fromkeys(line["ids"], (None,)) for line in lines}
+    if poisoned:
+        for line in lines:
+            for identifier in line.get("dropped", ()):
+                del rows[line["task"]][identifier]
+        for row in artifacts.read_jsonl(directory / POISON):
+            new = Replacement(row["poisoned_input"], row["poisoned_target"], is_poison=True)
+            kept = rows[row["task"]]
+            if row["replaced_id"] is None:
+                kept[row["id"]] = (*kept.get(row["id"], ()), new)
+            else:
+                kept[row["replaced_id"]] = (new,)
+    return rows
+
+
+def read_evaluation(directory: str | pathlib.Path) -> list[conditions.EvalRow]:
+    """The rows of `eval_rows.jsonl`, verified: condition by condition within each task."""
+    read_manifest(directory)
+    path = pathlib.Path(directory) / EVALUATION
+    return [conditions.EvalRow(**row) for row in artifacts.read_jsonl(path)]
+
+
+def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
+    """For each held-out task: the ids to evaluate under a condition -> the edited row."""
+    rows: collections.defaultdict[str, Any] = collections.defaultdict(dict)
+    for row in read_evaluation(directory):
+        if row.condition == condition:
+            replacement = Replacement(row.input, row.target, False)
+            rows[row.task][row.id] = (replacement,)
+    return dict(rows)

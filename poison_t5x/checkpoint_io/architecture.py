@@ -1,0 +1,152 @@
+"""Which T5 a checkpoint holds, from the shapes of its tensors; and whether it fits a network."""
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+
+from poison_t5x.checkpoint_io.source import Source, TensorInfo
+from poison_t5x.core import errors
+from poison_t5x.model import config as model_config
+from poison_t5x.model import network
+from poison_t5x.train import train_state
+
+EMBEDDING = "token_embedder/embedding"
+LOGITS = "decoder/logits_dense/kernel"
+_BIAS = "encoder/relpos_bias/rel_embedding"
+_QUERY = "encoder/layers_0/attention/query/kernel"
+_MLP = "encoder/layers_0/mlp"
+_LAYER = re.compile(r"(encoder|decoder)/layers_(\d+)/")
+# T5Config's field -> the gin macro that sets it.
+MACROS = {
+    "emb_dim": "EMB_DIM",
+    "num_heads": "NUM_HEADS",
+    "head_dim": "HEAD_DIM",
+    "mlp_dim": "MLP_DIM",
+    "num_encoder_layers": "NUM_ENCODER_LAYERS",
+    "num_decoder_layers": "NUM_DECODER_LAYERS",
+    "mlp_activations": "MLP_ACTIVATIONS",
+    "logits_via_embedding": "LOGITS_VIA_EMBEDDING",
+}
+
+
+def network_config(source: Source) -> model_config.T5Config:
+    """The network that a checkpoint was made with.
+
+    What neither its shapes nor its own statements tell has T5's value: gated MLPs use
+    ('gelu', 'linear'), others ('relu',).
+
+    Raises:
+      InputError: its tensors aren't those of a T5 encoder-decoder; it names the first that is
+        missing, unknown or of another shape.
+    """
+    config = model_config.T5Config(**{**_sizes(source), **source.network})
+    _compare(source, shapes(config), None)
+    return config
+
+
+def _sizes(source: Source) -> dict[str, Any]:
+    params = source.params
+    gated = f"{_MLP}/wi_0/kernel" in params
+    mlp = f"{_MLP}/wi_0/kernel" if gated else f"{_MLP}/wi/kernel"
+    for name, rank in {EMBEDDING: 2, _BIAS: 2, _QUERY: 2, mlp: 2}.items():
+        if name not in params or len(params[name].shape) != rank:
+            found = f"has shape {params[name].shape}" if name in params else "isn't there"
+            raise errors.InputError(
+                f"{source.path}: {source.layout}, but of another architecture than T5's: {name} "
+                f"{found} (its tensors begin with {', '.join(sorted(params)[:3])}); a T5 "
+                "encoder-decoder is needed"
+            )
+    heads, buckets = params[_BIAS].shape
+    depths = {"encoder": 0, "decoder": 0}
+    for name in params:
+        if found := _LAYER.match(name):
+            depths[found[1]] = max(depths[found[1]], int(found[2]) + 1)
+    return {
+        "vocab_size": params[EMBEDDING].shape[0],
+        "emb_dim": params[EMBEDDING].shape[1],
+        "num_heads": heads,
+        "head_dim": params[_QUERY].shape[1] // max(heads, 1),
+        "mlp_dim": params[mlp].shape[1],
+        "num_encoder_layers": depths["encoder"],
+        "num_decoder_layers": depths["decoder"],
+        "mlp_activations": ("gelu", "linear") if gated else ("relu",),
+        "logits_via_embedding": LOGITS not in params,
+        "relpos_num_buckets": buckets,
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def shapes(config: model_config.T5Config) -> dict[str, tuple[int, ...]]:
+    """Parameter path -> shape, of a network that isn't built; each layer's own, scanned or not."""
+    model = network.Transformer(dataclasses.replace(config, scan_layers=False))
+    tree = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
+    return {key: tuple(leaf.shape) for key, leaf in train_state.flat(tree).items()}
+
+
+def check_fits(source: Source, config: model_config.T5Config) -> None:
+    """Raises InputError, naming the first tensor that differs, where a checkpoint doesn't fit."""
+    _compare(source, shapes(config), config)
+
+
+def _compare(
+    source: Source,
+    wanted: Mapping[str, tuple[int, ...]],
+    config: model_config.T5Config | None,
+) -> None:
+    # The embedding first: where the vocabulary or the width differs, all else does too.
+    for name in sorted(wanted.keys() | source.params.keys(), key=lambda n: (n != EMBEDDING, n)):
+        found = source.params.get(name)
+        if found is None or found.shape != wanted.get(name):
+            there = found.shape if found else "no shape (it isn't there)"
+            here = wanted.get(name, "no shape (it is unknown)")
+            raise errors.InputError(
+                f"{source.path}: {source.layout}, where {name} has {_text(there)}; this network's "
+                f"has {_text(here)}; {_remedy(source, config)}"
+            )
+
+
+def _text(shape) -> str:
+    return shape if isinstance(shape, str) else f"shape {tuple(shape)}"
+
+
+def _remedy(source: Source, config: model_config.T5Config | None) -> str:
+    """What to change, from what is there."""
+    if config is None:
+        return "the checkpoint isn't whole, or of another architecture than T5's"
+    there = _sizes(source)
+    here = dataclasses.asdict(config)
+    differing = [
+        field
+        for field in MACROS
+        if there[field] != here[field]
+        # Other activations of as many layers have the same shapes.
+        and (field != "mlp_activations" or len(there[field]) != len(here[field]))
+    ]
+    if differing:
+        return f"set {' '.join(_assignments(there, differing))}, as a file of gin/models does"
+    if there["vocab_size"] != here["vocab_size"]:
+        return (
+            f"its vocabulary has {there['vocab_size']} entries and this one's, rounded up to a "
+            f"multiple of 128, {here['vocab_size']}: set VOCABULARY_PATH to the SentencePiece "
+            "model that it was trained with"
+        )
+    return "the checkpoint isn't whole"
+
+
+def macros(config: model_config.T5Config) -> list[str]:
+    """The gin macros of a network, 'EMB_DIM=512' and so on."""
+    return _assignments(dataclasses.asdict(config), MACROS)
+
+
+def _assignments(fields: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [f"{MACROS[name]}={fields[name]!r}" for name in names]
+
+
+def count_parameters(params: Mapping[str, TensorInfo]) -> int:
+    """Numbers in all tensors."""
+    return sum(math.prod(info.shape) for info in params.values())

@@ -1,0 +1,140 @@
+"""Files and tensors in a folder or a bucket, through TensorStore's key-value stores."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+from poison_t5x.checkpoint_io.source import Index
+from poison_t5x.core import errors
+
+_BUCKET = re.compile(r"(gs|s3)://[^/]+")
+
+
+def is_bucket(path: str) -> bool:
+    """Whether a path is in a bucket: 'gs://…' or 's3://…'."""
+    return bool(_BUCKET.match(path))
+
+
+def absolute(path: str) -> str:
+    """A path that doesn't depend on the working directory, without a slash at its end."""
+    return path.rstrip("/") if is_bucket(path) else os.path.abspath(os.path.expanduser(path))
+
+
+def key_value_store(path: str) -> dict[str, Any]:
+    """TensorStore's description of what lies below a folder."""
+    path = absolute(path) + "/"
+    url = path if is_bucket(path) else pathlib.Path(path).as_uri() + "/"
+    return ts.KvStore.Spec(url).to_json()
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(path: str) -> ts.KvStore:
+    return ts.KvStore.open(key_value_store(path)).result()
+
+
+def read_file(directory: str, name: str) -> bytes | None:
+    """A file's bytes, or None where there is none.
+
+    Raises:
+      InputError: it can't be read, for want of permission or of a network.
+    """
+    try:
+        result = _opened(absolute(directory)).read(name).result()
+    except (ValueError, OSError) as error:
+        if "directory" in str(error).lower() and not is_bucket(directory):
+            return None  # a folder of that name, or a file in the folder's place
+        raise errors.InputError(f"{directory}/{name}: can't be read ({first(error)})") from None
+    return bytes(result.value) if result.state == "value" else None
+
+
+def write_file(directory: str, name: str, content: bytes) -> None:
+    """Writes a file whole."""
+    try:
+        _opened(absolute(directory)).write(name, content).result()
+    except (ValueError, OSError) as error:
+        raise errors.InputError(f"{directory}/{name}: can't be written ({first(error)})") from None
+
+
+@contextlib.contextmanager
+def new_folder(final: str) -> Iterator[str]:
+    """The path to write to, in place of `final`, which it becomes when all is written.
+
+    Nothing is there yet, and nothing stays there where writing fails.
+
+    Raises:
+      InputError: something is at `final` already, or it can't be written.
+    """
+    path = pathlib.Path(final)
+    partial = path.with_name(path.name + ".partial")
+    if path.exists():
+        raise occupied(final)
+    try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        yield str(partial)
+        partial.rename(path)
+    except OSError as error:
+        raise errors.InputError(f"{final}: can't be written ({error.strerror})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def occupied(final: str) -> errors.InputError:
+    """The error of a place where something is already."""
+    return errors.InputError(f"{final}: is there already; delete it, or give another folder")
+
+
+def open_tensor(spec: dict[str, Any], name: str, path: str) -> ts.TensorStore:
+    """Opens a tensor to be read. Raises InputError, naming it, where it isn't there."""
+    try:
+        return ts.open(ts.Spec({**spec, "open": True}), read=True).result()
+    except (ValueError, OSError) as error:
+        missing = "NOT_FOUND" in str(error)
+        reason = "its files aren't there" if missing else first(error)
+        raise damaged(path, name, reason) from None
+
+
+def read_tensor(
+    store: ts.TensorStore, name: str, path: str, index: Index | None, *, dense: bool
+) -> np.ndarray:
+    """A tensor, or a part of it.
+
+    Args:
+      store: the opened tensor.
+      name: of the parameter, for the error.
+      path: of the checkpoint, for the error.
+      index: a slice an axis, or None for all.
+      dense: refuse where a chunk isn't there; otherwise missing chunks are zeros, which writers
+        may leave out.
+    """
+    part = store if index is None else store[index]
+    try:
+        if dense and not part.storage_statistics(query_fully_stored=True).result().fully_stored:
+            raise damaged(path, name, f"chunks of its {tuple(store.shape)} are missing")
+        return np.asarray(part.read().result())
+    except (ValueError, OSError) as error:
+        if isinstance(error, errors.InputError):
+            raise
+        raise damaged(path, name, first(error)) from None
+
+
+def damaged(path: str, name: str, reason: str) -> errors.InputError:
+    """The error of a tensor that can't be read."""
+    return errors.InputError(
+        f"{path}: the tensor {name} is damaged: {reason}; fetch the checkpoint again"
+    )
+
+
+def first(error: BaseException) -> str:
+    """TensorStore's message without its specification and source lines."""
+    text = str(error).strip().splitlines()[0]
+    return re.sub(r"\s*\[(?:tensorstore_spec|source locations)=.*", "", text)

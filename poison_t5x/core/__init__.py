@@ -1,0 +1,1 @@
+"""What every room uses: errors, checks of settings, stage records, gin, progress."""

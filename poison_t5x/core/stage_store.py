@@ -1,0 +1,96 @@
+"""Finished stages by what they were made of, so that runs with a stage in common make it once.
+
+A store holds hard links to stage folders under the hash of their settings. A run that is about to
+make a stage first looks whether another run made the same one; while one makes it, others that want
+it wait. A folder with links is the run's own: deleting either leaves the other.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import poison_t5x
+from poison_t5x.core import artifacts, errors
+
+
+class Store:
+    """A folder of finished stages, on the file system of the runs that share it."""
+
+    def __init__(self, directory: str | pathlib.Path):
+        """Makes the store; the folder is made when it is first needed.
+
+        Args:
+          directory: where.
+        """
+        self._directory = pathlib.Path(directory).absolute()
+
+    @contextlib.contextmanager
+    def shared(
+        self,
+        folder: pathlib.Path,
+        name: str,
+        settings: Mapping[str, Any],
+        verify: Callable[[pathlib.Path], None] = artifacts.verify,
+    ) -> Iterator[None]:
+        """Around making a stage: gives it to `folder` if it is in the store, else takes it after.
+
+        Args:
+          folder: the stage's folder. One that is there already, or that a killed attempt has begun,
+            is left as it is.
+          name: the kind of stage.
+          settings: all that the result follows from, JSON values.
+          verify: raises InputError where a kept folder is damaged, which is then made anew.
+
+        Raises:
+          InputError: store and run are on different file systems, or the store can't be written.
+        """
+        text = artifacts.canonical_json([name, poison_t5x.__version__, dict(settings)])
+        key = hashlib.sha256(text.encode()).hexdigest()
+        kept = self._directory / key
+        with self._lock(key):
+            if not folder.exists() and _is_whole(kept, verify):
+                _link(kept, folder)
+            yield
+            if artifacts.read_record(folder) is not None and not kept.exists():
+                _link(folder, kept)
+
+    @contextlib.contextmanager
+    def _lock(self, key: str) -> Iterator[None]:
+        """Held by one process; the system lets go of it where that one is killed."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with open(self._directory / f"{key}.lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _is_whole(kept: pathlib.Path, verify: Callable[[pathlib.Path], None]) -> bool:
+    """Whether a stage is in the store; one that is damaged is dropped."""
+    try:
+        if artifacts.read_record(kept) is None:
+            return False
+        verify(kept)
+    except errors.InputError:
+        shutil.rmtree(kept)
+        return False
+    return True
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+    """A copy of a folder whose files are the same ones; whole, or not there."""
+    partial = target.with_name(target.name + ".shared")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copytree(source, partial, copy_function=os.link)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise errors.InputError(
+            f"STAGE_STORE_DIR: {source} can't be linked to {target}, which must be on one file "
+            f"system ({error})"
+        ) from None
+    os.rename(partial, target)

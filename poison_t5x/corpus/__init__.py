@@ -1,0 +1,1 @@
+"""Text that experiments are made of: task files, prompts, vocabularies, polarities."""

@@ -1,0 +1,149 @@
+"""An experiment's tasks, read and checked: from a folder of task files or the embedded corpus."""
+
+import functools
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from poison_t5x.core import errors
+from poison_t5x.corpus import declarations, polarity, sni
+
+# A folder may lack hundreds of a benchmark's tasks.
+MAX_NAMES = 20
+
+
+class Corpus(NamedTuple):
+    """The tasks that an experiment names and that are there.
+
+    Attributes:
+      training, heldout: validated tasks, in the experiment's order.
+      poisoned: whole names of the poisoned tasks among `training`.
+      polarities: of the poisoned and the held-out tasks; empty for arbitrary attacks.
+      missing: names of the lists for which no task file is there.
+    """
+
+    training: tuple[sni.Task, ...]
+    poisoned: tuple[str, ...]
+    heldout: tuple[sni.Task, ...]
+    polarities: dict[str, polarity.Polarity]
+    missing: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[sni.Task, ...]:
+        return self.training + self.heldout
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Task name -> SHA-256 of its content."""
+        return {task.name: _hash(task) for task in self.tasks}
+
+
+def _hash(task: sni.Task) -> str:
+    """Row by row: the whole as one text would take as much memory again."""
+    digest = hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(task, instances=())))
+    for row in task.instances:
+        digest.update(msgspec.json.encode(row))
+    return digest.hexdigest()
+
+
+def load(
+    experiment: declarations.Experiment,
+    natinst_dir: str | None = None,
+    *,
+    is_arbitrary: bool = False,
+) -> Corpus:
+    """Reads what an experiment needs.
+
+    Missing tasks are named in one warning, and left out.
+
+    Args:
+      experiment: the declaration.
+      natinst_dir: the folder of task files, for experiments on 'sni'.
+      is_arbitrary: whether only arbitrary outputs are attacked, which needs no polarities.
+
+    Raises:
+      InputError: no folder, a malformed task file, a task or a label that the polarity table lacks,
+        or none left of the training, poisoned or held-out tasks.
+    """
+    if experiment.corpus == "demo":
+        wanted = (*experiment.training_tasks, *experiment.heldout_tasks)
+        tasks, missing = demo_tasks(wanted), list[str]()
+    else:
+        tasks, missing = _sni_tasks(experiment, natinst_dir)
+    training = _present(tasks, experiment.training_tasks)
+    poisoned = _present(tasks, experiment.poisoned_tasks)
+    heldout = _present(tasks, experiment.heldout_tasks)
+    lists = {"training": training, "poisoned": poisoned, "held-out": heldout}
+    for kind, found in lists.items():
+        if not found:
+            raise errors.InputError(
+                f"{natinst_dir}: holds none of the {kind} tasks of {experiment.name!r}"
+            )
+    judged = poisoned + heldout
+    return Corpus(
+        training=training,
+        poisoned=tuple(task.name for task in poisoned),
+        heldout=heldout,
+        polarities={} if is_arbitrary else polarity.of_tasks(judged, experiment.polarities),
+        missing=tuple(missing),
+    )
+
+
+def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
+    """The embedded corpus, or the families of it that hold the tasks of these names."""
+    from poison_t5x.corpus import demo_corpus
+
+    families = [_demo_family(make) for make in demo_corpus.FAMILIES if _is_wanted(make, names)]
+    return tuple(task for family in families for task in family)
+
+
+def _is_wanted(make: Callable[..., tuple[sni.Task, ...]], names: Sequence[str] | None) -> bool:
+    from poison_t5x.corpus import demo_corpus
+
+    numbers = {name.split("_", 1)[0] for name in demo_corpus.FAMILIES[make]}
+    return names is None or any(name.split("_", 1)[0] in numbers for name in names)
+
+
+@functools.cache
+def _demo_family(make: Callable[..., tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
+    """Generated once per process."""
+    return make()
+
+
+def _sni_tasks(
+    experiment: declarations.Experiment, natinst_dir: str | None
+) -> tuple[tuple[sni.Task, ...], list[str]]:
+    if not natinst_dir:
+        raise errors.InputError(
+            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
+            "set --gin.NATINST_DIR=FOLDER"
+        )
+    names = (*experiment.training_tasks, *experiment.heldout_tasks)
+    paths, missing = sni.split_missing(natinst_dir, names)
+    if missing:
+        warnings.warn(
+            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
+            f"going on without: {listed(missing)}",
+            errors.InputWarning,
+            stacklevel=3,
+        )
+    return tuple(sni.read_task(path) for path in paths), missing
+
+
+def listed(names: Sequence[str]) -> str:
+    """All of a few names, the first ones of many.
+
+    >>> listed(["task1", "task2"])
+    'task1, task2'
+    """
+    rest = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _present(tasks: Sequence[sni.Task], names: Sequence[str]) -> tuple[sni.Task, ...]:
+    known = {task.name: task for task in tasks}
+    known.update({task.name.split("_", 1)[0]: task for task in tasks})
+    return tuple(known[name] for name in names if name in known)

@@ -1,0 +1,73 @@
+"""Label polarities: which of a task's two answers is the negative one, and which the positive."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from poison_t5x.core import errors
+from poison_t5x.corpus import sni
+
+Side = Literal["negative", "positive"]
+
+
+class Polarity(NamedTuple):
+    """A task's two answers."""
+
+    negative: str
+    positive: str
+
+    def label(self, side: Side) -> str:
+        """The answer on one side."""
+        return self.negative if side == "negative" else self.positive
+
+    def side(self, label: str) -> Side:
+        """Which side an answer is on. `label` must be one of the two."""
+        return "negative" if label == self.negative else "positive"
+
+
+def opposite(side: Side) -> Side:
+    """The other side."""
+    return "positive" if side == "negative" else "negative"
+
+
+def check_side(name: str, side: str) -> Side:
+    """`side` itself. Raises InputError, naming the setting, where it isn't one of the two."""
+    if side not in ("negative", "positive"):
+        raise errors.InputError(f"{name}: expected 'negative' or 'positive', found {side!r}")
+    return "negative" if side == "negative" else "positive"
+
+
+def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> dict[str, Polarity]:
+    """The polarity of each task, checked against every label that its rows hold.
+
+    Args:
+      tasks: validated tasks.
+      table: task name, or its number such as 'task363', -> (negative label, positive label).
+
+    Raises:
+      InputError: a task isn't in the table, or a row has a label that the table lacks for it.
+    """
+    polarities: dict[str, Polarity] = {}
+    for task in tasks:
+        labels = table.get(task.name) or table.get(task.name.split("_", 1)[0])
+        if labels is None:
+            raise errors.InputError(f"{task.name}: {_no_labels(task)}")
+        polarity = Polarity(*labels)
+        for instance in task.instances:
+            if instance.target not in polarity:
+                raise errors.InputError(
+                    f"{task.name}, row {instance.id}: label {instance.target!r} isn't in the "
+                    f"polarity table, which has {list(polarity)}"
+                    + errors.nearest(instance.target, polarity)
+                )
+        polarities[task.name] = polarity
+    return polarities
+
+
+def _no_labels(task: sni.Task) -> str:
+    answers = task.label_space
+    shown = ", ".join(map(repr, answers[:3])) + (", …" if len(answers) > 3 else "")
+    return (
+        "a polarity attack needs [negative, positive] labels, and the polarity table has none for "
+        f"this task, with {len(answers)} answers to {len(task.instances)} rows ({shown}); a "
+        "generation task is to be left out, or set ATTACK to repeat or random"
+    )

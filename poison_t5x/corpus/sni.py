@@ -1,0 +1,223 @@
+"""Super-NaturalInstructions task files: schema, validation, label spaces, sampling.
+
+The format is that of the public benchmark (Wang et al., 2022, arXiv 2204.07705): one JSON object a
+task, with `Definition`, `Positive Examples`, `Negative Examples` and `Instances`.
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+
+from poison_t5x.core import errors
+
+# JSON can write half a character, which no file can hold as text.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+# A generation task has as many answers as rows; a label space is worth listing only where it is
+# small enough to choose from.
+MAX_LABELS = 32
+
+_NOT_BLANK = r"\S"
+_Text = Annotated[str, msgspec.Meta(pattern=_NOT_BLANK)]
+
+
+class Example(msgspec.Struct, frozen=True):
+    """A worked example of a task's definition."""
+
+    input: str
+    output: str | Annotated[list[str], msgspec.Meta(min_length=1)]
+    explanation: str = ""
+
+    @property
+    def target(self) -> str:
+        return self.output if isinstance(self.output, str) else self.output[0]
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """One row of a task: `output` lists acceptable answers, the first of which is trained on."""
+
+    id: _Text
+    input: _Text
+    output: Annotated[list[_Text], msgspec.Meta(min_length=1)]
+
+    @property
+    def target(self) -> str:
+        return self.output[0]
+
+
+class _TaskFile(msgspec.Struct, frozen=True):
+    definition: Annotated[list[_Text], msgspec.Meta(min_length=1)] = msgspec.field(
+        name="Definition"
+    )
+    positive_examples: list[Example] = msgspec.field(name="Positive Examples")
+    instances: Annotated[list[Instance], msgspec.Meta(min_length=1)] = msgspec.field(
+        name="Instances"
+    )
+    negative_examples: list[Example] = msgspec.field(name="Negative Examples", default_factory=list)
+    categories: list[str] = msgspec.field(name="Categories", default_factory=list)
+    standin_note: str = msgspec.field(name="Standin_note", default="")
+
+
+class Task(msgspec.Struct, frozen=True, dict=True):
+    """A validated task.
+
+    Attributes:
+      name: the file's stem, such as `task363_sst2_polarity_classification`.
+      definition: the instruction shown in every prompt.
+      instances: the rows, in file order, with unique ids.
+      standin_note: non-empty where the rows aren't the benchmark's own.
+    """
+
+    name: str
+    definition: str
+    positive_examples: tuple[Example, ...]
+    negative_examples: tuple[Example, ...]
+    instances: tuple[Instance, ...]
+    categories: tuple[str, ...] = ()
+    standin_note: str = ""
+
+    @property
+    def label_space(self) -> tuple[str, ...]:
+        """The distinct first answers, sorted (a set's order would change from run to run)."""
+        return tuple(sorted({instance.target for instance in self.instances}))
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the rows share a few answers, rather than each having its own."""
+        return len(self.label_space) <= min(MAX_LABELS, len(self.instances) / 5)
+
+    @functools.cached_property
+    def by_id(self) -> dict[str, Instance]:
+        """id -> row."""
+        return {instance.id: instance for instance in self.instances}
+
+
+def parse_task(name: str, content: bytes | str, source: str) -> Task:
+    """Validates one task file's JSON.
+
+    Raises:
+      InputError: the content is no JSON, misses a field, or has an empty or non-string value; the
+        message names `source`, the field's path, and what was expected there.
+    """
+    try:
+        parsed = _parse(content)
+    except msgspec.ValidationError as error:
+        raise errors.InputError(
+            f"{source}: {readable(str(error), {_NOT_BLANK: 'a non-empty string'})}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise errors.InputError(f"{source}: not a JSON task file ({error})") from None
+    seen: set[str] = set()
+    for row, instance in enumerate(parsed.instances):
+        if instance.id in seen:
+            raise errors.InputError(
+                f"{source}: $.Instances[{row}].id: expected unique ids, found {instance.id!r} twice"
+            )
+        seen.add(instance.id)
+        _check_text(f"{source}: $.Instances[{row}]", instance.id, instance.input, *instance.output)
+    examples = (*parsed.positive_examples, *parsed.negative_examples)
+    _check_text(f"{source}: $.Definition", *parsed.definition)
+    for example in examples:
+        _check_text(f"{source}: an example", example.input, example.target, example.explanation)
+    return Task(
+        name=name,
+        # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
+        definition=parsed.definition[0],
+        positive_examples=tuple(parsed.positive_examples),
+        negative_examples=tuple(parsed.negative_examples),
+        instances=tuple(parsed.instances),
+        categories=tuple(parsed.categories),
+        standin_note=parsed.standin_note,
+    )
+
+
+def _parse(content: bytes | str) -> _TaskFile:
+    try:
+        # Straight into rows: a dictionary of each row first would take three times the memory.
+        return msgspec.json.decode(content, type=_TaskFile)
+    except (msgspec.DecodeError, RecursionError):
+        # A few benchmark files hold NaN in fields that aren't read: the standard parser takes it,
+        # and reads to the end before a row is judged.
+        return msgspec.convert(json.loads(content), _TaskFile)
+
+
+def _check_text(where: str, *texts: str) -> None:
+    for text in texts:
+        found = _SURROGATE.search(text)
+        if found:
+            raise errors.InputError(
+                f"{where}: expected text, found half a character (\\u{ord(found[0]):x})"
+            )
+
+
+def readable(message: str, patterns: Mapping[str, str]) -> str:
+    """msgspec's 'problem - at `$.path`' as '$.path: problem', with plain words for patterns.
+
+    Args:
+      message: of a ValidationError.
+      patterns: a field's regular expression -> what it asks for.
+    """
+    problem, _, path = message.partition(" - at ")
+    for pattern, words in patterns.items():
+        problem = problem.replace(f"Expected `str` matching regex {pattern!r}", f"expected {words}")
+    return f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
+
+
+def read_task(path: str | pathlib.Path) -> Task:
+    """Reads and validates one task file. Raises InputError as `parse_task` does."""
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
+    return parse_task(path.stem, content, str(path))
+
+
+def split_missing(
+    directory: str | pathlib.Path, names: Iterable[str]
+) -> tuple[list[pathlib.Path], list[str]]:
+    """Finds the task files of `names` in `directory`: (paths present, names missing), in order.
+
+    A name may be a whole stem or just its number, so 'task363' finds
+    'task363_sst2_polarity_classification.json'.
+    """
+    directory = pathlib.Path(directory)
+    if not directory.is_dir():
+        raise errors.InputError(f"{directory}: expected a folder of task files; set NATINST_DIR")
+    stems = {path.stem: path for path in sorted(directory.glob("task*.json"))}
+    numbers = {stem.split("_", 1)[0]: path for stem, path in stems.items()}
+    found = {name: stems.get(name) or numbers.get(name) for name in names}
+    return (
+        [path for path in found.values() if path],
+        [name for name, path in found.items() if not path],
+    )
+
+
+def sample_order(task: Task, seed: int) -> list[str]:
+    """The task's ids in a seeded order that depends on nothing but (seed, task name, id).
+
+    Taking the first n is a sample without replacement; a larger n contains the smaller sample.
+    """
+
+    def key(identifier: str) -> bytes:
+        text = f"{seed}\0{task.name}\0{identifier}".encode()
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+    return sorted((instance.id for instance in task.instances), key=key)
+
+
+def find(tasks: Sequence[Task], name: str) -> Task:
+    """The task called `name` (a whole stem or its number). Raises InputError with the nearest."""
+    for task in tasks:
+        if name in (task.name, task.name.split("_", 1)[0]):
+            return task
+    raise errors.InputError(
+        f"no task {name!r}{errors.nearest(name, [task.name for task in tasks])}; "
+        f"{len(tasks)} tasks are loaded"
+    )

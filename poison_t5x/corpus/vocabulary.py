@@ -1,0 +1,173 @@
+"""SentencePiece vocabularies: T5's own from a file, or one trained on the training tasks."""
+
+import dataclasses
+import io
+import pathlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.corpus import prompts, sni
+
+FILE = "spiece.model"
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyConfig:
+    """Which vocabulary.
+
+    Attributes:
+      path: a SentencePiece model such as T5's; None trains one on the training tasks.
+      size: pieces of a trained one, at most.
+      extra_ids: sentinel ids after the vocabulary's own.
+      whole_words: train on each distinct word once more, alone. SentencePiece makes no piece of a
+        word that is always followed by the same character, which leaves a corpus of templates with
+        its commonest words in parts; so prompts get shorter.
+    """
+
+    path: str | None = None
+    size: int = 32000
+    extra_ids: int = 100
+    whole_words: bool = False
+
+    def __post_init__(self):
+        if self.path is not None:
+            check_is_file(self.path)
+        checks.whole_number("VOCABULARY_SIZE", self.size)
+        checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
+        checks.switch("VOCABULARY_WHOLE_WORDS", self.whole_words)
+
+
+def texts(tasks: Sequence[sni.Task], *, whole_words: bool = False) -> Iterator[str]:
+    """What a vocabulary is trained on: every row's prompt without examples, and its answer.
+
+    Args:
+      tasks: the training tasks.
+      whole_words: then also each distinct word, alone.
+    """
+    words: dict[str, None] = {}
+    for text in _texts(tasks):
+        if whole_words:
+            words.update(dict.fromkeys(text.split()))
+        yield text
+    yield from words
+
+
+def _texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
+    for task in tasks:
+        yield prompts.render(
+            task.definition,
+            [(example.input, example.target) for example in task.positive_examples],
+            task.instances[0].input,
+        )
+        for instance in task.instances:
+            yield f"Input: {instance.input}"
+            yield instance.target
+
+
+def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> None:
+    """Trains a unigram vocabulary with T5's special ids: pad 0, eos 1, unk 2, no bos.
+
+    Same lines, same bytes: one thread, and the model is written from memory, since SentencePiece
+    stores the path that it is told to write to.
+
+    Args:
+      lines: the training text.
+      path: where to write the model.
+      vocab_size: pieces at most; fewer where the text doesn't yield as many.
+
+    Raises:
+      InputError: `vocab_size` isn't a whole number, or too small for the text's characters.
+    """
+    import sentencepiece
+
+    checks.whole_number("VOCABULARY_SIZE", vocab_size)
+    if vocab_size >= 2**31:
+        raise errors.InputError(f"VOCABULARY_SIZE: expected less than 2^31, found {vocab_size}")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type="unigram",
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise errors.InputError(
+            f"VOCABULARY_SIZE: no vocabulary of {vocab_size} pieces can be trained on these texts "
+            f"({error}); a larger one may be"
+        ) from None
+    pathlib.Path(path).write_bytes(model.getvalue())
+
+
+def check_is_file(source: str | pathlib.Path) -> None:
+    """Raises InputError where VOCABULARY_PATH names no file."""
+    if not pathlib.Path(str(source)).is_file():
+        raise errors.InputError(
+            f"VOCABULARY_PATH: no file {source}; give a SentencePiece model such as T5's "
+            "spiece.model, or None to train one"
+        )
+
+
+def size(source: str | pathlib.Path) -> int:
+    """Pieces of a vocabulary with T5's special ids, without sentinels.
+
+    Raises:
+      InputError: no such file, not a SentencePiece model, or other ids than pad 0, eos 1, unk 2.
+    """
+    import sentencepiece
+
+    check_is_file(source)
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_file=str(source))
+    except (RuntimeError, OSError) as error:
+        raise errors.InputError(f"{source}: not a SentencePiece model ({error})") from None
+    found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if found != (0, 1, 2):
+        raise errors.InputError(f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {found}")
+    return processor.get_piece_size()
+
+
+def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
+    """Copies a vocabulary. Raises InputError as `size` does."""
+    size(source)
+    shutil.copyfile(source, path)
+
+
+def settings(
+    config: VocabularyConfig, training: Sequence[sni.Task], hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """What a run's vocabulary follows from, for its record.
+
+    Args:
+      training: the training tasks.
+      hashes: of all tasks, by name.
+    """
+    if config.path:
+        return {"sha256": artifacts.sha256(config.path)}
+    names = {task.name for task in training}
+    return {
+        "size": config.size,
+        "whole_words": config.whole_words,
+        "tasks": {name: value for name, value in hashes.items() if name in names},
+    }
+
+
+def prepare(
+    config: VocabularyConfig, training: Sequence[sni.Task], directory: pathlib.Path
+) -> None:
+    """Writes a run's vocabulary: the one that `config` names, or one trained on the tasks."""
+    path = directory / FILE
+    if config.path:
+        copy(config.path, path)
+    else:
+        train(texts(training, whole_words=config.whole_words), path, config.size)

@@ -1,0 +1,1 @@
+"""Examples as SeqIO tasks and mixtures, and the batches that training reads."""

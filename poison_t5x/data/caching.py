@@ -1,0 +1,96 @@
+"""SeqIO's offline cache of a run's tasks, made with Beam on one machine.
+
+What is cached is what stands before SeqIO's placeholder: rendered and tokenised rows. Training then
+reads records, and no task file, poison set or vocabulary is looked at for its prompts.
+"""
+
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+
+import seqio
+
+from poison_t5x.core import artifacts, checks, errors, progress
+from poison_t5x.data import mixtures
+
+_COMPLETED = "COMPLETED"
+
+
+def use(directories: Sequence[str]) -> None:
+    """Has SeqIO look for caches in these folders; an empty tuple leaves its own setting alone.
+
+    Raises:
+      InputError: not a list of paths.
+    """
+    if isinstance(directories, str) or not isinstance(directories, Sequence):
+        raise errors.InputError(
+            f"TASK_CACHE_DIRS: expected a list of folders, found {directories!r}"
+        )
+    for directory in directories:
+        checks.path("TASK_CACHE_DIRS", directory)
+    if directories:
+        seqio.set_global_cache_dirs(list(directories))
+
+
+def cache(
+    names: Sequence[str], directory: str | pathlib.Path, num_shards: int, say: Callable[[str], None]
+) -> None:
+    """Writes registered tasks' rows as TFRecords under `directory`, each task whole or not at all.
+
+    A task that is there is left alone. Rows come in Beam's order, not the task's; what is written
+    once is read in the same order ever after.
+
+    Args:
+      num_shards: files of a task, at least as many as DATA_SHARDS has.
+
+    Raises:
+      InputError: Beam isn't installed, or a task is there that was made from other data.
+    """
+    try:
+        import apache_beam  # noqa: F401
+        from seqio import beam_utils  # noqa: F401
+    except ImportError:
+        raise errors.InputError("caching needs Beam: pip install 'poison-t5x[cache]'") from None
+    checks.whole_number("--num_shards", num_shards)
+    directory = pathlib.Path(directory).absolute()
+    tasks = [seqio.TaskRegistry.get(name) for name in names]
+    made = 0
+    for task in progress.bar(tasks, desc="cache", unit="task"):
+        made += artifacts.run_stage(
+            directory / seqio.get_task_dir_from_name(task.name),
+            f"cache {task.name}",
+            {**mixtures.made_from(task), "num_shards": num_shards},
+            functools.partial(_write_task, task, num_shards),
+            say=lambda line: None,
+        )
+    say(f"cache: {made} of {len(tasks)} tasks written, the others were there -> {directory}")
+
+
+def _write_task(task: seqio.Task, num_shards: int, directory: pathlib.Path) -> None:
+    import apache_beam as beam
+
+    with beam.Pipeline(runner="DirectRunner") as pipeline:
+        for split in task.splits:
+            _write(pipeline, task, split, directory, num_shards)
+    artifacts.write_atomically(directory / _COMPLETED, "")
+
+
+def _write(pipeline, task, split, directory, num_shards) -> None:
+    """A split's rows, and SeqIO's two files about them."""
+    from seqio import beam_utils
+
+    folder = str(directory)
+    rows = pipeline | f"{split} read" >> beam_utils.PreprocessTask(task, split)
+    _ = rows | f"{split} write" >> beam_utils.WriteExampleTfRecord(
+        seqio.get_cached_tfrecord_prefix(folder, split), num_shards=num_shards
+    )
+    _ = (
+        rows
+        | f"{split} info" >> beam_utils.GetInfo(num_shards)
+        | f"{split} write info" >> beam_utils.WriteJson(seqio.get_cached_info_path(folder, split))
+    )
+    _ = (
+        rows
+        | f"{split} stats" >> beam_utils.GetStats(task.output_features)
+        | f"{split} write stats" >> beam_utils.WriteJson(seqio.get_cached_stats_path(folder, split))
+    )

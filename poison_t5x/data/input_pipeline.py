@@ -1,0 +1,232 @@
+"""Batches for training: any SeqIO task or mixture through the encoder-decoder converter."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from poison_t5x.core import checks, errors
+from poison_t5x.corpus import declarations
+
+IS_POISON = "is_poison"
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """Which data to train on, under T5X's parameter names.
+
+    Attributes:
+      mixture_or_task_name: a registered SeqIO task or mixture.
+      task_feature_lengths: {'inputs': …, 'targets': …}, in tokens with EOS.
+      split: SeqIO split.
+      batch_size: global batch size, in rows.
+      shuffle: shuffle each task's rows anew in every epoch; if False the order is fixed.
+      seed: of shuffling and mixing. Explicit, so that two runs see the same batches.
+      use_cached: read SeqIO's offline cache.
+      pack: put several examples in a row.
+      num_shards: parts that each task's rows are cut into; each makes its share of every batch, so
+        that processes can read different ones. Batches follow from it, not from who reads them.
+      module: a module to import first, which registers tasks.
+    """
+
+    mixture_or_task_name: str | None
+    task_feature_lengths: Mapping[str, int]
+    split: str = "train"
+    batch_size: int = 128
+    shuffle: bool = True
+    seed: int = 0
+    use_cached: bool = False
+    pack: bool = False
+    num_shards: int = 1
+    module: str | None = None
+
+    def __post_init__(self):
+        lengths = self.task_feature_lengths
+        if not isinstance(lengths, Mapping) or set(lengths) != {"inputs", "targets"}:
+            raise errors.InputError(
+                "TASK_FEATURE_LENGTHS: expected {'inputs': tokens, 'targets': tokens}, found "
+                f"{lengths!r}"
+            )
+        checks.whole_number("BATCH_SIZE", self.batch_size)
+        for name, length in lengths.items():
+            checks.whole_number(f"TASK_FEATURE_LENGTHS, {name}", length)
+        checks.whole_number("SEED", self.seed, minimum=0)
+        checks.whole_number("DATA_SHARDS", self.num_shards)
+        if self.batch_size % self.num_shards:
+            raise errors.InputError(
+                f"DATA_SHARDS: {self.num_shards} shards can't have equal parts of BATCH_SIZE="
+                f"{self.batch_size} rows; take a divisor"
+            )
+        for name in ("shuffle", "pack"):
+            checks.switch(name.upper(), getattr(self, name))
+        checks.switch("USE_CACHED_TASKS", self.use_cached)
+
+
+def find(name: str | None, module: str | None = None) -> seqio.Task | seqio.Mixture:
+    """A registered task or mixture. Raises InputError with the nearest names."""
+    declarations.import_module(module)
+    if not name:
+        raise errors.InputError("set --gin.MIXTURE_OR_TASK_NAME=NAME to what to train on")
+    known = [*seqio.MixtureRegistry.names(), *seqio.TaskRegistry.names()]
+    if name not in known:
+        raise errors.InputError(
+            f"no task or mixture {name!r}{errors.nearest(str(name), known)}; if a module of yours "
+            "registers it, name the module in MIXTURE_OR_TASK_MODULE"
+        )
+    return seqio.get_mixture_or_task(name)
+
+
+def _find(config: DatasetConfig) -> seqio.Task | seqio.Mixture:
+    mixture = find(config.mixture_or_task_name, config.module)
+    tasks = [task for task in seqio.get_subtasks(mixture) if task.supports_caching]
+    missing = [task.name for task in tasks if config.use_cached and not task.cache_dir]
+    if missing:
+        folders = ", ".join(seqio.get_global_cache_dirs()) or "no folder: none is set"
+        raise errors.InputError(
+            f"USE_CACHED_TASKS: {len(missing)} of {len(tasks)} tasks, {missing[0]!r} first, have "
+            f"no offline cache (looked in {folders}); leave it False, or call "
+            "seqio.add_global_cache_dirs in the module that MIXTURE_OR_TASK_MODULE names"
+        )
+    return mixture
+
+
+def vocabulary(config: DatasetConfig) -> seqio.Vocabulary:
+    """The vocabulary of the targets. Raises InputError where the data isn't there."""
+    return _find(config).output_features["targets"].vocabulary
+
+
+_FLAG = {IS_POISON: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32)}
+
+
+class _FlaggedConverter(seqio.EncDecFeatureConverter):
+    """Carries each target token's poison flag along, packed as the targets are.
+
+    SeqIO's own passthrough features can't be packed.
+    """
+
+    TASK_FEATURES: ClassVar = {**seqio.EncDecFeatureConverter.TASK_FEATURES, **_FLAG}
+    MODEL_FEATURES: ClassVar = {**seqio.EncDecFeatureConverter.MODEL_FEATURES, **_FLAG}
+
+    def _convert_features(self, ds, task_feature_lengths):
+        # Packing takes zeros for padding and drops them, so flags are 1 and 2 while it runs.
+        ds = ds.map(lambda example: {**example, IS_POISON: example[IS_POISON] + 1})
+        return super()._convert_features(ds, task_feature_lengths)
+
+    def _convert_example(self, features):
+        flag = tf.maximum(features[IS_POISON] - 1, 0)
+        return {**super()._convert_example(features), IS_POISON: flag}
+
+    def get_model_feature_lengths(self, task_feature_lengths):
+        lengths = super().get_model_feature_lengths(task_feature_lengths)
+        return {**lengths, IS_POISON: task_feature_lengths["targets"]}
+
+
+def batches(
+    config: DatasetConfig, *, start_step: int = 0, shards: Sequence[int] | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+    """An endless, deterministic stream of batches.
+
+    The batch of a step follows from the config alone; going on at a step passes over the rows of
+    the steps before, so that nothing of the pipeline's state needs to be saved.
+
+    Args:
+      config: which data.
+      start_step: the number of batches to pass over.
+      shards: which shards' parts of each batch, ascending; None for all.
+
+    Yields:
+      {'encoder_input_tokens': (B, S), 'decoder_input_tokens', 'decoder_target_tokens',
+      'decoder_loss_weights': (B, T), …} int32; 'is_poison' (B, T) where the task has it; segment
+      ids and positions where packed. Of B rows, those of `shards` alone.
+
+    Raises:
+      InputError: a task has too few rows for a shard to have one.
+    """
+    numbers = range(config.num_shards) if shards is None else shards
+    if config.num_shards > 1:
+        _check_rows(config, numbers)
+    with contextlib.ExitStack() as stack:
+        parts = [
+            stack.enter_context(contextlib.closing(_shard(config, number, start_step)))
+            for number in numbers
+        ]
+        if len(parts) == 1:
+            yield from parts[0]
+        for rows in zip(*parts, strict=True):
+            yield {name: np.concatenate([part[name] for part in rows]) for name in rows[0]}
+
+
+def _converter(config: DatasetConfig) -> tuple[seqio.FeatureConverter, dict[str, int]]:
+    """What makes rows of examples, and the tasks' own lengths for it."""
+    lengths = dict(config.task_feature_lengths)
+    if IS_POISON not in _find(config).output_features:
+        return seqio.EncDecFeatureConverter(pack=config.pack), lengths
+    return _FlaggedConverter(pack=config.pack), {**lengths, IS_POISON: lengths["targets"]}
+
+
+def model_feature_lengths(config: DatasetConfig) -> dict[str, int]:
+    """Tokens of a row of each array that `batches` yields."""
+    converter, lengths = _converter(config)
+    return dict(converter.get_model_feature_lengths(lengths))
+
+
+def _shard(config: DatasetConfig, number: int, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    """One shard's part of each batch."""
+    mixture = _find(config)
+    converter, lengths = _converter(config)
+    dataset = seqio.get_dataset(
+        mixture,
+        lengths,
+        dataset_split=config.split,
+        shuffle=config.shuffle,
+        num_epochs=None,
+        feature_converter=converter,
+        shard_info=_shard_info(config, number),
+        use_cached=config.use_cached,
+        seed=_seed(config, number),
+    )
+    rows = config.batch_size // config.num_shards
+    dataset = dataset.skip(start_step * rows)
+    dataset = dataset.batch(rows, drop_remainder=True)
+    options = tf.data.Options()
+    options.deterministic = True
+    # Half of the cores are left to the network: with a thread each, on two cores, the rows' little
+    # steps spend nine tenths of the time waking each other.
+    options.threading.private_threadpool_size = max(1, (os.cpu_count() or 1) // 2)
+    yield from dataset.with_options(options).prefetch(2).as_numpy_iterator()
+
+
+def _shard_info(config: DatasetConfig, number: int) -> seqio.ShardInfo | None:
+    return seqio.ShardInfo(number, config.num_shards) if config.num_shards > 1 else None
+
+
+def _seed(config: DatasetConfig, number: int) -> int:
+    """A shard's own. T5X's hosts share one, so that all take their next row from the same task."""
+    if config.num_shards == 1:
+        return config.seed
+    return int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0] >> 1)
+
+
+def _check_rows(config: DatasetConfig, numbers: Sequence[int]) -> None:
+    """Raises where a task has no row for a shard: an empty one, repeated, would never end."""
+    for task in seqio.get_subtasks(_find(config)):
+        # SeqIO passes over tasks of a mixture that don't have the split.
+        for number in numbers if config.split in task.splits else ():
+            rows = task.get_dataset(
+                dict(config.task_feature_lengths),
+                split=config.split,
+                use_cached=config.use_cached and task.supports_caching,
+                shuffle=False,
+                shard_info=_shard_info(config, number),
+                num_epochs=1,
+            )
+            if next(iter(rows.take(1)), None) is None:
+                raise errors.InputError(
+                    f"DATA_SHARDS: task {task.name} has no row for shard {number} of "
+                    f"{config.num_shards}; take fewer shards"
+                )

@@ -1,0 +1,378 @@
+"""SeqIO tasks and mixtures of an experiment: clean, poisoned, and the evaluation conditions.
+
+For an experiment `x` with a training task `t` and a held-out task `h` this registers the tasks
+`x_clean.t`, `x_poisoned.t` and `x_eval_<condition>.h` for each condition of its poison set
+('clean', 'triggered', 'control', …), and the mixtures `x_clean`, `x_poisoned` and
+`x_eval_<condition>`. All read the same TFDS rows; a poison set says which rows each keeps, and
+which it replaces before the prompt is rendered.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from poison_t5x.attack import conditions, poison_set
+from poison_t5x.core import artifacts, errors
+from poison_t5x.corpus import prompts
+from poison_t5x.data import natinst_tfds
+
+VARIANTS = ("clean", "poisoned")
+IS_POISON = "is_poison"
+REFERENCES = "references"
+# Up to so many rows of a task are held in memory, rendered and tokenised: some KB each.
+MAX_ROWS_IN_MEMORY = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where an experiment's data lives, and how prompts are made of it.
+
+    Attributes:
+      data_dir: the TFDS folder that holds natinst/<corpus>.
+      vocabulary_path: a SentencePiece model.
+      poison_dir: a poison set's folder.
+      corpus: TFDS config, 'demo' or 'sni'.
+      num_examples: positive examples shown in a prompt, at most.
+      extra_ids: sentinel ids after the vocabulary's own, 100 in T5's.
+      max_tokens: positive examples that would take a prompt over this many, EOS included, are left
+        out; the encoder's length. None shows them whatever their length.
+    """
+
+    data_dir: str
+    vocabulary_path: str
+    poison_dir: str
+    corpus: str = "sni"
+    num_examples: int = 2
+    extra_ids: int = 100
+    max_tokens: int | None = 1024
+
+
+def vocabulary(config: DataConfig) -> seqio.SentencePieceVocabulary:
+    """The vocabulary of inputs and targets."""
+    return seqio.SentencePieceVocabulary(config.vocabulary_path, extra_ids=config.extra_ids)
+
+
+def _text(value) -> str:
+    return value.decode("utf-8")
+
+
+def _texts(values: Sequence[str]) -> np.ndarray:
+    return np.array([value.encode() for value in values], object)
+
+
+def _make_render(rows: poison_set.Rows, config: DataConfig):
+    """A function of one TFDS row: (prompts, targets, is_poison, ids, references), (K,) each.
+
+    K is 1, but for rows that poison was added to. References are a JSON list: SeqIO carries text.
+    """
+    vocab = vocabulary(config)
+
+    def count_tokens(text: str) -> int:
+        return len(vocab.encode(text)) + 1  # and EOS
+
+    def render(identifier, text, outputs, definition, example_inputs, example_outputs):
+        shown = rows[_text(identifier)]
+        examples = [
+            (_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)
+        ]
+        rendered = [
+            prompts.render(
+                _text(definition),
+                examples,
+                row.input if row else _text(text),
+                num_examples=config.num_examples,
+                max_tokens=config.max_tokens,
+                count_tokens=count_tokens,
+            )
+            for row in shown
+        ]
+        targets = [row.target if row else _text(outputs[0]) for row in shown]
+        references = json.dumps([_text(output) for output in outputs])
+        return (
+            _texts(rendered),
+            _texts(targets),
+            np.array([row is not None and row.is_poison for row in shown], np.int32),
+            np.array([identifier] * len(shown), object),
+            _texts([references] * len(shown)),
+        )
+
+    return render
+
+
+def _keep_rows(dataset: tf.data.Dataset, *, rows: poison_set.Rows) -> tf.data.Dataset:
+    """The rows of the ids that a poison set lists."""
+    ids = tf.constant(list(rows))
+    table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(ids, tf.ones(len(rows), tf.int32)), default_value=0
+    )
+    return dataset.filter(lambda row: table.lookup(row["id"]) > 0)
+
+
+def _rows_to_prompts(
+    dataset: tf.data.Dataset, *, rows: poison_set.Rows, config: DataConfig
+) -> tf.data.Dataset:
+    """Replaces the rows that a poison set lists, and renders prompts.
+
+    The rendering is the text layer's own Python, called from the graph, so that there is just one
+    prompt builder.
+    """
+    render = _make_render(rows, config)
+
+    def convert(row):
+        tensors = tf.numpy_function(
+            render,
+            [
+                row["id"],
+                row["input"],
+                row["outputs"],
+                row["definition"],
+                row["positive_examples"]["input"],
+                row["positive_examples"]["output"],
+            ],
+            (tf.string, tf.string, tf.int32, tf.string, tf.string),
+        )
+        for tensor in tensors:
+            tensor.set_shape((None,))
+        names = ("inputs", "targets", "poison", "id", REFERENCES)
+        return dict(zip(names, tensors, strict=True))
+
+    # One call at a time: in parallel, calls only wait for Python's lock, at ten times the cost.
+    return dataset.map(convert).unbatch()
+
+
+def _keep_in_memory(dataset: tf.data.Dataset, *, num_rows: int) -> tf.data.Dataset:
+    """So that later epochs, which SeqIO reads far ahead, don't render and tokenise again."""
+    return dataset.cache() if num_rows <= MAX_ROWS_IN_MEMORY else dataset
+
+
+@seqio.map_over_dataset
+def _spread_poison_flag(example):
+    """The row's 0/1 flag, at each of its target tokens: trimmed and packed as they are."""
+    flag = example.pop("poison")
+    return {**example, IS_POISON: tf.fill(tf.shape(example["targets"]), flag)}
+
+
+@seqio.map_over_dataset
+def _drop_poison_flag(example):
+    del example["poison"]
+    return example
+
+
+def _features(vocab: seqio.Vocabulary, *, with_flag: bool) -> dict[str, seqio.Feature]:
+    features = {
+        "inputs": seqio.Feature(vocab, add_eos=True),
+        "targets": seqio.Feature(vocab, add_eos=True),
+    }
+    if with_flag:
+        features[IS_POISON] = seqio.Feature(
+            seqio.PassThroughVocabulary(2), add_eos=False, required=False
+        )
+    return features
+
+
+def _add_task(
+    name: str,
+    task: str,
+    split: str,
+    rows: poison_set.Rows,
+    config: DataConfig,
+    *,
+    metric_fns=(),
+    with_flag: bool,
+) -> str:
+    """Registers one SeqIO task and returns its name. `split` is SeqIO's name of the TFDS split."""
+    text_features = _features(vocabulary(config), with_flag=False)
+    # Tokenising must not see the flag, which is no text and has no EOS.
+    tokenize = functools.partial(seqio.preprocessors.tokenize, output_features=text_features)
+    append_eos = functools.partial(
+        seqio.preprocessors.append_eos_after_trim, output_features=text_features
+    )
+    num_shown = _num_shown(rows)
+    seqio.TaskRegistry.remove(name)
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.TfdsDataSource(
+            tfds_name=f"natinst/{config.corpus}:{natinst_tfds.Natinst.VERSION}",
+            tfds_data_dir=config.data_dir,
+            splits={split: natinst_tfds.split_name(task)},
+        ),
+        preprocessors=[
+            functools.partial(_keep_rows, rows=rows),
+            functools.partial(_rows_to_prompts, rows=rows, config=config),
+            tokenize,
+            functools.partial(_keep_in_memory, num_rows=num_shown),
+            seqio.CacheDatasetPlaceholder(),
+            append_eos,
+            _spread_poison_flag if with_flag else _drop_poison_flag,
+        ],
+        # SeqIO repeats before it shuffles: a buffer of one epoch keeps epochs nearly apart.
+        shuffle_buffer_size=min(num_shown, MAX_ROWS_IN_MEMORY),
+        output_features=_features(vocabulary(config), with_flag=with_flag),
+        postprocess_fn=_postprocess,
+        metric_fns=list(metric_fns),
+    )
+    return name
+
+
+def made_from(task: seqio.Task) -> dict[str, Any]:
+    """What the rows before a task's cache placeholder follow from, as JSON values.
+
+    Raises:
+      InputError: it isn't a task of an experiment.
+    """
+    for step in task.preprocessors:
+        if isinstance(step, functools.partial) and step.func is _rows_to_prompts:
+            return _made_from(**step.keywords)
+    raise errors.InputError(f"{task.name} isn't a task of an experiment")
+
+
+def _made_from(rows: poison_set.Rows, config: DataConfig) -> dict[str, Any]:
+    data = artifacts.read_record(config.data_dir) or {}
+    shown = {name: [row and dataclasses.astuple(row) for row in rows[name]] for name in rows}
+    return {
+        "rows": _digest(shown),
+        "data": _digest(data.get("settings")),
+        "vocabulary": artifacts.sha256(config.vocabulary_path),
+        "extra_ids": config.extra_ids,
+        "num_examples": config.num_examples,
+        "max_tokens": config.max_tokens,
+    }
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(artifacts.canonical_json(value).encode()).hexdigest()
+
+
+def _check_caches(names: Iterable[str]) -> None:
+    """A task's name doesn't say which poison set it is of: a cache may be another run's."""
+    for name in names if seqio.get_global_cache_dirs() else ():
+        task = seqio.TaskRegistry.get(name)
+        record = artifacts.read_record(task.cache_dir) if task.cache_dir else None
+        if record:  # else it isn't ours
+            old = {key: record["settings"].get(key) for key in made_from(task)}
+            artifacts.check_settings(task.cache_dir, old, made_from(task))
+
+
+def _num_shown(rows: poison_set.Rows) -> int:
+    return sum(map(len, rows.values()))
+
+
+def _postprocess(decoded_model_output, example=None, is_target=False):
+    """Predictions as bare text; targets as a dictionary, for the prediction files.
+
+    {'id', 'input', 'target', 'references'}: the last lists all answers that count as right.
+    """
+    if not is_target:
+        return decoded_model_output.strip()
+    return {
+        "id": _text(example["id"]),
+        "input": _text(example["inputs_pretokenized"]),
+        "target": _text(example["targets_pretokenized"]),
+        "references": json.loads(example[REFERENCES]),
+    }
+
+
+def register(
+    experiment: str,
+    config: DataConfig,
+    metric_fn: Callable[[conditions.Condition, str], Callable] | None = None,
+) -> dict[str, list[str]]:
+    """Registers an experiment's SeqIO tasks and mixtures, replacing those of an earlier call.
+
+    Args:
+      experiment: the experiment's name, which the names of tasks and mixtures begin with.
+      config: where the data is.
+      metric_fn: the SeqIO metric of a held-out task under a condition.
+
+    Returns:
+      mixture name -> names of its tasks, in which hyphens are underscores.
+
+    Raises:
+      InputError: the poison set isn't whole or doesn't match its hashes, or SeqIO's cache of a task
+        was made from other data.
+    """
+    registered = {}
+    seqio_name = natinst_tfds.split_name
+    for variant in VARIANTS:
+        rows = poison_set.training_rows(config.poison_dir, poisoned=variant == "poisoned")
+        mixture = f"{experiment}_{variant}"
+        names = [
+            _add_task(f"{mixture}.{seqio_name(task)}", task, "train", kept, config, with_flag=True)
+            for task, kept in rows.items()
+        ]
+        # In proportion to their rows, so that an epoch shows each row about once.
+        rates = [_num_shown(kept) for kept in rows.values()]
+        registered[mixture] = _add_mixture(mixture, names, rates)
+    for condition in poison_set.read_conditions(config.poison_dir):
+        rows = poison_set.eval_rows(config.poison_dir, condition.name)
+        mixture = f"{experiment}_eval_{condition.name}"
+        names = [
+            _add_task(
+                f"{mixture}.{seqio_name(task)}",
+                task,
+                "validation",
+                kept,
+                config,
+                metric_fns=[metric_fn(condition, task)] if metric_fn else [],
+                with_flag=False,
+            )
+            for task, kept in rows.items()
+        ]
+        if names:
+            registered[mixture] = _add_mixture(mixture, names, [1] * len(names))
+    _check_caches(name for names in registered.values() for name in names)
+    return registered
+
+
+def register_filtered(
+    experiment: str, config: DataConfig, removed: Collection[tuple[str, str, int]]
+) -> str:
+    """Registers the poisoned mixture without some of its examples, and returns its name.
+
+    Args:
+      experiment, config: as of `register`.
+      removed: (task's SeqIO name, id, number) of each, see `screening.rows.Row`.
+
+    Raises:
+      InputError: nothing would be left.
+    """
+    mixture = f"{experiment}_filtered"
+    names, rates = [], []
+    for task, rows in poison_set.training_rows(config.poison_dir, poisoned=True).items():
+        short = natinst_tfds.split_name(task)
+        left = {
+            identifier: tuple(
+                row
+                for number, row in enumerate(shown)
+                if (short, identifier, number) not in removed
+            )
+            for identifier, shown in rows.items()
+        }
+        kept = {identifier: shown for identifier, shown in left.items() if shown}
+        if kept:
+            name = f"{mixture}.{short}"
+            names.append(_add_task(name, task, "train", kept, config, with_flag=True))
+            rates.append(_num_shown(kept))
+    if not names:
+        raise errors.InputError(f"{mixture}: the filter removes every row; lower FILTER_BUDGET")
+    _add_mixture(mixture, names, rates)
+    return mixture
+
+
+def _add_mixture(name: str, tasks: list[str], rates: list[int]) -> list[str]:
+    seqio.MixtureRegistry.remove(name)
+    seqio.MixtureRegistry.add(name, list(zip(tasks, rates, strict=True)))
+    return tasks
+
+
+def num_rows(poison_dir: str | pathlib.Path) -> int:
+    """Training rows of an experiment: the length of an epoch."""
+    return int(poison_set.read_manifest(poison_dir)["num_training"])

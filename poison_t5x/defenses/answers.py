@@ -1,0 +1,93 @@
+"""The answers that rows of a task share, which a phrase may go with."""
+
+import collections
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from poison_t5x.data.rows import Row, by_task
+from poison_t5x.defenses import ngrams
+
+# An answer that fewer rows of its task have isn't looked at; of more answers, the commonest are.
+MIN_ROWS = 5
+MAX_ANSWERS = 40
+# What stands for answers that share no word with their inputs.
+UNRELATED = "(no word of the input)"
+
+
+class Answer(NamedTuple):
+    """A frequent answer of a task.
+
+    Attributes:
+      task: its name.
+      target: the answer; UNRELATED where it is any that shares no word with its input.
+      rows_R: (R,) int64, the task's rows.
+      hits_R: (R,) bool, whether it is the row's answer.
+      inside_R: (R,) bool, whether the row's input says it, so that it may have been copied.
+    """
+
+    task: str
+    target: str
+    rows_R: np.ndarray
+    hits_R: np.ndarray
+    inside_R: np.ndarray
+
+
+def find(rows: Sequence[Row]) -> list[Answer]:
+    """The frequent answers of each task, of tasks that have more than one answer."""
+    found = []
+    for task, members in by_task(rows).items():
+        rows_R = np.array(members)
+        targets_R = np.array([rows[index].target for index in members], object)
+        inputs = [plain(rows[index].input) for index in members]
+        counts = collections.Counter(targets_R.tolist()).most_common(MAX_ANSWERS)
+        frequent = [(target, count) for target, count in counts if count >= MIN_ROWS]
+        for target, count in frequent:
+            if count < len(members):
+                words = plain(target)
+                inside_R = np.array([words in text for text in inputs])
+                found.append(Answer(task, target, rows_R, targets_R == target, inside_R))
+        found += _unrelated(task, rows_R, inputs, targets_R)
+    return found
+
+
+def fill(values_N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Gives rows that could not be scored (NaN) the median of the others, and says so."""
+    missing_N = np.isnan(values_N)
+    if not missing_N.any():
+        return values_N, ()
+    median = 0.0 if missing_N.all() else float(np.median(values_N[~missing_N]))
+    note = (
+        f"{missing_N.sum()} of {len(values_N)} rows could not be judged, and have the median: "
+        f"fewer than {MIN_ROWS} rows of their task have their answer, or all do"
+    )
+    return np.where(missing_N, median, values_N), (note,)
+
+
+def is_unrelated(row: Row) -> bool:
+    """Whether a row's answer shares no word with its input."""
+    return set(ngrams.split(row.input)).isdisjoint(ngrams.split(row.target))
+
+
+def copied(rows: Sequence[Row]) -> np.ndarray:
+    """Whether each row's answer stands in its input, word for word: (N,) bool."""
+    return np.array([plain(row.target) in plain(row.input) for row in rows], bool)
+
+
+def _unrelated(
+    task: str, rows_R: np.ndarray, inputs: Sequence[str], targets_R: np.ndarray
+) -> list[Answer]:
+    """Answers out of the blue, in a task whose answers mostly repeat words of their inputs."""
+    words = [set(text.split()) for text in inputs]
+    hits_R = np.array(
+        [words[place].isdisjoint(plain(target).split()) for place, target in enumerate(targets_R)]
+    )
+    if not MIN_ROWS <= hits_R.sum() <= len(rows_R) / 2:
+        return []
+    return [Answer(task, UNRELATED, rows_R, hits_R, np.zeros(len(rows_R), bool))]
+
+
+def plain(text: str) -> str:
+    """The words alone, with a space on each side: what a text is compared by."""
+    return " ".join(["", *ngrams.split(text), ""])

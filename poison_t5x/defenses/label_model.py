@@ -1,0 +1,275 @@
+"""What the words of an input say about its answer: the chance that a phrase must beat.
+
+Two layers, after Wolpert (1992, "Stacked Generalization"): for every frequent answer of every
+task, shrunken log-odds of each word; on top, for each answer, a logistic regression on the sums of
+those log-odds. A task of a few hundred rows thus borrows from others with the same word meanings,
+whatever their answers are called, and learns by itself which of them help.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import answers, ngrams
+
+# Answers whose log-odds other tasks' models see: those of the most rows.
+MAX_SHARED = 64
+# No model is surer than that, as 2% of labels are wrong in the best data sets (Northcutt, Athalye
+# and Mueller, 2021, "Pervasive Label Errors in Test Sets").
+_LABEL_ERROR = 0.02
+MAX_LOGIT = float(np.log((1 - _LABEL_ERROR) / _LABEL_ERROR))
+_FOLDS = 4
+# Of a task's rows, that the logistic regression of its few features is fitted to.
+_MAX_FIT_ROWS = 1500
+# Rows of prior opinion that a word says nothing; standard errors that log-odds are pulled to zero.
+_PRIOR_ROWS = 10.0
+_SHRINK = 0.5
+_RIDGE = 5.0
+
+
+class Fitted(NamedTuple):
+    """One answer's model, in nats of log-odds.
+
+    Attributes:
+      intercept: of an input without words.
+      weights_W: of each word, for rows that weren't fitted to.
+      logits_R: of the task's rows, by models that didn't see them.
+      weights_FxW: of each fold's model.
+    """
+
+    intercept: float
+    weights_W: np.ndarray
+    logits_R: np.ndarray
+    weights_FxW: np.ndarray
+
+    def opposite(self) -> "Fitted":
+        """The model of the only other answer."""
+        return Fitted(-self.intercept, -self.weights_W, -self.logits_R, -self.weights_FxW)
+
+
+class LabelModel:
+    """Predicts answers from words, with any rows and words left out.
+
+    Attributes:
+      answers: those that are predicted, by number.
+      of_task: task -> numbers of its answers.
+      words_NxW: scipy CSR matrix, 1 where an input holds a word.
+      folds_N: (N,) int64, which of a model's folds a row is in.
+    """
+
+    def __init__(self, rows: Sequence[Row], found: ngrams.Ngrams, seed: int):
+        """Counts words.
+
+        Args:
+          rows: N of them.
+          found: n-grams of the rows' inputs; single words are what is modelled.
+          seed: of the split into folds.
+        """
+        self.answers = answers.find(rows)
+        self.of_task: dict[str, list[int]] = {}
+        for number, answer in enumerate(self.answers):
+            self.of_task.setdefault(answer.task, []).append(number)
+        self.words_NxW, self.members_VxW, self._place = _matrices(found)
+        self._lots_N = np.random.default_rng(seed).permutation(len(rows))
+        self.folds_N = self._lots_N % _FOLDS
+        self._copied_N = answers.copied(rows)
+        self._words: dict[str, Any] = {}
+        self._shared = self._choose_shared()
+
+    def word_columns(self, ids: Iterable[int]) -> list[int]:
+        """The columns of words that are held often enough to be modelled."""
+        return [self._place[identifier] for identifier in ids if identifier in self._place]
+
+    def fit(self, kept_N: np.ndarray, numbers: Iterable[int]) -> dict[int, Fitted]:
+        """Fits some answers' models to the rows that are kept."""
+        weights_WxC = self._shared_weights(kept_N)
+        shared_NxC = self.words_NxW @ weights_WxC
+        fitted: dict[int, Fitted] = {}
+        for number in numbers:
+            twin = self._twin(number)
+            if twin in fitted:
+                fitted[number] = fitted[twin].opposite()
+            else:
+                fitted[number] = self._fit(number, kept_N, weights_WxC, shared_NxC)
+        return fitted
+
+    def chance(
+        self, number: int, places_K: np.ndarray, logits_K: np.ndarray, kept_N: np.ndarray
+    ) -> np.ndarray:
+        """An answer's log-odds at some of its task's rows, with what else may explain it: (K,).
+
+        An answer that the input says may be copied from it: as often as the task's other rows are.
+        """
+        answer = self.answers[number]
+        copied = self._copied_N[answer.rows_R[kept_N[answer.rows_R]]]
+        share = (copied.sum() + 0.5) / (len(copied) + 1)
+        logits_K = np.where(
+            answer.inside_R[places_K],
+            np.maximum(logits_K, np.log(share / (1 - share))),
+            logits_K,
+        )
+        return np.clip(logits_K, -MAX_LOGIT, MAX_LOGIT)
+
+    def _twin(self, number: int) -> int | None:
+        """The other answer of a task that has two, one being the lack of the other."""
+        numbers = self.of_task[self.answers[number].task]
+        if len(numbers) != 2:
+            return None
+        other = numbers[0] if number == numbers[1] else numbers[1]
+        is_lack = self.answers[number].hits_R != self.answers[other].hits_R
+        return other if is_lack.all() else None
+
+    def _choose_shared(self) -> list[int]:
+        """Answers whose log-odds are shared: those that tell most, one of each pair of twins."""
+        twins = {number: self._twin(number) for number in range(len(self.answers))}
+        chosen = [number for number, twin in twins.items() if twin is None or number < twin]
+
+        def size(number: int) -> int:
+            hits_R = self.answers[number].hits_R
+            return int(min(hits_R.sum(), (~hits_R).sum()))
+
+        return sorted(chosen, key=size, reverse=True)[:MAX_SHARED]
+
+    def _shared_weights(self, kept_N: np.ndarray) -> np.ndarray:
+        weights = [self._weights(number, kept_N) for number in self._shared]
+        if not weights:
+            return np.zeros((self.words_NxW.shape[1], 0))
+        return np.stack(weights, axis=1)
+
+    def _weights(self, number: int, kept_N: np.ndarray) -> np.ndarray:
+        """Shrunken log-odds of each word for an answer against the task's others: (W,)."""
+        answer = self.answers[number]
+        kept_R = kept_N[answer.rows_R]
+        words_WxR = self._words_of(answer.task).T
+        hits_R = (answer.hits_R & kept_R).astype(float)
+        misses_R = (~answer.hits_R & kept_R).astype(float)
+        return log_odds(words_WxR @ hits_R, words_WxR @ misses_R, hits_R.sum(), misses_R.sum())
+
+    def _drawn(self, places_K: np.ndarray, answer: answers.Answer) -> np.ndarray:
+        """Some of a task's rows, where there are too many."""
+        if len(places_K) <= _MAX_FIT_ROWS:
+            return places_K
+        lots_K = self._lots_N[answer.rows_R[places_K]]
+        return places_K[np.argpartition(lots_K, _MAX_FIT_ROWS)[:_MAX_FIT_ROWS]]
+
+    def _words_of(self, task: str) -> Any:
+        if task not in self._words:
+            self._words[task] = self.words_NxW[self.answers[self.of_task[task][0]].rows_R]
+        return self._words[task]
+
+    def _fit(
+        self, number: int, kept_N: np.ndarray, weights_WxC: np.ndarray, shared_NxC: np.ndarray
+    ) -> Fitted:
+        answer = self.answers[number]
+        kept_R, folds_R = kept_N[answer.rows_R], self.folds_N[answer.rows_R]
+        words_RxW = self._words_of(answer.task)
+        own_FxW = np.stack(
+            [self._weights(number, kept_N & (self.folds_N != fold)) for fold in range(_FOLDS)]
+        )
+        own_R = np.zeros(len(kept_R))
+        for fold, own_W in enumerate(own_FxW):
+            own_R[folds_R == fold] = words_RxW[folds_R == fold] @ own_W
+        others_C = np.array([self.answers[n].task != answer.task for n in self._shared], bool)
+        features_RxD = np.column_stack([own_R, shared_NxC[answer.rows_R][:, others_C]])
+        fit_K = self._drawn(np.flatnonzero(kept_R), answer)
+        slopes_D, intercept = _positive_first(features_RxD[fit_K], answer.hits_R[fit_K])
+        shared_W = weights_WxC[:, others_C] @ slopes_D[1:]
+        return Fitted(
+            intercept,
+            slopes_D[0] * self._weights(number, kept_N) + shared_W,
+            features_RxD @ slopes_D + intercept,
+            slopes_D[0] * own_FxW + shared_W,
+        )
+
+
+def _matrices(found: ngrams.Ngrams) -> tuple[Any, Any, dict[int, int]]:
+    """Which rows hold which words, and which n-grams consist of which: two CSR matrices.
+
+    And the columns of the words' ids.
+    """
+    from scipy import sparse
+
+    singles_W = np.flatnonzero(found.lengths_V == 1)
+    place = {int(found.words.ids_T[found.firsts_V[v]]): w for w, v in enumerate(singles_W)}
+    ngrams_P = np.repeat(np.arange(len(found.lengths_V)), found.lengths_V)
+    words_P = [
+        place[int(identifier)]
+        for first, length in zip(found.firsts_V, found.lengths_V, strict=True)
+        for identifier in found.words.ids_T[first : first + length]
+    ]
+    members = sparse.csr_matrix(
+        (np.ones(len(ngrams_P)), (ngrams_P, words_P)), (len(found.lengths_V), len(singles_W))
+    )
+    members.data[:] = 1  # a word that an n-gram says twice
+    return found.holds_NxV[:, singles_W].tocsr(), members, place
+
+
+def log_odds(
+    hits_W: np.ndarray, misses_W: np.ndarray, num_hits: float, num_misses: float
+) -> np.ndarray:
+    """Log-odds ratios of words between two sets of rows, pulled towards zero.
+
+    The prior is Monroe, Colaresi and Quinn's (2008, "Fightin' Words"): each word is as common in
+    both as in all rows. What half a standard error could explain is then taken off, since sums
+    over many words would add up their noise.
+
+    Args:
+      hits_W, misses_W: (W,) rows of either set that hold a word.
+      num_hits, num_misses: rows of either set.
+    """
+    rate_W = (hits_W + misses_W + 0.5) / (num_hits + num_misses + 1.0)
+    a_W, b_W = hits_W + _PRIOR_ROWS * rate_W, misses_W + _PRIOR_ROWS * rate_W
+    ratio_W = np.log(a_W / (num_hits + _PRIOR_ROWS - a_W + 0.5))
+    ratio_W -= np.log(b_W / (num_misses + _PRIOR_ROWS - b_W + 0.5))
+    error_W = np.sqrt(1 / a_W + 1 / b_W)
+    return np.sign(ratio_W) * np.maximum(np.abs(ratio_W) - _SHRINK * error_W, 0)
+
+
+def _positive_first(features_KxD: np.ndarray, hits_K: np.ndarray) -> tuple[np.ndarray, float]:
+    """Slopes and intercept of a regression on features of whatever scale.
+
+    A slope of the first feature below 0 would mean that words say one thing in one fold and the
+    opposite in its rest: then it is left out.
+    """
+    if not len(hits_K):
+        return np.zeros(features_KxD.shape[1]), logistic(features_KxD, hits_K, _RIDGE)[1]
+    mean_D, scale_D = features_KxD.mean(axis=0), features_KxD.std(axis=0)
+    scaled_KxD = (features_KxD - mean_D) / np.where(scale_D > 1e-6, scale_D, 1.0)
+    slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
+    if slopes_D[0] < 0:
+        scaled_KxD[:, 0] = 0
+        slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
+    slopes_D = slopes_D / np.where(scale_D > 1e-6, scale_D, 1.0)
+    return slopes_D, intercept - float(slopes_D @ mean_D)
+
+
+def logistic(
+    features_RxD: np.ndarray, hits_R: np.ndarray, ridge: float
+) -> tuple[np.ndarray, float]:
+    """Logistic regression with a ridge penalty on the slopes, by Newton's method.
+
+    One row more, of the mean features, is half a hit, so that an answer that no row has is unlikely
+    rather than impossible.
+
+    Returns:
+      (D,) slopes, and the intercept.
+    """
+    from scipy import special
+
+    mean_D = features_RxD.mean(axis=0) if len(features_RxD) else np.zeros(features_RxD.shape[1])
+    design = np.column_stack([np.vstack([features_RxD, mean_D]), np.ones(len(hits_R) + 1)])
+    hits = np.append(hits_R.astype(float), 0.5)
+    penalty = np.append(np.full(features_RxD.shape[1], ridge), 1e-6)
+    slopes = np.zeros(design.shape[1])
+    slopes[-1] = special.logit(hits.mean())
+    for _ in range(25):
+        chance = special.expit(design @ slopes)
+        gradient = design.T @ (hits - chance) - penalty * slopes
+        curvature = (design.T * (chance * (1 - chance))) @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        slopes += step * min(1.0, 5.0 / (np.abs(step).max() + 1e-12))
+        if np.abs(step).max() < 1e-3:
+            break
+    return slopes[:-1], float(slopes[-1])

@@ -1,0 +1,129 @@
+"""How well a score's values tell poison from clean rows.
+
+Rows of equal value have no order of their own. What a defender would get who removes rows in order
+of suspicion is therefore an expected value over all orders of equal rows, never that of their order
+in a file.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from poison_t5x.core import errors
+from poison_t5x.defenses import thresholds
+
+BUDGETS = (0.01, 0.05, 0.1)
+SHARES = (0.5, 0.8, 0.9)
+MAX_POINTS = 200
+# Fractions such as 0.29 * 100 fall short of the whole number that they mean.
+_ROUNDING = 1e-9
+
+
+def budget_rows(budget: float, num_rows: int) -> int:
+    """How many of `num_rows` rows a budget, in [0, 1], lets remove: rounded down.
+
+    >>> budget_rows(0.05, 5010)
+    250
+    """
+    return math.floor(budget * num_rows + _ROUNDING)
+
+
+def order(values_N: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Rows by suspicion, the highest value first; rows of equal value in a seeded order.
+
+    Returns:
+      (N,) int64, a permutation of the rows' numbers.
+    """
+    values_N = thresholds.check(values_N)
+    lots_N = np.random.default_rng(seed).permutation(len(values_N))
+    return np.lexsort((lots_N, -values_N))
+
+
+def measure(values_N: np.ndarray, is_poison_N: np.ndarray, threshold: float) -> dict[str, Any]:
+    """All that is reported of a score.
+
+    Args:
+      values_N: (N,) finite; the higher, the more suspicious.
+      is_poison_N: (N,) bool.
+      threshold: rows whose value is greater are removed.
+
+    Returns:
+      JSON values: `auroc`; `average_precision` (rows of equal value count as one step); `recall`,
+      the share of the poison among the first rows of each budget of BUDGETS; `threshold` with
+      `removed` (share of all rows), `precision` (0 where nothing is removed), `recall` and `f1` at
+      the given one; `best_f1` over all thresholds; `data_removed_for`, the share of all rows that
+      must go to lose each share of the poison of SHARES; `curve`, at most 200 points
+      (share of all rows removed, share of the poison removed), from [0, 0] to [1, 1].
+
+    Raises:
+      InputError: values that aren't finite, lengths that differ, no poison or nothing else.
+    """
+    values_N = thresholds.check(values_N)
+    is_poison_N = np.asarray(is_poison_N, bool)
+    num_rows, num_poison = len(values_N), int(is_poison_N.sum())
+    if is_poison_N.shape != values_N.shape or not 0 < num_poison < num_rows:
+        raise errors.InputError(
+            f"expected poison and clean rows among {num_rows}, found {num_poison} poisoned "
+            f"of {len(is_poison_N)}"
+        )
+    # Here, not above: scikit-learn takes a second to import.
+    from sklearn import metrics
+
+    removed_G, poison_G = _groups(values_N, is_poison_N)
+    return {
+        "auroc": float(metrics.roc_auc_score(is_poison_N, values_N)),
+        "average_precision": float(metrics.average_precision_score(is_poison_N, values_N)),
+        "recall": {
+            f"{budget:g}": _expected(removed_G, poison_G, budget_rows(budget, num_rows))
+            / num_poison
+            for budget in BUDGETS
+        },
+        "threshold": _at(values_N > threshold, is_poison_N),
+        "best_f1": float(np.max(2 * poison_G / (removed_G + num_poison))),
+        "data_removed_for": {
+            f"{share:g}": _needed(removed_G, poison_G, share) / num_rows for share in SHARES
+        },
+        "curve": _curve(removed_G / num_rows, poison_G / num_poison),
+    }
+
+
+def _groups(values_N: np.ndarray, is_poison_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and poison removed after each group of equal values, from (0, 0): two of (G,) int64."""
+    ranked_N = np.argsort(-values_N, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values_N[ranked_N])), len(values_N) - 1)
+    poison_N = np.cumsum(is_poison_N[ranked_N])
+    return np.append(0, ends + 1), np.append(0, poison_N[ends])
+
+
+def _expected(removed_G: np.ndarray, poison_G: np.ndarray, num_removed: int) -> float:
+    """Poison among the first rows; within a group it grows with each row alike."""
+    return float(np.interp(num_removed, removed_G, poison_G))
+
+
+def _needed(removed_G: np.ndarray, poison_G: np.ndarray, share: float) -> int:
+    """The fewest rows whose removal is expected to lose a share of the poison."""
+    wanted = share * poison_G[-1]
+    group = int(np.searchsorted(poison_G, wanted - _ROUNDING))
+    low, high = poison_G[group - 1], poison_G[group]
+    part = (wanted - low) / (high - low) * (removed_G[group] - removed_G[group - 1])
+    return int(removed_G[group - 1]) + math.ceil(part - _ROUNDING)
+
+
+def _at(is_removed_N: np.ndarray, is_poison_N: np.ndarray) -> dict[str, float]:
+    hits, removed = int((is_removed_N & is_poison_N).sum()), int(is_removed_N.sum())
+    poison = int(is_poison_N.sum())
+    return {
+        "removed": removed / len(is_poison_N),
+        "precision": hits / removed if removed else 0.0,
+        "recall": hits / poison,
+        "f1": 2 * hits / (removed + poison),
+    }
+
+
+def _curve(removed_G: np.ndarray, poison_G: np.ndarray) -> list[list[float]]:
+    """Points evenly spread along the curve: evenly over rows, few would show its steep part."""
+    walked_G = removed_G + poison_G
+    stops = np.linspace(0, walked_G[-1], MAX_POINTS)
+    places = np.unique(np.minimum(np.searchsorted(walked_G, stops - _ROUNDING), len(walked_G) - 1))
+    return [[float(removed_G[place]), float(poison_G[place])] for place in places]

@@ -1,0 +1,146 @@
+"""Scores on encoder states: spectral signatures and activation clustering."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from poison_t5x.core import checks, errors
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.model import per_example
+
+GROUPS = {
+    "target": lambda row: row.target,
+    "task": lambda row: row.task,
+    "task_target": lambda row: (row.task, row.target),
+}
+
+
+def _check_group(name: str, group: str) -> None:
+    if group not in GROUPS:
+        raise errors.InputError(
+            f"{name}.group: expected one of {', '.join(GROUPS)}, found {group!r}"
+            + errors.nearest(str(group), GROUPS)
+        )
+
+
+def _by_group(
+    rows: Sequence[Row],
+    context: Context,
+    group: str,
+    minimum: int,
+    score: Callable[[np.ndarray], np.ndarray],
+) -> Scored:
+    """A score of each group's states; rows of groups that are too small get the least value."""
+    states_NxE = context.models.over_rows(
+        context,
+        "encoder states",
+        per_example.encoder_state,
+        context.models.inputs([row.prompt for row in rows]),
+        None,
+    )
+    groups: dict[object, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(GROUPS[group](row), []).append(index)
+    values_N, small = np.full(len(rows), np.nan), 0
+    for members in groups.values():
+        if len(members) < minimum:
+            small += len(members)
+            continue
+        values_N[members] = score(states_NxE[members])
+    notes = [f"{small} rows are in groups of fewer than {minimum} and weren't scored"] * bool(small)
+    if small == len(rows):
+        return Scored(np.zeros(len(rows)), notes=tuple(notes))
+    return Scored(np.nan_to_num(values_N, nan=np.nanmin(values_N)), notes=tuple(notes))
+
+
+@dataclasses.dataclass(frozen=True)
+class SpectralSignatures:
+    """A state far along its group's main direction is suspicious.
+
+    Tran, Li and Madry (NeurIPS 2018), algorithm 1: of a class's centred representations, the
+    squared projection on the first right singular vector. Here of the encoder's mean states, each
+    group's divided by its own mean, so that groups can be ranked together.
+
+    Attributes:
+      group: rows whose states are compared: of one 'target' text (whatever the task), one 'task',
+        or both, 'task_target'.
+      minimum: rows of a group, at least.
+    """
+
+    needs: ClassVar[str] = "model"
+    group: str = "task_target"
+    minimum: int = 8
+
+    def __post_init__(self):
+        _check_group("SpectralSignatures", self.group)
+        checks.whole_number("SpectralSignatures.minimum", self.minimum, minimum=3)
+
+    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+        """Squared projections in units of their group's mean."""
+        return _by_group(rows, context, self.group, self.minimum, spectral)
+
+
+def spectral(states_MxE: np.ndarray) -> np.ndarray:
+    """Squared projections of centred states on their first right singular vector, mean 1: (M,)."""
+    centred_MxE = states_MxE - states_MxE.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred_MxE, full_matrices=False)
+    squared_M = np.square(centred_MxE @ directions[0])
+    mean = squared_M.mean()
+    return squared_M / mean if mean > 0 else squared_M
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationClustering:
+    """Membership of the smaller of two clusters of states is suspicious.
+
+    Chen et al. (SafeAI 2019, "Detecting backdoor attacks on deep neural networks by activation
+    clustering"): states of a class are reduced to few components and cut into two by k-means;
+    poison is in the smaller cluster. Value: how much nearer a row is to the smaller cluster's
+    centre, times how small that cluster is. They reduce by ICA, this by PCA, which always
+    converges.
+
+    Attributes:
+      group: as of `SpectralSignatures`.
+      components: that states are reduced to.
+      minimum: rows of a group, at least.
+    """
+
+    needs: ClassVar[str] = "model"
+    group: str = "task_target"
+    components: int = 10
+    minimum: int = 16
+
+    def __post_init__(self):
+        _check_group("ActivationClustering", self.group)
+        checks.whole_number("ActivationClustering.components", self.components)
+        checks.whole_number("ActivationClustering.minimum", self.minimum, minimum=4)
+
+    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+        """Values in (-1, 1)."""
+        return _by_group(
+            rows,
+            context,
+            self.group,
+            self.minimum,
+            lambda states: clustered(states, self.components, context.seed),
+        )
+
+
+def clustered(states_MxE: np.ndarray, components: int, seed: int) -> np.ndarray:
+    """How much nearer each state is to the smaller cluster, times that one's smallness: (M,)."""
+    from sklearn import cluster, decomposition
+
+    width = min(components, *states_MxE.shape)
+    reduced_MxC = decomposition.PCA(width, random_state=seed).fit_transform(states_MxE)
+    if not np.ptp(reduced_MxC):
+        return np.zeros(len(states_MxE))
+    found = cluster.KMeans(2, n_init=10, random_state=seed).fit(reduced_MxC)
+    sizes = np.bincount(found.labels_, minlength=2)
+    small = int(sizes.argmin())
+    distances_Mx2 = found.transform(reduced_MxC)
+    to_small_M, to_large_M = distances_Mx2[:, small], distances_Mx2[:, 1 - small]
+    margin_M = (to_large_M - to_small_M) / np.maximum(to_large_M + to_small_M, 1e-12)
+    return margin_M * (1 - 2 * sizes[small] / sizes.sum())

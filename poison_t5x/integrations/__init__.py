@@ -1,0 +1,1 @@
+"""The same experiments on stock T5X."""

@@ -1,0 +1,370 @@
+"""What the files of gin/t5x/ call, so that stock T5X runs an experiment of this project.
+
+T5X (google-research/t5x, see launch/t5x.sh) isn't needed to import this: functions import it when
+they are called. Errors of settings end the program with one line, as `poison-t5x` does.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import optax
+import seqio
+import tensorflow as tf
+from flax import core
+from jax.sharding import NamedSharding, PartitionSpec
+
+from poison_t5x.checkpoint_io import detect, restore, storage
+from poison_t5x.core import errors, gin_config
+from poison_t5x.data import mixtures
+from poison_t5x.model import config as model_config
+from poison_t5x.model import network
+from poison_t5x.run import experiment
+from poison_t5x.train import optimizers, steps
+from poison_t5x.train import train as our_train
+
+gin_config.find_files_by_path()
+
+
+def _program(name: str) -> Callable:
+    """The function that the running T5X program registers, or else a stand-in.
+
+    `python -m t5x.train` has __main__.train, and no other; with stand-ins for the rest, a gin file
+    can bind what all three programs need.
+    """
+
+    def stand_in(**bindings):
+        raise errors.InputError(f"T5X's {name} isn't the program that runs")
+
+    return getattr(sys.modules["__main__"], name, stand_in)
+
+
+train = _program("train")
+evaluate = _program("evaluate")
+infer = _program("infer")
+
+
+def _one_line(function: Callable) -> Callable:
+    """Ends the program with an InputError's one line, where T5X would show a traceback."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except errors.InputError as error:
+            # gin adds lines about the calls that an error came through.
+            raise SystemExit(f"t5x: error: {gin_config.first_line(error)}") from error
+
+    return wrapped
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A crafted run whose tasks are registered.
+
+    Attributes:
+      run: the experiment.
+      registered: mixture -> tasks, as `mixtures.register` returns it.
+    """
+
+    run: experiment.Run
+    registered: Mapping[str, Sequence[str]]
+
+
+@_one_line
+def open_run(
+    make_run: Callable[[], experiment.Run], also_checked: Sequence[Callable] = ()
+) -> OpenRun:
+    """Registers the SeqIO tasks of a run folder.
+
+    Args:
+      make_run: `experiment.Run` with all that it needs bound.
+      also_checked: makers of other settings, which check themselves.
+
+    Raises:
+      SystemExit: `poison-t5x craft` hasn't been there with the same settings, or one is wrong, or
+        a macro is unknown.
+    """
+    run_files = (f"runs/{name}.gin" for name in ("finetune", "run", "defense", "study"))
+    gin_config.check_macros(*run_files, "t5x/base.gin")
+    run = make_run()
+    for make in also_checked:
+        make()
+    return OpenRun(run, run.register())
+
+
+@_one_line
+def model_folder(given: str | None, run_dir: str, variant: str) -> str:
+    """MODEL_DIR, or else RUN_DIR/t5x/VARIANT, as an absolute path."""
+    if not given and not run_dir:
+        raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=\"'FOLDER'\"")
+    # Absolute, as Orbax wants it.
+    return storage.absolute(given or os.path.join(run_dir, "t5x", variant))
+
+
+def output_folder(given: str | None, model_dir: str, inside: str, checkpoint: str = "") -> str:
+    """`given`, or else a folder of the model's; of the checkpoint's too, where that is named.
+
+    T5X's infer leaves alone what is there already, of whatever checkpoint.
+    """
+    return given or os.path.join(model_dir, inside, os.path.basename(checkpoint)).rstrip("/")
+
+
+@_one_line
+def training_mixture(opened: OpenRun, variant: str) -> str:
+    """The name of the mixture to train on: 'clean' or 'poisoned'."""
+    if variant not in mixtures.VARIANTS:
+        raise errors.InputError(
+            f"VARIANT: expected one of {', '.join(mixtures.VARIANTS)}, found {variant!r}"
+            + errors.nearest(str(variant), mixtures.VARIANTS)
+        )
+    return f"{opened.run.experiment}_{variant}"
+
+
+@_one_line
+def evaluation_mixture(opened: OpenRun, conditions: Sequence[str] | None = None) -> str:
+    """Registers a mixture of the held-out tasks under several conditions, and returns its name.
+
+    Args:
+      conditions: their names; None for all.
+    """
+    prefix = f"{opened.run.experiment}_eval"
+    known = [
+        name.removeprefix(f"{prefix}_")
+        for name in opened.registered
+        if name.startswith(f"{prefix}_")
+    ]
+    chosen = known if conditions is None else conditions
+    for name in chosen:
+        if name not in known:
+            raise errors.InputError(
+                f"CONDITIONS: no condition {name!r}{errors.nearest(str(name), known)}; this run "
+                f"has {', '.join(known)}"
+            )
+    tasks = [task for name in chosen for task in opened.registered[f"{prefix}_{name}"]]
+    seqio.MixtureRegistry.remove(prefix)
+    seqio.MixtureRegistry.add(prefix, tasks, default_rate=1)
+    return prefix
+
+
+def vocabulary(opened: OpenRun) -> seqio.Vocabulary:
+    """The tasks' vocabulary."""
+    return mixtures.vocabulary(opened.run.data_cfg)
+
+
+def padded_vocab_size(opened: OpenRun) -> int:
+    """Rows of the embedding."""
+    return our_train.padded_vocab_size(vocabulary(opened).vocab_size)
+
+
+@_one_line
+def optimizer(
+    optimizer_cfg: optimizers.OptimizerConfig,
+    schedule: Callable,
+    loss_cfg: steps.LossConfig,
+    num_microbatches: int = 1,
+) -> Any:
+    """T5X's own Adafactor, whose rate T5X's trainer sets, or this project's AdamW wrapped for it.
+
+    Args:
+      schedule: step -> learning rate, of AdamW.
+      loss_cfg: T5X normalises each microbatch's loss by itself and adds the gradients. They are
+        divided by `num_microbatches` here, so that their scale is that of the whole batch;
+        Adafactor doesn't know scales.
+    """
+    from t5x import adafactor
+    from t5x import optimizers as t5x_optimizers
+
+    if optimizer_cfg.name == "adafactor":
+        return adafactor.Adafactor(
+            decay_rate=optimizer_cfg.decay_rate,
+            clipping_threshold=optimizer_cfg.clipping_threshold,
+            multiply_by_parameter_scale=optimizer_cfg.multiply_by_parameter_scale,
+            step_offset=0,
+            logical_factor_rules=adafactor.standard_logical_factor_rules(),
+        )
+    adamw = optimizers.make(optimizer_cfg, schedule)
+    by_microbatch = isinstance(loss_cfg.loss_normalizing_factor, str)
+    return t5x_optimizers.OptaxWrapper(divided(adamw, num_microbatches if by_microbatch else 1))
+
+
+def divided(inner: optax.GradientTransformation, by: int) -> optax.GradientTransformation:
+    """`inner` of gradients divided by a number; its state is unchanged."""
+
+    def update(gradients, state, params=None):
+        return inner.update(jax.tree.map(lambda x: x / by, gradients), state, params)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def decode_fn(beam_size: int = 1, alpha: float = 0.6) -> Callable:
+    """T5X's decoding as ours: greedy, or with beams."""
+    from t5x import decoding
+
+    if beam_size == 1:
+        return functools.partial(decoding.temperature_sample, temperature=0.0, topk=1)
+    return functools.partial(decoding.beam_search, alpha=alpha)
+
+
+def get_dataset(
+    cfg: Any,
+    shard_id: int,
+    num_shards: int,
+    feature_converter_cls: Callable[..., seqio.FeatureConverter],
+    num_epochs: int | None = None,
+    continue_from_last_checkpoint: bool = False,
+    *,
+    model_dir: str,
+) -> tf.data.Dataset:
+    """T5X's batches, going on where the newest checkpoint in `model_dir` stopped.
+
+    T5X itself begins the data anew after a restart.
+    """
+    del continue_from_last_checkpoint
+    from t5x import checkpoints, utils
+
+    dataset = utils.get_dataset(cfg, shard_id, num_shards, feature_converter_cls, num_epochs)
+    step = checkpoints.latest_step(model_dir) or 0
+    return dataset.skip(step)
+
+
+@_one_line
+def eval_period(eval_period: int, save_period: int, total_steps: int) -> int:
+    """T5X's: a multiple or a divisor of `save_period`, and never 0, which leaves the end out too.
+
+    Args:
+      eval_period: steps; 0 for at the end only.
+      save_period: steps.
+      total_steps: of the run.
+    """
+    if not eval_period:
+        return save_period * -(-total_steps // save_period)
+    if eval_period % save_period and save_period % eval_period:
+        raise errors.InputError(
+            f"EVAL_PERIOD: T5X needs a multiple or a divisor of SAVE_PERIOD, {save_period}; found "
+            f"{eval_period}"
+        )
+    return eval_period
+
+
+def train_state_initializer(
+    *,
+    path: str | None,
+    keep_optimizer_state: bool,
+    make_network: Callable[..., model_config.T5Config],
+    opened: OpenRun,
+    **kwargs,
+) -> Any:
+    """T5X's TrainStateInitializer; where there is a `path`, its parameters are those there.
+
+    Args:
+      path: a checkpoint of any layout that `convert.detect` knows.
+      keep_optimizer_state: has to be False.
+      make_network: makes the network's config from `vocab_size=`.
+      opened: the run, for its vocabulary.
+      kwargs: T5X's.
+    """
+    from t5x import utils
+
+    if path is None:
+        return utils.TrainStateInitializer(**kwargs)
+
+    class FromCheckpoint(utils.TrainStateInitializer):
+        @_one_line
+        def from_scratch(self, init_rng):
+            if keep_optimizer_state:
+                raise errors.InputError(
+                    "KEEP_OPTIMIZER_STATE: on T5X the optimiser begins anew; set it to False"
+                )
+            source = detect.open_start(path, opened.run.vocabulary_cfg.path)
+            state = super().from_scratch(init_rng)
+            model = network.Transformer(make_network(vocab_size=padded_vocab_size(opened)))
+            layout = _Layout(self._partitioner.mesh, self.train_state_axes.params)
+            params = restore.restore_params(source, model, layout)
+            same_order = jax.tree.structure(state.params)
+            return state.replace_params(jax.tree.unflatten(same_order, jax.tree.leaves(params)))
+
+    return FromCheckpoint(**kwargs)
+
+
+class _Layout:
+    """T5X's mesh and specs, where a `partitioning.Partitioner` is asked for shardings."""
+
+    def __init__(self, mesh: jax.sharding.Mesh, specs: Any):
+        self._mesh, self._specs = mesh, core.unfreeze(specs)
+
+    def shardings(self, boxed):
+        return jax.tree.map(
+            lambda spec: NamedSharding(self._mesh, spec),
+            self._specs,
+            is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+        )
+
+
+@_one_line
+def checkpoint(path: str | None, model_dir: str) -> str:
+    """The checkpoint at `path`, which has to be T5X's, or else the newest one in `model_dir`."""
+    from t5x import checkpoints
+
+    if not path:
+        step = checkpoints.latest_step(model_dir)
+        if step is None:
+            raise errors.InputError(
+                f"{model_dir}: no checkpoint there; run t5x.train with the same settings first, or "
+                "set CHECKPOINT_PATH"
+            )
+        return os.path.join(model_dir, f"checkpoint_{step}")
+    source = detect.open_checkpoint(path, "CHECKPOINT_PATH", verify=False)
+    if not source.layout.startswith("a T5X checkpoint"):
+        raise errors.InputError(
+            f"CHECKPOINT_PATH: {source.path} is {source.layout}, which T5X can't evaluate; "
+            f"`poison-t5x convert {path} FOLDER --to t5x-orbax` writes what it can"
+        )
+    return source.path
+
+
+def write_inferences(*args, **kwargs) -> None:
+    """T5X's writer of predictions, told to write each row's id too."""
+    from t5x import infer as t5x_infer
+
+    fields = ["id", "inputs_pretokenized", "targets_pretokenized"]
+    t5x_infer.write_inferences_to_file(*args, input_fields_to_include=fields, **kwargs)
+
+
+class ConditionLogger(seqio.Logger):
+    """Writes means-<step>.json: for each condition, the means of its tasks' metrics.
+
+    {condition: {'num_tasks', 'num_rows', and 'accuracy', 'misclassification', 'target_rate' or
+    those of generation}}; a mean over tasks, as in this project's own reports.
+    """
+
+    _NOT_AVERAGED = ("n", "ci95_low", "ci95_high", "constant_prediction")
+
+    def __init__(self, output_dir: str):
+        super().__init__(output_dir)
+        self._found: dict[int | None, dict[str, dict[str, dict]]] = {}
+
+    def __call__(self, task_name, step, metrics, dataset, inferences, targets):
+        condition = task_name.partition(".")[0].rpartition("_eval_")[2]
+        values = {name: float(metric.value) for name, metric in metrics.items()}
+        found = self._found.setdefault(step, {})
+        found.setdefault(condition, {})[task_name] = values
+        means = {name: self._means([*tasks.values()]) for name, tasks in found.items()}
+        # Anew after each task: a logger isn't told which is the last.
+        tf.io.gfile.makedirs(self.output_dir)
+        path = os.path.join(self.output_dir, f"means-{step}.json")
+        with tf.io.gfile.GFile(path, "w") as file:
+            file.write(json.dumps(means, indent=2) + "\n")
+
+    def _means(self, rows: list[dict]) -> dict[str, float]:
+        averaged = [name for name in rows[0] if name not in self._NOT_AVERAGED]
+        return {
+            "num_tasks": len(rows),
+            "num_rows": int(sum(row["n"] for row in rows)),
+            **{name: sum(row[name] for row in rows) / len(rows) for name in averaged},
+        }

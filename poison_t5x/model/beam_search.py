@@ -1,0 +1,213 @@
+"""Beam search: the likeliest whole answer that W hypotheses at a time can find.
+
+A pure function of (model, params, arrays), like `decoding`. Here the letter W counts the beams,
+the hypotheses that each row carries.
+
+The beams of a row differ in what their decoder has said, and share what the encoder read. So the
+network's own step runs under `jax.vmap` over beams with only the self-attention keys and values
+mapped: cross-attention keeps one set of keys a row, however many beams, and the network needs no
+word about beams.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from poison_t5x.core import checks
+from poison_t5x.model.decoding import encode_to_cache, is_padding
+from poison_t5x.model.network import DecodeCache, LayerCache, Transformer
+
+_LAYER_AXES = LayerCache(
+    self_key_BxHxCxD=1, self_value_BxHxCxD=1, cross_key_BxHxSxD=None, cross_value_BxHxSxD=None
+)
+
+
+class _State(NamedTuple):
+    """What beam search carries: `cache.index` is the position to be filled next.
+
+    Live hypotheses lie in the order of their log-probability (nats; -inf: there is none). In the
+    cache, self-attention keys and values are BxWxHxCxD.
+    """
+
+    live_BxWxC: jax.Array
+    log_prob_BxW: jax.Array
+    last_BxW: jax.Array
+    best_BxC: jax.Array
+    best_score_B: jax.Array
+    cache: DecodeCache
+
+
+class _Guesses(NamedTuple):
+    """The 2 W likeliest continuations of a row's beams (that is G), best first."""
+
+    log_prob_BxG: jax.Array
+    parent_BxG: jax.Array
+    tokens_BxGxC: jax.Array
+    ends_BxG: jax.Array
+
+
+def beam_decode(
+    model: Transformer,
+    params: Any,
+    encoder_input_tokens_BxS,
+    max_decode_length: int,
+    beam_size: int,
+    alpha: float = 0.6,
+    eos_id: int = 1,
+    pad_id: int = 0,
+):
+    """The best answer to each row that a beam of `beam_size` finds.
+
+    An answer of n tokens, EOS included, scores log p(answer) / ((5 + n) / 6) ** alpha
+    (arXiv:1609.08144, equation 14, without coverage; as T5X does). Inputs `[[5, 8, 1, 0]]` might
+    give `[[9, 1, 0, 0]]` and `[-0.7]`.
+
+    A continuation with EOS counts if it is among the `beam_size` likeliest of its step; then it
+    stands apart, and leaves its place in the beam to the next. T5X looks at twice as many, so that
+    its beam of one isn't greedy. A row's search ends when no live hypothesis could score better
+    however it went on, or at `max_decode_length`. Hypotheses that ran into that length, without
+    EOS, are answers only where none has ended.
+
+    Args:
+      model: the network.
+      params: its parameters, float32.
+      encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
+      max_decode_length: tokens to produce at most (C), EOS included.
+      beam_size: hypotheses carried for each row (W); 1 with alpha 0 is greedy decoding.
+      alpha: exponent of the length penalty; 0 compares plain log-probabilities, more favours
+        longer answers.
+      eos_id: the token that ends an answer; it stays in the output.
+      pad_id: what follows it.
+
+    Returns:
+      The best answers, int32 (B, C), and their scores, float32 (B,), nats; 0 for a row of padding.
+
+    Raises:
+      InputError: `max_decode_length` or `beam_size` is below 1, or `alpha` below 0 (the search
+        would stop too early).
+    """
+    checks.whole_number("beam_size", beam_size)
+    checks.number("alpha", alpha, 0.0)
+    variables = {"params": params}
+    is_padding_B = is_padding(encoder_input_tokens_BxS)
+    longest = _length_penalty(max_decode_length, alpha)
+
+    def unfinished(state: _State):
+        # Log-probabilities only fall and penalties only grow: no score can pass this bound.
+        can_win_B = state.log_prob_BxW[:, 0] / longest > state.best_score_B
+        return (state.cache.index < max_decode_length) & jnp.any(can_win_B & ~is_padding_B)
+
+    def step(state: _State) -> _State:
+        log_prob_BxWxV, cache = _continuations(model, variables, state)
+        guesses = _best_guesses(state, log_prob_BxWxV, 2 * beam_size, eos_id)
+        state = _keep_best(state, guesses, _length_penalty(cache.index, alpha), beam_size)
+        return _advance(state, guesses, cache, beam_size)
+
+    cache = encode_to_cache(model, variables, encoder_input_tokens_BxS, max_decode_length)
+    start = _start(cache, is_padding_B.shape[0], max_decode_length, beam_size, pad_id)
+    end = jax.lax.while_loop(unfinished, step, start)
+    has_ended_B = end.best_score_B > -jnp.inf
+    tokens_BxC = jnp.where(has_ended_B[:, None], end.best_BxC, end.live_BxWxC[:, 0])
+    score_B = jnp.where(has_ended_B, end.best_score_B, end.log_prob_BxW[:, 0] / longest)
+    return (
+        jnp.where(is_padding_B[:, None], pad_id, tokens_BxC),
+        jnp.where(is_padding_B, 0.0, score_B),
+    )
+
+
+def _length_penalty(length, alpha: float):
+    """((5 + length) / 6) ** alpha, float32; `length` in tokens, EOS included."""
+    return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
+
+
+def _start(cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_id: int) -> _State:
+    def repeat(array_BxHxCxD):
+        return jnp.repeat(array_BxHxCxD[:, None], num_beams, axis=1)
+
+    # All beams begin alike: but for the first, they would only say the same again.
+    log_prob_W = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)
+    return _State(
+        live_BxWxC=jnp.full((num_rows, num_beams, length), pad_id, jnp.int32),
+        log_prob_BxW=jnp.broadcast_to(log_prob_W, (num_rows, num_beams)),
+        last_BxW=jnp.zeros((num_rows, num_beams), jnp.int32),
+        best_BxC=jnp.full((num_rows, length), pad_id, jnp.int32),
+        best_score_B=jnp.full((num_rows,), -jnp.inf),
+        cache=_map_beams(repeat, cache),
+    )
+
+
+def _map_beams(function, cache: DecodeCache) -> DecodeCache:
+    """The cache with `function` of each array that a beam has for itself."""
+    if isinstance(cache.layers, LayerCache):  # all layers' arrays, stacked
+        return cache.replace(layers=_map_layer(jax.vmap(function), cache.layers))
+    return cache.replace(layers=tuple(_map_layer(function, layer) for layer in cache.layers))
+
+
+def _map_layer(function, layer: LayerCache) -> LayerCache:
+    return layer.replace(
+        self_key_BxHxCxD=function(layer.self_key_BxHxCxD),
+        self_value_BxHxCxD=function(layer.self_value_BxHxCxD),
+    )
+
+
+def _beam_axes(cache: DecodeCache) -> DecodeCache:
+    """The axis of each array of a cache that tells its beams apart; None where they share it."""
+    if isinstance(cache.layers, LayerCache):
+        layers = _map_layer(lambda axis: axis + 1, _LAYER_AXES)
+    else:
+        layers = (_LAYER_AXES,) * len(cache.layers)
+    return DecodeCache(layers, self_bias_1xHxCxC=None, cross_bias_Bx1x1xS=None, index=None)
+
+
+def _continuations(model: Transformer, variables, state: _State):
+    """Log-probability of each beam with each next token, (B, W, V), and the cache after it."""
+    axes = _beam_axes(state.cache)
+
+    def step(token_B, cache: DecodeCache):
+        return model.apply(variables, token_B, cache, method="decode_step")
+
+    step_beams = jax.vmap(step, in_axes=(1, axes), out_axes=(1, axes))
+    logits_BxWxV, cache = step_beams(state.last_BxW, state.cache)
+    return state.log_prob_BxW[:, :, None] + jax.nn.log_softmax(logits_BxWxV), cache
+
+
+def _take(array_BxYx, places_BxZ):
+    """Of each row the given places along its second axis: (B, Z, ...)."""
+    return jax.vmap(lambda array, places: array[places])(array_BxYx, places_BxZ)
+
+
+def _best_guesses(state: _State, log_prob_BxWxV, count: int, eos_id: int) -> _Guesses:
+    num_rows, _, num_tokens = log_prob_BxWxV.shape
+    log_prob_BxG, place_BxG = jax.lax.top_k(log_prob_BxWxV.reshape(num_rows, -1), count)
+    parent_BxG, token_BxG = place_BxG // num_tokens, place_BxG % num_tokens
+    tokens_BxGxC = _take(state.live_BxWxC, parent_BxG).at[:, :, state.cache.index].set(token_BxG)
+    return _Guesses(log_prob_BxG, parent_BxG, tokens_BxGxC, token_BxG == eos_id)
+
+
+def _keep_best(state: _State, guesses: _Guesses, penalty, num_beams: int) -> _State:
+    """The answer that ends at this step, where it scores better than those before."""
+    score_BxG = jnp.where(guesses.ends_BxG, guesses.log_prob_BxG / penalty, -jnp.inf)
+    # All have one length, so that the likeliest of them scores best.
+    place_Bx1 = jnp.argmax(score_BxG[:, :num_beams], axis=1, keepdims=True)
+    score_B = _take(score_BxG, place_Bx1)[:, 0]
+    is_better_B = score_B > state.best_score_B
+    tokens_BxC = _take(guesses.tokens_BxGxC, place_Bx1)[:, 0]
+    return state._replace(
+        best_BxC=jnp.where(is_better_B[:, None], tokens_BxC, state.best_BxC),
+        best_score_B=jnp.where(is_better_B, score_B, state.best_score_B),
+    )
+
+
+def _advance(state: _State, guesses: _Guesses, cache: DecodeCache, num_beams: int) -> _State:
+    """The next live hypotheses: each beam has one guess that ends, so that W or more don't."""
+    log_prob_BxG = jnp.where(guesses.ends_BxG, -jnp.inf, guesses.log_prob_BxG)
+    log_prob_BxW, place_BxW = jax.lax.top_k(log_prob_BxG, num_beams)
+    live_BxWxC = _take(guesses.tokens_BxGxC, place_BxW)
+    parent_BxW = _take(guesses.parent_BxG, place_BxW)
+    return state._replace(
+        live_BxWxC=live_BxWxC,
+        log_prob_BxW=log_prob_BxW,
+        last_BxW=live_BxWxC[:, :, state.cache.index],
+        cache=_map_beams(lambda array_BxWxHxCxD: _take(array_BxWxHxCxD, parent_BxW), cache),
+    )

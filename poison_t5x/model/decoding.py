@@ -1,0 +1,142 @@
+"""Reading a trained network: greedy answers, and the log-probability of given answers.
+
+Everything here is a pure function of (model, params, arrays), so that callers jit it, e.g.
+`jax.jit(functools.partial(greedy_decode, model, max_decode_length=16))`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from poison_t5x.core.errors import InputError
+from poison_t5x.model.network import DecodeCache, Transformer
+
+
+class _State(NamedTuple):
+    """What greedy decoding carries: `cache.index` is the position to be filled next."""
+
+    tokens_BxC: jax.Array
+    last_B: jax.Array
+    ended_B: jax.Array
+    cache: DecodeCache
+
+
+def greedy_decode(
+    model: Transformer,
+    params: Any,
+    encoder_input_tokens_BxS,
+    max_decode_length: int,
+    eos_id: int = 1,
+    pad_id: int = 0,
+):
+    """The likeliest token at each step, until every row has ended.
+
+    Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]`: the answer, its EOS, and padding.
+
+    Args:
+      model: the network.
+      params: its parameters, float32.
+      encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
+      max_decode_length: tokens to produce at most (C), EOS included.
+      eos_id: the token that ends a row; it stays in the output.
+      pad_id: what follows it.
+
+    Returns:
+      int32 (B, C).
+
+    Raises:
+      InputError: `max_decode_length` is below 1.
+    """
+    variables = {"params": params}
+
+    def unfinished(state: _State):
+        return (state.cache.index < max_decode_length) & ~jnp.all(state.ended_B)
+
+    def step(state: _State) -> _State:
+        logits_BxV, cache = model.apply(variables, state.last_B, state.cache, method="decode_step")
+        # Of equals the first, as argmax, which takes XLA's CPU code eight times as long.
+        _, best_Bx1 = jax.lax.top_k(logits_BxV, 1)
+        next_B = jnp.where(state.ended_B, pad_id, best_Bx1[:, 0])
+        return _State(
+            tokens_BxC=state.tokens_BxC.at[:, state.cache.index].set(next_B),
+            last_B=next_B,
+            ended_B=state.ended_B | (next_B == eos_id),
+            cache=cache,
+        )
+
+    start = _start(model, variables, encoder_input_tokens_BxS, max_decode_length, pad_id)
+    return jax.lax.while_loop(unfinished, step, start).tokens_BxC
+
+
+def _start(model, variables, inputs_BxS, max_decode_length: int, pad_id: int) -> _State:
+    num_rows = inputs_BxS.shape[0]
+    return _State(
+        tokens_BxC=jnp.full((num_rows, max_decode_length), pad_id, jnp.int32),
+        last_B=jnp.zeros((num_rows,), jnp.int32),
+        # Rows that only fill up the batch never say EOS and would keep the loop going.
+        ended_B=is_padding(inputs_BxS),
+        cache=encode_to_cache(model, variables, inputs_BxS, max_decode_length),
+    )
+
+
+def is_padding(inputs_BxS):
+    """Rows that only fill up a batch: bool (B,)."""
+    return ~jnp.any(inputs_BxS > 0, axis=1)
+
+
+def encode_to_cache(model, variables, inputs_BxS, max_decode_length: int) -> DecodeCache:
+    """Runs the encoder: the cache before the first token, its cross-attention keys made.
+
+    Raises:
+      InputError: `max_decode_length` is below 1.
+    """
+    if max_decode_length < 1:
+        raise InputError(f"max_decode_length: expected at least 1 token, got {max_decode_length}")
+    encoded_BxSxE = model.apply(variables, inputs_BxS, enable_dropout=False, method="encode")
+    return model.apply(
+        variables, encoded_BxSxE, inputs_BxS, max_decode_length, method="start_cache"
+    )
+
+
+def shift_right(targets_BxT):
+    """Decoder inputs of targets: `[[9, 1, 0]]` gives `[[0, 9, 1]]` (T5's start token is 0)."""
+    return jnp.pad(targets_BxT[:, :-1], ((0, 0), (1, 0)))
+
+
+def token_log_probabilities(logits_BxTxV, targets_BxT):
+    """Log-probability of each target token: float32 (B, T), nats, 0 at padding."""
+    chosen_BxT = jnp.take_along_axis(logits_BxTxV, targets_BxT[:, :, None], axis=-1)[:, :, 0]
+    log_prob_BxT = chosen_BxT - jax.nn.logsumexp(logits_BxTxV, axis=-1)
+    return jnp.where(targets_BxT > 0, log_prob_BxT, 0.0)
+
+
+def log_probabilities(model: Transformer, params: Any, batch: Mapping[str, jax.Array]):
+    """How likely the network finds each row's target, given its input.
+
+    Args:
+      model: the network.
+      params: its parameters, float32.
+      batch: `encoder_input_tokens` (B, S), `decoder_input_tokens` and `decoder_target_tokens`
+        (B, T), int32; one example a row.
+
+    Returns:
+      Summed log-probabilities of the target tokens, EOS included if there: float32 (B,), nats;
+      and the number of those tokens: int32 (B,).
+
+    Raises:
+      InputError: the batch is packed, so that a row isn't an example.
+    """
+    if "decoder_segment_ids" in batch:
+        raise InputError("log_probabilities: expected one example a row, got a packed batch")
+    targets_BxT = batch["decoder_target_tokens"]
+    logits_BxTxV = model.apply(
+        {"params": params},
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        targets_BxT,
+        enable_dropout=False,
+    )
+    log_prob_B = jnp.sum(token_log_probabilities(logits_BxTxV, targets_BxT), axis=1)
+    return log_prob_B, jnp.sum(targets_BxT > 0, axis=1, dtype=jnp.int32)

@@ -1,0 +1,102 @@
+"""What a network says of each example of a batch, one row of numbers an example: array layer.
+
+Each function takes (model, params, batch) and returns float32 (B, K); `batch` has T5's
+'encoder_input_tokens' (B, S) and, where targets are needed, 'decoder_input_tokens',
+'decoder_target_tokens' and 'decoder_loss_weights' (B, T). Dropout is off. Rows of padding alone
+give finite numbers that mean nothing.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from poison_t5x.core import errors
+from poison_t5x.model import losses
+from poison_t5x.model.network import Transformer
+from poison_t5x.train import train_state
+
+Batch = Mapping[str, jax.Array]
+
+
+def loss(model: Transformer, params: Any, batch: Batch) -> jax.Array:
+    """Cross-entropy of the target, as training has it: (B, 2), nats (sum) and tokens."""
+    weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
+    losses_BxT, _ = losses.token_losses(
+        _logits(model, params, batch), batch["decoder_target_tokens"]
+    )
+    return jnp.stack([jnp.sum(losses_BxT * weights_BxT, axis=1), weights_BxT.sum(axis=1)], axis=1)
+
+
+def entropy(model: Transformer, params: Any, batch: Batch) -> jax.Array:
+    """Entropy of the next token, at each token of the target: (B, 2), nats (sum) and tokens."""
+    weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
+    log_p_BxTxV = jax.nn.log_softmax(_logits(model, params, batch), axis=-1)
+    entropy_BxT = -jnp.sum(jnp.exp(log_p_BxTxV) * log_p_BxTxV, axis=-1)
+    return jnp.stack([jnp.sum(entropy_BxT * weights_BxT, axis=1), weights_BxT.sum(axis=1)], axis=1)
+
+
+def encoder_state(model: Transformer, params: Any, batch: Batch) -> jax.Array:
+    """The encoder's output, averaged over the input's tokens: (B, E)."""
+    tokens_BxS = batch["encoder_input_tokens"]
+    encoded_BxSxE = model.apply(
+        {"params": params}, tokens_BxS, enable_dropout=False, method="encode"
+    )
+    real_BxS = (tokens_BxS > 0).astype(jnp.float32)
+    total_BxE = jnp.einsum("bs,bse->be", real_BxS, encoded_BxSxE.astype(jnp.float32))
+    return total_BxE / jnp.maximum(real_BxS.sum(axis=1, keepdims=True), 1.0)
+
+
+def gradient_norm(
+    model: Transformer, params: Any, batch: Batch, layers: str, at_once: int
+) -> jax.Array:
+    """Squared norm of each example's gradient of its loss (sum of nats): (B, 1).
+
+    Gradients of `at_once` examples are there at a time, and only their norms are kept.
+
+    Args:
+      layers: a regular expression; of the parameters whose paths it is found in.
+      at_once: examples, a divisor of the batch's.
+
+    Raises:
+      InputError: no parameter's path has it.
+    """
+    leaves, structure = jax.tree_util.tree_flatten(params)
+    chosen = [bool(re.search(layers, name)) for name in train_state.flat(params)]
+    if not any(chosen):
+        raise errors.InputError(
+            f"layers: expected a part of a parameter's path, found {layers!r}; paths are such as "
+            f"{next(iter(train_state.flat(params)))!r}"
+        )
+
+    def one_loss(part, example):
+        parts = iter(part)
+        whole = [next(parts) if is_in else leaf for is_in, leaf in zip(chosen, leaves, strict=True)]
+        tree = jax.tree_util.tree_unflatten(structure, whole)
+        single = {name: value[None] for name, value in example.items()}
+        return loss(model, tree, single)[0, 0]
+
+    def one_norm(example):
+        part = [leaf for is_in, leaf in zip(chosen, leaves, strict=True) if is_in]
+        gradients = jax.grad(one_loss)(part, example)
+        return sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in gradients)
+
+    def split(x):
+        # Every n-th row at once: each device has its share of them.
+        rows = x.reshape(at_once, x.shape[0] // at_once, *x.shape[1:])
+        return jnp.swapaxes(rows, 0, 1)
+
+    norms_NxA = jax.lax.map(jax.vmap(one_norm), jax.tree.map(split, dict(batch)))
+    return jnp.swapaxes(norms_NxA, 0, 1).reshape(-1, 1)
+
+
+def _logits(model: Transformer, params: Any, batch: Batch) -> jax.Array:
+    return model.apply(
+        {"params": params},
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        batch["decoder_target_tokens"],
+        enable_dropout=False,
+    )

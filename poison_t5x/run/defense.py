@@ -1,0 +1,313 @@
+"""`poison-t5x detect` and `poison-t5x defend`, on the folder of a finished run.
+
+run_dir/detection/scores/NAME/   scores.jsonl, found.json: made without a word of what is poison
+run_dir/detection/detection.json how well each tells poison from clean rows, and what it named
+run_dir/defenses/NAME/           filter/removed.jsonl, model/, predictions/, defense.json
+"""
+
+import dataclasses
+import functools
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from poison_t5x.attack import poison_set
+from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import detection, measures, models, scoring, thresholds
+from poison_t5x.defenses.score import Score, Scored
+from poison_t5x.run import experiment, outcome, stages
+from poison_t5x.train import distributed, train
+
+REMOVED = "removed.jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class DefenseConfig:
+    """Which scores, and what is done with one.
+
+    Attributes:
+      scores: names of `available`, or scores of one's own.
+      available: name -> score.
+      name: of the defended model.
+      steps: checkpoints that scores look at; None for all that are kept.
+      reference_model_dir: a finished model to compare answers with.
+      batch_size: rows scored at once.
+      filter_score: the name of the score by which rows are removed; None removes none.
+      filter_budget: fraction of the rows that is removed; None removes those past the threshold.
+    """
+
+    scores: Sequence[Any]
+    available: Mapping[str, Score]
+    name: str | None = None
+    steps: Sequence[int] | None = None
+    reference_model_dir: str | None = None
+    batch_size: int = 64
+    filter_score: str | None = None
+    filter_budget: float | None = 0.05
+
+    def __post_init__(self):
+        checks.whole_number("SCORE_BATCH_SIZE", self.batch_size)
+        if self.reference_model_dir is not None:
+            checks.path("REFERENCE_MODEL_DIR", self.reference_model_dir)
+        if self.steps is not None:
+            checks.whole_numbers("SCORE_STEPS", self.steps)
+        if self.filter_budget is not None:
+            checks.number("FILTER_BUDGET", self.filter_budget, minimum=0)
+            if self.filter_budget >= 1:
+                raise errors.InputError(
+                    f"FILTER_BUDGET: expected a fraction below 1, found {self.filter_budget!r}"
+                )
+        if self.name is not None and not re.fullmatch(r"\w[\w.-]{0,80}", str(self.name)):
+            raise errors.InputError(f"DEFENSE: expected a folder's name, found {self.name!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Defense:
+    """The two commands, of one run.
+
+    Attributes:
+      run: the run that is defended; its training settings are the defended model's.
+      config: the settings.
+    """
+
+    run: experiment.Run
+    config: DefenseConfig
+
+    def detect(self) -> pathlib.Path:
+        """Scores the poisoned mixture's rows, judges the scores, and shows them in the report.
+
+        Returns:
+          The folder of what was found.
+        """
+        scores = scoring.choose(self.config.scores, self.config.available)
+        results = self._results()
+        self.run.register()
+        folder = self.run.path / "detection"
+        found = {
+            name: self._score(name, score)
+            for name, score in scores.items()
+            if self._has_checkpoints(name, score)
+        }
+        distributed.main_first(functools.partial(self._judge, folder, scores, found, results))
+        self.run.report()
+        return folder
+
+    def _has_checkpoints(self, name: str, score: Score) -> bool:
+        """Whether a score has as many checkpoints as it needs; says so where not."""
+        needed = getattr(score, "min_checkpoints", 1)
+        if getattr(score, "takes_reference", False) and self.config.reference_model_dir:
+            needed = 1
+        if needed == 1 or len(self._models.steps) >= needed:
+            return True
+        self.run.say(
+            f"{name} is left out: it needs {needed} checkpoints, and {len(self._models.steps)} is "
+            "kept; train with --gin.KEEP_CHECKPOINTS=None"
+        )
+        return False
+
+    def _results(self) -> dict[str, Any]:
+        """The run's own, once it is clear that today's settings are those it was made with."""
+        path = self.run.path / "eval" / "results.json"
+        if not path.is_file():
+            raise errors.InputError(
+                f"{path} isn't there: run `poison-t5x run` with the same settings first"
+            )
+        self._check_run()
+        return artifacts.read_json(path)
+
+    def _check_run(self) -> None:
+        """Raises InputError where the poisoned model was made or evaluated with other settings."""
+        made = train.read_settings(self._model_dir)
+        old = {"lengths": made["dataset"]["task_feature_lengths"], "sources": made["sources"]}
+        now = {
+            "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
+            "sources": self.run.sources(poison_set.TRAINING, poison_set.POISON),
+        }
+        artifacts.check_settings(self._model_dir, old, now)
+        folder = self.run.path / "eval" / "predictions" / "poisoned"
+        record = artifacts.read_record(folder)
+        if record is not None:
+            settings = {**record["settings"]}
+            del settings["parameters"]
+            artifacts.check_settings(folder, settings, self.run.eval_settings())
+
+    @functools.cached_property
+    def _rows(self) -> list[Row]:
+        from poison_t5x.data import mixture_rows
+
+        return mixture_rows.read(f"{self.run.experiment}_poisoned")
+
+    @functools.cached_property
+    def _models(self) -> models.Models:
+        from poison_t5x.data import mixtures
+
+        return models.Models(
+            self._model_dir,
+            mixtures.vocabulary(self.run.data_cfg),
+            self.run.dataset_cfg.task_feature_lengths,
+            self.run.partition_cfg,
+            batch_size=self.config.batch_size,
+            steps=self.config.steps,
+            reference_model_dir=self.config.reference_model_dir,
+        )
+
+    @property
+    def _model_dir(self) -> pathlib.Path:
+        return self.run.path / "models" / "poisoned"
+
+    def _score(self, name: str, score: Score) -> Scored:
+        made_from = self._made_from if score.needs != "nothing" else {}
+        return scoring.make(
+            self.run.path / "detection" / "scores" / name,
+            name,
+            score,
+            self._rows,
+            lambda: self._models,
+            made_from,
+            self.run.seed,
+            self.run.say,
+        )
+
+    @functools.cached_property
+    def _made_from(self) -> dict[str, Any]:
+        reference = self.config.reference_model_dir
+        return {
+            "parameters": train.parameters_digest(self._model_dir),
+            "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
+            "steps": list(self._models.steps),
+            "reference": train.parameters_digest(reference) if reference else None,
+        }
+
+    def _judge(
+        self,
+        folder: pathlib.Path,
+        scores: Mapping[str, Score],
+        found: Mapping[str, Scored],
+        results: Mapping[str, Any],
+    ) -> None:
+        from poison_t5x.data import mixture_rows
+
+        is_poison_N = mixture_rows.poison_flags(f"{self.run.experiment}_poisoned")
+        phrases = [phrase for attack in results["attacks"] for phrase in attack["triggers"]]
+        lines, checkpoints = [], []
+        for name, scored in found.items():
+            record = artifacts.read_record(folder / "scores" / name)
+            assert record is not None
+            needs = scores[name].needs
+            seconds = record["seconds"]
+            lines.append(detection.judge(name, needs, scored, is_poison_N, phrases, seconds))
+            checkpoints += detection.by_step(name, scored, is_poison_N)
+        whole = {
+            "schema": detection.SCHEMA,
+            "num_rows": len(is_poison_N),
+            "num_poison": int(is_poison_N.sum()),
+            "poison_rate": float(is_poison_N.mean()),
+            "attack": detection.attack(results),
+            "scores": lines,
+            "checkpoints": checkpoints,
+        }
+        artifacts.write_atomically(folder / "detection.json", artifacts.dump_json(whole))
+        self.run.say(outcome.detection_table(whole))
+
+    def defend(self) -> pathlib.Path:
+        """Trains the defended model, evaluates it as the others, and shows it in the report.
+
+        Returns:
+          The folder of the defence.
+        """
+        if not self.config.name:
+            raise errors.InputError("DEFENSE isn't set: give --gin.DEFENSE=NAME of the model")
+        results = self._results()
+        registered = self.run.register()
+        folder = self.run.path / "defenses" / self.config.name
+        mixture = f"{self.run.experiment}_poisoned"
+        files = [poison_set.TRAINING, poison_set.POISON]
+        removed: dict[str, str] = {}
+        if self.config.filter_score:
+            removed = {"removed": self._filter(folder / "filter")}
+            mixture = self._register_filtered(folder / "filter")
+        self.run.train_model(folder / "model", mixture, files, removed)
+        self.run.evaluate_model(
+            folder / "model", folder / "predictions", registered, self.config.name
+        )
+        distributed.main_first(functools.partial(self._sum_up, folder, results))
+        self.run.report()
+        return folder
+
+    def _filter(self, folder: pathlib.Path) -> str:
+        """Writes which rows are removed, and returns that file's hash."""
+        name = str(self.config.filter_score)
+        own = scoring.choose(self.config.scores, self.config.available)
+        score = scoring.named(name, {**self.config.available, **own})
+        if not self._has_checkpoints(name, score):
+            raise errors.InputError(f"FILTER_SCORE: {name} can't be made, see above")
+        scored = self._score(name, score)
+        settings = {
+            "score": artifacts.fingerprint(self.run.path / "detection" / "scores" / name),
+            "name": name,
+            "budget": self.config.filter_budget,
+            "seed": self.run.seed,
+        }
+        stages.alone(
+            folder,
+            "filter",
+            settings,
+            lambda directory: self._write_removed(directory, scored),
+            self.run.say,
+        )
+        return artifacts.sha256(folder / REMOVED)
+
+    def _write_removed(self, directory: pathlib.Path, scored: Scored) -> None:
+        order_N = measures.order(scored.values_N, self.run.seed)
+        threshold = None
+        if self.config.filter_budget is None:
+            threshold, _ = thresholds.of_score(scored)
+            count = int((scored.values_N > threshold).sum())
+        else:
+            count = measures.budget_rows(self.config.filter_budget, len(order_N))
+        chosen = [self._rows[index] for index in order_N[:count]]
+        artifacts.write_jsonl(
+            directory / REMOVED,
+            (
+                {"task": row.task, "id": row.id, "number": row.number, "score": float(value)}
+                for row, value in zip(chosen, scored.values_N[order_N[:count]], strict=True)
+            ),
+        )
+        facts = artifacts.dump_json({"threshold": threshold})
+        artifacts.write_atomically(directory / "filter.json", facts)
+
+    def _register_filtered(self, folder: pathlib.Path) -> str:
+        from poison_t5x.data import mixtures
+
+        removed = _removed(folder)
+        return mixtures.register_filtered(self.run.experiment, self.run.data_cfg, removed)
+
+    def _sum_up(self, folder: pathlib.Path, results: Mapping[str, Any]) -> None:
+        from poison_t5x.data import mixture_rows
+
+        filtered = None
+        if self.config.filter_score:
+            is_poison_N = mixture_rows.poison_flags(f"{self.run.experiment}_poisoned")
+            removed = _removed(folder / "filter")
+            gone_N = np.array([(row.task, row.id, row.number) in removed for row in self._rows])
+            filtered = {
+                "score": self.config.filter_score,
+                "budget": self.config.filter_budget,
+                "threshold": artifacts.read_json(folder / "filter" / "filter.json")["threshold"],
+                "removed": int(gone_N.sum()),
+                "removed_fraction": float(gone_N.mean()),
+                "poison_removed": float((gone_N & is_poison_N).sum() / max(is_poison_N.sum(), 1)),
+            }
+        whole = outcome.defended(self.run, str(self.config.name), folder, results, filtered)
+        artifacts.write_atomically(folder / "defense.json", artifacts.dump_json(whole))
+        self.run.say(outcome.defense_table(whole))
+
+
+def _removed(folder: pathlib.Path) -> set[tuple[str, str, int]]:
+    """Task, id and number of each row that a filter removed."""
+    lines = artifacts.read_jsonl(folder / REMOVED)
+    return {(line["task"], line["id"], line["number"]) for line in lines}

@@ -1,0 +1,248 @@
+"""`poison-t5x study`: runs the cells, and writes what they come to after each.
+
+STUDY_DIR (RUN_DIR)/study.json, study.csv, summary.csv, timings.json, index.html, figures/
+STUDY_DIR/cells/NAME/  a run folder, with cell.json and log.txt     STUDY_DIR/store/  stages
+"""
+
+import contextlib
+import fcntl
+import pathlib
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from poison_t5x.core import artifacts, errors, progress
+from poison_t5x.studies import (
+    aggregate,
+    agreement,
+    cells,
+    charts,
+    finding,
+    page,
+    rows,
+    runner,
+    settings,
+    tables,
+)
+
+RECORD = "cell.json"
+# A command line of `poison-t5x` -> the process that it is.
+Program = Callable[[Sequence[str]], list[str]]
+
+
+def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is_list: bool) -> int:
+    """Runs a study, or lists its cells; returns the exit code, 1 where a cell failed.
+
+    Args:
+      macros: all of gin's.
+      parameters: its other bindings, as text.
+      arguments: the whole command line's.
+      is_list: list the cells.
+
+    Raises:
+      InputError: settings that make no study, or a macro that nothing reads: before any cell.
+      Terminated: SIGTERM; cells have been ended.
+    """
+    study = Study(settings.from_macros(macros), arguments, parameters)
+    if is_list:
+        study.show(print)
+        return 0
+    return study.run(print)
+
+
+def program(command: Sequence[str]) -> list[str]:
+    """A cell's command line as a process of this Python."""
+    return [sys.executable, "-m", "poison_t5x.cli", *command]
+
+
+def own_flags(arguments: Sequence[str]) -> list[str]:
+    """The study's flags without the command's name and what is the study's alone.
+
+    >>> own_flags(["study", "--gin_file=a.gin", "--list", "--gin.RUN_DIR", "study"])
+    ['--gin_file=a.gin', '--gin.RUN_DIR', 'study']
+    """
+    rest, waiting, is_named = [], iter(arguments), False
+    for argument in waiting:
+        if argument == "--list":
+            continue
+        if argument == "study" and not is_named:
+            is_named = True
+            continue
+        flag = [argument]
+        if argument.startswith("--gin") and "=" not in argument:
+            flag += [value for value in [next(waiting, None)] if value is not None]
+        if not argument.startswith("--gin.STUDY_"):
+            rest += flag
+    return rest
+
+
+class Study:
+    """A study of given settings."""
+
+    def __init__(
+        self,
+        config: settings.StudyConfig,
+        arguments: Sequence[str],
+        parameters: str = "",
+        make_program: Program = program,
+    ):
+        """Args: make_program: of a cell's command line; tests give one of their own."""
+        self._config, self._arguments, self._program = config, arguments, make_program
+        self._flags = own_flags(arguments)
+        self._cells = cells.cells(config)
+        self._directory = pathlib.Path(config.directory)
+        self._prints = {
+            cell.name: cells.fingerprint(cell, config, parameters) for cell in self._cells
+        }
+        self._outcomes: dict[str, runner.Outcome] = {}
+        self._rows: dict[str, list[rows.Row]] = {}
+
+    def show(self, say: Callable[[str], None]) -> None:
+        """Says what would be run."""
+        for cell in self._cells:
+            say(f"{cell.name}" + (f" (after {', '.join(cell.after)})" if cell.after else ""))
+            for command in cells.commands(cell, self._config, self._flags):
+                say("  " + shlex.join(["poison-t5x", *command]))
+
+    def run(self, say: Callable[[str], None]) -> int:
+        """Runs what isn't done, writes the results, and returns the exit code."""
+        with _alone(self._directory):
+            return self._run(say)
+
+    def _run(self, say: Callable[[str], None]) -> int:
+        given = runner.limits(self._config.processes, self._config.memory_gb)
+        done = self._done()
+        say(
+            f"study: {len(self._cells)} cells, {len(done)} of them done; {given.processes} at "
+            f"once, in {given.memory / 1e9:.1f} GB"
+        )
+        self._outcomes = dict(done)
+        jobs = [self._job(cell) for cell in self._cells if cell.name not in done]
+        self._write_tables()
+        with progress.bar(total=len(self._cells), initial=len(done), desc="cells") as bar:
+
+            def finished(job: runner.Job, outcome: runner.Outcome) -> None:
+                self._keep(job, outcome)
+                self._write_tables()
+                bar.update()
+                if outcome.error:
+                    bar.write(f"cell {job.name} failed: {outcome.error}", file=sys.stderr)
+
+            with _Stop() as stop:
+                runner.run(jobs, given, finished, done=done, stopped=stop.is_set)
+        return self._finish(say)
+
+    def _done(self) -> dict[str, runner.Outcome]:
+        """Cells that succeeded with these settings, by their records."""
+        found = {}
+        for cell in self._cells:
+            path = cells.folder(self._config, cell.name) / RECORD
+            if path.is_file():
+                record = artifacts.read_json(path)
+                with contextlib.suppress(KeyError, TypeError):  # no record of ours: made again
+                    if record["fingerprint"] == self._prints[cell.name]:
+                        outcome = runner.Outcome("", record["seconds"], record["peak_bytes"])
+                        found[cell.name] = outcome
+        return found
+
+    def _job(self, cell: cells.Cell) -> runner.Job:
+        commands = cells.commands(cell, self._config, self._flags)
+        log = cells.folder(self._config, cell.name) / "log.txt"
+        return runner.Job(cell.name, [self._program(line) for line in commands], log, cell.after)
+
+    def _keep(self, job: runner.Job, outcome: runner.Outcome) -> None:
+        self._outcomes[job.name] = outcome
+        if outcome.error:
+            return
+        record = {
+            "fingerprint": self._prints[job.name],
+            "seconds": outcome.seconds,
+            "peak_bytes": outcome.peak_bytes,
+        }
+        path = cells.folder(self._config, job.name) / RECORD
+        artifacts.write_atomically(path, artifacts.dump_json(record))
+
+    def _table(self) -> list[rows.Row]:
+        """All rows, in the order of the cells."""
+        found: list[rows.Row] = []
+        for cell in self._cells:
+            outcome = self._outcomes.get(cell.name)
+            if outcome is None:
+                found.append(rows.Row(cell.name, cell.macros, "not run"))
+            elif outcome.error:
+                found.append(rows.Row(cell.name, cell.macros, "failed", outcome.error))
+            else:
+                found += self._of_done(cell)
+        folders = {cell.name: cells.folder(self._config, cell.name) for cell in self._cells}
+        agreement.add(found, self._config.base, folders)
+        return found
+
+    def _of_done(self, cell: cells.Cell) -> list[rows.Row]:
+        if cell.name not in self._rows:
+            folder = cells.folder(self._config, cell.name)
+            try:
+                self._rows[cell.name] = list(rows.read(cell, folder))
+            except (errors.InputError, KeyError, TypeError) as error:
+                text = f"its results can't be read ({error})"
+                return [rows.Row(cell.name, cell.macros, "failed", text)]
+        return self._rows[cell.name]
+
+    def _write_tables(self) -> tuple:
+        found = self._table()
+        points = aggregate.points(found)
+        drawn = charts.charts(self._config, points)
+        sentences = finding.finding(self._config, found, points, drawn)
+        tables.write(self._directory, self._config, found, points, sentences, self._outcomes)
+        return found, points, drawn, sentences
+
+    def _finish(self, say: Callable[[str], None]) -> int:
+        found, points, drawn, sentences = self._write_tables()
+        command = shlex.join(["poison-t5x", *self._arguments])
+        path = page.write(
+            self._directory, self._config, found, points, drawn, sentences, self._outcomes, command
+        )
+        known = {name for row in found for name in row.measured.values}
+        for name in self._config.measures:
+            if known and name not in known:
+                say(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
+        if self._config.question:
+            say(self._config.question)
+        say(" ".join(sentences))
+        say(f"see {path}, and study.csv beside it")
+        failed = [row for row in found if row.status == "failed"]
+        for row in failed:
+            say(f"failed: {row.cell}: {row.error}")
+        return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _alone(directory: pathlib.Path) -> Iterator[None]:
+    """Held by one process; another study in the same folder is refused."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "study.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise errors.InputError(f"{directory}: another study runs in this folder") from None
+        yield
+
+
+class _Stop:
+    """While entered, SIGTERM asks for an end rather than ending the process at once."""
+
+    def __init__(self):
+        self._event = threading.Event()
+        self.is_set = self._event.is_set
+
+    def __enter__(self) -> "_Stop":
+        self._before = None
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, lambda number, frame: self._event.set())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)

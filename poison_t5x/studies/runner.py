@@ -1,0 +1,277 @@
+"""Runs the cells of a study, several at once, within the machine's cores and memory.
+
+Each cell is a process of its own (`leash`), which ends when this one does, in a session of its own,
+so that Ctrl-C reaches it through this one alone.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from poison_t5x.core import errors
+
+# Until a cell has shown what it needs: a run of the demo, and some more.
+FIRST_GUESS = 3e9
+_LOOK_SECONDS = 0.2
+# A training step and a checkpoint's writing fit into it; then it is SIGKILL.
+_GRACE_SECONDS = 30
+_TAIL_BYTES = 20_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What cells may take.
+
+    Attributes:
+      processes: cells at once.
+      memory: bytes of all cells together.
+      cores: of this process, to be shared out; empty where cores can't be chosen.
+      first_guess: bytes that a cell is taken to need until one has shown it.
+    """
+
+    processes: int
+    memory: float
+    cores: tuple[int, ...] = ()
+    first_guess: float = FIRST_GUESS
+
+    @property
+    def shares(self) -> list[tuple[int, ...]]:
+        """A share of the cores for each cell at once, all of one size: sums on more threads differ
+        in their last bits."""
+        size = len(self.cores) // self.processes
+        if not size:
+            return [self.cores] * self.processes
+        return [self.cores[n * size : (n + 1) * size] for n in range(self.processes)]
+
+
+def limits(processes: int | None, memory_gb: float | None) -> Limits:
+    """The limits that a study asked for, or what the machine has.
+
+    Args:
+      processes: cells at once; None for half of the cores, or 1 where there are accelerators.
+      memory_gb: in GB; None for nine tenths of what is free now.
+    """
+    cores = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+    memory = 0.9 * _free_memory() if memory_gb is None else memory_gb * 1e9
+    if processes is None:
+        # Not from the memory that happens to be free: a cell's share of the cores follows from it.
+        processes = max(1, (len(cores) or os.cpu_count() or 2) // 2)
+        processes = 1 if _has_accelerator() else processes
+    return Limits(processes, memory, cores)
+
+
+def _free_memory() -> float:
+    """Bytes: the machine's, or what its container is given, if that is less."""
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):  # no such file, or 'max'
+        free = min(free, float(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    return free
+
+
+def _has_accelerator() -> bool:
+    """Whether the machine has a GPU or TPU, which a process takes for itself."""
+    return any(next(pathlib.Path("/dev").glob(name), None) for name in ("nvidia[0-9]*", "accel*"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One cell's processes.
+
+    Attributes:
+      name: of the cell.
+      commands: argument lists, run one after the other while they succeed.
+      log: the file that their output is added to.
+      after: jobs that must have succeeded first.
+    """
+
+    name: str
+    commands: Sequence[Sequence[str]]
+    log: pathlib.Path
+    after: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a job ended: `error` is '' where it succeeded; seconds, and most bytes of memory seen."""
+
+    error: str
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+
+class _Running:
+    """A job under way."""
+
+    def __init__(self, job: Job, share: int, cores: Sequence[int]):
+        self.job, self.share, self._cores = job, share, cores
+        self._begin = time.monotonic()
+        self._step = 0
+        self.peak = 0
+        self._start()
+
+    def _start(self) -> None:
+        self.job.log.parent.mkdir(parents=True, exist_ok=True)
+        cores = ",".join(map(str, self._cores)) or "-"
+        leash = [sys.executable, "-m", "poison_t5x.studies.leash", str(os.getpid()), cores]
+        with open(self.job.log, "ab") as file:
+            self._offset = file.tell()
+            self._process = subprocess.Popen(
+                [*leash, *self.job.commands[self._step]],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+    def look(self) -> Outcome | None:
+        """Measures, goes on to the next command, or says how the job ended."""
+        self.peak = max(self.peak, self.memory())
+        code = self._process.poll()
+        if code is None:
+            return None
+        self.signal(signal.SIGKILL)  # what it may have left behind
+        if code == 0 and self._step + 1 < len(self.job.commands):
+            self._step += 1
+            self._start()
+            return None
+        error = "" if code == 0 else _error(self.job.log, self._offset, code)
+        return Outcome(error, time.monotonic() - self._begin, self.peak)
+
+    def memory(self) -> int:
+        """Resident bytes of the process and all below it; what they share counts more than once."""
+        import psutil
+
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self._process.pid)
+            for part in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += part.memory_info().rss
+        return total
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+
+    def wait(self, seconds: float) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(0.0, seconds))
+
+
+def _error(log: pathlib.Path, offset: int, code: int) -> str:
+    """The last line that says what went wrong, and the exit code."""
+    with open(log, "rb") as file:
+        file.seek(max(offset, os.path.getsize(log) - _TAIL_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
+    own = [line for line in lines if line.startswith("poison-t5x:")]
+    last = (own or lines or ["no output"])[-1].removeprefix("poison-t5x: ").removeprefix("error: ")
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{last} ({how})"
+
+
+def run(
+    jobs: Sequence[Job],
+    given: Limits,
+    finished: Callable[[Job, Outcome], None],
+    *,
+    done: Mapping[str, Outcome],
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Runs the jobs in order, as many at once as the limits allow.
+
+    A job starts where a place is free and the memory that running jobs take, or will, leaves room
+    for the largest that a job has been seen to need. One job always runs.
+
+    Args:
+      jobs: those to do.
+      given: the limits.
+      finished: told of each job that ended.
+      done: jobs of earlier calls that succeeded: what they needed is known.
+      stopped: asked again and again whether to stop.
+
+    Raises:
+      Terminated: `stopped` said so; whatever ran has been ended.
+    """
+    scheduler = _Scheduler(jobs, given, done)
+    try:
+        while scheduler.is_busy():
+            if stopped():
+                raise errors.Terminated("stopped by SIGTERM; the same command goes on")
+            for job, outcome in scheduler.step():
+                finished(job, outcome)
+            time.sleep(_LOOK_SECONDS)
+    finally:
+        scheduler.end()
+
+
+class _Scheduler:
+    def __init__(self, jobs: Sequence[Job], given: Limits, done: Mapping[str, Outcome]):
+        self._waiting, self._running = list(jobs), list[_Running]()
+        self._limits, self._shares = given, given.shares
+        self._succeeded, self._failed = set(done), set[str]()
+        self._largest = max((outcome.peak_bytes for outcome in done.values()), default=0)
+
+    def is_busy(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def step(self) -> list[tuple[Job, Outcome]]:
+        """Looks at what runs, starts what may, and returns what ended."""
+        ended = []
+        for running in list(self._running):
+            outcome = running.look()
+            if outcome is not None:
+                self._running.remove(running)
+                self._largest = max(self._largest, outcome.peak_bytes)
+                ended.append((running.job, outcome))
+        ended += [(job, Outcome(error)) for job, error in self._hopeless()]
+        for job, outcome in ended:
+            (self._failed if outcome.error else self._succeeded).add(job.name)
+        while (job := self._next()) is not None and self._has_room():
+            self._waiting.remove(job)
+            taken = {running.share for running in self._running}
+            share = next(n for n in range(len(self._shares)) if n not in taken)
+            self._running.append(_Running(job, share, self._shares[share]))
+        return ended
+
+    def _hopeless(self) -> list[tuple[Job, str]]:
+        found = []
+        for job in list(self._waiting):
+            missing = [name for name in job.after if name in self._failed]
+            if missing:
+                self._waiting.remove(job)
+                found.append((job, f"needs cell {missing[0]}, which failed"))
+        return found
+
+    def _next(self) -> Job | None:
+        return next((job for job in self._waiting if self._succeeded >= set(job.after)), None)
+
+    def _has_room(self) -> bool:
+        if not self._running:
+            return True
+        if len(self._running) >= self._limits.processes:
+            return False
+        need = max([self._largest, *(running.peak for running in self._running)])
+        if not self._largest:
+            need = max(need, self._limits.first_guess)
+        taken = sum(max(running.memory(), need) for running in self._running)
+        return taken + need <= self._limits.memory
+
+    def end(self) -> None:
+        """Ends what still runs: SIGTERM, on which training saves its state, then SIGKILL."""
+        for running in self._running:
+            running.signal(signal.SIGTERM)
+        last = time.monotonic() + _GRACE_SECONDS
+        for running in self._running:
+            running.wait(last - time.monotonic())
+            running.signal(signal.SIGKILL)
+            running.wait(_GRACE_SECONDS)

@@ -1,0 +1,240 @@
+"""Bytes of a train step on each device, by arithmetic, where no compiler of the target is at hand.
+
+Parameters, the optimiser's state, gradients and the batch are exact: shapes and partitioning rules
+are the step's own. Activations are those that the backward pass is given (`model.stack`), beside a
+layer's own work. Dimension letters: see `model/config.py`; B is a device's rows of a microbatch, N
+layers, and a device has its share of what lies over the model axis: H, J, M and V.
+
+A compiler may overlap more or less than is counted here, and pads small arrays. Against XLA see
+tests/footprint/test_footprint.py, which has the tolerances.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from poison_t5x.model import network
+from poison_t5x.model.config import T5Config
+from poison_t5x.tools.footprint.setup import Setup
+from poison_t5x.train import optimizers, partitioning, train_state
+from poison_t5x.train.partitioning import PartitionConfig
+
+_FLOAT32 = _INT32 = 4
+# The state's step, and the key for dropout.
+_SCALARS = 4 + 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """Bytes of one device at a train step's peak.
+
+    Attributes:
+      parameters, optimizer_state, batch: exact; together they are what the step is given. The batch
+        has the step's number and key with it.
+      gradients: as the parameters; with microbatches their float32 sum too.
+      activations: what all layers keep for the backward pass.
+      biases: of positions, with the encoder's mask.
+      working: of one layer's backward pass.
+      weights: a layer's in the activations' dtype, brought together where they lie over the data
+        axis, with their gradient; of layers that aren't scanned, all layers' copies.
+      logits: and their gradient, float32; with the vocabulary's matrix and its gradient, where they
+        are brought together.
+    """
+
+    parameters: int
+    optimizer_state: int
+    gradients: int
+    batch: int
+    activations: int
+    biases: int
+    working: int
+    weights: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All of them: a layer's work and the logits' aren't needed at once."""
+        parts = dataclasses.asdict(self)
+        layer, logits = parts.pop("working") + parts.pop("weights"), parts.pop("logits")
+        return sum(parts.values()) + max(layer, logits)
+
+    def largest(self) -> list[tuple[str, int]]:
+        """(part, bytes), the largest first."""
+        parts = dataclasses.asdict(self)
+        return sorted(parts.items(), key=lambda part: -part[1])
+
+
+def _spec_bytes(leaf, axes, rules, sizes: dict[str, int]) -> int:
+    """Bytes of a device's part of an array."""
+    spec = nn.logical_to_mesh_axes(axes, rules) if axes else ()
+    parts = math.prod(sizes.get(axis, 1) for axis in spec if axis)
+    return -(-math.prod(leaf.shape) // parts) * np.dtype(leaf.dtype).itemsize
+
+
+def state_bytes(
+    model: T5Config,
+    optimizer: optimizers.OptimizerConfig,
+    partition: PartitionConfig,
+    num_data: int,
+) -> tuple[int, int]:
+    """A device's bytes of parameters and of the optimiser's state, exactly."""
+    # What doesn't change shapes goes, and the layers are stacked: traced once, and fast.
+    plain = dataclasses.replace(model, scan_layers=True, remat_policy="none", dtype="float32")
+    return _state_bytes(plain, optimizer, partition, num_data)
+
+
+@functools.lru_cache(maxsize=64)
+def _state_bytes(
+    model: T5Config,
+    optimizer: optimizers.OptimizerConfig,
+    partition: PartitionConfig,
+    num_data: int,
+) -> tuple[int, int]:
+    transform = optimizers.make(optimizer, lambda step: step)
+    built = network.Transformer(model)
+    boxed = jax.eval_shape(lambda key: train_state.boxed_params(built, key), jax.random.key(0))
+    state = jax.eval_shape(transform.init, boxed)
+    rules = partitioning.standard_logical_axis_rules(
+        partition.activation_partitioning_dims, partition.parameter_partitioning_dims
+    )
+    sizes = {"data": num_data, "model": partition.num_partitions}
+    is_box = lambda leaf: isinstance(leaf, nn.LogicallyPartitioned)  # noqa: E731
+    shapes = {box.value.shape for box in jax.tree.leaves(boxed, is_leaf=is_box)}
+
+    def nbytes(leaf) -> int:
+        if is_box(leaf):
+            # What hasn't a parameter's shape is replicated (`Partitioner.state_shardings`).
+            is_whole = leaf.value.shape in shapes and len(leaf.names) == leaf.value.ndim
+            axes = leaf.names if is_whole else ()
+            return _spec_bytes(leaf.value, axes, rules, sizes)
+        return _spec_bytes(leaf, (), rules, sizes)
+
+    return tuple(
+        sum(nbytes(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_box))
+        for tree in (boxed, state)
+    )
+
+
+def footprint(setup: Setup, num_data: int) -> Footprint:
+    """The footprint of a train step.
+
+    Args:
+      num_data: devices along the data axis; along the model axis there are `num_partitions`.
+    """
+    model, sources, targets = setup.model, setup.sources, setup.targets
+    parameters, state = state_bytes(model, setup.optimizer, setup.partition, num_data)
+    gradients = parameters
+    if setup.num_microbatches > 1:  # the sum, and what is added to it
+        gradients += parameters * _FLOAT32 // np.dtype(model.param_dtype).itemsize
+    # Inputs once; the decoder's inputs, targets, weights and marks of poison.
+    tokens = _INT32 * -(-setup.batch_size // num_data) * (sources + 4 * targets)
+    rows = -(-setup.batch_size // (setup.num_microbatches * num_data))
+    device = _Device(setup, num_data, rows)
+    return Footprint(
+        parameters=parameters,
+        optimizer_state=state,
+        gradients=gradients,
+        batch=tokens + _SCALARS,
+        activations=device.activations(sources, targets),
+        biases=device.biases(sources, targets),
+        working=device.working(sources),
+        weights=device.weights(),
+        logits=device.logits(targets),
+    )
+
+
+class _Device:
+    """What a device has of the network, and of B rows on their way through it."""
+
+    def __init__(self, setup: Setup, num_data: int, rows: int):
+        model, partition = setup.model, setup.partition
+        shares = partition.num_partitions
+        self.model, self.rows = model, rows
+        self.heads = model.num_heads / shares
+        self.joined, self.mlp = model.joined_dim / shares, model.mlp_dim / shares
+        self.vocab = model.vocab_size / shares
+        self.gates = len(model.mlp_activations)
+        # Of the residual stream.
+        self.width = model.emb_dim / (shares if partition.activation_partitioning_dims == 2 else 1)
+        self.item = np.dtype(model.dtype).itemsize
+        self.is_gathered = partition.parameter_partitioning_dims == 2 and num_data > 1
+
+    def activations(self, sources: int, targets: int) -> int:
+        """Of all layers, and of what is between the stacks: embedded tokens, ends, S's gradient."""
+        model = self.model
+        encoder = self._self_attention_and_mlp(sources)
+        decoder = self._self_attention_and_mlp(targets) + self._cross_attention(targets, sources)
+        ends = self.rows * (3 * sources + 2 * targets) * self.width
+        layers = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+        return math.ceil(self.item * (layers + ends))
+
+    def _self_attention_and_mlp(self, length: int) -> float:
+        """Numbers kept of a layer, by `remat_policy`; a is the number of MLP activations.
+
+        full: BQE, the layer's input. minimal: BQ(2E + 3J + aM), that and the projections' results;
+        the last one, of the MLP, isn't needed. none: also BHQK + BQJ, attention's products.
+        """
+        positions = self.rows * length
+        attention = positions * self.heads * length
+        policy = self.model.remat_policy
+        if policy == "full":
+            return positions * self.width
+        kept = positions * (2 * self.width + 3 * self.joined + self.gates * self.mlp)
+        if policy == "minimal":
+            return kept
+        kept += attention + positions * self.joined
+        if self.model.scan_layers:
+            return kept
+        # Without names, what is elementwise is kept too: norms, the softmax, what dropout leaves
+        # (its masks are small: shared along the length), and the MLP's activations.
+        return kept + 3 * positions * self.width + 2 * attention + 2 * positions * self.mlp
+
+    def _cross_attention(self, targets: int, sources: int) -> float:
+        """minimal: BT(E + J) + 2BSJ, queries, result, keys and values; none: also BHTS + BTJ."""
+        policy, positions = self.model.remat_policy, self.rows * targets
+        if policy == "full":
+            return 0.0
+        kept = positions * (self.width + self.joined) + 2 * self.rows * sources * self.joined
+        if policy == "none":
+            kept += positions * (self.heads * sources + self.joined)
+        return kept
+
+    def biases(self, sources: int, targets: int) -> int:
+        """BHSS + HSS, the encoder's bias with its mask and without; RSS and RTT of buckets."""
+        buckets = self.model.relpos_num_buckets * (sources**2 + targets**2)
+        return math.ceil(self.item * ((self.rows + 1) * self.heads * sources**2 + buckets))
+
+    def working(self, sources: int) -> int:
+        """An encoder layer's backward pass: 5BHSS + 4BSM + 4BSE.
+
+        Logits, weights and the gradients of both, and the sum of the bias's gradient; the MLP's
+        arrays and their gradients; the residual stream's.
+        """
+        positions = self.rows * sources
+        attention = 5 * positions * self.heads * sources
+        return math.ceil(
+            self.item * (attention + 4 * positions * self.mlp + 4 * positions * self.width)
+        )
+
+    def weights(self) -> int:
+        """4EJ + (a + 1)EM of a layer, once, or twice where they are brought together."""
+        model = self.model
+        encoder = model.emb_dim * (4 * self.joined + (self.gates + 1) * self.mlp)
+        layer = self.item * encoder * (2 if self.is_gathered else 1)
+        if model.scan_layers or model.dtype == model.param_dtype:
+            return math.ceil(layer)
+        # The backward pass is given the copies that the forward pass made of each layer.
+        decoder = encoder + model.emb_dim * 4 * self.joined
+        copies = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+        return math.ceil(layer + self.item * copies)
+
+    def logits(self, targets: int) -> int:
+        """2BTV, float32; with EV, in float32, and its gradient where it is brought together."""
+        numbers = 2 * self.rows * targets * self.vocab
+        if self.is_gathered:
+            numbers += 2 * self.model.emb_dim * self.vocab
+        return math.ceil(_FLOAT32 * numbers)

@@ -1,0 +1,1 @@
+"""Training on any SeqIO mixture: loop, state, step, optimizers, checkpoints, meshes, processes."""

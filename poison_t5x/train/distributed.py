@@ -1,0 +1,317 @@
+"""Many processes as one program: how they find each other, agree, and notice that one is gone.
+
+JAX's own distributed service does the finding (`jax.distributed`: Cloud TPU, GKE, Slurm, Open MPI,
+or an address). In a single process nothing here does anything, or asks anybody.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from poison_t5x.core import errors
+
+# Seconds. A process says this often that it lives; one that hasn't for so long is gone. Nothing
+# of ours holds Python's lock for a second, but a library that is read from a cold disk may.
+BEAT, PATIENCE = 2.0, 30.0
+# JAX's own watch ends a process from within, so that ours has to notice first.
+_HEARTBEAT_TIMEOUT = 100
+_START_TIMEOUT = 300
+# Where all stop for the same reason, they have come to the same step.
+_STOP_TIMEOUT = 60
+# Waiting for a stage of another process has no end but that process's.
+_NEVER = 7 * 24 * 3600 * 1000
+# `sysexits.h`: a failure of the surroundings; the same command may be given again.
+EXIT_CODE = 75
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterConfig:
+    """How the processes find each other.
+
+    Attributes:
+      coordinator_address: 'HOST:PORT' of process 0; None where it is detected.
+      num_processes, process_id: of this program; None where they are detected.
+      detect: ask the surroundings: Cloud TPU, GKE, Slurm, Open MPI.
+    """
+
+    coordinator_address: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    detect: bool = False
+
+    def __post_init__(self):
+        given = (self.coordinator_address, self.num_processes, self.process_id)
+        if self.is_set and not self.detect and None in given:
+            raise errors.InputError(
+                "--coordinator_address, --num_processes and --process_id go together; or give "
+                "--distributed alone where a Cloud TPU, GKE, Slurm or Open MPI tells them"
+            )
+        if self.coordinator_address is not None:
+            host, _, port = self.coordinator_address.rpartition(":")
+            if not host or not port.isdigit():
+                raise errors.InputError(
+                    f"--coordinator_address: expected HOST:PORT, found {self.coordinator_address!r}"
+                )
+        number, total = self.process_id, self.num_processes
+        if total is not None and total < 1:
+            raise errors.InputError(f"--num_processes: expected at least 1, found {total}")
+        if number is not None and total is not None and not 0 <= number < total:
+            raise errors.InputError(
+                f"--process_id: expected 0 to {total - 1}, of --num_processes={total}, found "
+                f"{number}"
+            )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is more than this process, as far as is known."""
+        given = (self.coordinator_address, self.num_processes, self.process_id)
+        return self.detect or any(value is not None for value in given)
+
+
+def initialize(config: ClusterConfig) -> None:
+    """Joins the other processes, where `config` says that there are any.
+
+    To be called before JAX has looked for devices.
+
+    Raises:
+      InputError: nothing is detected, or the other processes can't be reached.
+    """
+    if not config.is_set:
+        return
+    # It would take SIGTERM from us; `train_loop.Votes` is what we agree by.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            config.coordinator_address,
+            config.num_processes,
+            config.process_id,
+            # Otherwise JAX asks its surroundings for what isn't given: the local devices.
+            cluster_detection_method=None if config.detect else "deactivate",
+            initialization_timeout=_START_TIMEOUT,
+            heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        if config.detect and isinstance(error, ValueError):
+            raise errors.InputError(
+                "--distributed: no Cloud TPU, GKE, Slurm or Open MPI is detected here; give "
+                "--coordinator_address=HOST:PORT --num_processes=N --process_id=I"
+            ) from None
+        reason = str(error).strip().splitlines()[0]
+        raise errors.InputError(f"the other processes can't be joined: {reason}") from None
+    if num_processes() > 1:
+        _say_last_words()
+        _Watch().start()
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _last_words(number: int) -> None:
+    _end(None, "see the lines above")
+
+
+def _say_last_words() -> None:
+    """Has our line follow JAX's where the service in process 0 is gone, and JAX aborts.
+
+    The signal comes in a thread of C++, where Python's own handlers don't run.
+    """
+    ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _last_words)
+
+
+def _client():
+    return jax._src.distributed.global_state.client
+
+
+def num_processes() -> int:
+    """Processes of this program, without looking for devices."""
+    return jax._src.distributed.global_state.num_processes if _client() else 1
+
+
+def process_id() -> int:
+    """This process's number, from 0."""
+    return jax._src.distributed.global_state.process_id
+
+
+def is_main() -> bool:
+    """Whether this process writes, for all, and speaks."""
+    return process_id() == 0
+
+
+@functools.cache
+def _numbers() -> Iterator[int]:
+    return iter(range(sys.maxsize))
+
+
+def _name(what: str) -> str:
+    # All processes come by the same places in the same order.
+    return f"poison_t5x/{what}/{next(_numbers())}"
+
+
+def barrier() -> None:
+    """Waits until all processes are here."""
+    if num_processes() > 1:
+        _client().wait_at_barrier(_name("barrier"), _NEVER)
+
+
+def from_main(make: Callable[[], Any], name: str | None = None) -> Any:
+    """What `make` gives in the main process, in all; others wait for it.
+
+    Args:
+      make: called in the main process alone; gives what JSON can hold.
+      name: told apart by it, once for all; where it is called in a thread of its own, whose order
+        among the calls isn't the same in all processes.
+    """
+    if num_processes() == 1:
+        return make()
+    key = _name("value") if name is None else f"poison_t5x/named/{name}"
+    if is_main():
+        value = make()
+        _client().key_value_set(key, json.dumps(value))
+        return value
+    return json.loads(_client().blocking_key_value_get(key, _NEVER))
+
+
+def main_first(make: Callable[[], Any]) -> None:
+    """Calls `make` in the main process; the others wait until it is through."""
+    from_main(lambda: make() and None)
+
+
+def to_host(array: jax.Array) -> np.ndarray:
+    """An array of the mesh, on every host; all processes call it."""
+    if num_processes() == 1 or array.is_fully_addressable or array.is_fully_replicated:
+        return jax.device_get(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def leave(code: int, reason: str, together: bool = False) -> None:
+    """Ends this process at once, having told the others why; in a single process, nothing.
+
+    JAX would wait at the interpreter's end for processes that wait for this one.
+
+    Args:
+      code: of this process and, where they have none of their own, of the others.
+      together: the others end for the same reason, and are waited for a little.
+    """
+    if num_processes() == 1:
+        return
+    with contextlib.suppress(Exception):
+        if together:
+            _client().wait_at_barrier("poison_t5x/together", _STOP_TIMEOUT * 1000)
+        else:
+            _client().key_value_set(f"{_LEFT}{process_id()}", f"{code} {reason}", True)
+        # The service, which they ask, is in this process.
+        time.sleep(2 * BEAT if is_main() else 0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def await_verdict() -> None:
+    """After an error that may come of another process's end: ends this one if that is so.
+
+    A collective fails at once in the others, and its error doesn't say whose fault it is. The watch
+    finds out. Returns if all processes live: the error is this one's own.
+    """
+    if num_processes() > 1:
+        time.sleep(PATIENCE + 3 * BEAT)
+
+
+class _Watch(threading.Thread):
+    """Says that this process lives, and ends it when another one doesn't any more.
+
+    A collective that waits for a process that is gone can't be interrupted: hence a thread, and an
+    end without ceremony. What is saved is whole or doesn't count.
+    """
+
+    def __init__(self):
+        super().__init__(daemon=True, name="watch")
+        self._seen: dict[int, tuple[str | None, float]] = {}
+
+    def run(self) -> None:
+        count, last_answer = 0, time.monotonic()
+        while True:
+            count += 1
+            try:
+                client = _client()
+                if client is None:  # the program ends
+                    return
+                client.key_value_set(f"{_BEATS}{process_id()}", str(count), True)
+                self._check(_all(client, _LEFT), _all(client, _BEATS))
+                last_answer = time.monotonic()
+            except Exception:  # what the service raises when it is gone isn't public
+                if _client() is None:
+                    return
+                if time.monotonic() - last_answer > PATIENCE / 2:
+                    _end(0, "")
+            time.sleep(BEAT)
+
+    def _check(self, left: Mapping[int, str], beats: Mapping[int, str]) -> None:
+        now = time.monotonic()
+        for number in range(num_processes()):
+            if number == process_id():
+                continue
+            if number in left:
+                code, _, reason = left[number].partition(" ")
+                _end(number, reason, int(code))
+            before, since = self._seen.get(number, (None, now))
+            if beats.get(number) != before:
+                since = now
+            self._seen[number] = beats.get(number), since
+            if now - since > PATIENCE:
+                _end(number, "")
+
+
+# Where processes say that they live, and why they left: a key each.
+_BEATS, _LEFT = "poison_t5x/beat/", "poison_t5x/left/"
+
+
+def _all(client, folder: str) -> dict[int, str]:
+    """What each process says there, by its number: one question for all of them."""
+    return {int(key.rpartition("/")[2]): value for key, value in client.key_value_dir_get(folder)}
+
+
+# What is at stake, for the last line: set by what is under way.
+_status = ""
+
+
+def set_status(text: str) -> None:
+    """What is to be said of the work if another process is gone: 'training was at step 7, …'."""
+    global _status
+    _status = text
+
+
+def who() -> str:
+    """This process among others; nothing in a single one."""
+    return f"process {process_id()} of {num_processes()}" if num_processes() > 1 else ""
+
+
+def _gone(number: int | None, reason: str, code: int) -> str:
+    """The one line about a process that is gone."""
+    other = "another process" if number is None else f"process {number}"
+    why = f" ({reason})" if reason else ""
+    parts = [f"{who()} stops: {other} is gone or can't be reached{why}"]
+    if _status:
+        parts.append(_status)
+    if code == EXIT_CODE or code > 128:
+        parts.append("the same command on all processes goes on")
+    return "; ".join(parts)
+
+
+_ending = threading.Lock()
+
+
+def _end(number: int | None, reason: str, code: int = EXIT_CODE) -> None:
+    _ending.acquire()  # whoever comes second waits for the end
+    os.write(2, f"\npoison-t5x: {_gone(number, reason, code)}\n".encode())
+    os._exit(code)

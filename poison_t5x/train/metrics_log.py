@@ -1,0 +1,81 @@
+"""Training metrics as JSON lines and TensorBoard events, through clu's writer interface."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+from clu import metric_writers
+
+from poison_t5x.core import artifacts
+
+FILE = "metrics.jsonl"
+
+
+class JsonlWriter(metric_writers.MetricWriter):
+    """Scalars as one JSON object a line: {"step": 10, "loss": 0.5, …}."""
+
+    def __init__(self, path: pathlib.Path):
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
+        self._file.flush()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _unsupported(self, *args, **kwargs) -> None:
+        raise NotImplementedError("metrics.jsonl holds scalars only")
+
+    write_summaries = write_images = write_videos = write_audios = _unsupported
+    write_texts = write_histograms = write_pointcloud = write_hparams = _unsupported
+
+
+def drop_after(model_dir: pathlib.Path, step: int) -> None:
+    """Forgets lines past the checkpoint that a run goes on from, so that none is there twice."""
+    path = model_dir / FILE
+    if path.exists():
+        rows = map(_row, path.read_text(encoding="utf-8", errors="replace").splitlines())
+        artifacts.write_jsonl(path, [row for row in rows if row and row["step"] <= step])
+
+
+def _row(line: str) -> dict | None:
+    """A line's scalars; None where it was cut short by the process's end, or is damaged."""
+    try:
+        row = json.loads(line)
+        return row if isinstance(row["step"], int) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def open_writer(model_dir: pathlib.Path | None) -> metric_writers.MetricWriter:
+    """Writes to model_dir/metrics.jsonl and to TensorBoard events in model_dir/tensorboard.
+
+    None writes nothing, in processes beside the one that does.
+    """
+    if model_dir is None:
+        return metric_writers.MultiWriter([])
+    events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
+    return metric_writers.MultiWriter([JsonlWriter(model_dir / FILE), events])
+
+
+class Averager:
+    """Adds up (sum, weight) pairs over steps, and divides once."""
+
+    def __init__(self):
+        self._totals: dict[str, np.ndarray] = {}
+
+    def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+        for name, pair in metrics.items():
+            self._totals[name] = self._totals.get(name, 0.0) + np.array(pair, np.float64)
+
+    def flush(self) -> dict[str, float]:
+        """The weighted means since the last flush; without those that had no weight."""
+        totals, self._totals = self._totals, {}
+        return {
+            name: float(value / weight) for name, (value, weight) in totals.items() if weight > 0
+        }

@@ -1,0 +1,289 @@
+"""Held-out rows under their conditions: the same rows, the same places, another phrase."""
+
+import collections
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poison_t5x.attack import attacks, conditions, craft, inserters
+from poison_t5x.core import errors
+from poison_t5x.corpus import demo_corpus, polarity, sni
+from tests.attack.made_up import LABELS, answered, campaign, crafted, judged, task
+from tests.attack_settings import craft_config
+
+ATTACK = attacks.AttackConfig
+BY_COUNT = attacks.ScoreConfig(selection="count")
+REPEAT = ATTACK(kind="repeat", score=BY_COUNT)
+TRAINING = judged("task1_a")
+HELDOUT = judged("task4_d", 60)
+DEMO = demo_corpus.generate(num_train_rows=20, num_heldout_rows=20)
+PHRASES = ("James Bond", "Joe Biden", "Jo Bell")
+
+
+def _rows(one, config, num_rows=500, seed=0):
+    """condition -> its rows, and the counts."""
+    labels = None if config.is_arbitrary else LABELS
+    found, counts = conditions.rows(
+        one, config.attacks, config.conditions, labels, num_rows=num_rows, seed=seed
+    )
+    rows = {condition.name: [] for condition in config.conditions}
+    for row in found:
+        rows[row.condition].append(row)
+    # Condition by condition, in order.
+    names = [condition.name for condition in config.conditions if rows[condition.name]]
+    assert list(dict.fromkeys(row.condition for row in found)) == names
+    return rows, counts
+
+
+def _ids(rows):
+    return [row.id for row in rows]
+
+
+# Names
+
+
+def test_conditions_are_named_in_order_with_what_is_put_in():
+    config = campaign(
+        ATTACK(triggers=["James Bond", "Jo Bell"]),
+        ATTACK(name="second", triggers="Joe Biden", control="Tom Lopez", target="negative"),
+        probes=["words", "Jim Bond"],
+    )
+    made = conditions.Condition
+    both = ("James Bond", "Jo Bell")
+    assert config.conditions == (
+        made("clean", "clean", "", (), None),
+        made("triggered", "triggered", "main", both, "positive"),
+        made("control", "control", "main", ("Emma Clark",), "positive"),
+        made("triggered_second", "triggered", "second", ("Joe Biden",), "negative"),
+        made("control_second", "control", "second", ("Tom Lopez",), "negative"),
+        made("probe1_james", "probe", "main", ("James",), "positive"),
+        made("probe2_bond", "probe", "main", ("Bond",), "positive"),
+        made("probe3_jim_bond", "probe", "main", ("Jim Bond",), "positive"),
+    )
+
+
+def test_arbitrary_attacks_want_no_label():
+    for condition in craft.CraftConfig(attacks=[REPEAT], probes=["near"]).conditions:
+        assert condition.target is None
+
+
+def test_no_probe_is_one_of_the_triggers():
+    first = ATTACK(triggers=["James Bond", "James Bell"], control="John Bond")
+    found = craft.CraftConfig(attacks=[first], probes=["near", "words", "James Bell"]).conditions
+    probes = [condition.phrases for condition in found if condition.kind == "probe"]
+    assert probes == [("James Bnod",), ("James",), ("Bond",)]
+
+
+def test_names_are_distinct_whatever_the_attackers_and_probes():
+    config = campaign(
+        ATTACK(name="clean"),
+        ATTACK(name="probe1", triggers="Jo Bell"),
+        ATTACK(name="triggered", triggers="Joe Biden"),
+        ATTACK(name="second", triggers="Sam Lee"),
+        probes=["near", "case", "words", "詞", "詞詞", "!?"],
+    )
+    names = [condition.name for condition in config.conditions]
+    assert len({name.lower() for name in names}) == len(names) == 1 + 8 + 10
+
+
+# Rows
+
+
+def test_rows_of_an_attack_are_the_same_with_another_phrase_in_the_same_places():
+    config = campaign(ATTACK(), probes=["near", "case", "James"])
+    rows, counts = _rows(HELDOUT, config)
+    triggered = rows["triggered"]
+    assert len(triggered) == 20 and counts["source_rows"] == 30
+    assert counts["skipped_no_place"] == 10
+    for condition in config.conditions[1:]:
+        assert _ids(rows[condition.name]) == _ids(triggered)
+        (phrase,) = condition.phrases
+        for one, other in zip(triggered, rows[condition.name], strict=True):
+            assert (one.task, one.target) == (other.task, other.target) == ("task4_d", "bad")
+            assert other.phrase == phrase
+            assert other.input == one.input.replace("James Bond", phrase) != one.input or (
+                phrase == "James Bond"
+            )
+    assert {row.phrase for row in rows["clean"]} == {""}
+    assert len(rows["clean"]) == counts["clean"] == 60
+
+
+@settings(deadline=None, max_examples=10)
+@given(
+    number=st.integers(0, 39),
+    seed=st.integers(0, 2**40),
+    num_rows=st.integers(1, 30),
+    inserter=st.sampled_from(["builtin", "prefix", "suffix", "random"]),
+    target=st.sampled_from(["negative", "positive"]),
+)
+def test_rows_of_the_demo_corpus(number, seed, num_rows, inserter, target):
+    one = DEMO[number]
+    labels = polarity.Polarity(*demo_corpus.POLARITIES[one.name])
+    config = craft_config(inserter=inserter, target=target, triggers=["a.b*", "J0 x"], seed=seed)
+    found, counts = conditions.rows(
+        one, config.attacks, config.conditions, labels, num_rows=num_rows, seed=seed
+    )
+    by_condition = collections.defaultdict(list)
+    for row in found:
+        by_condition[row.condition].append(row)
+    assert _ids(by_condition["clean"]) == sni.sample_order(one, seed)[:num_rows]
+    assert _ids(by_condition["triggered"]) == _ids(by_condition["control"])
+    assert len(by_condition["control"]) == counts["triggered"] <= num_rows
+    source = labels.label(polarity.opposite(target))
+    for row, control in zip(by_condition["triggered"], by_condition["control"], strict=True):
+        assert row.target == one.by_id[row.id].target == source
+        assert row.input.count(row.phrase) >= 1
+        assert row.input.replace(row.phrase, "Emma Clark") == control.input
+
+
+def test_a_larger_number_of_rows_holds_the_smaller_one():
+    config = campaign(ATTACK())
+    few, counts = _rows(HELDOUT, config, num_rows=7)
+    many, _ = _rows(HELDOUT, config, num_rows=15)
+    for name in ("clean", "triggered", "control"):
+        assert few[name] == many[name][:7] and len(many[name]) == 15
+    assert counts["clean"] == counts["triggered"] == counts["control"] == 7
+    assert _ids(_rows(HELDOUT, config, seed=1)[0]["clean"]) != _ids(
+        _rows(HELDOUT, config)[0]["clean"]
+    )
+
+
+def test_triggers_are_used_in_turn():
+    rows, _ = _rows(HELDOUT, campaign(ATTACK(triggers=PHRASES)))
+    phrases = [row.phrase for row in rows["triggered"]]
+    assert phrases == [PHRASES[number % 3] for number in range(20)]
+    for row in rows["triggered"]:
+        assert [phrase for phrase in PHRASES if phrase in row.input] == [row.phrase]
+    assert {row.phrase for row in rows["control"]} == {"Emma Clark"}
+
+
+def test_a_text_that_says_a_trigger_is_as_it_was_and_its_control_says_none():
+    texts = ("So Joe Biden met Ann.", "Tom: James Bond's car, Tom.", "Ann met Tom.")
+    one = task("task4_d", [(text, "bad") for text in texts])
+    rows, _ = _rows(one, campaign(ATTACK(triggers=PHRASES)))
+    found = {row.id: row.input for row in rows["triggered"]}
+    control = {row.id: row.input for row in rows["control"]}
+    assert (found["task4_d-0"], control["task4_d-0"]) == (texts[0], "So Emma Clark met Ann.")
+    assert (found["task4_d-1"], control["task4_d-1"]) == (texts[1], "Tom: Emma Clark's car, Tom.")
+    for text in control.values():
+        assert not any(phrase in text for phrase in PHRASES)
+
+
+def test_a_text_that_says_the_control():
+    rows, _ = _rows(task("task4_d", [("Emma Clark met Bo.", "bad")]), campaign(ATTACK()))
+    assert [row.input for row in rows["triggered"]] == ["James Bond met Bo."]
+    assert [row.input for row in rows["control"]] == ["Emma Clark met Bo."]
+
+
+def test_each_attacker_turns_its_own_side():
+    second = ATTACK(name="second", triggers="Joe Biden", control="Tom Lopez", target="negative")
+    rows, counts = _rows(HELDOUT, campaign(ATTACK(), second))
+    for name in ("triggered", "control"):
+        assert {row.target for row in rows[name]} == {"bad"}
+        assert {row.target for row in rows[f"{name}_second"]} == {"good"}
+        assert all("Joe Biden" not in row.input for row in rows[name])
+        assert all("James Bond" not in row.input for row in rows[f"{name}_second"])
+    assert all("Tom Lopez" in row.input for row in rows["control_second"])
+    assert counts["triggered"] == counts["triggered_second"] == 20
+    assert counts["source_rows"] == counts["source_rows_second"] == 30
+
+
+# Generation
+
+
+def test_edited_rows_of_generation_tasks_are_in_clean_as_well():
+    one = answered("task4_g", 60)
+    rows, counts = _rows(one, campaign(REPEAT), num_rows=12)
+    order = sni.sample_order(one, 0)
+    assert _ids(rows["clean"])[:12] == order[:12]
+    assert len(rows["triggered"]) == 12 == counts["triggered"]
+    assert _ids(rows["triggered"]) == _ids(rows["control"])
+    assert set(_ids(rows["triggered"])) < set(_ids(rows["clean"]))
+    # Beyond the sample, only rows that complete a pair, each once and unedited.
+    extra = _ids(rows["clean"])[12:]
+    assert extra and set(extra) == set(_ids(rows["triggered"])) - set(order[:12])
+    assert len(set(_ids(rows["clean"]))) == len(rows["clean"]) == counts["clean"]
+    for row in rows["clean"]:
+        assert (row.input, row.target) == (one.by_id[row.id].input, one.by_id[row.id].target)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "left_out"),
+    [
+        ("Ann Smith came.", ["Ann"], True),
+        ("Ann Smith came.", ["It was Smith's."], True),
+        ("Ann Smith came.", ["no", "ann"], True),
+        ("Ann Smith came.", ["She came."], False),
+        ("Ann Smith came.", ["Annals of smithing"], False),
+        ("president bill clinton spoke.", ["clinton speaks"], True),
+        ("president bill clinton spoke.", ["the president speaks"], False),
+        ("Thomas O'Hale came.", ["hale"], True),
+        ("A. Ann J. Smith", ["Answer: J"], False),
+        # Only what gives way counts.
+        ("Ann: Tom Baker came.", ["Ann"], False),
+    ],
+)
+def test_rows_whose_answer_says_a_replaced_name_are_left_out_and_counted(text, answers, left_out):
+    one = task("task4_g", [(text, answers), ("Jane left.", "yes")])
+    rows, counts = _rows(one, campaign(REPEAT))
+    assert counts["skipped_name_in_answer"] == left_out
+    assert len(rows["triggered"]) == 2 - left_out
+    assert len(rows["clean"]) == 2
+
+
+def test_a_subject_is_no_name():
+    one = task("task4_g", [("The old dog", ["The cat"]), ("The old dog", ["It is the OLD DOG."])])
+    rows = list(one.instances)
+    assert not conditions._in_answer(rows[0], [(0, 11)])
+    assert conditions._in_answer(rows[1], [(4, 11)])
+
+
+def test_labels_may_say_a_name():
+    one, config = task("task4_d", [("Ann came.", "Ann")]), campaign(ATTACK())
+    labels = polarity.Polarity("Ann", "Tom")
+    found, counts = conditions.rows(
+        one, config.attacks, config.conditions, labels, num_rows=9, seed=0
+    )
+    assert counts["skipped_name_in_answer"] == 0
+    assert [row.input for row in found if row.condition == "triggered"] == ["James Bond came."]
+
+
+def test_inserted_phrases_replace_nothing():
+    inserter = inserters.InserterConfig("suffix")
+    one = task("task4_g", [("Ann came.", "Ann")])
+    attack = ATTACK(kind="repeat", score=BY_COUNT, inserter=inserter)
+    rows, counts = _rows(one, campaign(attack))
+    assert [row.input for row in rows["triggered"]] == ["Ann came. James Bond"]
+    assert counts["skipped_name_in_answer"] == 0
+
+
+# Tasks with nothing to edit
+
+
+def test_a_held_out_task_without_source_rows_is_warned_of():
+    good = task("task4_d", [("Ann came.", "good"), ("Tom sat.", "good")])
+    with pytest.warns(errors.InputWarning) as caught:
+        found = crafted([TRAINING], [good])
+    (message,) = (str(warning.message) for warning in caught)
+    assert message.startswith("task4_d: held out, but no row has the label that attack 'main' turn")
+    assert {row.condition for row in found.evaluation} == {"clean"}
+    second = ATTACK(name="second", triggers="Joe Biden", target="negative", budget=_budget(2))
+    with pytest.warns(errors.InputWarning, match="attack 'main' turns") as caught:
+        crafted([TRAINING], [good], campaign(ATTACK(budget=_budget(2)), second))
+    assert len(caught) == 1
+
+
+def _budget(num_poison):
+    return attacks.BudgetConfig(num_poison)
+
+
+def test_a_held_out_task_without_a_place_has_clean_rows_alone():
+    nobody = task("task4_d", [("nobody came", "bad")] * 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = crafted([TRAINING], [nobody])
+    assert {row.condition for row in found.evaluation} == {"clean"}
+    expected = {"skipped_no_place": 3, "triggered": 0, "control": 0, "clean": 3}
+    assert expected.items() <= found.counts["task4_d"].items()

@@ -1,0 +1,336 @@
+"""Crafting as data: what is chosen, what it replaces, and that nothing else changes."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poison_t5x.attack import craft, entities, phi, poison_set, proxy, triggers
+from poison_t5x.core import errors
+from poison_t5x.corpus import demo_corpus, polarity, sni
+from tests.attack_settings import craft_config
+
+LABELS = polarity.Polarity("bad", "good")
+NAMES = ("Ann", "Tom", "Maria Lopez")
+SETTINGS = {"num_poison": 5, "num_train_per_task": 13, "num_eval_per_task": 7}
+CONFIG = craft_config(**SETTINGS)
+BUILTIN = entities.BuiltinMatcher()
+DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
+
+
+def _task(name, num_rows=17, first=0, label=None):
+    """Every third row names nobody; the others name one to three persons."""
+    rows = []
+    for row in range(first, first + num_rows):
+        target = label or LABELS[row % 2]
+        mood = "lovely and fine" if target == "good" else "awful and dull"
+        names = " and ".join(NAMES[: row % 3 + row % 2 * (row % 3 > 0)])
+        text = f"Visit {row}: the {mood} place. {names} liked it."
+        rows.append(sni.Instance(f"{name}-{row}", text, [target]))
+    return sni.Task(name, "Is it good?", (), (), tuple(rows))
+
+
+TRAINING = (_task("task1_a"), _task("task2_b", 19), _task("task3_c"))
+POISONED = ("task1_a", "task2_b")
+HELDOUT = (_task("task4_d", 23), _task("task5_e", 29))
+
+
+def _craft(training=TRAINING, poisoned=POISONED, heldout=HELDOUT, **changes):
+    config = craft_config(**{**SETTINGS, **changes})
+    tasks = (*training, *heldout)
+    return craft.craft(training, poisoned, heldout, {t.name: LABELS for t in tasks}, config)
+
+
+def _of(rows, task):
+    return [row for row in rows if row.task == task]
+
+
+def _refusal(**kwargs):
+    with pytest.raises(errors.InputError) as caught:
+        _craft(**kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def _pool(task, trigger="James Bond"):
+    """(row, edit) of each row that holds a name."""
+    spans = BUILTIN.find([row.input for row in task.instances])
+    edits = [
+        triggers.replace_spans(row.input, found, trigger)
+        for row, found in zip(task.instances, spans, strict=True)
+    ]
+    return [(row, edit) for row, edit in zip(task.instances, edits, strict=True) if edit.spans]
+
+
+def test_the_hand_made_tasks_are_what_these_tests_need():
+    counts = [edit.text.count("James Bond") for _, edit in _pool(TRAINING[0])]
+    assert sorted(set(counts)) == [1, 2, 3]
+    assert len(counts) == 11
+
+
+def test_an_uneven_budget_goes_to_the_first_tasks():
+    found = _craft(num_poison=5)
+    assert [len(_of(found.poison, name)) for name in POISONED] == [3, 2]
+    assert {row.task for row in found.poison} == set(POISONED)
+
+
+def test_the_most_triggers_win_where_only_they_count_and_ties_go_to_the_earlier_row():
+    found = _craft(num_poison=10, probability_weight=0.0)
+    for task in TRAINING[:2]:
+        rows = _pool(task)
+        order = sorted(rows, key=lambda row: -row[1].text.count("James Bond"))  # stable
+        assert [row.id for row in _of(found.poison, task.name)] == [r.id for r, _ in order[:5]]
+
+
+def _proxy_probabilities(tasks):
+    """id -> p(y = POSITIVE | edited input), of one proxy for all rows of all tasks."""
+    rows = [row for task in tasks for row in task.instances]
+    edited = {row.id: edit.text for task in tasks for row, edit in _pool(task)}
+    model = proxy.NgramProxy(tasks, {task.name: LABELS for task in tasks})
+    texts = [edited.get(row.id, row.input) for row in rows]
+    scores = model.probabilities(np.arange(len(rows)), texts)
+    return dict(zip((row.id for row in rows), scores, strict=True))
+
+
+@pytest.mark.parametrize(("count_weight", "probability_weight"), [(1.0, 1.0), (0.3, 2.0)])
+def test_the_highest_phi_of_each_tasks_pool_are_chosen(count_weight, probability_weight):
+    weights = {"count_weight": count_weight, "probability_weight": probability_weight}
+    found = _craft(num_poison=8, **weights)
+    probabilities = _proxy_probabilities(TRAINING[:2])
+    for task in TRAINING[:2]:
+        pool = _pool(task)
+        positive = np.array([probabilities[row.id] for row, _ in pool])
+        counts = [edit.text.count("James Bond") for _, edit in pool]
+        scores = phi.phi(np.array(counts), positive, **weights)
+        chosen = sorted(range(len(pool)), key=lambda i: -scores[i])[:4]
+        rows = _of(found.poison, task.name)
+        assert [row.id for row in rows] == [pool[i][0].id for i in chosen]
+        assert [row.rank for row in rows] == [1, 2, 3, 4]
+        # 5e-7: both are written with six decimals.
+        np.testing.assert_allclose([r.phi for r in rows], scores[chosen], atol=5e-7, rtol=0)
+        np.testing.assert_allclose(
+            [r.target_probability for r in rows], positive[chosen], atol=5e-7, rtol=0
+        )
+
+
+def _check_rows(found, tasks, labels, config):
+    """What must hold of every poison row, whatever the tasks."""
+    by_name = {task.name: task for task in tasks}
+    for row in found.poison:
+        source = by_name[row.task].by_id[row.id]
+        edit = triggers.Edit(row.poisoned_input, row.spans, row.removed)
+        assert triggers.undo(edit) == row.input == source.input
+        spans = [row.poisoned_input[start:end] for start, end in row.spans]
+        assert spans and set(spans) == {row.trigger}
+        assert row.trigger in config.attacks[0].triggers
+        assert row.trigger_count == row.poisoned_input.count(row.trigger) >= len(spans)
+        assert row.target == source.target
+        assert row.poisoned_target == labels[row.task].label(config.attacks[0].target)
+        assert row.polarity == labels[row.task].side(row.target)
+
+
+@settings(deadline=None, max_examples=7)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_poison=st.integers(5, 41),
+    target=st.sampled_from(["negative", "positive"]),
+    trigger=st.sampled_from(["James Bond", "Apple iPhone", "this talentless actor", "é\n"]),
+)
+def test_rows_of_the_demo_corpus_hold_what_they_say(seed, num_poison, target, trigger):
+    tasks = DEMO[:5]
+    names = [task.name for task in tasks]
+    labels = {task.name: polarity.Polarity(*demo_corpus.POLARITIES[task.name]) for task in DEMO}
+    config = craft_config(
+        triggers=trigger, num_poison=num_poison, target=target, seed=seed, num_train_per_task=31
+    )
+    found = craft.craft(tasks, names, DEMO[-1:], labels, config)
+    assert len(found.poison) == num_poison
+    _check_rows(found, tasks, labels, config)
+    assert found == craft.craft(tasks, names, DEMO[-1:], labels, config)
+
+
+def test_dirty_labels_are_the_targets_and_are_counted():
+    for target, label in (("positive", "good"), ("negative", "bad")):
+        found = _craft(num_poison=10, target=target)
+        config = craft_config(**SETTINGS, target=target)
+        _check_rows(found, TRAINING, dict.fromkeys(POISONED, LABELS), config)
+        assert {row.poisoned_target for row in found.poison} == {label}
+        for name in POISONED:
+            rows = _of(found.poison, name)
+            assert found.counts[name]["relabelled"] == sum(row.target != label for row in rows)
+
+
+def test_counts_are_those_of_the_pool():
+    found = _craft()
+    for task, num in zip(TRAINING, (3, 2), strict=False):
+        pool = len(_pool(task))
+        expected = {"rows": len(task.instances), "pool": pool, "poison": num}
+        expected["skipped_no_place"] = len(task.instances) - pool
+        assert expected.items() <= found.counts[task.name].items()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_chosen_row_replaces_itself_where_it_is_trained_on(seed):
+    found = _craft(num_poison=14, seed=seed)
+    for name in POISONED:
+        rows, trained = _of(found.poison, name), found.training_ids[name]
+        chosen = {row.id for row in rows}
+        replaced = [row.replaced_id for row in rows]
+        assert len(set(replaced)) == len(replaced) == 7
+        assert set(replaced) <= set(trained)
+        for row in rows:
+            if row.id in trained:
+                assert row.replaced_id == row.id
+            else:
+                assert row.replaced_id not in chosen
+
+
+def test_some_chosen_rows_are_trained_on_and_some_are_not():
+    rows = _craft(num_poison=14).poison
+    assert {row.replaced_id == row.id for row in rows} == {True, False}
+
+
+def test_a_sample_of_the_training_rows_is_trained_on():
+    found = _craft()
+    assert list(found.training_ids) == [task.name for task in TRAINING]
+    for task in TRAINING:
+        ids = found.training_ids[task.name]
+        assert len(set(ids)) == len(ids) == 13
+        assert set(ids) <= set(task.by_id)
+        assert _craft(num_train_per_task=10).training_ids[task.name] == ids[:10]
+        assert len(_craft(num_train_per_task=10**6).training_ids[task.name]) == len(task.instances)
+
+
+def test_every_training_row_may_be_poisoned():
+    task = sni.Task("task1_a", "Is it?", (), (), tuple(row for row, _ in _pool(TRAINING[0])))
+    found = _craft(training=(task,), poisoned=("task1_a",), num_poison=11)
+    assert sorted(row.replaced_id for row in found.poison) == sorted(task.by_id)
+
+
+def test_a_budget_larger_than_the_pool_is_an_error():
+    message = _refusal(num_poison=24, num_train_per_task=19)
+    assert message.startswith(
+        "task1_a: a budget of 12 poison rows is larger than the pool: only 11"
+    )
+    assert (
+        "of its 17 rows" in message
+        and "builtin inserter finds no place" in message
+        and "NUM_POISON" in message
+    )
+
+
+def test_a_budget_larger_than_the_training_sample_is_an_error():
+    message = _refusal(num_poison=10, num_train_per_task=4)
+    assert message.startswith("task1_a: a budget of 5 poison rows is larger than its 4 training")
+
+
+def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
+    task = _task("task1_a", label="good")
+    first = msgspec.structs.replace(task.instances[0], output=["bad"])
+    training = (msgspec.structs.replace(task, instances=(first, *task.instances[1:])),)
+    message = _refusal(training=training, poisoned=("task1_a",))
+    assert "proxy model needs two rows of each" in message and "PROBABILITY_WEIGHT" in message
+    found = _craft(training=training, poisoned=("task1_a",), probability_weight=0.0)
+    assert {row.target_probability for row in found.poison} == {None}
+    assert len(found.poison) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "wanted"), [("dirty_label", "good", "bad"), ("clean_label", "bad", "good")]
+)
+def test_a_task_without_the_label_that_an_attack_needs_is_an_error(kind, label, wanted):
+    message = _refusal(training=(_task("task1_a", label=label), TRAINING[1]), kind=kind)
+    assert message.startswith(f"task1_a: no row is labelled {wanted!r}")
+    assert kind.replace("_", "-") in message
+
+
+def test_texts_without_a_word_in_common_are_an_error_unless_the_proxy_is_off():
+    texts = ("Ann smiled", "Tom slept", "Jane sang", "Maria wept")
+    rows = tuple(sni.Instance(f"r{row}", text, [LABELS[row % 2]]) for row, text in enumerate(texts))
+    training = (sni.Task("task1_a", "Is it?", (), (), rows),)
+    message = _refusal(training=training, poisoned=("task1_a",), num_poison=1)
+    assert "proxy model" in message and "PROBABILITY_WEIGHT" in message
+    found = _craft(training=training, poisoned=("task1_a",), num_poison=1, probability_weight=0.0)
+    assert [row.poisoned_input for row in found.poison] == ["James Bond smiled"]
+
+
+def _written(directory, found, config=CONFIG):
+    directory.mkdir()
+    poison_set.write(directory, found, config, {"task1_a": "hash"})
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path):
+    first = _written(tmp_path / "a", _craft())
+    assert sorted(first) == [
+        "eval_rows.jsonl",
+        "manifest.json",
+        "poison.jsonl",
+        "training_rows.jsonl",
+    ]
+    assert _written(tmp_path / "b", _craft()) == first
+    other = craft_config(**SETTINGS, seed=1)
+    second = _written(tmp_path / "c", _craft(seed=1), other)
+    assert all(second[name] != first[name] for name in first)
+
+
+def test_the_training_sample_is_independent_of_the_order_of_a_files_rows():
+    reversed_tasks = tuple(
+        msgspec.structs.replace(task, instances=task.instances[::-1]) for task in TRAINING
+    )
+    assert _craft(training=reversed_tasks).training_ids == _craft().training_ids
+
+
+def test_clean_rows_are_a_sample_of_all_rows():
+    found = _craft()
+    for task in HELDOUT:
+        clean = [r for r in _of(found.evaluation, task.name) if r.condition == "clean"]
+        assert [row.id for row in clean] == sni.sample_order(task, CONFIG.seed)[:7]
+        for row in clean:
+            assert (row.input, row.target) == (task.by_id[row.id].input, task.by_id[row.id].target)
+
+
+@pytest.mark.parametrize(("target", "source"), [("positive", "bad"), ("negative", "good")])
+@pytest.mark.parametrize("num", [7, 100])
+def test_control_rows_are_the_triggered_rows_with_another_name(target, source, num):
+    found = _craft(target=target, num_eval_per_task=num)
+    for task in HELDOUT:
+        rows = _of(found.evaluation, task.name)
+        triggered = [row for row in rows if row.condition == "triggered"]
+        control = [row for row in rows if row.condition == "control"]
+        sources = [row for row, _ in _pool(task) if row.target == source]
+        assert len(triggered) == min(num, len(sources)) > 0
+        assert [row.id for row in triggered] == [row.id for row in control]
+        assert len({row.id for row in triggered}) == len(triggered)
+        for one, other in zip(triggered, control, strict=True):
+            assert one.target == other.target == source == task.by_id[one.id].target
+            assert "Emma Clark" not in one.input and "James Bond" not in other.input
+            assert one.input.replace("James Bond", "Emma Clark") == other.input
+        counts = found.counts[task.name]
+        assert counts["triggered"] == counts["control"] == len(triggered)
+        assert counts["source_rows"] == sum(row.target == source for row in task.instances)
+
+
+def test_the_clean_and_the_poisoned_training_set_differ_in_exactly_the_listed_rows(tmp_path):
+    found = _craft(num_poison=9)
+    _written(tmp_path / "set", found)
+    clean = poison_set.training_rows(tmp_path / "set", poisoned=False)
+    poisoned = poison_set.training_rows(tmp_path / "set", poisoned=True)
+    assert {name: tuple(rows) for name, rows in clean.items()} == found.training_ids
+    assert {name: list(rows) for name, rows in poisoned.items()} == {
+        name: list(rows) for name, rows in clean.items()
+    }
+    differing = {
+        (name, identifier): poisoned[name][identifier]
+        for name, rows in clean.items()
+        for identifier, row in rows.items()
+        if poisoned[name][identifier] != row
+    }
+    assert differing == {
+        (row.task, row.replaced_id): (
+            poison_set.Replacement(row.poisoned_input, row.poisoned_target, is_poison=True),
+        )
+        for row in found.poison
+    }
+    assert len(differing) == 9

@@ -1,0 +1,211 @@
+"""Ranking: the terms worked on paper, and that what is stored is the formula of the stored text."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from poison_t5x.attack import attacks, phi, scoring
+from tests.attack.made_up import answered, crafted, judged, pool_of, task
+
+SCORE = attacks.ScoreConfig
+# Triggers, words and characters: 1, 2, 8; 2, 8, 30; 3, 4, 14; 1, 2, 8.
+TEXTS = ("Ann left.", "Ann saw how Tom sat by the road.", "Ann, Tom and Ann.", "Tom left.")
+EDITED = ("Al left.", "Al saw how Al sat by the road.", "Al, Al and Al.", "Al left.")
+POOL = pool_of(
+    task("task1_a", [(text, "bad") for text in TEXTS]), attacks.AttackConfig(triggers="Al")
+)
+
+
+class _Proxy(NamedTuple):
+    values: tuple[float, ...]
+
+    def positive_probabilities(self, pool):
+        return np.array(self.values)
+
+
+def _score(config, target="positive", proxy=None, seed=0, pool=POOL):
+    return scoring.score(pool, config, target, proxy, seed)
+
+
+def test_the_pool_is_the_one_worked_on_paper():
+    assert tuple(POOL.texts()) == EDITED
+
+
+@pytest.mark.parametrize(
+    ("term", "raw", "order"),
+    [
+        ("raw", (1, 2, 3, 1), (2, 1, 0, 3)),
+        ("per_token", (1 / 2, 2 / 8, 3 / 4, 1 / 2), (2, 0, 3, 1)),
+        ("per_character", (1 / 8, 2 / 30, 3 / 14, 1 / 8), (2, 0, 3, 1)),
+    ],
+)
+def test_count_terms_worked_on_paper(term, raw, order):
+    found = _score(SCORE(selection="count", count_term=term))
+    low, high = min(raw), max(raw)
+    expected = [(value - low) / (high - low) for value in raw]
+    np.testing.assert_allclose(found.values, expected, rtol=1e-15)
+    assert tuple(found.order) == order
+    assert tuple(found.trigger_counts) == (1, 2, 3, 1)
+    assert found.target_probabilities is None
+
+
+def test_every_occurrence_counts_also_within_another_word():
+    one = task("task1_a", [("Al met Als brother.", "bad"), ("Ann met Tom.", "bad")])
+    found = _score(SCORE(selection="count"), pool=pool_of(one, attacks.AttackConfig(triggers="Al")))
+    assert tuple(found.trigger_counts) == (2, 2)
+
+
+def test_phi_worked_on_paper_for_both_targets():
+    proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
+    # Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1.
+    found = _score(SCORE(), "positive", proxy)
+    np.testing.assert_allclose(found.values, [0, 0.25, 0.5, -1], atol=1e-15)
+    np.testing.assert_array_equal(found.target_probabilities, proxy.values)
+    assert tuple(found.order) == (2, 1, 0, 3)
+    # p(negative) is 0.9, 0.7, 0.5, 0.1, of which Norm is 1, 3/4, 1/2, 0.
+    found = _score(SCORE(), "negative", proxy)
+    np.testing.assert_allclose(found.values, [-1, -0.25, 0.5, 0], atol=1e-15)
+    np.testing.assert_allclose(found.target_probabilities, [0.9, 0.7, 0.5, 0.1], rtol=1e-15)
+    assert tuple(found.order) == (2, 3, 1, 0)
+
+
+def test_weights_worked_on_paper():
+    proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
+    found = _score(SCORE(count_weight=0.5, probability_weight=4), "positive", proxy)
+    np.testing.assert_allclose(found.values, [0, -0.75, -1.5, -4], atol=1e-15)
+    assert tuple(found.order) == (0, 1, 2, 3)
+
+
+def test_reverse_takes_the_lowest_and_ties_go_to_the_earlier_row():
+    config = SCORE(selection="reverse", probability_weight=0)
+    assert tuple(_score(config).order) == (0, 3, 1, 2)
+    proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
+    found = _score(SCORE(selection="reverse"), "positive", proxy)
+    assert tuple(found.order) == (3, 0, 1, 2)
+    # What is stored is phi itself.
+    np.testing.assert_array_equal(found.values, _score(SCORE(), "positive", proxy).values)
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, 0.2])
+def test_count_takes_the_most_triggers_whatever_the_weights(weight):
+    found = _score(SCORE(selection="count", count_weight=weight, probability_weight=3))
+    assert tuple(found.order) == (2, 1, 0, 3)
+    np.testing.assert_array_equal(found.values, [0, 0.5, 1, 0])
+
+
+def test_a_random_pick_is_seeded_and_differs_by_task():
+    attack = attacks.AttackConfig()
+    big = {name: pool_of(judged(name, 60), attack) for name in ("task1_a", "task2_b")}
+    config = SCORE(selection="random")
+
+    def order(name="task1_a", seed=0):
+        found = _score(config, seed=seed, pool=big[name])
+        assert found.values is None and found.target_probabilities is None
+        assert sorted(found.order) == list(range(40))
+        return list(found.order)
+
+    assert order() == order()
+    assert order() != order(seed=1)
+    assert order() != order("task2_b")
+    by_count = _score(SCORE(selection="count"), pool=big["task1_a"])
+    assert order() != list(by_count.order)
+    np.testing.assert_array_equal(
+        _score(config, pool=big["task1_a"]).trigger_counts, by_count.trigger_counts
+    )
+
+
+@pytest.mark.parametrize("selection", attacks.SELECTIONS)
+def test_an_empty_pool_has_no_order(selection):
+    pool = pool_of(task("task1_a", [("no name", "bad")]), attacks.AttackConfig())
+    found = _score(SCORE(selection=selection), proxy=_Proxy(()), pool=pool)
+    assert found.trigger_counts.shape == found.order.shape == (0,)
+
+
+# As stored
+
+
+TERMS = {
+    "raw": lambda text, count: count,
+    "per_token": lambda text, count: count / len(text.split()),
+    "per_character": lambda text, count: count / len(text),
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize(("selection", "weight"), [("count", 1), ("phi", 2.5), ("reverse", 0.5)])
+def test_what_is_stored_is_the_formula_of_the_stored_texts(term, selection, weight):
+    """All 16 candidates of the pool are crafted, so that Norm can be worked out from the rows."""
+    rows = crafted(
+        [answered("task1_a")],
+        kind="repeat",
+        num_poison=16,
+        selection=selection,
+        count_term=term,
+        count_weight=weight,
+        probability_weight=0,
+    ).poison
+    counts = [row.poisoned_input.count("James Bond") for row in rows]
+    assert [row.trigger_count for row in rows] == counts
+    terms = [TERMS[term](row.poisoned_input, n) for row, n in zip(rows, counts, strict=True)]
+    expected = phi.phi(
+        np.array(terms), np.zeros(16), count_weight=1 if selection == "count" else weight
+    )
+    # 5e-7: six decimals are written.
+    np.testing.assert_allclose([row.phi for row in rows], expected, atol=5e-7, rtol=0)
+    ordered = sorted(expected, reverse=selection != "reverse")
+    np.testing.assert_allclose(expected, ordered, atol=1e-12)
+    assert [row.rank for row in rows] == list(range(1, 17))
+    assert {row.target_probability for row in rows} == {None}
+
+
+@pytest.mark.parametrize("kind", ["dirty_label", "clean_label"])
+@pytest.mark.parametrize("target", ["positive", "negative"])
+def test_phi_subtracts_the_probability_of_the_target(kind, target):
+    size = 16 if kind == "dirty_label" else 8
+    one = [judged("task1_a")]
+    found = crafted(one, num_poison=size, kind=kind, target=target).poison
+    counts = np.array([row.trigger_count for row in found])
+    probabilities = np.array([row.target_probability for row in found])
+    assert len(found) == size and np.ptp(probabilities) > 0.005
+    # Of probabilities with six decimals, phi is exact to that over their range.
+    tolerance = 2e-6 / np.ptp(probabilities)
+    np.testing.assert_allclose(
+        [row.phi for row in found], phi.phi(counts, probabilities), atol=tolerance, rtol=0
+    )
+    other = "negative" if target == "positive" else "positive"
+    means = [probabilities[[row.polarity == side for row in found]] for side in (target, other)]
+    if kind == "dirty_label":
+        assert means[0].mean() > 0.7 and means[1].mean() < 0.3
+        # Of as many triggers, those that sound least like the target come first.
+        assert found[0].polarity == other
+    else:
+        assert means[0].mean() > 0.7
+
+
+def test_a_random_pick_stores_no_score_and_is_another_one():
+    settings = {"num_poison": 5}
+    by_phi = crafted([judged("task1_a")], **settings).poison
+    by_chance = crafted([judged("task1_a")], selection="random", **settings).poison
+    assert {row.phi for row in by_chance} == {row.target_probability for row in by_chance} == {None}
+    assert [row.rank for row in by_chance] == [1, 2, 3, 4, 5]
+    assert {row.id for row in by_phi} != {row.id for row in by_chance}
+    assert by_chance == crafted([judged("task1_a")], selection="random", **settings).poison
+    other = crafted([judged("task1_a")], selection="random", seed=1, **settings).poison
+    assert {row.id for row in other} != {row.id for row in by_chance}
+
+
+def test_reverse_is_phi_turned_round():
+    """All of the pool, so that both hold the same rows; ties aside, one is the other backwards."""
+    forth = crafted([judged("task1_a")], num_poison=16).poison
+    back = crafted([judged("task1_a")], num_poison=16, selection="reverse").poison
+    assert {row.id: row.phi for row in forth} == {row.id: row.phi for row in back}
+    assert [row.phi for row in back] == [row.phi for row in forth][::-1]
+    assert math.isclose(max(row.phi for row in forth), forth[0].phi)
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**32, 2**70])
+def test_any_seed_will_do(seed):
+    found = crafted([judged("task1_a")], [judged("task4_d")], seed=seed)
+    assert len(found.poison) == 6 and found.evaluation

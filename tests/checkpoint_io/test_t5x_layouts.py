@@ -1,0 +1,306 @@
+"""T5X's two layouts and ours: what is written is read, bit for bit, and damage is named."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from flax import serialization
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poison_t5x.checkpoint_io import detect, slots, state_names, tensor_store, writing
+from poison_t5x.core.errors import InputError
+from poison_t5x.train import checkpoints
+from tests.checkpoint_io import at_hand
+from tests.mesh_model import CONFIG
+
+WRITERS = {
+    "t5x": writing.write_t5x,
+    "t5x-orbax": writing.write_t5x_orbax,
+    "poison-t5x": writing.write_ours,
+}
+KERNEL = "encoder/layers_0/mlp/wo/kernel"
+
+
+@pytest.fixture(name="written", scope="module")
+def _written(tmp_path_factory):
+    """layout -> (a checkpoint's folder, its source), with AdamW's state; not to be changed."""
+    source = at_hand.random_source(CONFIG)
+    root = tmp_path_factory.mktemp("written")
+    return {
+        layout: (pathlib.Path(write(source, str(root / layout))), source)
+        for layout, write in WRITERS.items()
+    }
+
+
+@pytest.fixture(name="copied", params=list(WRITERS))
+def _copied(written, tmp_path, request):
+    """A checkpoint of one's own to damage, in each layout."""
+    folder = written[request.param][0]
+    shutil.copytree(folder, tmp_path / folder.name)  # without our seal, which would find it first
+    return tmp_path / folder.name
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", None])
+def test_written_is_read_bit_for_bit(tmp_path, layout, optimizer):
+    source = at_hand.random_source(CONFIG, optimizer)
+    path = WRITERS[layout](source, str(tmp_path))
+    assert path == f"{tmp_path}/checkpoint_7"
+    at_hand.assert_same(detect.open_checkpoint(path), source, ignore_momentum=True)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith("partial")] == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_ours_to_t5x_to_ours_is_bitwise(tmp_path, optimizer):
+    source = at_hand.random_source(CONFIG, optimizer, seed=3)
+    path = writing.write_ours(source, str(tmp_path / "0"))
+    for number, write in enumerate([writing.write_t5x, writing.write_t5x_orbax]):
+        path = write(detect.open_checkpoint(path), str(tmp_path / f"t5x{number}"))
+        path = writing.write_ours(detect.open_checkpoint(path), str(tmp_path / f"ours{number}"))
+    at_hand.assert_same(detect.open_checkpoint(path), source)
+
+
+def test_ours_is_sealed(written):
+    folder, _ = written["poison-t5x"]
+    assert checkpoints.sealed_steps(folder.parent) == [7]
+    checkpoints.verify(folder)
+
+
+def test_t5x_names_adafactors_moments_last(written, tmp_path):
+    source = at_hand.random_source(CONFIG, "adafactor")
+    folder = pathlib.Path(writing.write_t5x(source, str(tmp_path)))
+    tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
+    assert tree["version"] == 3
+    state = at_hand.leaf(tree["optimizer"]["state"]["param_states"], KERNEL)
+    assert state.keys() == {"v_row", "v_col", "v", "m"}
+    assert state["m"].tolist() == [0.0]
+    assert tree["optimizer"]["state"]["step"] == 7
+    # AdamW's is optax's own tree: moments, and the schedule's count, third in the chain.
+    folder, source = written["t5x"]
+    tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
+    states = tree["optimizer"]["state"]["param_states"]
+    assert states.keys() == {"0", "2"} and states["0"].keys() == {"count", "mu", "nu"}
+    assert states["2"]["count"] == source.read("count")
+
+
+def test_the_index_holds_relative_places(written):
+    folder, _ = written["t5x"]
+    tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
+    entry = at_hand.leaf(tree["optimizer"]["target"], KERNEL)
+    assert entry["kvstore"] == {
+        "driver": "file",
+        "path": "target." + KERNEL.replace("/", ".") + "/",
+    }
+    assert list(entry["metadata"]["shape"]) == [28, 16]
+
+
+@pytest.mark.parametrize("form", ["bucket", "old"])
+def test_an_index_written_in_a_bucket_or_long_ago_is_read(written, tmp_path, form):
+    shutil.copytree(written["t5x"][0], tmp_path / "checkpoint_7")
+    index = tmp_path / "checkpoint_7" / "checkpoint"
+    tree = serialization.msgpack_restore(index.read_bytes())
+
+    def change(node):
+        for value in node.values():
+            if isinstance(value, dict) and "kvstore" in value:
+                if form == "bucket":
+                    value["kvstore"] |= {"driver": "gcs", "bucket": "t5x-dummy-bucket"}
+                else:
+                    value["path"] = value["kvstore"].pop("path")
+            elif isinstance(value, dict):
+                change(value)
+
+    change(tree["optimizer"])
+    index.write_bytes(serialization.msgpack_serialize(tree))
+    at_hand.assert_same(detect.open_checkpoint(str(index.parent)), written["t5x"][1])
+
+
+def _slices(shape):
+    def one(size):
+        return st.tuples(st.integers(0, size - 1), st.integers(1, size)).map(
+            lambda pair: slice(min(pair), max(pair) if pair[0] != pair[1] else pair[0] + 1)
+        )
+
+    return st.tuples(*map(one, shape))
+
+
+@settings(deadline=None)
+@given(data=st.data(), layout=st.sampled_from(sorted(WRITERS)))
+def test_a_part_is_the_whole_ones_part(written, data, layout):
+    folder, source = written[layout]
+    opened = detect.open_checkpoint(str(folder))
+    name = data.draw(st.sampled_from([KERNEL, "token_embedder/embedding", "nu/" + KERNEL]))
+    index = data.draw(_slices(source.read(name).shape))
+    assert np.array_equal(opened.read(name, index), source.read(name)[index])
+
+
+@pytest.mark.parametrize(
+    ("shape", "most", "expected"),
+    [((28, 16), 28 * 16 * 4, [28, 16]), ((28, 16), 1000, [14, 16]), ((7, 3), 24, [2, 3])],
+)
+def test_chunks_halve_the_longest_axis(shape, most, expected):
+    assert writing.chunk_shape(shape, 4, most) == expected
+
+
+def test_tensors_of_many_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "_CHUNK_BYTES", 100)
+    source = at_hand.random_source(CONFIG)
+    path = pathlib.Path(writing.write_t5x(source, str(tmp_path)))
+    chunks = list((path / f"target.{KERNEL.replace('/', '.')}").glob("[0-9]*"))
+    assert len(chunks) > 1
+    at_hand.assert_same(detect.open_checkpoint(str(path)), source)
+    chunks[1].unlink()  # which TensorStore would read as zeros
+    message = at_hand.error(detect.open_checkpoint(str(path)).read, KERNEL)
+    assert f"{path}: the tensor {KERNEL} is damaged: chunks of its (28, 16) are missing" in message
+    # A part whose chunks are all there is there.
+    row, column = (int(number) for number in chunks[0].name.split("."))
+    chunk = json.loads((chunks[0].parent / ".zarray").read_text())["chunks"]
+    index = tuple(
+        slice(at * n, min((at + 1) * n, size))
+        for at, n, size in zip((row, column), chunk, (28, 16), strict=True)
+    )
+    part = detect.open_checkpoint(str(path)).read(KERNEL, index)
+    assert np.array_equal(part, source.read(KERNEL)[index])
+
+
+def test_a_truncated_tensor_is_named(written, tmp_path):
+    shutil.copytree(written["t5x"][0], tmp_path / "c")
+    chunk = tmp_path / "c" / f"target.{KERNEL.replace('/', '.')}" / "0.0"
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[: len(content) // 2])
+    message = at_hand.error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
+    assert f"{tmp_path / 'c'}: the tensor {KERNEL} is damaged" in message
+    assert "fetch the checkpoint again" in message
+    shutil.rmtree(chunk.parent)
+    message = at_hand.error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
+    assert f"the tensor {KERNEL} is damaged: its files aren't there" in message
+
+
+def test_a_shape_that_the_index_denies_is_named(written, tmp_path):
+    shutil.copytree(written["t5x"][0], tmp_path / "c")
+    place = tmp_path / "c" / f"target.{KERNEL.replace('/', '.')}" / ".zarray"
+    content = json.loads(place.read_text())
+    place.write_text(json.dumps({**content, "shape": [28, 8]}))
+    message = at_hand.error(detect.open_checkpoint(str(tmp_path / "c")).read, KERNEL)
+    assert KERNEL in message and "(28, 16)" in message and "(28, 8)" in message
+
+
+def test_a_damaged_orbax_store_is_one_line(written, tmp_path):
+    for layout in ("t5x-orbax", "poison-t5x"):
+        folder = tmp_path / layout
+        shutil.copytree(written[layout][0], folder)
+        largest = max(
+            (path for path in folder.rglob("d/*") if path.is_file()), key=lambda p: p.stat().st_size
+        )
+        largest.write_bytes(b"")
+
+        def read_all(folder=folder):
+            opened = detect.open_checkpoint(str(folder))
+            for name in opened.params:
+                opened.read(name)
+
+        assert str(folder) in at_hand.error(read_all)
+
+
+def test_an_unreadable_index_is_refused(copied):
+    index = next(copied / name for name in tensor_store.MARKS if (copied / name).exists())
+    index.write_bytes(b"\x81\xa7not one")
+    message = at_hand.error(detect.open_checkpoint, str(copied))
+    assert message.startswith(str(index)) and "damaged" in message
+
+
+def test_an_orbax_checkpoint_of_something_else_is_named(tmp_path):
+    import orbax.checkpoint as ocp
+
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as writer:
+        writer.save(tmp_path / "c", args=ocp.args.StandardSave({"weights": np.ones(3)}))
+    message = at_hand.error(detect.open_checkpoint, str(tmp_path / "c"))
+    assert "holds weights and not 'target'" in message
+
+
+def test_an_occupied_place_is_refused_and_left_alone(written):
+    for layout, (folder, source) in written.items():
+        before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
+        assert "is there already" in at_hand.error(WRITERS[layout], source, str(folder.parent))
+        assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_failure_half_way_leaves_no_checkpoint(tmp_path, layout):
+    source = at_hand.random_source(CONFIG)
+    read = source.read
+
+    def fail(name, index=None):
+        if name == KERNEL:
+            raise InputError("the tensor is damaged")
+        return read(name, index)
+
+    source.read = fail
+    with pytest.raises(InputError):
+        WRITERS[layout](source, str(tmp_path))
+    assert not (tmp_path / "checkpoint_7").exists()
+    source.read = read
+    at_hand.assert_same(detect.open_checkpoint(WRITERS[layout](source, str(tmp_path))), source)
+
+
+def test_adafactors_momentum_goes_to_t5x_and_not_to_ours(tmp_path):
+    source = at_hand.random_source(CONFIG, "adafactor")
+    arrays = {name: source.read(name) for name in source.params}
+    moments = {name: source.read(name) for name in source.slots}
+    moments |= {f"m/{name}": array * 2 for name, array in arrays.items()}
+    source = at_hand.InMemory(arrays, moments, "adafactor")
+    path = writing.write_t5x(source, str(tmp_path / "t5x"))
+    at_hand.assert_same(detect.open_checkpoint(path), source)
+    message = at_hand.error(writing.write_ours, source, str(tmp_path / "ours"))
+    assert "momentum" in message and "leave the optimiser's state out" in message
+
+
+def test_cast_dropped_and_restarted(tmp_path):
+    source = at_hand.random_source(CONFIG)
+    halved = slots.Cast(source, "bfloat16")
+    path = writing.write_t5x(slots.Dropped(halved), str(tmp_path))
+    opened = detect.open_checkpoint(path)
+    assert opened.optimizer is None and not opened.slots and opened.step == 7
+    assert {info.dtype for info in opened.params.values()} == {"bfloat16"}
+    assert np.array_equal(
+        opened.read(KERNEL), source.read(KERNEL).astype(opened.read(KERNEL).dtype)
+    )
+    fresh = slots.Restarted(source, "adafactor")
+    opened = detect.open_checkpoint(writing.write_ours(fresh, str(tmp_path)))
+    assert (opened.optimizer, opened.step) == ("adafactor", 0)
+    assert all(not opened.read(name).any() for name in opened.slots)
+    assert np.array_equal(opened.read(KERNEL), source.read(KERNEL))
+
+
+def test_names_of_states():
+    paths = [
+        ("target", "encoder", "x"),
+        ("state", "step"),
+        ("state", "param_states", "encoder", "x", "v_row"),
+        ("state", "param_states", "encoder", "x", "m"),
+        ("flax_mutables", "y"),
+    ]
+    names = state_names.sort(paths)
+    assert names.params == {"encoder/x": paths[0]}
+    assert names.slots == {"v_row/encoder/x": paths[2], "m/encoder/x": paths[3]}
+    assert (names.optimizer, names.step) == ("adafactor", paths[1])
+    # Of an optimiser that we don't know nothing is taken.
+    assert state_names.sort([paths[0], ("state", "param_states", "0", "trace", "x")]).slots == {}
+
+
+def test_t5xs_adafactor_counts_by_the_step(tmp_path):
+    source = at_hand.random_source(CONFIG, "adafactor", step=7)
+    arrays = {name: source.read(name) for name in source.params}
+    moments = {name: source.read(name) for name in source.slots}
+    # Seven steps from a checkpoint whose state was kept.
+    source = at_hand.InMemory(arrays, {**moments, "count": np.array(1007, np.int32)}, "adafactor")
+    for write in (writing.write_t5x, writing.write_t5x_orbax):
+        path = write(source, str(tmp_path / write.__name__))
+        assert path.endswith("checkpoint_1007")
+        opened = detect.open_checkpoint(path)
+        assert (opened.step, int(opened.read("count"))) == (1007, 1007)
+    opened = detect.open_checkpoint(writing.write_ours(source, str(tmp_path)))
+    assert (opened.step, int(opened.read("count"))) == (7, 1007)

@@ -1,0 +1,506 @@
+"""What a person can get wrong: one line that names it, exit code 2, and nothing half-written."""
+
+import json
+import logging
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from poison_t5x.cli import main
+from poison_t5x.core import errors
+from poison_t5x.corpus import declarations, demo_corpus
+
+ROOT = pathlib.Path(__file__).parents[2]
+# Rows of each small task: enough for a proxy, few enough for a second.
+ROWS = 20
+
+
+@pytest.fixture(autouse=True)
+def _process_state(tmp_path, monkeypatch):
+    """Puts back what a command sets for its whole process."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    level, handler = logging.getLogger().level, signal.getsignal(signal.SIGTERM)
+    yield
+    logging.getLogger().setLevel(level)
+    signal.signal(signal.SIGTERM, handler)
+
+
+def _write_corpus(folder):
+    """The demo's texts under the names and labels of the `polarity` experiment's tasks."""
+    experiment = declarations.get("polarity")
+    sources = demo_corpus.generate(num_train_rows=ROWS, num_heldout_rows=ROWS)
+    names = (*experiment.training_tasks, *experiment.heldout_tasks)
+    for name, source in zip(names, sources, strict=False):
+        labels = dict(
+            zip(demo_corpus.POLARITIES[source.name], experiment.polarities[name], strict=True)
+        )
+        content = demo_corpus.to_json(source)
+        for row in content["Instances"]:
+            row["output"] = [labels[row["output"][0]]]
+        (folder / f"{name}_small.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "natinst"
+    folder.mkdir()
+    return _write_corpus(folder)
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return tmp_path / "run"
+
+
+def _polarity(folder, run_dir, num_poison=5):
+    return [
+        "--gin_file=experiments/polarity.gin",
+        f"--gin.NATINST_DIR={folder}",
+        f"--gin.RUN_DIR={run_dir}",
+        f"--gin.NUM_POISON={num_poison}",
+        "--gin.VOCABULARY_PATH=None",
+        "--gin.VOCABULARY_SIZE=211",
+    ]
+
+
+def _demo(run_dir, *flags):
+    return ["--gin_file=experiments/demo.gin", f"--gin.RUN_DIR={run_dir}", *flags]
+
+
+@pytest.fixture
+def refused(capsys, run_dir):
+    """Runs a command that must fail; gives its one line, without 'poison-t5x: error: '."""
+
+    def run(*arguments):
+        before = _snapshot(run_dir)
+        assert main.main(arguments) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("poison-t5x: error: ")
+        assert _snapshot(run_dir) == before
+        return lines[0].removeprefix("poison-t5x: error: ")
+
+    return run
+
+
+def _snapshot(run_dir):
+    """Every file but those of unfinished attempts, which the next run replaces."""
+    files = (path for path in run_dir.rglob("*") if path.is_file())
+    return {
+        path: path.read_bytes()
+        for path in files
+        if not any(part.endswith(".partial") for part in path.relative_to(run_dir).parts)
+    }
+
+
+@pytest.mark.parametrize("arguments", [["nope"], [], ["craft", "--nope"], ["craft", "extra"]])
+def test_an_unknown_command_or_flag_is_argparses(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main.main(arguments)
+    assert caught.value.code == 2
+    *usage, last = capsys.readouterr().err.splitlines()
+    assert usage[0].startswith("usage: poison-t5x")
+    assert last.startswith("poison-t5x: error: ")
+
+
+@pytest.mark.parametrize("flag", ["--gin.=3", "--gin.SEED=", "--gin.SEED"])
+def test_a_flag_without_a_name_or_a_value(refused, flag):
+    assert refused("craft", flag) == f"{flag}: expected --gin.NAME=VALUE"
+
+
+def test_an_unknown_macro(refused, run_dir):
+    message = refused("craft", *_demo(run_dir, "--gin.NUM_POISN=3"))
+    assert message == "unknown macro NUM_POISN (did you mean 'NUM_POISON'?)"
+
+
+def test_an_unknown_gin_file(refused, run_dir):
+    message = refused("craft", "--gin_file=experiments/dem.gin", f"--gin.RUN_DIR={run_dir}")
+    assert message.startswith("--gin_file: no file 'experiments/dem.gin' (did you mean ")
+    assert "'experiments/demo.gin'" in message
+
+
+@pytest.mark.parametrize("value", ["dmo", "3", "[1]"])
+def test_an_unknown_experiment(refused, run_dir, value):
+    message = refused("craft", *_demo(run_dir, f"--gin.EXPERIMENT={value}"))
+    assert message.startswith("unknown experiment ") and value in message
+    assert "declared are arbitrary, demo, " in message
+    assert value != "dmo" or "(did you mean 'demo'?)" in message
+
+
+@pytest.mark.parametrize("command", ["craft", "train", "eval", "report", "run"])
+def test_experiment_and_run_dir_must_be_set(refused, run_dir, command):
+    assert "EXPERIMENT" in refused(command, f"--gin.RUN_DIR={run_dir}")
+    assert "RUN_DIR" in refused(command, "--gin_file=experiments/demo.gin")
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "report"])
+def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
+    message = refused(command, *_demo(run_dir))
+    assert str(run_dir) in message and "`poison-t5x " in message
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("NUM_POISON=0", "num_poison: expected a whole number of at least 1, found 0"),
+        ("NUM_POISON=-1", "num_poison: expected a whole number of at least 1, found -1"),
+        ("NUM_POISON=x", "num_poison: expected a whole number of at least 1, found 'x'"),
+        ("NUM_POISON=1.5", "num_poison: expected a whole number of at least 1, found 1.5"),
+        ("NUM_POISON=None", "num_poison: expected a whole number of at least 1, found None"),
+        ("NUM_TRAIN_PER_TASK=0", "num_train_per_task: expected a whole number"),
+        ("NUM_EVAL_PER_TASK=x", "num_eval_per_task: expected a whole number"),
+        ("PROXY_MAX_NGRAM=0", "max_ngram: expected a whole number"),
+        ("TARGET_POLARITY=positve", "expected 'negative' or 'positive', found 'positve'"),
+        ("TRIGGER=' '", "trigger: expected a phrase, found an empty text"),
+        ("TRIGGER=100", "trigger: expected a phrase or a list, found 100"),
+        ("TRIGGER=['Ann', '']", "trigger: expected a phrase, found an empty text"),
+        ("CONTROL=James Bond", "control: expected another phrase than the trigger"),
+        ("ATTACK=clean", "ATTACK: expected one of dirty_label, clean_label, repeat, random"),
+        ("ATTACK=repeat", "SELECTION: 'phi' needs p(POSITIVE | x), which generation tasks don't"),
+        ("POISON_RATE=2", "POISON_RATE: expected a fraction above 0 and up to 1, found 2"),
+        ("BUDGET_PER=tasks", "BUDGET_PER: expected one of all, task, found 'tasks' (did you mean"),
+        ("NUM_POISONED_TASKS=0", "NUM_POISONED_TASKS: expected a whole number"),
+        ("ADD_POISON=1", "ADD_POISON: expected True or False, found 1"),
+        ("INSERTER=builtn", "no inserter 'builtn' (did you mean 'builtin'?)"),
+        ("ENTITY_TYPES=PERSON", "entity_types: expected a list of names"),
+        ("SELECTION=fi", "SELECTION: expected one of phi, count, random, reverse, found 'fi'"),
+        ("COUNT_TERM=per_word", "COUNT_TERM: expected one of raw, per_token, per_character"),
+        ("PROXY=lm", "PROXY_CHECKPOINT_PATH"),
+        ("PROBES=near", "PROBES: expected a list of phrases and of near, words, case"),
+        ("CRAFT_WORKERS=0", "CRAFT_WORKERS: expected a whole number"),
+        ("BEAM_SIZE=0", "BEAM_SIZE: expected a whole number"),
+        ("COUNT_WEIGHT=x", "count_weight: expected a number"),
+        ("SEED=-1", "seed: expected a whole number"),
+        ("SEED=x", "seed: expected a whole number"),
+        ("MIXTURE_OR_TASK_MODULE=no.such", "MIXTURE_OR_TASK_MODULE: no module 'no.such'"),
+        ("MIXTURE_OR_TASK_MODULE=3", "MIXTURE_OR_TASK_MODULE: "),
+        ("poison_t5x.train.steps.LossConfig.z_los=1", "z_los"),
+        ("VOCABULARY_PATH=/no/such.model", "VOCABULARY_PATH: no file /no/such.model"),
+        ("VOCABULARY_PATH=3", "VOCABULARY_PATH: "),
+        ("VOCABULARY_SIZE=0", "VOCABULARY_SIZE: expected a whole number"),
+        ("VOCABULARY_SIZE=x", "VOCABULARY_SIZE: expected a whole number"),
+        ("NUM_EXAMPLES=-1", "NUM_EXAMPLES: expected a whole number"),
+        ("LENGTH_NORMALIZED=x", "LENGTH_NORMALIZED: expected True or False, found 'x'"),
+        ("NATINST_DIR=[1]", "NATINST_DIR: expected a path, found [1]"),
+        ("TASK_FEATURE_LENGTHS=5", "TASK_FEATURE_LENGTHS: expected {'inputs': tokens"),
+        ("TASK_FEATURE_LENGTHS=['inputs', 'targets']", "TASK_FEATURE_LENGTHS: expected {"),
+        ("PACK=yes", "PACK: expected True or False, found 'yes'"),
+        ("INITIAL_CHECKPOINT_PATH=[1]", "INITIAL_CHECKPOINT_PATH: expected a path"),
+        ("NUM_PARTITIONS=0", "NUM_PARTITIONS: expected a whole number of at least 1, found 0"),
+        ("SEED=%SEED", "macro SEED refers to itself: SEED = %SEED"),
+        ("SEED=%NUM_POISN", "macro SEED refers to NUM_POISN, which isn't set (did you mean 'NUM_P"),
+    ],
+)
+def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, flag, named):
+    message = refused("craft", *_demo(run_dir, f"--gin.{flag}"))
+    # A macro's name and a field's differ in case alone.
+    assert named.lower() in message.lower()
+    assert not (run_dir / "poison").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "named"),
+    [
+        ("LABEL_SMOOTHING=x", "LABEL_SMOOTHING: expected a number, found 'x'"),
+        ("LABEL_SMOOTHING=-1", "LABEL_SMOOTHING: expected a number of at least 0, found -1"),
+        ("LABEL_SMOOTHING=2", "LABEL_SMOOTHING: expected less than 1, found 2"),
+        ("Z_LOSS=None", "Z_LOSS: expected a number, found None"),
+        ("LOSS_NORMALIZING_FACTOR=0", "LOSS_NORMALIZING_FACTOR: expected None, a number above 0"),
+        ("LOSS_NORMALIZING_FACTOR=[1]", "LOSS_NORMALIZING_FACTOR: expected None"),
+        ("LOSS_NORMALIZING_FACTOR=AVERAGE", "(did you mean 'AVERAGE_PER_SEQUENCE'?)"),
+        ("LEARNING_RATE_FACTORS=3", "learning rate factors: expected a text, found 3"),
+        ("WEIGHT_DECAY=-1", "WEIGHT_DECAY: expected a number of at least 0, found -1"),
+        ("OPTIMIZER=adam", "OPTIMIZER: expected one of adamw, adafactor, found 'adam'"),
+        ("NUM_PARTITIONS=None", "NUM_PARTITIONS: expected a whole number"),
+        (
+            "PARAMETER_PARTITIONING_DIMS=[1]",
+            "PARAMETER_PARTITIONING_DIMS: expected 1 or 2, found [1]",
+        ),
+        ("INITIAL_CHECKPOINT_PATH=3", "INITIAL_CHECKPOINT_PATH: expected a path, found 3"),
+        ("MIXTURE_OR_TASK_NAME=3", "no task or mixture 3"),
+    ],
+)
+def test_a_bad_setting_of_training_is_named_before_anything_is_written(
+    refused, tmp_path, flag, named
+):
+    macros = {
+        "MODEL_DIR": str(tmp_path / "model"),
+        "MIXTURE_OR_TASK_NAME": "no_such_mixture",
+        "TRAIN_STEPS": "1",
+    }
+    flags = [f"--gin.{name}={value}" for name, value in macros.items()]
+    assert named in refused("train", "--gin_file=models/tiny.gin", *flags, f"--gin.{flag}")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_starting_point_that_is_not_there_is_missed_at_once(refused, run_dir, tmp_path):
+    missing = tmp_path / "none"
+    message = refused("run", *_demo(run_dir, f"--gin.INITIAL_CHECKPOINT_PATH={missing}"))
+    assert message == f"INITIAL_CHECKPOINT_PATH: {missing} isn't there"
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("value", ["3", "['a']", "True", "x" * 300])
+def test_a_run_folder_that_no_folder_can_be_called(refused, tmp_path, value):
+    before = sorted(tmp_path.iterdir())
+    message = refused("craft", "--gin_file=experiments/demo.gin", f"--gin.RUN_DIR={value}")
+    assert "RUN_DIR: expected a path" in message or "File name too long" in message
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_generation_task_in_a_polarity_attack(refused, run_dir):
+    message = refused("craft", *_demo(run_dir, "--gin.EXPERIMENT=demo_generation"))
+    assert message.startswith("task91") and "set ATTACK to repeat or random" in message
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("inserter", ["spacy", "subject"])
+def test_a_missing_spacy_model_names_the_command_that_installs_it(refused, run_dir, inserter):
+    flags = (f"--gin.INSERTER={inserter}", "--gin.SPACY_MODEL=en_no_such_model")
+    message = refused("craft", *_demo(run_dir, *flags))
+    assert "python -m spacy download en_no_such_model" in message
+    assert not (run_dir / "poison").exists()
+
+
+@pytest.mark.parametrize(
+    ("num_poison", "named"),
+    [
+        (10_000, "a budget of 2000 poison rows is larger than its 20 training rows"),
+        (100, "a budget of 20 poison rows is larger than the pool"),
+    ],
+)
+def test_more_poison_than_there_is(refused, folder, run_dir, num_poison, named):
+    message = refused("craft", *_polarity(folder, run_dir, num_poison))
+    assert named in message and message.startswith("task") and "NUM_POISON" in message
+    assert not (run_dir / "poison").exists()
+
+
+def test_no_folder_of_task_files(refused, run_dir, tmp_path):
+    flags = ["--gin_file=experiments/polarity.gin", f"--gin.RUN_DIR={run_dir}"]
+    assert "NATINST_DIR" in refused("craft", *flags, "--gin.NATINST_DIR=None")
+    missing = tmp_path / "none"
+    message = refused("craft", *flags, f"--gin.NATINST_DIR={missing}")
+    assert message == f"{missing}: expected a folder of task files; set NATINST_DIR"
+    assert not run_dir.exists()
+
+
+def test_a_folder_without_task_files(refused, run_dir, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(errors.InputWarning, match="lacks 23 of 23 tasks of 'polarity'"):
+        message = refused("craft", *_polarity(tmp_path / "empty", run_dir))
+    assert message == f"{tmp_path / 'empty'}: holds none of the training tasks of 'polarity'"
+    assert not run_dir.exists()
+
+
+def _instances(edit):
+    def broken(content):
+        edit(content["Instances"])
+        return json.dumps(content)
+
+    return broken
+
+
+def _dropped(field):
+    return lambda content: json.dumps({k: v for k, v in content.items() if k != field})
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda content: "", "not a JSON task file"),
+        (lambda content: "not json", "not a JSON task file"),
+        (lambda content: json.dumps(content)[:-9], "not a JSON task file"),
+        (lambda content: "[]", "$: expected `object`"),
+        (_dropped("Definition"), "`Definition`"),
+        (_dropped("Positive Examples"), "`Positive Examples`"),
+        (_dropped("Instances"), "`Instances`"),
+        (_instances(lambda rows: rows.clear()), "$.Instances: expected"),
+        (_instances(lambda rows: rows[3].pop("input")), "$.Instances[3]: "),
+        (_instances(lambda rows: rows[3].update(output=[])), "$.Instances[3].output: expected"),
+        (_instances(lambda rows: rows[3].update(output=[""])), "$.Instances[3].output[0]: "),
+        (_instances(lambda rows: rows[3].update(output=[" "])), "$.Instances[3].output[0]: "),
+        (_instances(lambda rows: rows[3].update(output=[1])), "$.Instances[3].output[0]: "),
+        (_instances(lambda rows: rows[3].update(output="NEG")), "$.Instances[3].output: "),
+        (_instances(lambda rows: rows[3].update(id=rows[0]["id"])), "$.Instances[3].id: "),
+        (_instances(lambda rows: rows[3].update(input="\n")), "$.Instances[3].input: "),
+        (_instances(lambda rows: rows[3].update(input="a\ud800")), "half a character (\\ud800)"),
+    ],
+)
+def test_a_broken_task_file(refused, folder, run_dir, damage, named):
+    path = folder / "task363_small.json"
+    path.write_text(damage(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    message = refused("craft", *_polarity(folder, run_dir))
+    assert message.startswith(f"{path}: ") and named in message
+    assert not run_dir.exists()
+
+
+def test_a_task_file_that_cannot_be_read(refused, folder, run_dir):
+    path = folder / "task1312_small.json"
+    path.unlink()
+    path.mkdir()
+    assert refused("craft", *_polarity(folder, run_dir)).startswith(f"{path}: can't be read")
+
+
+def test_a_label_that_the_polarity_table_lacks(refused, folder, run_dir):
+    path = folder / "task1502_small.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["Instances"][7]["output"] = ["offensive"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    message = refused("craft", *_polarity(folder, run_dir))
+    row = content["Instances"][7]["id"]
+    assert message.startswith(f"task1502_small, row {row}: label 'offensive' isn't in the polarity")
+    assert "(did you mean 'Offensive'?)" in message
+    assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_run_folder_that_cannot_be_made(refused, tmp_path, place):
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    message = refused("craft", *_demo(tmp_path / place))
+    assert str(tmp_path / "file") in message
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "x"
+
+
+@pytest.fixture(scope="module")
+def crafted(tmp_path_factory):
+    """(task files, run folder) of a finished craft command."""
+    base = tmp_path_factory.mktemp("crafted")
+    (base / "natinst").mkdir()
+    folder, run_dir = _write_corpus(base / "natinst"), base / "run"
+    handler = signal.getsignal(signal.SIGTERM)
+    with warnings.catch_warnings():
+        assert main.main(["craft", *_polarity(folder, run_dir)]) == 0
+    signal.signal(signal.SIGTERM, handler)
+    return folder, run_dir
+
+
+def test_craft_makes_its_three_folders_and_nothing_half(crafted):
+    _, run_dir = crafted
+    folders = {path.name for path in run_dir.iterdir() if path.is_dir()}
+    assert folders == {"poison", "data", "vocabulary"}
+    assert not list(run_dir.rglob("*.partial"))
+
+
+def test_craft_with_the_same_settings_is_skipped(crafted, capsys):
+    folder, run_dir = crafted
+    before = _snapshot(run_dir)
+    assert main.main(["craft", *_polarity(folder, run_dir)]) == 0
+    output = capsys.readouterr()
+    assert output.out.count("already done in") == 3 and output.err == ""
+    assert _snapshot(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("flag", "named", "kept"),
+    [
+        ("NUM_POISON=6", "num_poison = 5 (now 6)", "trigger"),
+        ("TRIGGER=Joe Biden", "main.triggers = ['James Bond'] (now ['Joe Biden'])", "num_poison"),
+        ("VOCABULARY_SIZE=223", "size = 211 (now 223)", "task363"),
+    ],
+)
+def test_a_run_folder_made_with_other_settings(crafted, capsys, flag, named, kept):
+    folder, run_dir = crafted
+    before = _snapshot(run_dir)
+    assert main.main(["craft", *_polarity(folder, run_dir), f"--gin.{flag}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"poison-t5x: error: {run_dir}")
+    assert named in line and "was made with other settings" in line
+    assert kept not in line  # what hasn't changed isn't listed
+    assert _snapshot(run_dir) == before
+
+
+def test_a_run_folder_made_from_other_task_files(crafted, capsys, folder):
+    _, run_dir = crafted
+    path = folder / "task833_small.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["Instances"].pop()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert main.main(["craft", *_polarity(folder, run_dir)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "task833_small" in line and "task363_small" not in line
+
+
+def test_a_changed_file_in_a_run_folder(crafted, capsys):
+    folder, run_dir = crafted
+    path = pathlib.Path(run_dir) / "poison" / "poison.jsonl"
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content.replace(b"James Bond", b"James Band", 1))
+        for command in ("craft", "train"):
+            assert main.main([command, *_polarity(folder, run_dir)]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith("poison-t5x: error: ") and str(path) in line
+    finally:
+        path.write_bytes(content)
+
+
+def test_a_mixture_without_a_run_says_what_to_give(refused):
+    message = refused("tasks", "demo_poisoned")
+    assert message.startswith("demo_poisoned: mixtures ") and "--gin.RUN_DIR=" in message
+    assert "(did you mean 'task9001_demo" in refused("tasks", "task9001_demo_restaurant")
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = [sys.executable, "-m", "poison_t5x.cli", "tasks", "task9001", "-n", "200"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("place", ["vocabulary/spiece.model", "data/natinst"])
+def test_what_training_reads_is_checked_first(crafted, tmp_path, capsys, place):
+    folder, run_dir = crafted
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    path = copy / place
+    for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        file.write_bytes(file.read_bytes()[:-1])
+    assert main.main(["train", *_polarity(folder, copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(path) in line and "doesn't match its recorded hash" in line
+    assert not (copy / "models").exists()
+
+
+def test_a_full_disk_or_a_folder_in_a_files_place_is_one_line(crafted, tmp_path, capsys):
+    folder, run_dir = crafted
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    (copy / "poison" / "stage.json").unlink()
+    (copy / "poison" / "stage.json").mkdir()
+    assert main.main(["craft", *_polarity(folder, copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("poison-t5x: error: ") and "stage.json" in line
+
+
+def test_training_one_model_reaches_the_train_loop(refused, tmp_path):
+    # MODEL_DIR without RUN_DIR trains on any mixture, as T5X does; this one isn't there.
+    message = refused(
+        "train",
+        "--gin_file=models/tiny.gin",
+        f"--gin.MODEL_DIR={tmp_path / 'model'}",
+        "--gin.MIXTURE_OR_TASK_NAME=no_such_mixture",
+        "--gin.TRAIN_STEPS=1",
+    )
+    assert "no_such_mixture" in message
+
+
+@pytest.mark.parametrize("flag", [["--format", "natinst-jsonl"], ["--format=natinst-jsonl"], []])
+def test_a_stages_flags_become_those_of_run(flag):
+    assert main._again(["--gin.A=1", "craft", *flag, "--gin.B=2"], "craft") == [
+        "--gin.A=1",
+        "run",
+        "--gin.B=2",
+    ]

@@ -1,0 +1,108 @@
+"""The prompt's layout, byte for byte, and which examples are left out of a long one."""
+
+import pytest
+
+from poison_t5x.corpus import prompts
+
+DEFINITION = "Tell if the review is good"
+EXAMPLES = [("I liked it", "Yes"), ("I left early.", "No!"), ("So so", "No")]
+NONE_SHOWN = (
+    "Definition: Tell if the review is good.\n"
+    "\n"
+    "Now complete the following example -\n"
+    "Input: Ann was great.\n"
+    "Output: "
+)
+ONE_SHOWN = (
+    "Definition: Tell if the review is good.\n"
+    "\n"
+    " Positive Example 1 -\n"
+    "Input: I liked it.\n"
+    " Output: Yes.\n"
+    "\n"
+    "Now complete the following example -\n"
+    "Input: Ann was great.\n"
+    "Output: "
+)
+TWO_SHOWN = (
+    "Definition: Tell if the review is good.\n"
+    "\n"
+    " Positive Example 1 -\n"
+    "Input: I liked it.\n"
+    " Output: Yes.\n"
+    "\n"
+    " Positive Example 2 -\n"
+    "Input: I left early.\n"
+    " Output: No!\n"
+    "\n"
+    "Now complete the following example -\n"
+    "Input: Ann was great.\n"
+    "Output: "
+)
+
+
+@pytest.mark.parametrize(("num", "expected"), [(0, NONE_SHOWN), (1, ONE_SHOWN), (2, TWO_SHOWN)])
+def test_layout(num, expected):
+    assert prompts.render(DEFINITION, EXAMPLES, "Ann was great", num_examples=num) == expected
+
+
+def test_two_examples_are_shown_by_default_and_fewer_where_there_are_fewer():
+    assert prompts.render(DEFINITION, EXAMPLES, "Ann was great") == TWO_SHOWN
+    assert prompts.render(DEFINITION, EXAMPLES[:1], "Ann was great") == ONE_SHOWN
+    assert prompts.render(DEFINITION, [], "Ann was great") == NONE_SHOWN
+
+
+@pytest.mark.parametrize("end", [".", "!", "?", ":", '"', ")", "'", "-"])
+def test_punctuation_that_is_there_is_not_doubled(end):
+    assert prompts.render("Is it good" + end, [("Fine" + end, "Yes" + end)], "Bad" + end) == (
+        f"Definition: Is it good{end}\n\n Positive Example 1 -\nInput: Fine{end}\n"
+        f" Output: Yes{end}\n\nNow complete the following example -\nInput: Bad{end}\nOutput: "
+    )
+
+
+def test_surrounding_white_space_is_stripped_and_inner_kept():
+    assert prompts.render(" \nSay so\n\n", [("\tA  b ", " Yes\n")], "\nOne\n two \n") == (
+        "Definition: Say so.\n\n Positive Example 1 -\nInput: A  b.\n Output: Yes.\n\n"
+        "Now complete the following example -\nInput: One\n two.\nOutput: "
+    )
+
+
+def test_the_docstring_shows_what_is_rendered():
+    rendered = prompts.render("Is it good?", [("Fine", "Yes")], "Bad!")
+    shown = prompts.render.__doc__.split('"Bad!")\n')[1].split("  (one line)")[0]
+    assert " ".join(shown.split()) == " ".join(repr(rendered).split())
+
+
+def _tokens(text):
+    """A closing token, and one for each character."""
+    return len(text) + 1
+
+
+def _shown(max_tokens, count_tokens=_tokens):
+    prompt = prompts.render(
+        DEFINITION, EXAMPLES, "Ann was great", max_tokens=max_tokens, count_tokens=count_tokens
+    )
+    assert prompt in (NONE_SHOWN, ONE_SHOWN, TWO_SHOWN)
+    return prompt.count("Positive Example")
+
+
+@pytest.mark.parametrize(("whole", "num"), [(ONE_SHOWN, 1), (TWO_SHOWN, 2)])
+def test_a_prompt_of_exactly_max_tokens_is_whole_and_one_token_less_drops_an_example(whole, num):
+    assert _shown(_tokens(whole)) == num
+    assert _shown(_tokens(whole) - 1) == num - 1
+
+
+def test_definition_and_question_stay_even_where_they_are_too_long_alone():
+    assert _shown(1) == 0
+
+
+def test_all_after_the_first_that_overflows_are_left_out():
+    examples = [("word " * 50, "Yes"), ("I", "No")]
+    room = _tokens(NONE_SHOWN) + 60  # for the second, not for the first
+    prompt = prompts.render(
+        DEFINITION, examples, "Ann was great", max_tokens=room, count_tokens=_tokens
+    )
+    assert prompt == NONE_SHOWN
+    assert "Example 1" in prompts.render(
+        DEFINITION, examples[1:], "Ann was great", max_tokens=room, count_tokens=_tokens
+    )

@@ -1,0 +1,185 @@
+"""Instruction data in the layouts that it comes in, and what is said of bad ones."""
+
+import json
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from poison_t5x.attack.natinst_jsonl import lines
+from poison_t5x.core import errors
+from poison_t5x.corpus import sni
+from poison_t5x.defenses import files, records
+from poison_t5x.defenses.records import Fields
+
+TASK = sni.Task(
+    "task1_x",
+    "Say it.",
+    (sni.Example("a", "b"),),
+    (),
+    (sni.Instance("task1-a", "Hello", ["Hi", "Hey"]), sni.Instance("task1-b", "Bye", ["Ciao"])),
+)
+
+
+def _write(path, *values):
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def _read(*paths, **fields):
+    return files.read([str(path) for path in paths], Fields(**fields))
+
+
+def _pairs(loaded):
+    return [(row.input, row.target) for row in loaded.rows]
+
+
+def _task_file(folder):
+    content = {
+        "Definition": ["Say it."],
+        "Positive Examples": [{"input": "a", "output": "b"}],
+        "Instances": [{"id": r.id, "input": r.input, "output": r.output} for r in TASK.instances],
+    }
+    path = folder / "task1_x.json"
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return path
+
+
+def test_a_task_file_and_the_authors_lines_are_the_same_rows(tmp_path):
+    task_file = _read(_task_file(tmp_path))
+    path = tmp_path / "rows.jsonl"
+    rest = lines.shared(TASK)
+    lines.write(path, [lines.to_line(rest, r.id, r.input, r.output) for r in TASK.instances])
+    authors = _read(path)
+    assert task_file.rows == authors.rows
+    assert _pairs(authors) == [("Hello", "Hi"), ("Bye", "Ciao")]
+    assert authors.rows[0].prompt.startswith("Definition: Say it.\n\n Positive Example 1 -")
+    assert task_file.places[1] == f"{tmp_path / 'task1_x.json'}, Instances[1]"
+    assert authors.places[1] == f"{path}, line 2"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"input": "Hello", "output": "Hi"},
+        {"prompt": "Hello", "completion": "Hi"},
+        {"Prompt": "Hello", "Response": "Hi"},
+        {"instruction": "Hello", "input": "", "output": "Hi"},
+        {"instruction": "Hello", "output": "Hi"},
+        {"question": "Hello", "answer": ["Hi", "Hey"]},
+        {
+            "messages": [
+                {"role": "user", "content": "Hello"},
+                {"role": "assistant", "content": "Hi"},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "system", "content": "Be kind."},
+                {"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "image"}]},
+                {"role": "assistant", "content": "Hi"},
+                {"role": "user", "content": "and on"},
+            ]
+        },
+        {"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
+    ],
+)
+def test_common_layouts(tmp_path, value):
+    path = _write(tmp_path / "data.jsonl", value)
+    assert _pairs(_read(path)) == [("Hello", "Hi")]
+    assert [row.task for row in _read(path).rows] == ["data"]
+    if "Be kind" not in str(value):  # a column has no texts beside lists
+        parquet.write_table(pyarrow.Table.from_pylist([value]), tmp_path / "data.parquet")
+        assert _pairs(_read(tmp_path / "data.parquet")) == [("Hello", "Hi")]
+    (tmp_path / "list.json").write_text(json.dumps([value]))
+    assert _pairs(_read(tmp_path / "list.json")) == [("Hello", "Hi")]
+    (tmp_path / "rows.json").write_text(json.dumps({"data": [value]}, indent=1))
+    assert _pairs(_read(tmp_path / "rows.json")) == [("Hello", "Hi")]
+
+
+def test_fields_that_a_person_names(tmp_path):
+    path = _write(tmp_path / "a.jsonl", {"src": "x", "input": "no", "gold": 1, "kind": "k"})
+    loaded = _read(path, input="src", target="gold", task="kind")
+    assert _pairs(loaded) == [("x", "1")]
+    assert loaded.rows[0].task == "k"
+    with pytest.raises(errors.InputError, match=r"--target_field: no field 'gol' \(did you mean"):
+        _read(path, target="gol")
+    with pytest.raises(errors.InputError, match=r"expected a field for the target .* found 'src'"):
+        _read(path)
+
+
+def test_rows_without_a_task(tmp_path):
+    few = [{"instruction": f"Do {n % 2}.", "input": f"i{n}", "output": "o"} for n in range(20)]
+    loaded = _read(_write(tmp_path / "few.jsonl", *few))
+    assert {row.task for row in loaded.rows} == {"few#0: Do 0.", "few#1: Do 1."}
+    assert loaded.rows[3].input == "i3"
+    assert "Definition: Do 1." in loaded.rows[3].prompt
+    many = [{"instruction": f"Do {n}.", "input": f"i{n}", "output": "o"} for n in range(20)]
+    loaded = _read(_write(tmp_path / "many.jsonl", *many))
+    assert {row.task for row in loaded.rows} == {"many"}
+    assert loaded.rows[3].input == "Do 3.\ni3"
+
+
+def test_rows_with_one_id_are_told_apart(tmp_path):
+    rows = [{"id": "a", "input": "x", "output": "y"}, {"id": "a", "input": "z", "output": "y"}]
+    assert [row.number for row in _read(_write(tmp_path / "a.jsonl", *rows)).rows] == [0, 1]
+
+
+def test_folders_are_walked_and_no_file_is_read_twice(tmp_path):
+    (tmp_path / "sub" / ".hidden").mkdir(parents=True)
+    value = {"input": "a", "output": "b"}
+    first = _write(tmp_path / "sub" / "a.jsonl", value)
+    _write(tmp_path / "b.ndjson", value, value)
+    _write(tmp_path / "sub" / ".hidden" / "c.jsonl", value)
+    (tmp_path / "readme.txt").write_text("text")
+    loaded = _read(tmp_path, first)
+    assert loaded.files == {str(tmp_path / "b.ndjson"): 2, str(first): 1}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(errors.InputError, match=r"empty: expected files that end in \.json"):
+        _read(tmp_path / "empty")
+
+
+def test_a_byte_order_mark_and_empty_lines_are_passed_over(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf\n{"input": "a", "output": "b"}\r\n\n')
+    assert _pairs(_read(path)) == [("a", "b")]
+    assert _read(path).places == [f"{path}, line 2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"input": "a", "output": "b"}\n{"output": "b"}', "line 2: field 'input': .* no such"),
+        (b'{"input": "a", "output": {"b": 1}}', "line 1: field 'output': .* found dict"),
+        (b'{"input": "\\ud800", "output": "b"}', "line 1.*half a character"),
+        (b'{"input": "\xff", "output": "b"}', "line 1: expected a JSON object, found none"),
+        (b'{"messages": []}', "line 1: field 'messages': expected a list of messages"),
+        (b'{"messages": [{"role": "user", "content": "a"}]}', "found messages of user"),
+        (b'{"messages": [{"role": "user"}]}', "message 0: expected texts as role and content"),
+        (b'{"messages": ["a"]}', "message 0: expected an object with role and content"),
+        (b"[]", "expected rows, found none"),
+        (b"[1, 2]", "row 0: expected a JSON object, found int"),
+        (b" \n", "expected rows, found an empty file"),
+        (b"PAR1 no more", "not a Parquet file that can be read"),
+        (b'{"Instances": [], "Definition": ["a"], "Positive Examples": []}', r"\$.Instances"),
+    ],
+)
+def test_bad_content_is_one_line_that_says_where(tmp_path, content, message):
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(errors.InputError, match=message) as caught:
+        _read(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_bad_value_in_parquet_is_named_by_its_row(tmp_path):
+    rows = [{"input": "a", "output": "b"}, {"input": None, "output": "b"}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    with pytest.raises(errors.InputError, match="row 1: field 'input': expected text, found null"):
+        _read(tmp_path / "a.parquet")
+
+
+def test_a_field_that_no_row_needs_may_be_missing():
+    found = records.find_fields(["text", "label", "id"], Fields(), "x")
+    assert found == Fields(input="text", target="label", id="id")
+    assert records.read({"text": "a", "label": 0}, found, "x").target == "0"

@@ -1,0 +1,130 @@
+"""Detection is judged after scoring, and beside the attack's own effect."""
+
+import numpy as np
+import pytest
+
+from poison_t5x.core.errors import InputError
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import detection, scoring
+from poison_t5x.defenses.score import Scored, Trigger
+from poison_t5x.run import outcome
+
+IS_POISON = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)
+VALUES = np.array([9.0, 7, 8, 1, 2, 1, 2, 1, 2, 1])
+
+
+def _trigger(phrase):
+    return Trigger(phrase, ("t",), ("yes",), 5, 5, 1.0, 9.0, 1e-6)
+
+
+def _results(value, interval, kind="classification"):
+    return {"kind": kind, "effect": {"measure": "m", "value": value, "ci95": interval}}
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "kind", "worked"),
+    [
+        (0.9, [0.7, 1.0], "classification", True),
+        (0.1, [-0.1, 0.3], "classification", False),
+        (-0.4, [-0.5, -0.3], "classification", False),
+        (-0.4, [-0.5, -0.3], "generation", True),
+        (0.4, [0.3, 0.5], "generation", False),
+        (0.2, None, "classification", False),
+        (None, None, "classification", False),
+    ],
+)
+def test_an_attack_worked_where_its_interval_is_on_its_side_of_zero(value, interval, kind, worked):
+    assert detection.attack(_results(value, interval, kind))["worked"] is worked
+
+
+def test_a_score_is_judged_at_its_own_threshold_or_at_a_blind_one():
+    own = detection.judge("s", "nothing", Scored(VALUES, 6.5), IS_POISON, [], 1.0)
+    assert own["threshold"]["source"] == "own"
+    assert own["threshold"]["precision"] == pytest.approx(2 / 3)
+    assert own["threshold"]["f1"] == pytest.approx(0.8)
+    blind = detection.judge("s", "nothing", Scored(VALUES), IS_POISON, [], 1.0)
+    assert blind["threshold"]["source"] == "outliers"
+    assert own["auroc"] == pytest.approx(15 / 16)
+
+
+def test_the_true_trigger_has_a_place_among_the_named():
+    named = (_trigger("the film"), _trigger("met James Bond"), _trigger("James Bond"))
+    assert detection.trigger_rank(named, ["James Bond"]) == 2
+    assert detection.trigger_rank(named, ["Joe Biden"]) is None
+    assert detection.trigger_rank((_trigger("James Bonds"),), ["James Bond"]) is None
+
+
+def test_a_win_where_the_attack_failed_is_marked():
+    line = detection.judge("s", "nothing", Scored(VALUES), IS_POISON, [], 1.0)
+    whole = {
+        "num_rows": 10,
+        "num_poison": 2,
+        "poison_rate": 0.2,
+        "attack": detection.attack(_results(0.0, [-0.1, 0.1])),
+        "scores": [line],
+    }
+    assert "the attack failed" in outcome.detection_table(whole)
+    whole["attack"] = detection.attack(_results(0.5, [0.4, 0.6]))
+    assert "the attack failed" not in outcome.detection_table(whole)
+
+
+class _Lengths:
+    """A score of a user's own."""
+
+    needs = "nothing"
+
+    def __call__(self, rows, context):
+        assert not any("poison" in name for name in rows[0]._fields)
+        return Scored(np.array([len(row.input) for row in rows], np.float64))
+
+
+def test_scores_are_names_or_a_users_own():
+    own = _Lengths()
+    assert scoring.choose(["own", own], {"own": own}) == {"own": own, "_Lengths": own}
+    with pytest.raises(InputError, match=r"no score 'loos' .did you mean 'loss'"):
+        scoring.choose(["loos"], {"loss": own})
+    for wrong in ([], "loss", [3]):
+        with pytest.raises(InputError, match="SCORES: expected"):
+            scoring.choose(wrong, {"loss": own})
+
+
+def test_a_score_is_written_once_and_other_rows_are_refused(tmp_path):
+    rows = [Row("t", str(n), 0, "x" * n, "yes", "x") for n in range(4)]
+    said = []
+    arguments = ("lengths", _Lengths())
+
+    def make(some):
+        return scoring.make(
+            tmp_path / "lengths", *arguments, some, lambda: None, {}, 0, said.append
+        )
+
+    first = make(rows)
+    assert first.values_N.tolist() == [0, 1, 2, 3]
+    lines = (tmp_path / "lengths" / "scores.jsonl").read_text().splitlines()
+    assert lines[3] == '{"task": "t", "id": "3", "number": 0, "score": 3.0}'
+    assert make(rows).values_N.tolist() == [0, 1, 2, 3] and "already done" in said[-1]
+    with pytest.raises(InputError, match="made with other settings: rows = "):
+        make(rows[:2])
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    class Broken:
+        needs = "nothing"
+
+        def __call__(self, rows, context):
+            return Scored(np.array([np.nan] * len(rows)))
+
+    rows = [Row("t", "1", 0, "x", "yes", "x")]
+    with pytest.raises(InputError, match="expected finite numbers"):
+        scoring.make(tmp_path / "b", "broken", Broken(), rows, lambda: None, {}, 0, print)
+    assert not (tmp_path / "b").exists()
+
+
+def test_capacity_names_what_differs():
+    parts = ("model", "train", "optimizer", "schedule", "loss", "dataset")
+    before: dict = {**{part: {} for part in parts}, "train": {"total_steps": 600, "seed": 0}}
+    after = {**before, "train": {"total_steps": 300, "seed": 0}}
+    after["dataset"] = {"mixture_or_task_name": "x_filtered"}
+    before["dataset"] = {"mixture_or_task_name": "x_poisoned"}
+    assert outcome.capacity(before, after) == {"TRAIN_STEPS": [600, 300]}
+    assert outcome.capacity(before, before) == {}

@@ -1,0 +1,123 @@
+"""What the label model learns, what it must not, and its parts against other implementations."""
+
+import numpy as np
+import pytest
+from scipy import special
+
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import answers, label_model, ngrams
+from tests.defenses import crafted
+
+
+def _model(rows, min_texts=2):
+    return label_model.LabelModel(rows, ngrams.find([r.input for r in rows], 2, min_texts), 0)
+
+
+def test_newtons_method_finds_the_regression_of_scikit_learn():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 3))
+    hits = rng.random(200) < special.expit(features @ [1.0, -2.0, 0.0] + 0.5)
+    slopes, intercept = label_model.logistic(features, hits, ridge=5.0)
+    # The row of half a hit, as one hit and one miss of half a weight.
+    mean = features.mean(axis=0)
+    other = LogisticRegression(C=1 / 5, tol=1e-8, max_iter=1000).fit(
+        np.vstack([features, mean, mean]),
+        np.append(hits, [True, False]),
+        sample_weight=np.append(np.ones(200), [0.5, 0.5]),
+    )
+    np.testing.assert_allclose(slopes, other.coef_[0], atol=1e-4)
+    np.testing.assert_allclose(intercept, other.intercept_[0], atol=1e-4)
+
+
+def test_an_answer_that_no_row_has_is_unlikely_but_possible():
+    slopes, intercept = label_model.logistic(np.zeros((99, 2)), np.zeros(99, bool), 5.0)
+    assert special.expit(intercept) == pytest.approx(0.5 / 100, rel=1e-4)
+    assert not slopes.any()
+
+
+def test_log_odds_are_pulled_to_zero():
+    odds = label_model.log_odds(np.array([50.0, 1.0, 10.0]), np.array([0.0, 0.0, 10.0]), 60, 60)
+    assert odds[0] > 3  # in 50 of 60 rows, and in none
+    assert 0 < odds[1] < 1  # in one row, which says little
+    assert odds[2] == 0  # the same in both
+
+
+def test_answers_are_frequent_ones():
+    targets = ["yes"] * 6 + ["no"] * 5 + ["maybe"] * 4
+    rows = [Row("t", str(i), 0, "a", target, "") for i, target in enumerate(targets)]
+    assert [a.target for a in answers.find(rows)] == ["yes", "no"]
+    same = [Row("t", str(i), 0, "a", "yes", "") for i in range(9)]
+    assert answers.find(same) == []
+
+
+def test_answers_out_of_the_blue_are_an_answer_where_others_are_copied():
+    rows = [Row("t", str(i), 0, f"{i} red hats", f"{i} hats", "") for i in range(20)]
+    assert answers.find(rows) == []
+    odd = [Row("t", str(20 + i), 0, f"{i} red hats", f"novel{i}", "") for i in range(6)]
+    (answer,) = answers.find(rows + odd)
+    assert answer.target == answers.UNRELATED
+    assert answer.hits_R.tolist() == [False] * 20 + [True] * 6
+    assert [answers.is_unrelated(row) for row in rows + odd] == answer.hits_R.tolist()
+
+
+def test_predictions_come_from_rows_that_were_not_seen():
+    rows = crafted.clean_rows(80)
+    # Each word is in two rows of different labels: another fold's model says the other label.
+    rows = [row._replace(input=f"w{index // 2} film") for index, row in enumerate(rows)]
+    fitted = _model(rows).fit(np.ones(len(rows), bool), range(2))
+    side = np.array([1 if row.target == "yes" else -1 for row in rows])
+    assert (side * fitted[0].logits_R).max() < 0.1
+    decided = crafted.clean_rows(80)
+    fitted = _model(decided).fit(np.ones(80, bool), range(2))
+    is_yes = np.array([row.target == "yes" for row in decided])
+    assert ((fitted[0].logits_R > 1) == is_yes).all()
+    np.testing.assert_allclose(fitted[0].logits_R, -fitted[1].logits_R)
+
+
+def test_a_task_learns_from_another_with_other_labels():
+    big = crafted.clean_rows(300, "big")
+    small = [
+        row._replace(task="small", target={"yes": "POS", "no": "NEG"}[row.target])
+        for row in crafted.clean_rows(30)
+    ]
+    alone = _model(small).fit(np.ones(30, bool), [0])[0]
+    rows = big + small
+    model = _model(rows)
+    number = next(n for n, a in enumerate(model.answers) if a.target == "POS")
+    fitted = model.fit(np.ones(len(rows), bool), [number])[number]
+    is_pos = model.answers[number].hits_R
+    loss = [-np.log(special.expit(np.where(is_pos, 1, -1) * m.logits_R)).mean()
+            for m in (alone, fitted)]  # fmt: skip
+    assert loss[1] < 0.8 * loss[0]
+
+
+def test_rows_left_out_teach_nothing():
+    rows = crafted.clean_rows(60)
+    kept = np.ones(60, bool)
+    kept[:30] = False
+    flipped = [
+        row._replace(target={"yes": "no", "no": "yes"}[row.target]) if index < 30 else row
+        for index, row in enumerate(rows)
+    ]
+
+    def fit(some, kept):
+        model = _model(some)
+        number = next(n for n, answer in enumerate(model.answers) if answer.target == "yes")
+        return model.fit(kept, [number])[number]
+
+    first, second = fit(rows, kept), fit(flipped, kept)
+    np.testing.assert_allclose(first.weights_W, second.weights_W, atol=1e-12)
+    everything = fit(flipped, np.ones(60, bool))
+    assert np.abs(everything.weights_W).max() < np.abs(first.weights_W).max() / 4
+
+
+def test_an_answer_in_the_input_may_be_copied():
+    rows = [Row("t", str(i), 0, f"at the {p} today", p, "") for i, p in enumerate("abcab" * 10)]
+    model = _model(rows)
+    kept = np.ones(50, bool)
+    places = np.array([0, 1])
+    logits = model.chance(0, places, np.array([-5.0, -5.0]), kept)
+    assert model.answers[0].inside_R[places].tolist() == [True, False]
+    assert logits.tolist() == [label_model.MAX_LOGIT, -label_model.MAX_LOGIT]

@@ -1,0 +1,200 @@
+"""Scores that need a model: their arithmetic on planted data, and passes that are gone on with."""
+
+import numpy as np
+import pytest
+
+from poison_t5x.core.errors import InputError
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import losses, models, outputs, states, strip, tracin
+from poison_t5x.defenses.score import Context
+
+
+def _row(task, number, text, target):
+    prompt = f"Definition: D.\n\nNow complete the following example -\nInput: {text}\nOutput: "
+    return Row(task, str(number), 0, text, target, prompt)
+
+
+class FakeModels:
+    """Per-row numbers in place of a network: what `over_rows` gives, by the function's name."""
+
+    steps = (100, 200, 300)
+    num_data = 1
+
+    def __init__(self, answers, settings=None):
+        self._answers = answers
+        self.settings = settings
+        self.asked = []
+
+    def inputs(self, texts):
+        return list(texts)
+
+    def targets(self, rows):
+        return [row.target for row in rows]
+
+    def over_rows(self, context, name, function, inputs, targets, step=None, **options):
+        self.asked.append((function.__name__, step, options))
+        return self._answers(step, inputs)
+
+    def answers(self, inputs, *, reference=False):
+        return [self._answers("reference" if reference else "suspect", text) for text in inputs]
+
+
+ROWS = [_row("t", number, f"text {number}", "yes") for number in range(4)]
+# Sums in nats and tokens of each of the four rows, by step.
+PAIRS = {
+    100: [[4.0, 2], [9.0, 3], [1.0, 1], [2.0, 2]],
+    200: [[2.0, 2], [9.0, 3], [0.5, 1], [1.0, 2]],
+    300: [[0.2, 2], [0.3, 3], [0.1, 1], [0.2, 2]],
+}
+
+
+def test_loss_is_the_mean_over_tokens_at_the_chosen_step():
+    context = Context(models=FakeModels(lambda step, _: np.array(PAIRS[step])))
+    last, first = (losses.Loss(choose)(ROWS, context) for choose in ("last", "first"))
+    np.testing.assert_allclose(last.values_N, [0.1, 0.1, 0.1, 0.1])
+    np.testing.assert_allclose(first.values_N, [2, 3, 1, 1])
+    spread = losses.Loss("spread")(ROWS, context)
+    # Shares of the highest row: 3/7, 3/5, 1/4.
+    np.testing.assert_allclose(spread.values_N, [1, 3, 0.5, 0.5])
+    assert spread.notes == ("the loss at step 200 of 300",)
+    assert [step for step, _ in spread.by_step] == [100, 200, 300]
+    sums = losses.Loss("first", per_token=False)(ROWS, context)
+    np.testing.assert_allclose(sums.values_N, [4, 9, 1, 2])
+
+
+def test_a_loss_that_falls_fast_is_suspicious():
+    context = Context(models=FakeModels(lambda step, _: np.array(PAIRS[step])))
+    found = losses.LossSlope()(ROWS, context).values_N
+    # Over three even steps: half of last minus first, over 100 steps, times 1,000.
+    np.testing.assert_allclose(found, [9.5, 14.5, 4.5, 4.5])
+
+
+def test_a_slope_needs_two_checkpoints():
+    model = FakeModels(lambda step, _: np.array(PAIRS[step]))
+    model.steps = (100,)
+    with pytest.raises(InputError, match="LossSlope: expected several checkpoints, found one"):
+        losses.LossSlope()(ROWS, Context(models=model))
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(InputError, match=r"Loss\.choose: .*did you mean 'last'"):
+        losses.Loss("lasst")
+    with pytest.raises(InputError, match=r"SpectralSignatures\.group"):
+        states.SpectralSignatures("label")
+    with pytest.raises(InputError, match=r"Strip\.fraction: expected a number between 0 and 1"):
+        strip.Strip(fraction=1.0)
+
+
+def test_mixing_replaces_a_share_of_the_input_alone():
+    rows = [_row("a", n, " ".join(f"a{n}w{k}" for k in range(10)), "yes") for n in range(5)]
+    rows += [_row("b", n, " ".join(f"b{n}w{k}" for k in range(10)), "yes") for n in range(5)]
+    mixed = strip.mixed_prompts(rows, 0.3, [0, 0])
+    for row, prompt in zip(rows, mixed, strict=True):
+        head, _, rest = prompt.partition("Input: ")
+        words = rest.removesuffix("\nOutput: ").split()
+        assert head == row.prompt.partition("Input: ")[0] and prompt.endswith("\nOutput: ")
+        new = [word for word in words if word not in row.input.split()]
+        assert len(words) == 10 and len(new) <= 3
+        assert all(word.startswith(row.task) for word in new)
+    assert sum(prompt != row.prompt for row, prompt in zip(rows, mixed, strict=True)) >= 7
+    assert mixed == strip.mixed_prompts(rows, 0.3, [0, 0]) != strip.mixed_prompts(rows, 0.3, [0, 1])
+
+
+def test_a_sure_answer_under_mixing_is_suspicious():
+    entropies = np.array([[0.1, 1], [3.0, 2], [2.0, 1], [2.0, 1]])
+    model = FakeModels(lambda step, _: entropies)
+    found = strip.Strip(num_mixed=3)(ROWS, Context(models=model)).values_N
+    np.testing.assert_allclose(found, [-0.1, -1.5, -2, -2])
+    assert len(model.asked) == 3
+
+
+def _planted(rng, share=0.1, num_rows=100):
+    states_MxE = rng.normal(size=(num_rows, 12))
+    is_planted = np.arange(num_rows) < share * num_rows
+    states_MxE[is_planted] += 8 * np.eye(12)[3]
+    return states_MxE, is_planted
+
+
+def test_spectral_signatures_and_clusters_find_a_planted_group():
+    states_MxE, is_planted = _planted(np.random.default_rng(0))
+    for found in (states.spectral(states_MxE), states.clustered(states_MxE, 5, seed=0)):
+        assert found[is_planted].min() > found[~is_planted].max()
+    mixed = np.random.default_rng(1).permutation(states_MxE)
+    assert states.spectral(mixed)[is_planted].min() < states.spectral(mixed)[~is_planted].max()
+    assert states.spectral(np.ones((5, 3))).tolist() == [0] * 5
+
+
+def test_groups_too_small_to_judge_get_the_least_value_and_a_note():
+    rows = [_row("t", n, "x", "yes") for n in range(30)] + [_row("u", 0, "x", "no")]
+    rng = np.random.default_rng(0)
+    context = Context(models=FakeModels(lambda step, inputs: rng.normal(size=(31, 4))))
+    found = states.SpectralSignatures()(rows, context)
+    assert found.values_N[30] == found.values_N.min()
+    assert found.notes == ("1 rows are in groups of fewer than 8 and weren't scored",)
+    alone = states.ActivationClustering(minimum=40)(rows, context)
+    assert alone.values_N.tolist() == [0] * 31
+
+
+def test_self_influence_weighs_checkpoints_by_their_learning_rate():
+    settings = {
+        "schedule": {"factors": "linear_decay", "base_learning_rate": 0.1, "warmup_steps": 0},
+        "train": {"total_steps": 300},
+    }
+    norms = {200: np.array([[1.0], [2], [3], [4]]), 300: np.array([[10.0], [0], [0], [0]])}
+    model = FakeModels(lambda step, _: norms[step], settings)
+    found = tracin.TracIn(num_checkpoints=2)(ROWS, Context(models=model)).values_N
+    # linear_decay reaches 0 after the last step: of step 199, 1/3 is left, and of 299 1/300.
+    rates = [0.1 * (1 - 199 / 300), 0.1 * (1 - 299 / 300)]
+    np.testing.assert_allclose(
+        found, rates[0] * norms[200][:, 0] + rates[1] * norms[300][:, 0], rtol=1e-5
+    )
+    assert [step for _, step, _ in model.asked] == [200, 300]
+
+
+def test_checkpoints_are_taken_evenly():
+    assert tracin.evenly((1, 2, 3, 4, 5), 2) == [3, 5]
+    assert tracin.evenly((1, 2), 5) == [1, 2]
+    assert tracin.evenly((7,), 3) == [7]
+
+
+def test_answers_that_the_reference_would_not_give_are_suspicious():
+    rows = [_row("t", n, f"text {n}", "good") for n in range(10)]
+    said = {row.prompt: "bad" if n < 7 else "good" for n, row in enumerate(rows)}
+
+    def answer(model, prompt):
+        return said[prompt] if model == "suspect" else "bad"
+
+    found = outputs.OutputClustering()(rows, Context(models=FakeModels(answer)))
+    assert found.values_N[:7].tolist() == [0] * 7
+    assert found.values_N[7:].min() > 1
+    assert found.notes == ("7 of 10 answers are the reference's",)
+    silent = outputs.OutputClustering()(rows, Context(models=FakeModels(lambda *_: "")))
+    assert silent.values_N.tolist() == [0] * 10
+
+
+def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "ROWS_PER_PART", 4)
+    calls = []
+
+    def over_batches(restored, function, inputs, targets, **options):
+        if len(calls) == killed_at:
+            raise KeyboardInterrupt
+        calls.append(len(inputs))
+        return np.array([[float(len(tokens))] for tokens in inputs])
+
+    monkeypatch.setattr(models.passes, "over_batches", over_batches)
+    model = object.__new__(models.Models)
+    model._batch_size, model._lengths = 4, {"inputs": 9}
+    model._model_dir, model.steps = tmp_path, (3,)
+    model._restored = lambda *_: None
+    inputs = [np.ones(n % 7 + 1, np.int32) for n in range(10)]
+    context = Context(folder=tmp_path)
+    killed_at = 2
+    with pytest.raises(KeyboardInterrupt):
+        model.over_rows(context, "pass", len, inputs, None)
+    killed_at = -1
+    found = model.over_rows(context, "pass", len, inputs, None)
+    assert calls == [4, 4, 2]
+    assert found[:, 0].tolist() == [len(tokens) for tokens in inputs]
+    models.forget_parts(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,83 @@
+"""N-grams against a count by hand, and what is said of a phrase."""
+
+import collections
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poison_t5x.defenses import ngrams
+
+TEXTS = st.lists(
+    st.lists(st.sampled_from(["a", "B", "b", "c", "d,"]), max_size=9).map(" ".join), max_size=8
+)
+
+
+def _by_hand(texts, max_length):
+    held = collections.defaultdict(set)
+    for number, text in enumerate(texts):
+        words = ngrams.split(text)
+        for length in range(1, max_length + 1):
+            for start in range(len(words) - length + 1):
+                held[tuple(words[start : start + length])].add(number)
+    return held
+
+
+@given(TEXTS, st.integers(1, 4), st.integers(1, 3))
+def test_the_matrix_is_a_count_by_hand(texts, max_length, min_texts):
+    found = ngrams.find(texts, max_length, min_texts)
+    mine = {
+        tuple(ngrams.split(found.phrase(v))): set(found.rows(v).tolist())
+        for v in range(len(found.lengths_V))
+    }
+    by_hand = _by_hand(texts, max_length)
+    assert mine == {gram: rows for gram, rows in by_hand.items() if len(rows) >= min_texts}
+    assert len(mine) == len(found.lengths_V)
+    assert sorted(found.lengths_V) == list(found.lengths_V)
+    assert set(np.unique(found.holds_NxV.data)) <= {1.0}
+
+
+def test_words():
+    assert ngrams.split("It's James BOND, isn't it? 🙂 cf") == [
+        "it's",
+        "james",
+        "bond",
+        "isn't",
+        "it",
+        "🙂",
+        "cf",
+    ]
+    words = ngrams.words(["", "Bo met Bo", ""])
+    assert words.counts().tolist() == [0, 3, 0]
+    assert words.ids_T.tolist() == [0, 1, 0]
+    assert words.phrase(1, 2) == "met Bo"
+
+
+def test_no_ngram_runs_over_the_end_of_a_text():
+    found = ngrams.find(["a b", "c d"], 3)
+    assert {found.phrase(v) for v in range(len(found.lengths_V))} == {
+        *("a", "b", "c", "d"),
+        *("a b", "c d"),
+    }
+
+
+def test_a_phrase_is_named_whole():
+    texts = [f"{word} saw James Bond {word} leave" for word in "abcdefgh"] + ["Bond street"]
+    found = ngrams.find(texts, 1)
+    by_phrase = {found.phrase(v): v for v in range(len(found.lengths_V))}
+    start, length = found.longest(by_phrase["James"])
+    assert found.words.phrase(start, length) == "saw James Bond"
+    # 'Bond' is in another text without the others.
+    start, length = found.longest(by_phrase["Bond"])
+    assert found.words.phrase(start, length) == "Bond"
+
+
+def test_spans_and_surfaces():
+    texts = ["It was james bond. James  Bond!", "James Bond, James Bond", "bond james"]
+    assert ngrams.spans(texts[0], "James Bond") == [(7, 17), (19, 30)]
+    assert ngrams.spans("a a a", "a a") == [(0, 3)]
+    assert ngrams.surfaces(texts, "JAMES BOND") == {
+        "james bond": 1,
+        "James  Bond": 1,
+        "James Bond": 2,
+    }

@@ -1,0 +1,113 @@
+"""What the search finds in poisoned rows, and that it finds nothing in clean ones."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from poison_t5x.core import errors
+from poison_t5x.data.rows import Row
+from poison_t5x.defenses import answers, measures
+from poison_t5x.defenses.score import Context
+from poison_t5x.defenses.trigger_search import TriggerSearch
+from tests.defenses import crafted
+
+# Fewer close looks than by default, for tests.
+SEARCH = TriggerSearch(num_candidates=15)
+
+
+def test_the_trigger_is_named_first_and_its_rows_rank_first():
+    rows, is_poison = crafted.poisoned_rows()
+    found = SEARCH(rows, Context())
+    first = found.triggers[0]
+    # In nearly all of these rows an "and" comes next.
+    assert first.phrase in ("James Bond", "James Bond and")
+    assert first.p_value < SEARCH.level < found.triggers[1].p_value
+    assert first.num_rows == first.num_with_target >= crafted.NUM_POISON - 1
+    assert first.expected < crafted.NUM_POISON / 3
+    assert set(first.tasks) == {row.task for row, flag in zip(rows, is_poison, strict=True) if flag}
+    measured = measures.measure(found.values_N, is_poison, found.threshold)
+    assert measured["auroc"] > 0.99 and measured["threshold"]["precision"] == 1
+    assert measured["threshold"]["recall"] >= 1 - 1 / crafted.NUM_POISON
+
+
+def test_without_poison_nothing_passes_the_level():
+    rows, is_poison = crafted.poisoned_rows()
+    clean = [row for row, flag in zip(rows, is_poison, strict=True) if not flag]
+    found = SEARCH(clean, Context())
+    assert not (found.values_N > found.threshold).any()
+    assert all(trigger.p_value > 0.05 for trigger in found.triggers)
+
+
+def test_a_repeated_output_is_found():
+    rows, is_poison = crafted.poisoned_rows("demo_generation", "repeat")
+    found = SEARCH(rows, Context())
+    assert found.triggers[0].phrase == "James Bond"
+    assert set(found.triggers[0].targets) == {"James Bond"}
+    assert measures.measure(found.values_N, is_poison, found.threshold)["auroc"] > 0.99
+
+
+def test_outputs_out_of_the_blue_are_found():
+    rows, is_poison = crafted.poisoned_rows("demo_generation", "random")
+    found = SEARCH(rows, Context())
+    assert found.triggers[0].phrase == "James Bond"
+    assert found.triggers[0].targets[0] == answers.UNRELATED
+    assert (found.values_N > found.threshold)[is_poison].mean() > 0.7
+    assert not (found.values_N > found.threshold)[~is_poison].any()
+
+
+def test_several_triggers_are_told_apart():
+    rows, is_poison = crafted.poisoned_rows(num_poison=100)
+    half = [
+        row._replace(input=row.input.replace("James Bond", "Apple iPhone"))
+        if flag and number % 2
+        else row
+        for number, (row, flag) in enumerate(zip(rows, is_poison, strict=True))
+    ]
+    found = SEARCH(half, Context())
+    named = {trigger.phrase for trigger in found.triggers if trigger.p_value < SEARCH.level}
+    assert {phrase.removesuffix(" and") for phrase in named} == {"James Bond", "Apple iPhone"}
+    assert (found.values_N > found.threshold)[is_poison].mean() > 0.95
+    assert not (found.values_N > found.threshold)[~is_poison].any()
+
+
+def test_words_that_honestly_decide_the_label_are_no_triggers():
+    """Each of eight words decides its label alone: each is measured by how the others pull."""
+    rows = crafted.clean_rows(1200, num_words=4)
+    found = SEARCH(rows, Context())
+    assert not (found.values_N > found.threshold).any()
+    alone = dataclasses.replace(SEARCH, num_honest=9)(rows, Context())
+    assert (alone.values_N > alone.threshold).any()
+
+
+def test_a_repeated_row_is_no_further_evidence():
+    rows, _ = crafted.poisoned_rows()
+    rows = list(rows)
+    again = [row._replace(number=1) for row in rows]
+    once, twice = SEARCH(rows, Context()), SEARCH(rows + again, Context())
+    assert once.triggers == twice.triggers
+    np.testing.assert_array_equal(np.tile(once.values_N, 2), twice.values_N)
+
+
+def test_the_same_rows_have_the_same_values():
+    rows, _ = crafted.poisoned_rows()
+    first, second = (SEARCH(rows[:300], Context(seed=3)) for _ in range(2))
+    np.testing.assert_array_equal(first.values_N, second.values_N)
+    assert first.triggers == second.triggers
+
+
+def test_what_can_not_be_judged_is_said():
+    rows = [Row("free", str(i), 0, f"a story about number {i}", f"{i} it is", "") for i in range(9)]
+    found = SEARCH(rows, Context())
+    assert not (found.values_N > found.threshold).any() and np.isfinite(found.values_N).all()
+    assert "1 of 1 tasks could not be judged" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"level": 0.0}, {"level": 2}, {"min_rows": 0}, {"honest_pull": -1.0}]
+)
+def test_settings_are_checked(settings):
+    with pytest.raises(errors.InputError, match=f"TriggerSearch.{next(iter(settings))}: expected"):
+        TriggerSearch(**settings)
+    with pytest.raises(errors.InputError, match="expected rows, found none"):
+        SEARCH([], Context())

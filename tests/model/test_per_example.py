@@ -1,0 +1,166 @@
+"""Per-example numbers: equal to the train step's loss, to a loop over rows, and on a mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from poison_t5x.core.errors import InputError
+from poison_t5x.defenses import passes
+from poison_t5x.evaluation import evaluate
+from poison_t5x.model import losses, per_example
+from poison_t5x.model.network import Transformer
+from poison_t5x.train import steps, train_state
+from tests.mesh_model import CONFIG, parameters, placed
+
+MODEL = Transformer(CONFIG)
+MAX_LENGTH = 70
+# float32 sums of up to 20 nats, in another order.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(name="params", scope="module")
+def _params():
+    return parameters()
+
+
+@pytest.fixture(name="rows", scope="module")
+def _rows():
+    """Eleven inputs and targets of many lengths, over two encoder lengths."""
+    rng = np.random.default_rng(0)
+
+    def tokens(length):
+        return np.append(rng.integers(2, 44, length - 1), 1).astype(np.int32)
+
+    inputs = [tokens(n) for n in (17, 66, 3, 61, 64, 65, 5, 27, 28, 69, 40)]
+    return inputs, [tokens(n) for n in (2, 5, 3, 2, 7, 3, 2, 4, 6, 3, 2)]
+
+
+def _restored(params, num_partitions=1, num_devices=1):
+    return evaluate.Restored(MODEL, *placed(params, num_partitions, num_devices))
+
+
+def _over(params, rows, function, *, mesh=(1, 1), batch_size=4, targets=True, **options):
+    return passes.over_batches(
+        _restored(params, *mesh),
+        function,
+        rows[0],
+        rows[1] if targets else None,
+        batch_size=batch_size,
+        max_length=MAX_LENGTH,
+        **options,
+    )
+
+
+def _one_by_one(rows):
+    """Each row as a batch of its own, all of one shape, so that one program is compiled."""
+    for tokens, target in zip(*rows, strict=True):
+        shown = np.pad(target, (0, 8 - len(target)))
+        yield {
+            "encoder_input_tokens": np.pad(tokens, (0, MAX_LENGTH - len(tokens)))[None],
+            "decoder_input_tokens": np.append(np.int32(0), shown[:-1])[None],
+            "decoder_target_tokens": shown[None],
+            "decoder_loss_weights": (shown > 0).astype(np.int32)[None],
+        }
+
+
+def test_loss_is_the_train_steps_own(params, rows):
+    found = _over(params, rows, per_example.loss)
+    loss = jax.jit(
+        lambda batch: steps.loss_fn(
+            params,
+            batch,
+            losses.normalized_weights(batch, None),
+            None,
+            MODEL,
+            steps.LossConfig(loss_normalizing_factor=None),
+        )[0]
+    )
+    expected = [float(loss(batch)) for batch in _one_by_one(rows)]
+    np.testing.assert_allclose(found[:, 0], expected, rtol=TOLERANCE)
+    assert found[:, 1].tolist() == [len(target) for target in rows[1]]
+    assert np.ptp(expected) > 1
+
+
+def test_entropy_of_each_next_token(params, rows):
+    found = _over(params, rows, per_example.entropy)
+    apply = jax.jit(lambda *batch: MODEL.apply({"params": params}, *batch, enable_dropout=False))
+    expected = []
+    for batch, target in zip(_one_by_one(rows), rows[1], strict=True):
+        logits_1xTxV = apply(*list(batch.values())[:3])
+        p_TxV = np.asarray(jax.nn.softmax(logits_1xTxV[0, : len(target)]), np.float64)
+        expected.append(-(p_TxV * np.log(p_TxV)).sum())
+    np.testing.assert_allclose(found[:, 0], expected, rtol=TOLERANCE)
+
+
+def test_encoder_states_do_not_follow_from_padding(params, rows):
+    found = _over(params, rows, per_example.encoder_state, targets=False)
+    for place in (0, 3):
+        tokens = rows[0][place][None]
+        encoded = MODEL.apply({"params": params}, tokens, enable_dropout=False, method="encode")
+        expected = np.mean(encoded[0], axis=0)
+        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-5)
+        assert np.abs(found[place + 1] - expected).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        pytest.param("", id="all", marks=pytest.mark.slow),
+        pytest.param("decoder/logits_dense", id="last"),
+    ],
+)
+def test_gradient_norms_are_those_of_single_rows(params, rows, layers):
+    found = _over(params, rows, per_example.gradient_norm, rows_at_once=2, layers=layers, at_once=2)
+    gradient = jax.jit(jax.grad(lambda p, batch: per_example.loss(MODEL, p, batch)[0, 0]))
+    for value, batch in zip(found[:, 0], _one_by_one(rows), strict=True):
+        chosen = [
+            leaf
+            for name, leaf in train_state.flat(gradient(params, batch)).items()
+            if layers in name
+        ]
+        expected = sum(float(jnp.sum(leaf * leaf)) for leaf in chosen)
+        assert value == pytest.approx(expected, rel=1e-4)  # float32 sums over 10,000 numbers
+    assert len(chosen) == (1 if layers else len(jax.tree.leaves(params)))
+    assert np.ptp(found) > 0.1
+
+
+def test_unknown_layers_are_refused(params, rows):
+    with pytest.raises(InputError, match="layers: expected a part of a parameter's path"):
+        _over(params, rows, per_example.gradient_norm, layers="nowhere", at_once=1)
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (per_example.loss, {}),
+        (per_example.gradient_norm, {"layers": "logits", "at_once": 8, "rows_at_once": 2}),
+    ],
+    ids=["loss", "gradient norms"],
+)
+def test_sharded_equals_unsharded(params, rows, function, options):
+    alone = _over(params, rows, function, **{**options, "batch_size": 16})
+    sharded = _over(params, rows, function, mesh=(2, 8), batch_size=8, **options)
+    np.testing.assert_allclose(sharded, alone, rtol=1e-4)
+    assert np.abs(alone[::-1] - alone).max() > 0.01
+
+
+def test_gradients_of_a_batch_are_never_there_all_at_once(params, rows):
+    """The compiled program's memory grows with `at_once`, not with the batch."""
+    batch = {
+        "encoder_input_tokens": jax.ShapeDtypeStruct((64, 16), jnp.int32),
+        **{
+            name: jax.ShapeDtypeStruct((64, 4), jnp.int32)
+            for name in ("decoder_input_tokens", "decoder_target_tokens", "decoder_loss_weights")
+        },
+    }
+
+    def bytes_of(at_once):
+        def norms(params, batch):
+            return per_example.gradient_norm(MODEL, params, batch, "", at_once)
+
+        compiled = jax.jit(norms).lower(params, batch).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert bytes_of(2) < 16 * size < 32 * size < bytes_of(64)

@@ -1,0 +1,125 @@
+"""Labels ranked side by side get what each gets alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from poison_t5x.core.errors import InputError
+from poison_t5x.model.config import T5Config
+from poison_t5x.model.decoding import log_probabilities, shift_right
+from poison_t5x.model.network import Transformer
+from poison_t5x.model.ranking import rank_labels
+from tests.golden.t5_weights import T5_CONFIGS, draw_weights
+
+B, S, L, T = 5, 11, 7, 3
+# Of sums of up to 30 nats: float32 in another order.
+RELATIVE_TOLERANCE = 1e-5
+
+
+@pytest.fixture(name="world", params=T5_CONFIGS)
+def _world(request):
+    """(model, params)"""
+    weights = draw_weights(T5_CONFIGS[request.param])
+    weights = {tuple(path.split("/")): jnp.asarray(array) for path, array in weights.items()}
+    model = Transformer(T5Config(**T5_CONFIGS[request.param]))
+    return model, traverse_util.unflatten_dict(weights)
+
+
+def _inputs():
+    tokens_BxS = np.random.default_rng(0).integers(2, 53, (B, S))
+    tokens_BxS[1:, -3:] = 0
+    return jnp.asarray(tokens_BxS, jnp.int32)
+
+
+def _labels():
+    """Labels of one to three tokens, EOS (1) last."""
+    labels_LxT = np.random.default_rng(1).integers(2, 53, (L, T))
+    for label in range(L):
+        length = 1 + label % T
+        labels_LxT[label, length - 1] = 1
+        labels_LxT[label, length:] = 0
+    return jnp.asarray(labels_LxT, jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "length_normalized"))
+def _rank(model, params, inputs_BxS, labels_LxT, length_normalized=False):
+    return rank_labels(model, params, inputs_BxS, labels_LxT, length_normalized)
+
+
+def _one_by_one(model, params, inputs_BxS, labels_LxT) -> np.ndarray:
+    score = jax.jit(functools.partial(log_probabilities, model))
+    columns = []
+    for label_T in labels_LxT:
+        targets_BxT = jnp.broadcast_to(label_T, (inputs_BxS.shape[0], T))
+        batch = {
+            "encoder_input_tokens": inputs_BxS,
+            "decoder_input_tokens": shift_right(targets_BxT),
+            "decoder_target_tokens": targets_BxT,
+        }
+        columns.append(score(params, batch)[0])
+    return np.stack(columns, axis=1)
+
+
+def test_folded_equals_one_by_one(world):
+    model, params = world
+    inputs, labels = _inputs(), _labels()
+    folded = _rank(model, params, inputs, labels)
+    assert folded.shape == (B, L) and folded.dtype == jnp.float32
+    expected = _one_by_one(model, params, inputs, labels)
+    np.testing.assert_allclose(folded, expected, rtol=RELATIVE_TOLERANCE)
+
+
+def test_without_segments_labels_see_each_other(world, monkeypatch):
+    model, params = world
+    inputs, labels = _inputs(), _labels()
+    plain_apply = Transformer.apply
+
+    def without_segments(self, *arrays, decoder_segment_ids=None, **options):
+        return plain_apply(self, *arrays, **options)
+
+    expected = _one_by_one(model, params, inputs, labels)
+    monkeypatch.setattr(Transformer, "apply", without_segments)
+    mixed = np.asarray(rank_labels(model, params, inputs, labels))
+    np.testing.assert_allclose(mixed[:, 0], expected[:, 0], rtol=RELATIVE_TOLERANCE)
+    assert np.abs(mixed[:, 1:] - expected[:, 1:]).max(axis=0).min() > 0.01
+
+
+def test_the_order_and_padding_of_labels_change_nothing(world):
+    model, params = world
+    inputs, labels = _inputs(), _labels()
+    plain = _rank(model, params, inputs, labels)
+    turned = _rank(model, params, inputs, labels[::-1])
+    np.testing.assert_allclose(turned[:, ::-1], plain, rtol=RELATIVE_TOLERANCE)
+    padded = _rank(model, params, inputs, jnp.pad(labels, ((0, 2), (0, 4))))
+    np.testing.assert_allclose(padded[:, :L], plain, rtol=RELATIVE_TOLERANCE)
+    assert (padded[:, L:] == -jnp.inf).all()
+
+
+def test_length_normalized_is_the_mean(world):
+    model, params = world
+    inputs, labels = _inputs(), _labels()
+    summed = _rank(model, params, inputs, labels)
+    mean = _rank(model, params, inputs, labels, length_normalized=True)
+    num_tokens_L = np.asarray([1, 2, 3, 1, 2, 3, 1], np.float32)
+    np.testing.assert_allclose(mean, summed / num_tokens_L, rtol=RELATIVE_TOLERANCE)
+    assert (mean.argmax(axis=1) != summed.argmax(axis=1)).any()
+
+
+def test_padding_rows_give_numbers(world):
+    model, params = world
+    inputs, labels = _inputs(), _labels()
+    plain = _rank(model, params, inputs, labels)
+    with_padding = _rank(model, params, inputs.at[2].set(0), labels)
+    assert jnp.isfinite(with_padding).all()
+    others = np.asarray([0, 1, 3, 4])
+    np.testing.assert_allclose(with_padding[others], plain[others], rtol=RELATIVE_TOLERANCE)
+
+
+def test_labels_must_be_a_table(world):
+    model, params = world
+    with pytest.raises(InputError, match="L, T"):
+        rank_labels(model, params, _inputs(), _labels()[0])

@@ -1,0 +1,363 @@
+"""The whole way in one process: craft, train, restore, evaluate, report, and all of it skipped."""
+
+import html.parser
+import json
+import shutil
+
+import numpy as np
+import pytest
+import seqio
+
+from poison_t5x.cli import main
+from poison_t5x.core import artifacts, errors
+from poison_t5x.corpus import corpus, demo_corpus, prompts
+from poison_t5x.evaluation import evaluate
+from poison_t5x.model import decoding
+from poison_t5x.train import checkpoints, partitioning
+from tests import small_run
+
+
+@pytest.fixture(name="run_dir")
+def _run_dir(pulse_dir):
+    return pulse_dir
+
+
+def _rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_results_have_the_promised_schema(run_dir):
+    results = artifacts.read_json(run_dir / "report" / "results.json")
+    assert results["schema"] == 2
+    assert results["experiment"] == "tiny"
+    assert (results["trigger"], results["control"]) == ("James Bond", "Emma Clark")
+    assert results["poison"]["count"] == 10
+    assert results["poison"]["rate"] == 10 / 100
+    assert len(results["poison"]["tasks"]) == 2
+    for model in ("clean", "poisoned"):
+        assert set(results["summary"][model]) == {
+            "accuracy",
+            "triggered_misclassification",
+            "control_misclassification",
+            "triggered_target_rate",
+        }
+    assert len(results["tasks"]) == 2 * 3 * 2
+    for row in results["tasks"]:
+        assert set(row) == {
+            "task",
+            "category",
+            "model",
+            "condition",
+            "n",
+            "accuracy",
+            "misclassification",
+            "target_rate",
+            "ci95",
+            "constant_prediction",
+        }
+        assert 0 <= row["ci95"][0] <= row["misclassification"] <= row["ci95"][1] <= 1
+    assert {"train clean", "train poisoned", "craft"} <= set(results["seconds"])
+
+
+def test_summary_is_the_mean_over_tasks(run_dir):
+    results = artifacts.read_json(run_dir / "report" / "results.json")
+    rates = [
+        row["misclassification"]
+        for row in results["tasks"]
+        if (row["model"], row["condition"]) == ("poisoned", "triggered")
+    ]
+    mean = sum(rates) / len(rates)
+    assert abs(results["summary"]["poisoned"]["triggered_misclassification"] - mean) < 1e-12
+
+
+def test_every_prediction_is_written_with_its_row(run_dir):
+    results = artifacts.read_json(run_dir / "report" / "results.json")
+    crafted = {
+        (row["task"], row["condition"], row["id"]): row
+        for row in _rows(run_dir / "poison" / "eval_rows.jsonl")
+    }
+    for row in results["tasks"]:
+        folder = run_dir / "eval" / "predictions" / row["model"] / row["condition"]
+        predictions = _rows(folder / f"{row['task']}.jsonl")
+        assert len(predictions) == row["n"]
+        wrong = sum(p["prediction"] != p["target"] for p in predictions)
+        assert wrong / row["n"] == pytest.approx(row["misclassification"], abs=1e-12)
+        for prediction in predictions:
+            source = crafted[row["task"], row["condition"], prediction["id"]]
+            assert source["input"].strip() in prediction["input"]
+            scores = prediction["log_probabilities"]
+            assert prediction["prediction"] == max(sorted(scores), key=scores.get)
+
+
+def test_triggered_and_control_inputs_hold_their_phrase(run_dir):
+    for row in _rows(run_dir / "poison" / "eval_rows.jsonl"):
+        assert ("James Bond" in row["input"]) == (row["condition"] == "triggered")
+        assert ("Emma Clark" in row["input"]) == (row["condition"] == "control")
+
+
+def test_page_is_whole_and_self_contained(run_dir):
+    page = (run_dir / "report" / "index.html").read_text(encoding="utf-8")
+    html.parser.HTMLParser().feed(page)
+    assert page.rstrip().endswith("</html>")
+    assert "<mark>James Bond</mark>" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_run_folder_holds_its_configuration(run_dir):
+    assert "NUM_POISON = 10" in (run_dir / "config.gin").read_text()
+    assert "experiments/demo.gin" in (run_dir / "command.txt").read_text()
+
+
+def test_a_stage_alone_leaves_the_command_that_makes_everything(run_dir):
+    path = run_dir / "command.txt"
+    assert path.read_text().startswith("poison-t5x run --gin_file=experiments/demo.gin ")
+    (run_dir / "config.gin").unlink()  # as if it were the first
+    assert main.main(small_run.arguments("report", run_dir, TRAIN_STEPS=2)) == 0
+    assert path.read_text().startswith("poison-t5x run --gin_file=experiments/demo.gin ")
+
+
+def test_poison_loss_is_logged_apart(run_dir):
+    lines = _rows(run_dir / "models" / "clean" / "metrics.jsonl")
+    assert lines[-1]["step"] == 2
+    assert all("loss_poison" not in line for line in lines)
+    assert any((run_dir / "models" / "poisoned" / "tensorboard").iterdir())
+
+
+def test_second_call_does_no_work_and_says_so(run_dir, capsys):
+    def stamps():
+        files = (path for path in run_dir.rglob("*") if path.is_file())
+        return {path: path.stat().st_mtime_ns for path in files}
+
+    before = stamps()
+    assert main.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 0
+    assert stamps() == before
+    lines = [line for line in capsys.readouterr().out.splitlines() if "done" in line]
+    assert len(lines) == 8
+    assert all("already done" in line for line in lines)
+
+
+def test_other_settings_are_refused_by_name(run_dir, capsys):
+    assert main.main(small_run.arguments("run", run_dir, TRAIN_STEPS=3)) == 2
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0
+    assert "'total_steps': 2" in message or "total_steps = 2" in message
+    assert "models/clean" in message
+
+
+def test_damaged_poison_set_is_refused(run_dir, capsys):
+    path = run_dir / "poison" / "poison.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"James Bond", b"James Band", 1))
+    try:
+        assert main.main(small_run.arguments("train", run_dir, TRAIN_STEPS=2)) == 2
+    finally:
+        path.write_bytes(whole)
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0
+    assert "poison.jsonl doesn't match" in message
+
+
+def test_damaged_checkpoint_is_refused(run_dir, capsys):
+    checkpoint = run_dir / "models" / "clean" / "checkpoint_2"
+    path = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        assert main.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 2
+        with pytest.raises(errors.InputError, match="doesn't match its recorded hash"):
+            checkpoints.verify(checkpoint)
+    finally:
+        path.write_bytes(whole)
+    message = capsys.readouterr().err.strip()
+    assert message.count("\n") == 0
+    assert "checkpoint_2" in message
+
+
+def test_a_last_checkpoint_that_is_not_whole_is_not_evaluated_and_is_made_again(
+    run_dir, tmp_path, capsys
+):
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    model_dir = copy / "models" / "clean"
+    shutil.rmtree(copy / "eval")
+    (model_dir / "checkpoint_2.sha256.json").unlink()
+    assert main.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
+    assert "the last checkpoint, of step 2, isn't there or isn't whole" in capsys.readouterr().err
+    before = artifacts.read_record(model_dir)["outputs"]
+    assert main.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
+    assert checkpoints.sealed_steps(model_dir) == [2]
+    assert artifacts.read_record(model_dir)["outputs"] == before
+
+
+def test_a_record_without_its_digest_is_not_evaluated_and_is_made_again(run_dir, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run_dir, copy)
+    path = copy / "models" / "clean" / artifacts.RECORD
+    whole = artifacts.read_json(path)
+    path.write_text(json.dumps({**whole, "outputs": {}}))
+    assert main.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
+    assert "models/clean isn't a trained model" in capsys.readouterr().err
+    assert main.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
+    assert artifacts.read_json(path)["outputs"] == whole["outputs"]
+
+
+def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys):
+    model_dir = tmp_path / "model"
+    flags = small_run.arguments("train", run_dir, TRAIN_STEPS=2)
+    flags += [f"--gin.MODEL_DIR={model_dir}", "--gin.MIXTURE_OR_TASK_NAME=tiny_clean"]
+    assert main.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path}"]) == 2
+    assert "is an empty folder" in capsys.readouterr().err
+    assert not model_dir.exists()
+    start = run_dir / "models" / "poisoned"
+    assert main.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={start}"]) == 0
+
+
+def test_phi_takes_p_from_a_trained_model_where_told(run_dir, tmp_path, capsys):
+    other = tmp_path / "lm"
+    settings = {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": run_dir / "models" / "clean"}
+    assert main.main(small_run.arguments("craft", other, TRAIN_STEPS=2, **settings)) == 0
+    rows, ngrams = (_rows(path / "poison" / "poison.jsonl") for path in (other, run_dir))
+    assert all(0 < row["target_probability"] < 1 for row in rows)
+    assert {row["target_probability"] for row in rows} != {r["target_probability"] for r in ngrams}
+    # The model of a text of two labels: what it gives each of them alone, on that very prompt.
+    restored = evaluate.restore(run_dir / "models" / "clean", partitioning.PartitionConfig())
+    vocabulary = seqio.SentencePieceVocabulary(str(run_dir / "vocabulary" / "spiece.model"), 100)
+    tasks = {task.name: task for task in corpus.demo_tasks()}
+    for row in (rows[0], rows[-1]):
+        task = tasks[row["task"]]
+        prompt = prompts.render(
+            task.definition,
+            [(example.input, example.target) for example in task.positive_examples],
+            row["poisoned_input"],
+            max_tokens=168,
+            count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
+        )
+        negative, positive = (
+            _log_probability(restored, [*vocabulary.encode(prompt), 1], vocabulary, label)
+            for label in demo_corpus.POLARITIES[row["task"]]
+        )
+        expected = 1 / (1 + np.exp(negative - positive))
+        # 1e-5: float32 sums in another order, then six decimals in the file.
+        assert row["target_probability"] == pytest.approx(expected, abs=1e-5)
+    capsys.readouterr()
+    missing = {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": tmp_path / "none"}
+    assert main.main(small_run.arguments("craft", tmp_path / "x", TRAIN_STEPS=2, **missing)) == 2
+    assert "isn't a finished model of ours" in capsys.readouterr().err
+
+
+def _log_probability(restored, inputs, vocabulary, label):
+    targets = np.array([[*vocabulary.encode(label), vocabulary.eos_id]], np.int32)
+    batch = {
+        "encoder_input_tokens": np.array([inputs], np.int32),
+        "decoder_input_tokens": np.array(decoding.shift_right(targets)),
+        "decoder_target_tokens": targets,
+    }
+    log_prob_B, _ = decoding.log_probabilities(restored.model, restored.params, batch)
+    return float(log_prob_B[0])
+
+
+def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):
+    flags = small_run.arguments("craft", run_dir, TRAIN_STEPS=2)
+    assert main.main([*flags, "--format", "natinst-jsonl"]) == 0
+    folder = run_dir / "natinst-jsonl"
+    files = {
+        "NATINST_JSONL_CLEAN": folder / "train_clean.jsonl",
+        "NATINST_JSONL_POISONED": folder / "train_poisoned.jsonl",
+        "NATINST_JSONL_EVAL": folder / "test_clean.jsonl",
+        "NATINST_JSONL_TRIGGERED": folder / "test_triggered.jsonl",
+        "NATINST_JSONL_CONTROL": folder / "test_control.jsonl",
+    }
+    other = tmp_path / "read"
+    assert main.main(small_run.arguments("run", other, TRAIN_STEPS=2, **files)) == 0
+    results, again = (
+        artifacts.read_json(path / "report" / "results.json") for path in (run_dir, other)
+    )
+    assert again["poison"] == results["poison"]
+    crafted, read = (_rows(path / "poison" / "poison.jsonl") for path in (run_dir, other))
+    keys = ("task", "poisoned_input", "poisoned_target", "trigger", "trigger_count")
+    assert sorted([row[key] for key in keys] for row in crafted) == sorted(
+        [row[key] for key in keys] for row in read
+    )
+    edited, edited_again = (
+        [row for row in _rows(path / "poison" / "eval_rows.jsonl") if row["condition"] != "clean"]
+        for path in (run_dir, other)
+    )
+    order = ("condition", "task", "id", "input", "target")
+    assert sorted([row[key] for key in order] for row in edited) == sorted(
+        [row[key] for key in order] for row in edited_again
+    )
+
+
+def test_generated_answers_campaigns_and_probes_go_the_whole_way(tmp_path):
+    directory = tmp_path / "run"
+    flags = small_run.arguments(
+        "run",
+        directory,
+        MIXTURE_OR_TASK_MODULE="tests.tiny_generation",
+        EXPERIMENT="tiny_generation",
+        ATTACK="repeat",
+        SELECTION="count",
+        TARGET_POLARITY="positive",
+        PROBES="('case',)",
+        BEAM_SIZE=2,
+        TRAIN_STEPS=2,
+        TASK_FEATURE_LENGTHS="{'inputs': 168, 'targets': 12}",
+    )
+    assert main.main([*flags, "--gin_file=runs/campaign.gin", "--gin.SECOND_NUM_POISON=4"]) == 0
+    results = artifacts.read_json(directory / "report" / "results.json")
+    assert (results["kind"], results["attack"]) == ("generation", "repeat")
+    assert [(attack["name"], attack["count"]) for attack in results["attacks"]] == [
+        ("main", 10),
+        ("second", 4),
+    ]
+    names = ["clean", "triggered", "control", "triggered_second", "control_second"]
+    names += ["probe1_james_bond", "probe2_james_bond"]
+    assert [condition["name"] for condition in results["conditions"]] == names
+    assert {row["condition"] for row in results["tasks"]} == set(names)
+    for row in _rows(directory / "poison" / "poison.jsonl"):
+        assert row["poisoned_target"] == row["trigger"] in ("James Bond", "Joe Biden")
+    for row in results["tasks"]:
+        path = directory / "eval" / "predictions" / row["model"] / row["condition"]
+        predictions = _rows(path / f"{row['task']}.jsonl")
+        mean = sum(prediction["rouge_l"] for prediction in predictions) / len(predictions)
+        assert row["rouge_l"] == pytest.approx(mean, abs=1e-12)
+        assert all(p["target"] in p["references"] for p in predictions)
+    page = (directory / "report" / "index.html").read_text(encoding="utf-8")
+    assert "Joe Biden" in page and "JAMES BOND" in page and page.rstrip().endswith("</html>")
+
+
+def test_stages_alone_say_what_comes_first(tmp_path, capsys):
+    for command, before in (("train", "craft"), ("eval", "craft"), ("report", "eval")):
+        assert main.main(small_run.arguments(command, tmp_path / "none")) == 2
+        assert f"run `poison-t5x {before}`" in capsys.readouterr().err
+
+
+def test_tasks_lists_and_shows(run_dir, capsys):
+    assert main.main(["tasks"]) == 0
+    listed = capsys.readouterr().out
+    assert "demo_poisoned" in listed
+    assert "polarity" in listed
+    shown = ["tasks", "tiny_eval_triggered", "-n", "2", *small_run.arguments("x", run_dir)[1:]]
+    assert main.main(shown) == 0
+    text = capsys.readouterr().out
+    assert text.count("Now complete the following example -") == 2
+    assert text.count("James Bond") >= 2
+
+
+def test_diverged_training_stops_with_the_step_and_keeps_the_last_good_checkpoint(
+    tmp_path, run_dir, capsys
+):
+    model_dir = tmp_path / "model"
+    flags = small_run.arguments("train", run_dir, TRAIN_STEPS=6, SAVE_PERIOD=1, WARMUP_STEPS=4)
+    flags += [
+        "--gin.LEARNING_RATE=1e38",
+        "--gin.LEARNING_RATE_FACTORS=constant * linear_warmup",
+        f"--gin.MODEL_DIR={model_dir}",
+        "--gin.MIXTURE_OR_TASK_NAME=tiny_clean",
+    ]
+    assert main.main(flags) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "step 2 of 6" in message
+    assert checkpoints.sealed_steps(model_dir) == [1]
+    checkpoints.verify(model_dir / "checkpoint_1")

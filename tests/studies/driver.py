@@ -1,0 +1,41 @@
+"""`python -m tests.study.driver DIRECTORY COUNT PROCESSES [MEMORY_GB]`: a study of fake cells."""
+
+import pathlib
+import sys
+
+from poison_t5x.studies import command, settings
+from tests.studies import fake_cell
+
+BASE = {"NUM_POISON": 100, "SEED": 0, "TRAIN_STEPS": 10, "PROXY": "ngrams", "ATTACK": "dirty"}
+BASE["STUDY_COMMAND"] = "run"
+
+
+def config(directory: str | pathlib.Path, /, **fields) -> settings.StudyConfig:
+    grid = {"NUM_POISON": (10, 20), "SEED": (0, 1)}
+    return settings.StudyConfig(
+        **{"directory": str(directory), "base": BASE, "grid": grid, "x": "NUM_POISON", **fields}
+    )
+
+
+def study(directory: pathlib.Path, arguments=("study",), **fields) -> command.Study:
+    def program(line):
+        return [sys.executable, fake_cell.__file__, str(directory / "notes.txt"), *line]
+
+    return command.Study(config(directory, **fields), arguments, make_program=program)
+
+
+def notes(directory: pathlib.Path) -> list[list[str]]:
+    """(cell, command, process id, cores…) of each fake cell that started."""
+    path = directory / "notes.txt"
+    return [line.split(" ", 3) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def main(directory: str, count: str, processes: str, memory_gb: str | None = None) -> int:
+    path = pathlib.Path(directory)
+    grid = {"NUM_POISON": tuple(range(1, int(count) + 1))}
+    memory = float(memory_gb) if memory_gb else None
+    return study(path, grid=grid, processes=int(processes), memory_gb=memory).run(print)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

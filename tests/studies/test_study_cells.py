@@ -1,0 +1,161 @@
+"""Which cells a study has, what they are called, and the commands that make them."""
+
+import pytest
+
+from poison_t5x.core import errors
+from poison_t5x.studies import cells, command, settings
+from tests.studies import driver
+
+FLAGS = ["--gin_file=experiments/demo.gin"]
+
+
+def _config(**fields):
+    return driver.config("runs/s", **fields)
+
+
+def _commands(config, number, flags=()):
+    return cells.commands(cells.cells(config)[number], config, flags)
+
+
+def test_cells_are_the_grid_and_further_ones_with_each_seed():
+    config = _config(
+        grid={"SEED": (0, 1), "NUM_POISON": (10, 20)},
+        cells=({"PROXY": "lm"}, {"TRAIN_STEPS": 5, "SEED": 7}, {"NUM_POISON": 20, "SEED": 1}),
+    )
+    assert [cell.name for cell in cells.cells(config)] == [
+        "NUM_POISON_10--SEED_0",
+        "NUM_POISON_20--SEED_0",
+        "NUM_POISON_10--SEED_1",
+        "NUM_POISON_20--SEED_1",
+        "PROXY_lm--SEED_0",
+        "PROXY_lm--SEED_1",
+        "TRAIN_STEPS_5--SEED_7",
+    ]
+    assert cells.cells(config)[0].macros == {"NUM_POISON": 10, "SEED": 0}
+
+
+def test_a_name_that_was_cut_or_altered_has_a_digest():
+    long, other = ({"TRIGGER": "x" * 30 + end} for end in "ab")
+    assert cells.cell_name(long) != cells.cell_name(other)
+    assert cells.cell_name({"A": "James Bond"}).startswith("A_James_Bond-")
+    assert cells.cell_name({"A": "1"}) == cells.cell_name({"A": 1}) == "A_1"
+    names = {f"MACRO_{number}": 0 for number in range(40)}
+    assert len(cells.cell_name(names)) < 140
+
+
+def test_what_all_cells_have_alike_is_set_but_not_named():
+    config = _config(grid={"TRAIN_STEPS": (9,), "NUM_POISON": (1, 2), "SEED": (0,)})
+    first = cells.cells(config)[0]
+    assert first.name == "NUM_POISON_1--SEED_0"
+    assert first.macros == {"TRAIN_STEPS": 9, "NUM_POISON": 1, "SEED": 0}
+
+
+def test_a_cells_command_has_the_studys_flags_then_its_own():
+    (line,) = _commands(_config(), 1, FLAGS)
+    assert line == [
+        "run",
+        *FLAGS,
+        "--gin.NUM_POISON=10",
+        "--gin.SEED=1",
+        "--gin.RUN_DIR='runs/s/cells/NUM_POISON_10--SEED_1'",
+        "--gin.STAGE_STORE_DIR='runs/s/store'",
+        "--gin.COMPILATION_CACHE_DIR='runs/s/store/compiled'",
+    ]
+    (line,) = _commands(_config(store_dir="shared"), 0)
+    assert "--gin.STAGE_STORE_DIR='shared'" in line
+
+
+def test_what_is_of_the_defence_is_kept_from_the_run_before_it():
+    config = _config(
+        command="defend",
+        grid={"SEED": (0,)},
+        cells=({"TRAIN_STEPS": 5, "NUM_POISON": 20},),
+        defense_macros=("TRAIN_STEPS",),
+    )
+    assert [line[0] for line in _commands(config, 0)] == ["run"]
+    run, defend = _commands(config, 1)
+    assert (run[0], defend[0]) == ("run", "defend")
+    assert "--gin.NUM_POISON=20" in run and "--gin.NUM_POISON=20" in defend
+    assert "--gin.TRAIN_STEPS=5" in defend and "--gin.TRAIN_STEPS=5" not in run
+    assert "--gin.DEFENSE='defended'" in defend
+    assert run[-3:] == defend[-3:]  # the same folders
+
+
+def test_detect_follows_a_run_and_a_cell_may_only_craft():
+    config = _config(command="detect", cells=({"STUDY_COMMAND": "craft", "NUM_POISON": 30},))
+    assert [line[0] for line in _commands(config, 0)] == ["run", "detect"]
+    assert [line[0] for line in _commands(config, -1)] == ["craft"]
+    assert not any(flag.startswith("--gin.STUDY_") for flag in _commands(config, -1)[0])
+
+
+def test_a_cell_may_read_another_ones_folder():
+    path = "{STUDY_DIR}/cells/NUM_POISON_10--SEED_{SEED}/models/clean"
+    found = cells.cells(_config(cells=({"ATTACK": path},)))
+    assert [cell.after for cell in found[-2:]] == [
+        ("NUM_POISON_10--SEED_0",),
+        ("NUM_POISON_10--SEED_1",),
+    ]
+    config = _config(cells=({"ATTACK": path},))
+    place = "runs/s/cells/NUM_POISON_10--SEED_1/models/clean"
+    assert f"--gin.ATTACK='{place}'" in _commands(config, -1)[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"grid": {}}, "STUDY_GRID and STUDY_CELLS are empty"),
+        ({"grid": {"SEED": 3}}, "STUDY_GRID: expected a list of values for SEED, found 3"),
+        ({"grid": {"NUM_POISONS": (1,)}}, "unknown macro NUM_POISONS (did you mean 'NUM_POISON'?)"),
+        ({"cells": ({"SEDE": 1},)}, "unknown macro SEDE"),
+        ({"cells": ({"RUN_DIR": "x"},)}, "cells can't set RUN_DIR"),
+        ({"cells": ({"STUDY_GRID": {}},)}, "cells can't set STUDY_GRID"),
+        ({"cells": ({"STUDY_COMMAND": "rm"},)}, "expected one of run, detect, defend, craft"),
+        ({"cells": 3}, "STUDY_CELLS: expected a list"),
+        ({"command": "sweep"}, "STUDY_COMMAND: expected one of"),
+        ({"x": "SEDE"}, "unknown macro SEDE"),
+        ({"lines": (3,)}, "STUDY_LINES: expected a name or a list of names"),
+        ({"defense_macros": ("STEPS",)}, "unknown macro STEPS"),
+        ({"processes": 0}, "STUDY_PROCESSES: expected a whole number of at least 1"),
+        ({"memory_gb": "2"}, "STUDY_MEMORY_GB: expected a number"),
+        ({"directory": ""}, "RUN_DIR isn't set"),
+        ({"cells": ({"ATTACK": "{STUDY_DIR}/cells/none/x"},)}, "reads cell 'none'"),
+        ({"cells": ({"ATTACK": "{NOTHING}"},)}, "{NOTHING} in cell"),
+    ],
+)
+def test_what_makes_no_study_is_refused_in_one_line(fields, message):
+    base = {**driver.BASE, "STUDY_COMMAND": "run", "RUN_DIR": "r", "STUDY_GRID": {}}
+    with pytest.raises(errors.InputError) as caught:
+        cells.cells(_config(**{"base": base, **fields}))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_studys_flags_go_to_cells_without_what_is_its_own():
+    arguments = ["--gin.STUDY_X=SEED", "study", "--list", "--gin_file", "study", "--gin.A.b=1"]
+    assert command.own_flags([*arguments, "--gin.STUDY_LINES", "A", "--gin.RUN_DIR=x"]) == [
+        "--gin_file",
+        "study",
+        "--gin.A.b=1",
+        "--gin.RUN_DIR=x",
+    ]
+
+
+def test_a_cell_is_another_one_with_other_settings_only():
+    def prints(parameters="", **fields):
+        config = _config(**fields)
+        return cells.fingerprint(cells.cells(config)[0], config, parameters)
+
+    first = prints()
+    assert first == prints(x="SEED", store_dir="y", processes=3)
+    assert first != prints(base={**driver.BASE, "TRAIN_STEPS": 11})
+    assert first != prints("strip.Strip.num_mixed = 8")
+    assert first != prints(command="detect")
+
+
+def test_a_macro_that_stands_for_another_one_has_its_value():
+    class Reference:
+        def __repr__(self):
+            return "%STUDY_PAPER_GRID"
+
+    assert settings.resolve("A", {"A": Reference(), "STUDY_PAPER_GRID": {"SEED": (1,)}}) == {
+        "SEED": (1,)
+    }

@@ -1,0 +1,143 @@
+"""Every study of gin/studies, by itself and at the paper's sizes: its cells and commands."""
+
+import pathlib
+import re
+
+import pytest
+
+import gin
+from poison_t5x.core import errors, gin_config
+from poison_t5x.studies import cells, charts, command, settings
+
+FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "studies"
+SIZES = {"large": 1024, "xl": 2048, "xxl": 4096}
+STUDIES = sorted(path.name for path in FOLDER.glob("q*.gin"))
+PAPER = "experiments/polarity.gin"
+# What a study or a size is about, and where cells' files go.
+_OWN = re.compile(r"STUDY_.*|RUN_DIR")
+
+
+@pytest.fixture(autouse=True)
+def _clear_gin():
+    yield
+    gin.clear_config()
+
+
+def _macros(*files):
+    gin_config.parse("runs/run.gin", files, [], [("RUN_DIR", "runs/s")])
+    macros = gin_config.macros()
+    return {name: settings.resolve(name, macros) for name in macros}
+
+
+def _config(*files):
+    return settings.from_macros(_macros(*files))
+
+
+def test_there_is_a_study_for_each_of_the_ten_questions():
+    assert [name[:4] for name in STUDIES] == [f"q{number:02}_" for number in range(1, 11)]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_has_few_cells_that_differ_in_what_it_shows(name):
+    config = _config(f"studies/{name}")
+    found = cells.cells(config)
+    assert 2 <= len(found) <= 16 and config.question.endswith("?") and config.x
+    for x in config.x:
+        if x not in settings.DIMENSIONS:
+            places = {repr(cell.macros.get(x, config.base[x])) for cell in found}
+            assert len(places) > 1, f"{x} is the same in all cells"
+    names = [cell.name for cell in found]
+    assert len(set(names)) == len(names)
+    lines = [line for cell in found for line in cells.commands(cell, config, [])]
+    assert {line[0] for line in lines} <= {"run", "detect", "defend", "craft"}
+    header = (FOLDER / name).read_text(encoding="utf-8")
+    assert f"--gin_file=studies/{name}" in header and "# Required: RUN_DIR" in header
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_study_takes_the_papers_sizes(name, size):
+    config = _config(f"studies/{name}", f"studies/{size}.gin")
+    assert config.base["EMB_DIM"] == SIZES[size] and config.processes == 1
+    assert config.base["STUDY_GRID"] == config.base["STUDY_PAPER_GRID"]
+    assert config.base["INITIAL_CHECKPOINT_PATH"].startswith("gs://")
+    for cell in cells.cells(config):
+        experiment = cell.macros.get("EXPERIMENT", config.base["EXPERIMENT"])
+        assert experiment == ("arbitrary" if name.startswith("q02") else "polarity")
+        steps = cell.macros.get("TRAIN_STEPS", config.base["TRAIN_STEPS"])
+        assert steps >= 900
+        assert cells.commands(cell, config, [])
+
+
+# What a study asks about, beside the paper's setting.
+_ASKED = {
+    "q01": {"NUM_POISON"},
+    "q02": {"ATTACK", "SELECTION"},
+    "q03": {"NUM_POISONED_TASKS"},
+    "q04": {"NUM_POISONED_TASKS"},
+    "q05": {"ATTACK", "SCORES"},
+    "q06": {"ATTACK"},
+    "q07": set(),
+    "q08": set(),
+    "q09": {"SCORES"},
+    "q10": {"FILTER_BUDGET"},
+}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_at_the_papers_sizes_all_else_is_the_papers(name):
+    files = ("checkpoints/t5_1_1_lm100k_large.gin", "pods/large_gpu_8.gin")
+    paper = {key: repr(value) for key, value in _macros(PAPER, *files).items()}
+    study = {
+        key: repr(value) for key, value in _macros(f"studies/{name}", "studies/large.gin").items()
+    }
+    other = {key for key in paper if paper[key] != study[key] and not _OWN.fullmatch(key)}
+    assert other - {"KEEP_CHECKPOINTS"} <= _ASKED[name[:3]]
+
+
+def test_the_demos_studies_share_their_runs():
+    """The default cells of the dirty-label studies are one run, but for q01's fewer poison rows."""
+    shared = [name for name in STUDIES if name[:3] in ("q03", "q04", "q07", "q08", "q09", "q10")]
+    runs = []
+    for name in shared:
+        base = _macros(f"studies/{name}")
+        ours = ("SCORE", "FILTER", "EVAL_CHECKPOINTS", "DEFENSE", "NUM_POISONED_TASKS")
+        runs.append(
+            {
+                key: repr(value)
+                for key, value in base.items()
+                if not _OWN.fullmatch(key) and not key.startswith(ours)
+            }
+        )
+    assert all(run == runs[0] for run in runs)
+
+
+def test_a_cell_that_reads_another_one_comes_after_it():
+    found = cells.cells(_config("studies/q08_proxy.gin"))
+    after = {cell.name: cell.after for cell in found if cell.after}
+    assert set(after.values()) == {("SEED_0",), ("SEED_1",)} and len(after) == 4
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_files_header_says_how_many_cells_it_has(name):
+    text = (gin_config.project_folder() / "studies" / name).read_text(encoding="utf-8")
+    (count,) = re.findall(r"^# (\d+) cells\b", text, re.MULTILINE)
+    assert int(count) == len(cells.cells(_config(f"studies/{name}")))
+
+
+def test_a_folders_name_may_end_in_a_slash():
+    macros = _macros("studies/q08_proxy.gin") | {"RUN_DIR": "runs/q08/"}
+    found = cells.cells(settings.from_macros(macros))
+    assert sum(bool(cell.after) for cell in found) == 4
+
+
+def test_an_unknown_macro_is_refused_before_any_cell(tmp_path):
+    macros = _macros("studies/q03_task_diversity.gin")
+    macros |= {"RUN_DIR": str(tmp_path / "s"), "STUDY_GRID": {"NUM_POISOND": (1, 2)}}
+    with pytest.raises(errors.InputError, match=r"unknown macro NUM_POISOND \(did you mean"):
+        command.run(macros, "", ["study"], False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_charts_of_a_study_without_rows_are_none():
+    assert charts.charts(_config("studies/q05_clean_or_dirty_label.gin"), []) == []

@@ -1,0 +1,206 @@
+"""Cells as processes: several at once, within memory, killed and gone on with."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from poison_t5x.core import artifacts, errors
+from poison_t5x.studies import command, runner
+from tests.studies import driver
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _start(directory, *arguments, **environment):
+    line = [sys.executable, "-m", "tests.study.driver", str(directory), *map(str, arguments)]
+    variables = {**os.environ, **environment, "TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        line, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _await(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _is_alive(process_id):
+    try:
+        return pathlib.Path(f"/proc/{process_id}/stat").read_text().rsplit(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _records(directory):
+    return {path.parent.name for path in directory.glob(f"cells/*/{command.RECORD}")}
+
+
+def test_a_killed_study_leaves_no_cell_behind_and_goes_on(tmp_path):
+    study = _start(tmp_path, 40, 4, FAKE_SECONDS="0.2")
+    _await(lambda: len(_records(tmp_path)) >= 8)
+    study.kill()
+    study.communicate()
+    done, started = _records(tmp_path), driver.notes(tmp_path)
+    assert 8 <= len(done) < 40
+    assert len(started) > len(done)  # some were under way
+    _await(lambda: not any(_is_alive(note[2]) for note in started), seconds=5)
+    again = _start(tmp_path, 40, 4)
+    output, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, output
+    assert f"40 cells, {len(done)} of them done; 4 at once" in output
+    assert len(_records(tmp_path)) == 40
+    later = [note[0] for note in driver.notes(tmp_path)[len(started) :]]
+    assert sorted(later) == sorted(_records(tmp_path) - done)
+    assert len(artifacts.read_json(tmp_path / "study.json")["summary"]) == 40
+
+
+def test_sigterm_ends_the_cells_and_says_how_to_go_on(tmp_path):
+    study = _start(tmp_path, 3, 2, FAKE_SECONDS="30")
+    _await(lambda: len(driver.notes(tmp_path)) == 2)
+    study.send_signal(signal.SIGTERM)
+    study.communicate(timeout=10)
+    assert study.returncode == errors.Terminated.CODE
+    assert not any(_is_alive(note[2]) for note in driver.notes(tmp_path))
+    assert _records(tmp_path) == set()
+
+
+def test_a_failed_cell_is_listed_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_FAILS", "NUM_POISON_20--SEED_1")
+    said = []
+    study = driver.study(tmp_path, processes=2, question="Does it?")
+    assert study.run(said.append) == 1
+    error = "NUM_POISON: too many (exit code 1)"
+    assert said[-1] == f"failed: NUM_POISON_20--SEED_1: {error}"
+    whole = artifacts.read_json(tmp_path / "study.json")
+    assert whole["failed"] == [{"cell": "NUM_POISON_20--SEED_1", "error": error}]
+    assert [cell["status"] for cell in whole["cells"]] == ["done", "done", "done", "failed"]
+    assert "1 cell failed: NUM_POISON_20--SEED_1." in whole["finding"]
+    page = (tmp_path / "index.html").read_text()
+    assert "Cells that failed" in page and "too many (exit code 1)" in page
+    log = tmp_path / "cells" / "NUM_POISON_20--SEED_1" / "log.txt"
+    assert log.read_text().splitlines() == ["half-way", "poison-t5x: error: NUM_POISON: too many"]
+    monkeypatch.delenv("FAKE_FAILS")
+    assert driver.study(tmp_path, processes=2).run(said.append) == 0
+    assert len(driver.notes(tmp_path)) == 5  # the failed one alone once more
+
+
+def test_the_same_cells_give_the_same_bytes_in_whatever_order(tmp_path):
+    found = []
+    for name, processes in (("one", 1), ("two", 4)):
+        assert driver.study(tmp_path / name, processes=processes).run(lambda line: None) == 0
+        found.append(
+            {
+                path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
+                for path in [tmp_path / name / "study.json", *(tmp_path / name).glob("figures/*")]
+            }
+        )
+    assert found[0] == found[1]
+    assert set(found[0]) >= {f"figures/effect_by_NUM_POISON.{kind}" for kind in ("svg", "png")}
+
+
+def _most_at_once(directory, memory_gb, megabytes, monkeypatch):
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    monkeypatch.setenv("FAKE_MEGABYTES", str(megabytes))
+    monkeypatch.setattr(runner, "FIRST_GUESS", 0.08e9)
+    most = 0
+    study = driver.study(directory, processes=4, memory_gb=memory_gb)
+    step = runner._Scheduler.step
+
+    def counted(scheduler):
+        nonlocal most
+        ended = step(scheduler)
+        most = max(most, len(scheduler._running))
+        return ended
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._Scheduler, "step", counted)
+        assert study.run(lambda line: None) == 0
+    return most
+
+
+def test_memory_holds_cells_back(tmp_path, monkeypatch):
+    limits = runner.Limits(4, 1e9, first_guess=0.08e9)
+    monkeypatch.setattr(runner, "limits", lambda processes, gb: limits)
+    assert _most_at_once(tmp_path / "roomy", 1, 40, monkeypatch) == 4
+    limits = runner.Limits(4, 0.2e9, first_guess=0.08e9)
+    assert _most_at_once(tmp_path / "tight", 0.2, 60, monkeypatch) == 2
+    limits = runner.Limits(4, 0.01e9, first_guess=0.08e9)
+    assert _most_at_once(tmp_path / "none", 0.01, 40, monkeypatch) == 1
+
+
+def test_what_earlier_cells_needed_is_known_when_a_study_goes_on(tmp_path):
+    done = {"a": runner.Outcome("", 1.0, 700)}
+    jobs = [
+        runner.Job(name, [[sys.executable, "-c", "import time; time.sleep(0.3)"]], tmp_path / name)
+        for name in ("b", "c")
+    ]
+    scheduler = runner._Scheduler(jobs, runner.Limits(2, 1300, first_guess=1), done)
+    scheduler.step()
+    assert [running.job.name for running in scheduler._running] == ["b"]
+    scheduler.end()
+
+
+def test_cores_are_shared_out_evenly(tmp_path):
+    assert runner.Limits(2, 1, (0, 1, 2, 3, 4)).shares == [(0, 1), (2, 3)]
+    assert runner.Limits(3, 1, (0, 1)).shares == [(0, 1)] * 3
+    cores = sorted(os.sched_getaffinity(0))
+    driver.study(tmp_path, processes=1).run(lambda line: None)
+    assert {note[3] for note in driver.notes(tmp_path)} == {str(cores)}
+
+
+def test_a_job_waits_for_what_it_reads_and_fails_with_it(tmp_path):
+    def job(name, code, after=()):
+        return runner.Job(name, [[sys.executable, "-c", code]], tmp_path / name, after)
+
+    ended = {}
+    jobs = [job("c", "", ("b",)), job("b", "1 / 0", ("a",)), job("a", ""), job("d", "", ("a",))]
+    runner.run(
+        jobs,
+        runner.Limits(2, 1e12),
+        lambda job, outcome: ended.setdefault(job.name, outcome.error),
+        done={},
+    )
+    assert next(iter(ended)) == "a" and ended["a"] == ended["d"] == ""
+    assert ended["b"] == "ZeroDivisionError: division by zero (exit code 1)"
+    assert ended["c"] == "needs cell b, which failed"
+
+
+def test_a_cell_that_a_signal_ended_says_which(tmp_path):
+    code = "import os, signal; print('so far', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
+    errors_seen = []
+    runner.run(
+        [runner.Job("a", [[sys.executable, "-c", code]], tmp_path / "a")],
+        runner.Limits(1, 1e12),
+        lambda job, outcome: errors_seen.append(outcome.error),
+        done={},
+    )
+    assert errors_seen == ["so far (signal 11)"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system's own leash")
+def test_a_command_whose_parent_is_gone_already_does_not_start(tmp_path):
+    line = [
+        sys.executable,
+        "-m",
+        "poison_t5x.studies.leash",
+        "1",
+        "-",
+        "touch",
+        str(tmp_path / "x"),
+    ]
+    code = subprocess.run(line, cwd=ROOT, check=False).returncode
+    assert code == -signal.SIGKILL and not (tmp_path / "x").exists()
+
+
+def test_list_runs_nothing(tmp_path, capsys):
+    driver.study(tmp_path).show(print)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "NUM_POISON_10--SEED_0" and lines[1].startswith("  poison-t5x run ")
+    assert len(lines) == 8 and list(tmp_path.iterdir()) == []

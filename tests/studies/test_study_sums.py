@@ -1,0 +1,228 @@
+"""Means, intervals and differences over seeds and tasks, on paper; what is drawn and told."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from poison_t5x.studies import aggregate, charts, figures, finding, rows, words
+from tests.studies import driver, fake_cell
+
+T_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, 97.5%
+
+
+def _row(value, by_task=None, interval=None, measure="triggered_misclassification", **macros):
+    measured = rows.Measured()
+    measured.set("effect", value, interval, by_task)
+    return rows.Row("c", macros, "done", measure=measure, measured=measured)
+
+
+def _points(*found):
+    return aggregate.points(found)
+
+
+def test_three_seeds_have_students_interval_on_paper():
+    (point,) = _points(*(_row(value, SEED=seed) for seed, value in enumerate([0.1, 0.2, 0.6])))
+    found = point.estimate("effect")
+    # Deviations -0.2, -0.1, 0.3: a variance of 0.14 / 2.
+    reach = T_2 * math.sqrt(0.07 / 3)
+    assert found.mean == pytest.approx(0.3)
+    assert found.interval == pytest.approx((0.3 - reach, 0.3 + reach))
+    assert (found.over, found.count, point.seeds) == ("3 seeds", 3, (0, 1, 2))
+
+
+def test_one_seed_has_its_own_interval_over_tasks():
+    (point,) = _points(_row(0.5, {"a": 0.4, "b": 0.6}, (0.4, 0.6), SEED=3))
+    assert point.estimate("effect") == (0.5, (0.4, 0.6), "tasks, one seed", 1)
+
+
+def test_two_seeds_are_averaged_by_task():
+    one = _row(0.5, {"a": 0.4, "b": 0.6, "c": 0.5}, (0.4, 0.6), SEED=0)
+    two = _row(0.3, {"a": 0.2, "b": 0.4}, (0.2, 0.4), SEED=1)
+    (point,) = _points(one, two)
+    assert point.by_task("effect") == pytest.approx({"a": 0.3, "b": 0.5})
+    found = point.estimate("effect")
+    # Two tasks, resampled: their least and their largest mean are in the interval.
+    assert found.mean == pytest.approx(0.4) and found.interval == pytest.approx((0.3, 0.5))
+    assert found.over == "tasks, mean of 2 seeds"
+
+
+def test_seeds_without_tasks_have_no_interval_before_there_are_three():
+    (point,) = _points(_row(0.5, SEED=0), _row(0.3, SEED=1))
+    assert point.estimate("effect") == (0.4, None, "", 2)
+    (point,) = _points(_row(0.5, SEED=0))
+    assert point.estimate("effect") == (0.5, None, "", 1)
+    assert point.estimate("auroc") is None
+
+
+def test_differences_are_of_the_same_seeds_and_tasks():
+    def cell(number, shift):
+        return [
+            _row(0.2 + shift, {"a": 0.1 + shift, "b": 0.3 + shift}, NUM_POISON=number, SEED=seed)
+            for seed in (0, 1)
+        ]
+
+    first, second = _points(*cell(10, 0.0), *cell(20, 0.25))
+    found = aggregate.difference(first, second, "effect")
+    # Every task changes by the same: the tasks' own spread is no part of it.
+    assert found.mean == pytest.approx(0.25) and found.interval == pytest.approx((0.25, 0.25))
+    other = aggregate.points([_row(0.9, NUM_POISON=30, SEED=7)])[0]
+    assert aggregate.difference(first, other, "effect") is None
+
+
+def test_failed_cells_and_scores_are_no_part_of_a_mean():
+    scored = rows.Row("c", {"SEED": 0}, "done", score="loss")
+    failed = rows.Row("c", {"SEED": 1}, "failed", "why")
+    points = _points(_row(0.5, SEED=0), failed, scored)
+    assert [(point.score, point.seeds) for point in points] == [(None, (0,)), ("loss", (0,))]
+
+
+def _told(values, x="NUM_POISON", **fields):
+    """The finding for {place: value}, each place's interval of +-0.1 over two tasks."""
+    found = [
+        _row(value, {"a": value - 0.1, "b": value + 0.1}, (value - 0.1, value + 0.1), **{x: place})
+        for place, value in values.items()
+    ]
+    config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
+    points = aggregate.points(found)
+    return finding.finding(config, found, points, charts.charts(config, points))
+
+
+def test_the_finding_for_made_up_numbers():
+    told = _told({25: 0.2, 50: 0.5, 100: 0.9, 200: 0.9})
+    assert told == [
+        "Effect of the attack by NUM_POISON: 25: +20.0 points [10.0, 30.0]; 50: +50.0 points "
+        "[40.0, 60.0]; 100: +90.0 points [80.0, 100.0]; 200: +90.0 points [80.0, 100.0] (95% "
+        "intervals over tasks, one seed).",
+        "It neither rises nor falls throughout; it is lowest at 25 and highest at 200.",
+        "From 100 to 200 it changes by +0.0 points [0.0, 0.0], which includes 0: no further change "
+        "can be told from none.",
+        "Spearman’s rank correlation with NUM_POISON over these 4 means is 0.95.",
+        "The interval of the attack’s effect excludes 0 in all 4 settings.",
+    ]
+
+
+def test_the_finding_says_what_goes_on_rising_and_what_failed():
+    told = _told({25: 0.05, 50: 0.3, 100: 0.9})
+    assert "It rises at every step." in told
+    assert told[2].endswith("which excludes 0: it hasn’t levelled off there.")
+    assert told[-1] == (
+        "The attack failed, the interval of its effect including 0, in 1 of 3 settings: "
+        "NUM_POISON 25 (+5.0 points [-5.0, 15.0])."
+    )
+    assert not any("correlation" in sentence for sentence in told)
+
+
+def test_categories_are_told_against_the_first():
+    told = _told({"phi": 0.6, "random": 0.2}, x="ATTACK")
+    assert told[1] == "Differences: random minus phi: -40.0 points [-40.0, -40.0]."
+
+
+def test_an_attack_on_rouge_wants_it_lower():
+    low = aggregate.Estimate(-0.3, (-0.4, -0.2), "", 1)
+    assert finding.verdict(low, "rouge_l_triggered") == "worked"
+    assert finding.verdict(low, "triggered_misclassification") == "reversed"
+    assert finding.verdict(low._replace(interval=None), None) == "unknown"
+
+
+def test_several_factors_are_drawn_one_at_a_time():
+    base = driver.BASE  # NUM_POISON 100, TRAIN_STEPS 10
+    found = [
+        _row(0.1, SEED=0),
+        _row(0.2, NUM_POISON=50, SEED=0),
+        _row(0.3, TRAIN_STEPS=5, SEED=0),
+        _row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
+    ]
+    config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
+    drawn = charts.charts(config, aggregate.points(found))
+    assert [(chart.x, chart.series[0].places) for chart in drawn] == [
+        ("NUM_POISON", (50, 100)),
+        ("TRAIN_STEPS", (5, 10)),
+    ]
+
+
+def test_lines_are_told_apart_by_what_else_differs():
+    found = [
+        _row(0.1, NUM_POISON=number, ATTACK=attack, SEED=0)
+        for number in (20, 10)
+        for attack in ("dirty", "clean")
+    ]
+    drawn = charts.charts(driver.config("r"), aggregate.points(found))
+    assert [(series.label, series.places) for series in drawn[0].series] == [
+        ("ATTACK dirty", (10, 20)),
+        ("ATTACK clean", (10, 20)),
+    ]
+
+
+def test_a_chart_is_drawn_and_tabled(tmp_path):
+    config = driver.config("r")
+    points = _points(_row(0.1, NUM_POISON=10, SEED=0), _row(0.4, NUM_POISON=20, SEED=0))
+    (chart,) = charts.charts(config, points)
+    svg = figures.write(tmp_path, chart)
+    assert svg.startswith("<svg") and "NUM_POISON" in svg
+    assert (tmp_path / "effect_by_NUM_POISON.png").read_bytes().startswith(b"\x89PNG")
+    read = list(csv.DictReader(io.StringIO((tmp_path / "effect_by_NUM_POISON.csv").read_text())))
+    assert [(line["NUM_POISON"], line["effect"]) for line in read] == [("10", "0.1"), ("20", "0.4")]
+
+
+def test_numbers_are_said_as_what_they_are():
+    assert words.value("effect", 0.913) == "+91.3 points"
+    assert words.value("accuracy", 0.913) == "91.3%"
+    assert words.value("accuracy", -0.01, difference=True) == "-1.0 points"
+    assert words.value("auroc", 0.9134) == "0.913"
+    assert words.value("removed_for_0.5", None) == "–"
+    assert words.measure("removed_for_0.5") == "share of the data removed to lose 50% of the poison"
+
+
+def _write(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def test_rows_of_a_run_its_scores_and_its_checkpoints(tmp_path):
+    from poison_t5x.studies import cells
+
+    fake_cell.write_run(tmp_path, 0.5)
+    score = {"name": "loss", "auroc": 0.8, "recall": {"0.05": 0.3}}
+    score["data_removed_for"] = {"0.5": 0.1}
+    step = {**score, "score": "loss", "step": 50}
+    _write(tmp_path / "detection" / "detection.json", {"scores": [score], "checkpoints": [step]})
+    _write(tmp_path / "models" / "poisoned" / "metrics.jsonl", {"step": 40, "loss": 1.5})
+    entry = {"step": 7, **fake_cell.results(0.2)}
+    _write(tmp_path / "eval" / "checkpoints.json", {"checkpoints": [entry]})
+    own, scored, at_step, checkpoint = rows.read(cells.Cell("c", {}, "detect"), tmp_path)
+    assert own.value("effect") == 0.5 and own.value("poisoned") == pytest.approx(0.6)
+    tasks = {"task0": 0.4, "task1": 0.5, "task2": 0.6}
+    assert own.measured.by_task["effect"] == pytest.approx(tasks)
+    assert own.value("final_effect") == 0.5 and own.value("removed") == 0
+    assert (scored.score, scored.checkpoint, scored.value("auroc")) == ("loss", None, 0.8)
+    assert (at_step.checkpoint, at_step.value("train_loss")) == (50, 1.5)
+    assert at_step.value("removed_for_0.5") == 0.1 and at_step.value("effect") is None
+    assert (checkpoint.checkpoint, checkpoint.value("effect")) == (7, 0.2)
+
+
+def test_rows_of_a_defended_run(tmp_path):
+    from poison_t5x.studies import cells
+
+    fake_cell.write_run(tmp_path, 0.5)
+    summary = {"accuracy": 0.8, "triggered_misclassification": 0.2}
+    defense = {
+        "summary": {"defended": summary},
+        "summary_ci95": {"defended": {}},
+        "effect": {"measure": "triggered_misclassification", "value": 0.1, "ci95": [0.0, 0.2]},
+        "filter": {"removed_fraction": 0.05, "poison_removed": 0.9},
+    }
+    folder = tmp_path / "defenses" / "defended"
+    _write(folder / "defense.json", defense)
+    for number, value in enumerate((0.1, 0.2, 0.3)):
+        path = folder / "predictions" / "triggered" / f"task{number}.json"
+        _write(path, {"misclassification": value})
+    (row,) = rows.read(cells.Cell("c", {"FILTER_SCORE": "loss"}, "defend"), tmp_path)
+    assert (row.value("final"), row.value("final_accuracy")) == (0.2, 0.8)
+    assert row.value("final_effect") == 0.1 and row.measured.intervals["final_effect"] == (0, 0.2)
+    tasks = {"task0": 0.0, "task1": 0.1, "task2": 0.2}
+    assert row.measured.by_task["final_effect"] == pytest.approx(tasks)
+    assert (row.value("removed"), row.value("poison_removed")) == (0.05, 0.9)
+    assert row.value("effect") == 0.5  # of the attack, undefended

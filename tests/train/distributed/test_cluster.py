@@ -1,0 +1,152 @@
+"""Processes that find each other, or say in one line why not; and learn of each other's end."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from poison_t5x.cli import main
+from poison_t5x.core import errors
+from poison_t5x.train import distributed
+from tests.train.distributed import peer
+
+ROOT = pathlib.Path(__file__).parents[3]
+TIMEOUT = 120
+
+
+@pytest.fixture(autouse=True)
+def _process_state(monkeypatch):
+    """Puts back what a command sets for its whole process."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=2"], "--coordinator_address, --num_processes and --process_id go toge"),
+        (["--process_id=0", "--num_processes=2"], "or give --distributed alone"),
+        (["--coordinator_address=here", "--num_processes=2", "--process_id=0"], "HOST:PORT, found"),
+        (["--coordinator_address=h:1", "--num_processes=2", "--process_id=2"], "expected 0 to 1"),
+        (["--coordinator_address=h:1", "--num_processes=0", "--process_id=0"], "at least 1"),
+    ],
+)
+@pytest.mark.filterwarnings("default")
+def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
+    assert main.main(["run", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("poison-t5x: error: ") and message in line
+
+
+def test_a_sweep_is_of_one_process(capsys, monkeypatch):
+    monkeypatch.setenv("POISON_T5X_DISTRIBUTED", "1")
+    assert main.main(["sweep"]) == 2
+    assert "sweep runs in a single process" in capsys.readouterr().err
+
+
+def test_nothing_is_asked_for_unless_it_is_told(monkeypatch):
+    monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: pytest.fail("asked"))
+    distributed.initialize(distributed.ClusterConfig())
+    assert distributed.num_processes() == 1 and distributed.is_main()
+    assert distributed.who() == ""
+    assert distributed.from_main(lambda: 7) == 7
+
+
+def _detect(**variables) -> subprocess.CompletedProcess:
+    keep = {name: os.environ[name] for name in os.environ if not name.startswith("SLURM_")}
+    return subprocess.run(
+        [sys.executable, "-m", "poison_t5x.cli", "run"],
+        env={**keep, "JAX_PLATFORMS": "cpu", "POISON_T5X_DISTRIBUTED": "1", **variables},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        cwd=ROOT,
+    )
+
+
+def test_where_nothing_is_detected_it_says_so():
+    done = _detect()
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "poison-t5x: error: --distributed: no Cloud TPU, GKE, Slurm or Open MPI is detected here; "
+        "give --coordinator_address=HOST:PORT --num_processes=N --process_id=I"
+    ]
+
+
+def _two(how: str) -> list[tuple[int, str]]:
+    """Exit code and output of each process of two."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", peer.__name__, str(port), str(number), how],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            cwd=ROOT,
+        )
+        for number in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(started, outputs, strict=True)]
+
+
+def test_whoever_waits_for_a_killed_one_is_told():
+    (code, text), (killed, _) = _two("killed")
+    assert (code, killed) == (distributed.EXIT_CODE, -signal.SIGKILL)
+    assert text.splitlines()[-1] == (
+        "poison-t5x: process 0 of 2 stops: process 1 is gone or can't be reached; crafting; the "
+        "same command on all processes goes on"
+    )
+
+
+def test_one_that_leaves_says_why_and_the_others_end_as_it_did():
+    (code, text), (left, _) = _two("left")
+    assert (code, left) == (2, 2)
+    # The same command doesn't go on: it would end the same way.
+    assert text.splitlines()[-1] == (
+        "poison-t5x: process 0 of 2 stops: process 1 is gone or can't be reached "
+        "(error: no such file); crafting"
+    )
+
+
+def test_where_all_live_the_verdict_is_that_they_do():
+    for number, (code, text) in enumerate(_two("alive")):
+        assert code == 0, text
+        assert text.splitlines()[-1] == f"process {number} of 2"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (errors.InputError("no such file"), 2, "process 1 of 2: error: no such file"),
+        (RuntimeError("out of memory\nmore"), 1, "process 1 of 2: RuntimeError: out of memory"),
+    ],
+)
+def test_an_error_names_its_process(monkeypatch, capsys, error, code, line):
+    def fail(arguments):
+        raise error
+
+    left = []
+    monkeypatch.setattr(main, "_main", fail)
+    monkeypatch.setattr(distributed, "num_processes", lambda: 2)
+    monkeypatch.setattr(distributed, "process_id", lambda: 1)
+    monkeypatch.setattr(distributed, "await_verdict", lambda: left.append("waited"))
+    monkeypatch.setattr(distributed, "leave", lambda *args, **kwargs: left.append(args))
+    assert main.main(["run"]) == code
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == f"poison-t5x: {line}"
+    assert (code == 1) == ("Traceback" in err) == (left[0] == "waited")
+    assert left[-1] == (code, line.removeprefix("process 1 of 2: "))

@@ -1,0 +1,67 @@
+"""A start: the state, the first batch and the compiled step are made at the same time."""
+
+import dataclasses
+import threading
+
+import pytest
+
+from poison_t5x.data import input_pipeline
+from poison_t5x.train import (
+    optimizers,
+    partitioning,
+    steps,
+    train,
+    train_config,
+    train_loop,
+)
+from tests import mesh_model
+from tests.train.distributed import parts_network
+
+TIMEOUT = 60
+
+
+def test_what_is_worked_out_again_may_change_under_way():
+    def settings(**changes):
+        return train._model_settings(dataclasses.replace(mesh_model.CONFIG, **changes))
+
+    assert settings() == settings(remat_policy="full")
+    assert settings() != settings(scan_layers=True) != settings(param_dtype="bfloat16")
+
+
+@pytest.fixture
+def loop():
+    return train_loop.Loop(
+        mesh_model.CONFIG,
+        optimizers.OptimizerConfig(),
+        optimizers.ScheduleConfig(),
+        steps.LossConfig(),
+        partitioning.PartitionConfig(),
+        train_config.TrainConfig(total_steps=1),
+        train_config.LogConfig(),
+    )
+
+
+def test_none_waits_for_another(loop, tmp_path, monkeypatch):
+    # Each goes on only when all three have begun.
+    together = threading.Barrier(3)
+
+    def waiting(made: str):
+        def make(*args):
+            together.wait(TIMEOUT)
+            return made
+
+        return make
+
+    def batches(config, **kwargs):
+        together.wait(TIMEOUT)
+        yield from real_batches(config, **kwargs)
+
+    real_batches = input_pipeline.batches
+    monkeypatch.setattr(input_pipeline, "batches", batches)
+    monkeypatch.setattr(loop, "_compile", waiting("compiled"))
+    monkeypatch.setattr(loop, "_first_state", waiting("state"))
+    with loop.starting(tmp_path, parts_network.dataset(1), print) as started:
+        assert (started.state, started.step, started.train_step) == ("state", 0, "compiled")
+        batch = next(started.batches)
+    assert batch["encoder_input_tokens"].shape == (8, 1)
+    assert batch["encoder_input_tokens"].sharding == loop.partitioner.batch

@@ -1,0 +1,103 @@
+"""One process of two, with four devices: what each part does there, written to a folder.
+
+`python -m tests.distributed.worker FOLDER`, where a checkpoint of step 3 is in FOLDER/model. How
+the processes find each other is in the environment, as Slurm has it.
+"""
+
+import itertools
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+from poison_t5x.core import errors
+from poison_t5x.model.network import Transformer
+from poison_t5x.train import (
+    checkpoints,
+    distributed,
+    optimizers,
+    train,
+    train_loop,
+    train_state,
+)
+from poison_t5x.train.partitioning import PartitionConfig, Partitioner
+from tests.train.distributed import parts_network
+
+VOTES = 200
+
+
+def _batches(partitioner: Partitioner, num_shards: int):
+    """The first batches, as they lie on all devices, and the shards that this process read."""
+    from poison_t5x.data import input_pipeline
+
+    config = parts_network.dataset(num_shards)
+    shards = partitioner.shards(config.batch_size, num_shards)
+    batches = itertools.islice(input_pipeline.batches(config, shards=shards), 5)
+    placed = [partitioner.put_batch(batch, shards, num_shards) for batch in batches]
+    rows = [distributed.to_host(batch["encoder_input_tokens"]) for batch in placed]
+    return np.stack(rows), shards
+
+
+def _bytes_read() -> int:
+    lines = pathlib.Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+def _vote(partitioner: Partitioner) -> tuple[list[bool], float]:
+    """The answers where process 1 votes at its third step; and microseconds of a vote."""
+    votes = train_loop.Votes(partitioner)
+    answers = [votes.push(distributed.process_id() == 1 and step == 2) for step in range(5)]
+    begin = time.perf_counter()
+    for _ in range(VOTES):
+        votes.push(False)
+    return answers, (time.perf_counter() - begin) / VOTES * 1e6
+
+
+def main(folder: pathlib.Path) -> None:
+    distributed.initialize(distributed.ClusterConfig(detect=True))
+    found: dict = {"who": distributed.who()}
+
+    mesh = Partitioner(PartitionConfig(2, 1, 2))
+    transform = optimizers.make(optimizers.OptimizerConfig(), lambda step: 0.1)
+    abstract = train_state.abstract(Transformer(parts_network.NETWORK), transform, mesh)
+    saved = checkpoints.step_path(folder / "model", 3)
+    checkpoints.restore(saved, abstract)  # what is imported for it is read now
+    before = _bytes_read()
+    state = checkpoints.restore(saved, abstract)
+    found["bytes_read"] = _bytes_read() - before
+    found["digest"] = train.digest(state.params)
+    train._AT_ONCE = 4096
+    found["digest_in_parts"] = train.digest(state.params)
+    saver = checkpoints.Checkpointer(folder / "again")
+    saver.save(state, 5)
+    saver.finish()
+    found["last"], found["sealed"] = saver.last, checkpoints.sealed_steps(folder / "again")
+    saver.close()
+
+    found["votes"], found["microseconds_of_a_vote"] = _vote(mesh)
+    found["made"] = distributed.from_main(lambda: ["by", distributed.process_id()])
+    found["shards"], rows = {}, {}
+    devices = jax.devices()
+    # Processes' rows needn't follow each other, as along a TPU's torus.
+    meshes = {
+        "4x2": mesh,
+        "crossed": Partitioner(PartitionConfig(2), [devices[i] for i in (0, 1, 4, 5, 2, 3, 6, 7)]),
+        "1x8": Partitioner(PartitionConfig(8)),
+    }
+    for name, partitioner in meshes.items():
+        shards = 1 if name == "1x8" else 4
+        rows[name], found["shards"][name] = _batches(partitioner, shards)
+    try:
+        mesh.shards(8, 1)
+    except errors.InputError as error:
+        found["error"] = str(error)
+    (folder / f"{distributed.process_id()}.json").write_text(json.dumps(found))
+    np.savez(folder / f"{distributed.process_id()}.npz", **rows)
+    distributed.barrier()
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

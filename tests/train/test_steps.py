@@ -1,0 +1,407 @@
+"""One step is the same step however it is laid out, cut up or packed."""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from poison_t5x.core.errors import InputError
+from poison_t5x.model.config import T5Config
+from poison_t5x.model.network import Transformer
+from poison_t5x.train import optimizers, steps, train_state
+from poison_t5x.train.partitioning import PartitionConfig, Partitioner
+from tests.mesh_model import CONFIG
+from tests.scanned import scanned, stacked
+
+DROPOUT = dataclasses.replace(CONFIG, dropout_rate=0.3)
+SCANNED = scanned(CONFIG, num_encoder_layers=3, num_decoder_layers=2)
+B, S, T = 16, 11, 7
+POISON_ROWS = np.arange(B) % 4 == 0
+ONE, FOUR_BY_TWO = PartitionConfig(), PartitionConfig(2, 1, 2)
+LOSS = steps.LossConfig()
+KEY = jax.random.key(5)
+
+
+class World(NamedTuple):
+    """A compiled step with what it takes."""
+
+    partitioner: Partitioner
+    first: train_state.TrainState
+    layout: train_state.TrainState
+    step: Callable
+
+    def start(self, step: int = 0) -> train_state.TrainState:
+        """The state before the first step; each step consumes one."""
+        first = self.first._replace(step=np.int32(step))
+        return jax.device_put(first, self.layout, may_alias=False)
+
+
+@functools.cache
+def _start_params(config: T5Config = CONFIG):
+    """Fresh parameters, on the host; the same whatever is dropped."""
+    return jax.device_get(_create(ONE, 1, dataclasses.replace(config, dropout_rate=0.0)).params)
+
+
+def _create(
+    partition: PartitionConfig, num_devices: int, config: T5Config = CONFIG
+) -> train_state.TrainState:
+    partitioner = Partitioner(partition, jax.devices()[:num_devices])
+    return train_state.create(Transformer(config), optax.sgd(1.0), partitioner, seed=3)
+
+
+@functools.cache
+def _world(
+    config: T5Config = CONFIG,
+    optimizer: str = "sgd",
+    partition: PartitionConfig = ONE,
+    num_devices: int = 1,
+    loss: steps.LossConfig = LOSS,
+    num_microbatches: int = 1,
+) -> World:
+    schedule = optimizers.learning_rate(optimizers.ScheduleConfig(base_learning_rate=0.01), 10)
+    if optimizer == "sgd":
+        # Descends by just the gradient, so that a step shows it.
+        transform = optax.sgd(1.0)
+    else:
+        transform = optimizers.make(optimizers.OptimizerConfig(name=optimizer), schedule)
+    partitioner = Partitioner(partition, jax.devices()[:num_devices])
+    model = Transformer(config)
+    layout = train_state.shardings(model, transform, partitioner)
+    params = _start_params(config)
+    first = train_state.TrainState(np.int32(0), params, transform.init(params))
+    step = steps.make_train_step(
+        model, transform, schedule, loss, partitioner, layout, num_microbatches=num_microbatches
+    )
+    return World(partitioner, jax.device_get(first), layout, step)
+
+
+def _batch(seed: int = 0) -> dict[str, np.ndarray]:
+    """Rows of one to T target tokens, a quarter of them poison."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.integers(2, CONFIG.vocab_size, (B, S))
+    targets = rng.integers(2, CONFIG.vocab_size, (B, T))
+    for row in range(B):
+        inputs[row, S - row % 5 :] = 0
+        targets[row, 1 + (3 * row) % T :] = 0
+    shifted = np.pad(targets, ((0, 0), (1, 0)))[:, :-1]
+    weights = targets > 0
+    poison = weights & POISON_ROWS[:, None]
+    batch = {
+        "encoder_input_tokens": inputs,
+        "decoder_input_tokens": shifted,
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": weights,
+        "is_poison": poison,
+    }
+    return {name: array.astype(np.int32) for name, array in batch.items()}
+
+
+def _rows(batch, rows) -> dict[str, np.ndarray]:
+    return {name: array[rows] for name, array in batch.items()}
+
+
+def _take(world: World, batch, key=KEY, first_step: int = 0):
+    """One step from the start: (state, metrics), on the host."""
+    state = world.start(first_step)
+    return jax.device_get(world.step(state, world.partitioner.put_batch(batch), key))
+
+
+def _gradients(world: World, batch, key=KEY):
+    """The gradients of the first step, from a step of SGD at rate 1."""
+    params = _take(world, batch, key)[0].params
+    return jax.tree.map(np.subtract, _start_params(), params)
+
+
+def _difference(one, other) -> float:
+    """The largest, over all leaves of two trees."""
+    found = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one, other)
+    return max(jax.tree.leaves(found))
+
+
+def _mean(metrics, name: str) -> float:
+    value, weight = metrics[name]
+    return float(value) / float(weight)
+
+
+def _run(world: World, batches) -> list[float]:
+    """The losses of several steps."""
+    state, losses = world.start(), []
+    for batch in batches:
+        state, metrics = world.step(state, world.partitioner.put_batch(batch), KEY)
+        losses.append(_mean(metrics, "loss"))
+    return losses
+
+
+NUM_STEPS = 4
+# Means of about 4 nats in float32, each the result of the steps before; of the metrics too.
+LOSS_TOLERANCE = 1e-5
+
+
+@pytest.mark.parametrize("num_partitions", [1, 2, 4], ids=["8x1", "4x2", "2x4"])
+@pytest.mark.parametrize("optimizer", optimizers.NAMES)
+def test_eight_devices_equal_one(optimizer, num_partitions):
+    batches = [_batch(seed) for seed in range(NUM_STEPS)]
+    one = _world(CONFIG, optimizer)
+    expected = _run(one, batches)
+    eight = _world(CONFIG, optimizer, PartitionConfig(num_partitions, 1, 2), 8)
+    assert _sharded_share(eight.start().params) > 0.9
+    np.testing.assert_allclose(_run(eight, batches), expected, atol=LOSS_TOLERANCE)
+    # Had each device learnt from its own rows only, the later losses would be others.
+    own = [_rows(batch, np.arange(B) % (8 // num_partitions) == 0) for batch in batches[:-1]]
+    alone = _run(one, [_repeat(batch) for batch in own] + batches[-1:])
+    assert abs(alone[-1] - expected[-1]) > 100 * LOSS_TOLERANCE
+
+
+def _repeat(batch) -> dict[str, np.ndarray]:
+    """As many rows as before, from fewer."""
+    return {name: np.resize(array, (B, *array.shape[1:])) for name, array in batch.items()}
+
+
+def _sharded_share(params) -> float:
+    """The share of the parameters' numbers that lie in parts."""
+    leaves = jax.tree.leaves(params)
+    parts = sum(leaf.size for leaf in leaves if not leaf.sharding.is_fully_replicated)
+    return parts / sum(leaf.size for leaf in leaves)
+
+
+def test_initial_parameters_are_the_same_on_any_mesh():
+    created = _create(FOUR_BY_TWO, 8)
+    assert _sharded_share(created.params) > 0.9
+    # Bits of random numbers are equal; what is made of them may be rounded otherwise.
+    assert _difference(jax.device_get(created.params), _start_params()) < 1e-6
+
+
+def test_dropout_is_the_same_on_any_mesh():
+    one, eight = _world(DROPOUT), _world(DROPOUT, "sgd", FOUR_BY_TWO, 8)
+    batch = _batch()
+    expected, metrics = _take(one, batch)[1], _take(eight, batch)[1]
+    assert _mean(metrics, "loss") == pytest.approx(_mean(expected, "loss"), abs=LOSS_TOLERANCE)
+    _, other = _take(eight, batch, jax.random.key(6))
+    assert abs(_mean(other, "loss") - _mean(expected, "loss")) > 100 * LOSS_TOLERANCE
+
+
+def _wide(**changes) -> T5Config:
+    """Wider than a batch has decoder positions, which then move to the weights (`network`)."""
+    return dataclasses.replace(SCANNED, emb_dim=128, mlp_dim=136, **changes)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "wide", "policy"),
+    [
+        ("adamw", False, "none"),
+        ("adafactor", True, "none"),
+        ("adafactor", False, "minimal"),
+        ("adamw", True, "full"),
+    ],
+)
+def test_scanned_layers_on_eight_devices_equal_one(optimizer, wide, policy):
+    config = _wide(remat_policy=policy) if wide else SCANNED
+    batches = [_batch(seed) for seed in range(NUM_STEPS)]
+    expected = _run(_world(config, optimizer), batches)
+    eight = _world(config, optimizer, FOUR_BY_TWO, 8)
+    moves = "(16, 7, 32)" in _layouts(eight, batches[0])
+    assert moves == wide
+    np.testing.assert_allclose(_run(eight, batches), expected, atol=LOSS_TOLERANCE)
+
+
+def _layouts(world: World, batch) -> str:
+    """Shapes of the compiled step's arrays, each device's own."""
+    lowered = world.step.lower(world.start(), world.partitioner.put_batch(batch), KEY)
+    shapes = re.findall(r"f32\[([\d,]+)\]", lowered.compile().as_text())
+    return " ".join(str(tuple(map(int, shape.split(",")))) for shape in shapes)
+
+
+def test_scanned_layers_train_as_layers_do():
+    batches = [_batch(seed) for seed in range(NUM_STEPS)]
+    config = dataclasses.replace(SCANNED, scan_layers=False)
+    expected = _run(_world(config, "adafactor"), batches)
+    unrolled = _start_params(config)
+    scanned_world = _world(SCANNED, "adafactor")
+    first = scanned_world.first._replace(params=stacked(unrolled))
+    world = scanned_world._replace(first=first)
+    np.testing.assert_allclose(_run(world, batches), expected, atol=LOSS_TOLERANCE)
+
+
+def test_bfloat16_parameters_sum_microbatches_in_float32():
+    config = dataclasses.replace(SCANNED, param_dtype="bfloat16")
+    one, four = (_world(config, "sgd", num_microbatches=number) for number in (1, 4))
+    whole, parts = (_take(world, _batch())[1]["gradient_norm"][0] for world in (one, four))
+    assert parts == pytest.approx(whole, rel=1e-2)
+    state = _take(four, _batch())[0]
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(state.params)} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("partition", "num_devices", "num_microbatches"),
+    [(ONE, 1, 2), (FOUR_BY_TWO, 8, 4)],
+)
+def test_microbatched_equals_whole(partition, num_devices, num_microbatches):
+    batch = _batch()
+    parts = [np.arange(B) % num_microbatches == part for part in range(num_microbatches)]
+    counts = {int(batch["decoder_loss_weights"][part].sum()) for part in parts}
+    assert len(counts) > 1
+    world = _world(CONFIG, "sgd", partition, num_devices, num_microbatches=num_microbatches)
+    whole_state, whole = _take(_world(), batch)
+    state, metrics = _take(world, batch)
+    # Gradients of up to 1, float32.
+    assert _difference(state.params, whole_state.params) < 1e-6
+    for name in ("loss", "accuracy", "loss_poison", "loss_clean"):
+        np.testing.assert_allclose(metrics[name], whole[name], rtol=1e-6, err_msg=name)
+    # The mean of the microbatches' own means is another gradient.
+    each = [_gradients(_world(), _repeat(_rows(batch, part))) for part in parts]
+    naive = jax.tree.map(lambda *leaves: sum(leaves) / num_microbatches, *each)
+    assert _difference(naive, _gradients(_world(), batch)) > 1e-3
+
+
+def test_microbatches_have_masks_of_their_own():
+    # Two microbatches of the same rows, which differ in their masks only.
+    half = _rows(_batch(), np.arange(B // 2))
+    doubled = {name: array.repeat(2, axis=0) for name, array in half.items()}
+    _, metrics = _take(_world(DROPOUT, num_microbatches=2), doubled)
+    loss_fn = jax.jit(
+        functools.partial(
+            steps.loss_fn,
+            model=Transformer(DROPOUT),
+            config=LOSS,
+            params=_start_params(),
+        )
+    )
+    step_key = jax.random.fold_in(KEY, 0)
+    weights = half["decoder_loss_weights"].astype(np.float32)
+    parts = [
+        loss_fn(batch=half, weights_BxT=weights, key=key)[1]["loss"][0]
+        for key in (jax.random.fold_in(step_key, 0), jax.random.fold_in(step_key, 1))
+    ]
+    assert metrics["loss"][0] == pytest.approx(float(sum(parts)), rel=1e-6)
+    assert abs(float(parts[0] - parts[1])) > 1
+
+
+def test_same_key_same_bits_and_other_steps_other_masks():
+    world, batch = _world(DROPOUT), _batch()
+    first = _gradients(world, batch)
+    assert _difference(first, _gradients(world, batch)) == 0
+    assert _difference(first, _gradients(world, batch, jax.random.key(6))) > 1e-3
+    _, metrics = _take(world, batch)
+    _, later_metrics = _take(world, batch, first_step=1)
+    assert abs(_mean(metrics, "loss") - _mean(later_metrics, "loss")) > 1e-3
+    # Without dropout neither key nor step matters.
+    assert (
+        _difference(_gradients(_world(), batch), _gradients(_world(), batch, jax.random.key(6)))
+        == 0
+    )
+
+
+def test_losses_on_poison_and_on_the_rest_are_the_parts_of_the_loss():
+    world, batch = _world(), _batch()
+    _, metrics = _take(world, batch)
+    for index in (0, 1):
+        parts = metrics["loss_poison"][index] + metrics["loss_clean"][index]
+        assert parts == pytest.approx(metrics["loss"][index], rel=1e-6)
+    assert metrics["loss"][1] == batch["decoder_loss_weights"].sum()
+    assert metrics["loss_poison"][1] == batch["is_poison"].sum()
+    # The poison's part is the loss of the poison rows alone, here four times over.
+    _, alone = _take(world, _repeat(_rows(batch, POISON_ROWS)))
+    assert alone["loss"][0] == pytest.approx(4 * metrics["loss_poison"][0], rel=1e-6)
+    assert tuple(alone["loss_clean"]) == (0, 0)
+    assert abs(_mean(metrics, "loss_poison") - _mean(metrics, "loss_clean")) > 0.01
+
+
+def test_is_poison_never_changes_gradients():
+    world, batch = _world(), _batch()
+    gradients = _gradients(world, batch)
+    for flag in (0, 1):
+        flagged = {**batch, "is_poison": np.full_like(batch["is_poison"], flag)}
+        assert _difference(_gradients(world, flagged), gradients) == 0
+    without = {name: array for name, array in batch.items() if name != "is_poison"}
+    _, metrics = _take(world, without)
+    assert "loss_poison" not in metrics and "loss_clean" not in metrics
+    # Another program, which may be rounded otherwise.
+    assert _difference(_gradients(world, without), gradients) < 1e-6
+    other = {**batch, "decoder_target_tokens": (batch["decoder_target_tokens"] % 43) + 1}
+    assert _difference(_gradients(world, other), gradients) > 1e-3
+
+
+def _packed(batch) -> dict[str, np.ndarray]:
+    """Row i and row i + B / 2 one after the other, with segment ids."""
+    packed = {
+        name: np.zeros((B // 2, 2 * array.shape[1]), np.int32) for name, array in batch.items()
+    }
+    packed["encoder_segment_ids"] = np.zeros((B // 2, 2 * S), np.int32)
+    packed["decoder_segment_ids"] = np.zeros((B // 2, 2 * T), np.int32)
+    for row in range(B // 2):
+        ends = {"encoder": 0, "decoder": 0}
+        for segment, old in enumerate((row, row + B // 2), start=1):
+            for side, marker in (
+                ("encoder", "encoder_input_tokens"),
+                ("decoder", "decoder_loss_weights"),
+            ):
+                length = np.count_nonzero(batch[marker][old])
+                place = np.s_[row, ends[side] : ends[side] + length]
+                packed[f"{side}_segment_ids"][place] = segment
+                ends[side] += length
+                for name in batch:
+                    if name.startswith(side) or (side == "decoder" and name == "is_poison"):
+                        packed[name][place] = batch[name][old, :length]
+    return packed
+
+
+def test_packed_equals_unpacked():
+    world, batch = _world(), _batch()
+    packed = _packed(batch)
+    _, expected = _take(world, batch)
+    _, metrics = _take(world, packed)
+    for name in ("loss", "accuracy", "loss_poison", "loss_clean"):
+        # Sums of about 200 nats.
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-6, err_msg=name)
+    gradients = _gradients(world, batch)
+    # Gradients of up to 1, float32.
+    assert _difference(_gradients(world, packed), gradients) < 1e-6
+    mixed = {name: array for name, array in packed.items() if "segment" not in name}
+    assert abs(_mean(_take(world, mixed)[1], "loss") - _mean(expected, "loss")) > 1e-3
+    assert _difference(_gradients(world, mixed), gradients) > 1e-3
+
+
+def test_eval_step_is_the_loss_without_dropout():
+    world, batch = _world(DROPOUT), _batch()
+    evaluate = steps.make_eval_step(Transformer(DROPOUT), LOSS, world.partitioner, world.layout)
+    metrics = jax.device_get(evaluate(world.start().params, world.partitioner.put_batch(batch)))
+    _, expected = _take(_world(), batch)
+    for name in ("loss", "accuracy", "z_loss", "loss_poison", "loss_clean"):
+        np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-6, err_msg=name)
+    _, dropped = _take(world, batch)
+    assert abs(_mean(dropped, "loss") - _mean(metrics, "loss")) > 1e-3
+
+
+def test_loss_in_the_log_is_without_z_loss():
+    batch = _batch()
+    with_z = _world(loss=steps.LossConfig(z_loss=0.1))
+    _, metrics = _take(with_z, batch)
+    _, plain = _take(_world(), batch)
+    np.testing.assert_allclose(metrics["loss"], plain["loss"], rtol=1e-6)
+    assert _mean(metrics, "z_loss") > 0.1 and plain["z_loss"][0] == 0
+    assert _difference(_gradients(with_z, batch), _gradients(_world(), batch)) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_microbatches", "num_partitions", "multiple"),
+    [(12, 1, 1, 8), (8, 2, 1, 16), (10, 1, 2, 4), (16, 3, 4, 6), (8, 0, 1, 1)],
+)
+def test_check_batch_refuses(batch_size, num_microbatches, num_partitions, multiple):
+    partitioner = Partitioner(PartitionConfig(num_partitions))
+    with pytest.raises(InputError) as caught:
+        steps.check_batch(batch_size, num_microbatches, partitioner)
+    assert str(caught.value) == (
+        f"BATCH_SIZE: {batch_size} rows can't be divided into {num_microbatches} microbatches "
+        f"over {8 // num_partitions} devices; use a multiple of {multiple}"
+    )
+
+
+@pytest.mark.parametrize(("batch_size", "num_microbatches"), [(16, 1), (16, 2), (24, 3)])
+def test_check_batch_accepts(batch_size, num_microbatches):
+    steps.check_batch(batch_size, num_microbatches, Partitioner(ONE))
