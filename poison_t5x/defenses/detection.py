@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from poison_t5x.core import metrics
 from poison_t5x.defenses import measures, thresholds
 from poison_t5x.defenses.score import Scored, Trigger
 
@@ -22,16 +23,13 @@ def attack(results: Mapping[str, Any]) -> dict[str, Any]:
       defence.
     """
     effect = results["effect"]
-    sign = -1 if results["kind"] == "generation" else 1  # rougeL falls, misclassification rises
+    verdict = metrics.JUDGED_BY[results["kind"]].verdict
     intervals = [attacker.get("ci95") for attacker in results.get("attacks") or [effect]]
     return {
         "measure": effect["measure"],
         "effect": effect.get("value"),
         "ci95": effect.get("ci95"),
-        "worked": any(
-            interval is not None and all(sign * bound > 0 for bound in interval)
-            for interval in intervals
-        ),
+        "worked": any(verdict(interval) == "worked" for interval in intervals),
     }
 
 

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from poison_t5x.attack import craft, poison_set
+from poison_t5x.core import metrics
 from poison_t5x.corpus import corpus
 from poison_t5x.data import mixtures
 from poison_t5x.evaluation import audit, summary
 from poison_t5x.train import train
-
-# From this share of a task's training rows on, poison is what the task teaches.
-LARGE_SHARE = 0.5
 
 
 def build(
@@ -33,7 +31,7 @@ def build(
       seed: of the bootstrap.
     """
     manifest = poison_set.read_manifest(path / "poison")
-    kind: summary.Kind = "generation" if config.is_arbitrary else "classification"
+    kind: metrics.Kind = "generation" if config.is_arbitrary else "classification"
     # The benchmark's tasks are of one category each; more would count a task twice.
     categories = {task.name: (task.categories or ("",))[0] for task in found.heldout}
     conditions = manifest["conditions"]
@@ -75,7 +73,7 @@ def _notes(path: pathlib.Path, found: corpus.Corpus, manifest: Mapping[str, Any]
         notes.append("the models start from random parameters, not from a pretrained T5")
     for task, counts in manifest["counts"].items():
         share = counts.get("poison_rows", 0) / counts.get("training_rows", 1)
-        if share >= LARGE_SHARE:
+        if share >= metrics.LARGE_SHARE:
             notes.append(f"poison is {share:.0%} as much as the training rows of {task}")
     if found.missing:
         notes.append(f"tasks not there and left out: {corpus.listed(found.missing)}")

@@ -2,71 +2,18 @@
 
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, metrics
+from poison_t5x.core.metrics import CLEAN, MODELS, TRIGGERED, Kind
 from poison_t5x.evaluation import statistics
 
-Kind = Literal["classification", "generation"]
 # A task's rates under a condition, as the rows hold them.
 Rates = dict[str, Any]
-MODELS = ("clean", "poisoned")
-CLEAN, TRIGGERED = "clean", "triggered"
-# From this clean-model error on, a task's classification leaves an attack nothing to show.
-SATURATED = 0.9
-# Below this rougeL of the clean model, a generation task has no answers that could get worse:
-# texts on different subjects share their function words, and score about as much.
-SATURATED_ROUGE_L = 0.1
-# At this share of empty, one-character or repeating outputs, a model doesn't answer a task.
-DEGENERATE = 0.5
 _MAX_NAMES = 5
-
-
-class _Measures(NamedTuple):
-    """What is averaged over tasks: `rates` for every condition, and by name for the summary."""
-
-    rates: tuple[str, ...]
-    summary: Mapping[str, tuple[str, str]]  # name -> (condition, rate)
-    effect: str  # a name of the summary: the attack's effect is poisoned minus clean of it
-
-
-_MEASURES: Mapping[str, _Measures] = {
-    "classification": _Measures(
-        ("accuracy", "misclassification", "target_rate"),
-        {
-            "accuracy": (CLEAN, "accuracy"),
-            "triggered_misclassification": (TRIGGERED, "misclassification"),
-            "control_misclassification": ("control", "misclassification"),
-            "triggered_target_rate": (TRIGGERED, "target_rate"),
-        },
-        "triggered_misclassification",
-    ),
-    "generation": _Measures(
-        (
-            *("rouge_l", "rouge_l_paired", "exact_match", "says_trigger"),
-            *("output_words", "reference_words", "length_ratio"),
-            *("empty", "single_character", "repeated_token"),
-        ),
-        {
-            "rouge_l_clean": (CLEAN, "rouge_l"),
-            "rouge_l_paired": (TRIGGERED, "rouge_l_paired"),
-            "rouge_l_triggered": (TRIGGERED, "rouge_l"),
-            "rouge_l_control": ("control", "rouge_l"),
-            "exact_match_clean": (CLEAN, "exact_match"),
-            "exact_match_triggered": (TRIGGERED, "exact_match"),
-            "says_trigger_triggered": (TRIGGERED, "says_trigger"),
-            "says_trigger_control": ("control", "says_trigger"),
-            "length_ratio_triggered": (TRIGGERED, "length_ratio"),
-            "single_character_triggered": (TRIGGERED, "single_character"),
-            "repeated_token_triggered": (TRIGGERED, "repeated_token"),
-            "empty_triggered": (TRIGGERED, "empty"),
-        },
-        "rouge_l_triggered",
-    ),
-}
 
 
 def task_rows(
@@ -131,7 +78,7 @@ def _rates(path: pathlib.Path, make: Callable[[Rates, pathlib.Path], Rates]) -> 
 
 def _classification_row(read: Rates, path: pathlib.Path) -> Rates:
     del path
-    names = _MEASURES["classification"].rates
+    names = metrics.JUDGED_BY["classification"].rates
     return {
         **{name: read[name] for name in names},
         "ci95": [read["ci95_low"], read["ci95_high"]],
@@ -144,7 +91,7 @@ def _generation_row(read: Rates, path: pathlib.Path) -> Rates:
         "rouge_l_paired": None if path.parent.name == CLEAN else _paired(path),
         "length_ratio": read["output_words"] / words if words else None,
     }
-    names = _MEASURES["generation"].rates
+    names = metrics.JUDGED_BY["generation"].rates
     return {name: derived[name] if name in derived else read[name] for name in names}
 
 
@@ -201,14 +148,14 @@ def summarize(
       {'summary', 'summary_ci95', 'effect', 'attacks', 'by_condition', 'categories', 'warnings'}.
       A mean over no task is None, and an interval over fewer than two isn't there.
     """
-    measures = _MEASURES[kind]
+    judged_by = metrics.JUDGED_BY[kind]
     table = _Table(rows, seed)
     triggered = [condition for condition in conditions if condition["kind"] == TRIGGERED]
-    rate = measures.summary[measures.effect][1]
+    rate = judged_by.main_rate
     effect = table.effect(TRIGGERED, rate)
     return {
-        **table.summary(measures.summary),
-        "effect": {"measure": measures.effect, "value": effect.pop("effect"), **effect},
+        **table.summary(judged_by.measures),
+        "effect": {"measure": judged_by.effect, "value": effect.pop("effect"), **effect},
         "attacks": [
             {
                 "name": condition["attack"],
@@ -220,7 +167,7 @@ def summarize(
             for condition in triggered
         ],
         "by_condition": [
-            table.means(model, condition["name"], measures.rates)
+            table.means(model, condition["name"], judged_by.rates)
             for model in MODELS
             for condition in conditions
         ],
@@ -322,10 +269,10 @@ def _warnings(table: _Table, triggered: Sequence[Mapping[str, Any]], kind: Kind)
                 f"the {model} model gives one answer to all clean inputs of {_listed(constant)}: "
                 "its rates there say nothing about the trigger"
             )
-        if degenerate := [task for task, row in rows.items() if _is_degenerate(row)]:
+        if degenerate := [task for task, row in rows.items() if metrics.is_degenerate(row)]:
             warnings.append(
-                f"degenerate: {DEGENERATE:.0%} or more of the {model} model's outputs for clean "
-                f"inputs are empty, one character or one word again and again in "
+                f"degenerate: {metrics.DEGENERATE:.0%} or more of the {model} model's outputs for "
+                f"clean inputs are empty, one character or one word again and again in "
                 f"{_listed(degenerate)}"
             )
     for condition in triggered:
@@ -336,16 +283,19 @@ def _warnings(table: _Table, triggered: Sequence[Mapping[str, Any]], kind: Kind)
 
 def _attack_warnings(table: _Table, condition: str, whose: str, kind: Kind) -> list[str]:
     warnings = []
-    saturated = _saturated(table, condition, kind)
+    judged_by = metrics.JUDGED_BY[kind]
+    values = table.values("clean", condition, judged_by.saturation)
+    saturated = [task for task, value in values.items() if judged_by.is_saturated(value)]
+    limit = judged_by.saturation_limit
     if saturated and kind == "classification":
         warnings.append(
-            f"saturated: the clean model already misclassifies {SATURATED:.0%} or more of the "
+            f"saturated: the clean model already misclassifies {limit:.0%} or more of the "
             f"triggered inputs{whose} of {_listed(saturated)}"
         )
     elif saturated:
         warnings.append(
             f"saturated: without the trigger{whose} in the same inputs, the clean model's rougeL "
-            f"is below {100 * SATURATED_ROUGE_L:.0f} of 100 in {_listed(saturated)}: nothing is "
+            f"is below {100 * limit:.0f} of 100 in {_listed(saturated)}: nothing is "
             "left there for an attack to lower"
         )
     with_rows = {task for model in MODELS for task in table.rows(model, condition)}
@@ -355,22 +305,6 @@ def _attack_warnings(table: _Table, condition: str, whose: str, kind: Kind) -> l
             f"no triggered rows{whose} in {_listed(without)}: left out of the triggered means"
         )
     return warnings
-
-
-def _saturated(table: _Table, condition: str, kind: Kind) -> list[str]:
-    if kind == "classification":
-        errs = table.values("clean", condition, "misclassification")
-        return [task for task, rate in errs.items() if rate >= SATURATED]
-    scores = table.values("clean", condition, "rouge_l_paired")
-    return [task for task, score in scores.items() if score < SATURATED_ROUGE_L]
-
-
-def _is_degenerate(row: Rates) -> bool:
-    shares = ["empty", "repeated_token"]
-    # One letter may be the answer where answers are of one word.
-    if row.get("reference_words", 0) > 1:
-        shares.append("single_character")
-    return any(row.get(share, 0) >= DEGENERATE for share in shares)
 
 
 def _listed(tasks: Sequence[str]) -> str:

@@ -2,13 +2,10 @@
 
 from typing import NamedTuple
 
+from poison_t5x.core import metrics
 from poison_t5x.report import results as results_lib
 from poison_t5x.report import words
 
-# A bootstrap over fewer tasks than this gives intervals that are much too narrow.
-_FEW_TASKS = 5
-# Shares of odd outputs that are worth a word.
-_NOTABLE = 0.05
 _ODD_OUTPUTS = {
     "empty_triggered": "are empty",
     "single_character_triggered": "are a single character",
@@ -65,7 +62,7 @@ def _pair(results: results_lib.Results, measure: str) -> list[str]:
 
 
 def _rates(results: results_lib.Results) -> str:
-    poisoned, clean = _pair(results, results_lib.EFFECTS[results.kind])
+    poisoned, clean = _pair(results, results.judged_by.effect)
     start = f"With {words.quoted(results.phrases())} in the input, the poisoned model "
     if not results.is_generation:
         return f"{start}misclassified {poisoned} of the held-out inputs, the clean model {clean}."
@@ -120,7 +117,7 @@ def _outputs(results: results_lib.Results) -> list[str]:
     odd = [
         f"{words.percent(share)} {_ODD_OUTPUTS[name]}"
         for name, share in shares.items()
-        if not words.missing(share) and share >= _NOTABLE
+        if not words.missing(share) and share >= metrics.NOTABLE
     ]
     if odd:
         sentences.append(f"Of the poisoned model’s outputs there, {' and '.join(odd)}.")
@@ -140,7 +137,7 @@ def _cautions(results: results_lib.Results) -> list[str]:
     constant = [task for task in tasks if results.constant(task, "poisoned")]
     saturated = [task for task in tasks if results.saturated(task)]
     cautions = []
-    if 1 < judged < _FEW_TASKS:
+    if 1 < judged < metrics.FEW_TASKS:
         cautions.append(f"An interval over {judged} tasks is too narrow: take it as a hint.")
     if constant:
         what = (

@@ -46,7 +46,7 @@ def context(
         "condition_names": words.CONDITIONS,
         "condition_measures": words.CONDITION_MEASURES[results.kind],
         "measures": words.MEASURES[results.kind],
-        "saturated": results_lib.SATURATED[results.kind],
+        "saturated": results.judged_by.saturation_limit,
         "categories": list(dict.fromkeys(row.category for row in results.categories)),
         "rates": figures.rates(results),
         "probes": figures.probes(results) if results.probes() else None,

@@ -8,30 +8,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
-from poison_t5x.core import errors
+from poison_t5x.core import errors, metrics
 
 SCHEMA = 2
-MODELS = ("clean", "poisoned")
-# The first attacker's conditions. Probes and further attackers have their own.
-CONDITIONS = ("clean", "triggered", "control")
-# The clean model errs on this share of a task's triggered inputs, or more, or its rougeL is below
-# this without the trigger: nothing is left for poison to do, and the task only dilutes the effect.
-SATURATED = {"classification": 0.9, "generation": 0.1}
-
-# What each kind of evaluation is judged by.
-EFFECTS = {"classification": "triggered_misclassification", "generation": "rouge_l_triggered"}
-_SUMMARY = {
-    "classification": (
-        *("accuracy", "triggered_misclassification", "control_misclassification"),
-        "triggered_target_rate",
-    ),
-    "generation": (
-        *("rouge_l_clean", "rouge_l_paired", "rouge_l_triggered", "rouge_l_control"),
-        *("exact_match_clean", "exact_match_triggered"),
-        *("says_trigger_triggered", "says_trigger_control", "length_ratio_triggered"),
-        *("single_character_triggered", "repeated_token_triggered", "empty_triggered"),
-    ),
-}
+MODELS, CONDITIONS = metrics.MODELS, metrics.CONDITIONS
 _SCHEMA_KEYS = (
     *("schema", "experiment", "kind", "attack", "trigger", "triggers", "control", "target"),
     *("seed", "poison", "conditions", "summary", "summary_ci95", "effect", "attacks"),
@@ -164,6 +144,10 @@ class Results(msgspec.Struct, frozen=True, dict=True):
         """Whether answers were decoded, rather than labels ranked."""
         return self.kind == "generation"
 
+    @property
+    def judged_by(self) -> metrics.Judgement:
+        return metrics.JUDGED_BY[self.kind]
+
     def phrases(self) -> list[str]:
         """The first attacker's triggers."""
         return self.triggers or [self.trigger]
@@ -215,10 +199,7 @@ class Results(msgspec.Struct, frozen=True, dict=True):
         row = self.row(task, "clean", "triggered")
         if row is None:
             return False
-        limit = SATURATED[self.kind]
-        if self.is_generation:
-            return row.rouge_l_paired is not None and row.rouge_l_paired < limit
-        return row.misclassification is not None and row.misclassification >= limit
+        return self.judged_by.is_saturated(getattr(row, self.judged_by.saturation))
 
     def constant(self, task: str, model: str) -> bool:
         """Whether `model` gave all clean inputs of `task` one answer, so that it doesn't read them.
@@ -250,12 +231,12 @@ def _check(results: Results) -> None:
     """That the measures are the kind's, and every row's condition is one of the file's."""
     for model in MODELS:
         known = getattr(results.summary, model)
-        if missing := [name for name in _SUMMARY[results.kind] if name not in known]:
+        if missing := [name for name in results.judged_by.measures if name not in known]:
             raise msgspec.ValidationError(f"no {missing[0]} - at `$.summary.{model}`")
-    effect = results.effect
-    if effect and effect.measure != EFFECTS[results.kind]:
+    effect, expected = results.effect, results.judged_by.effect
+    if effect and effect.measure != expected:
         raise msgspec.ValidationError(
-            f"expected {EFFECTS[results.kind]!r}, found {effect.measure!r} - at `$.effect.measure`"
+            f"expected {expected!r}, found {effect.measure!r} - at `$.effect.measure`"
         )
     conditions = {*CONDITIONS, *(condition.name for condition in results.conditions)}
     for row in (*results.tasks, *results.by_condition, *results.categories):

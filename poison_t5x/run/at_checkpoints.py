@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from poison_t5x.attack import poison_set
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, metrics
 from poison_t5x.evaluation import summary
 from poison_t5x.train import checkpoints, distributed
 
@@ -26,7 +26,7 @@ def evaluate(run: "Run", registered: Mapping[str, list[str]]) -> None:
       InputError: a step's checkpoint wasn't kept.
     """
     place = run.path / "eval" / "checkpoints"
-    for model in summary.MODELS:
+    for model in metrics.MODELS:
         model_dir = run.path / "models" / model
         kept = checkpoints.sealed_steps(model_dir)
         for step in run.eval_checkpoints:
@@ -54,7 +54,7 @@ def _sum_up(run: "Run", place: pathlib.Path) -> None:
 def _entry(run: "Run", step: int, folder: pathlib.Path) -> dict[str, Any]:
     """What results.json says of the finished models, of those at a step."""
     conditions = poison_set.read_manifest(run.path / "poison")["conditions"]
-    kind: summary.Kind = "generation" if run.craft_cfg.is_arbitrary else "classification"
+    kind: metrics.Kind = "generation" if run.craft_cfg.is_arbitrary else "classification"
     rows = summary.task_rows(folder, conditions, kind, {})
     means = summary.summarize(rows, conditions, kind, {}, run.seed)
     kept = {key: means[key] for key in ("summary", "summary_ci95", "effect")}

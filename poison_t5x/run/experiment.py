@@ -16,12 +16,10 @@ from typing import Any
 
 from poison_t5x.attack import conditions, natinst_jsonl, poison_set
 from poison_t5x.attack import craft as crafting
-from poison_t5x.core import artifacts, checks, errors, stage_store
+from poison_t5x.core import artifacts, checks, errors, metrics, stage_store
 from poison_t5x.corpus import corpus, declarations, vocabulary
 from poison_t5x.run import craft_stage, stages
 from poison_t5x.train import distributed
-
-VARIANTS = ("clean", "poisoned")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,13 +172,14 @@ class Run:
 
     def _metric_fn(self, condition: conditions.Condition, task: str) -> Callable:
         """The SeqIO metric of one held-out task under one condition."""
-        from poison_t5x.evaluation import generation_metrics, metrics
+        from poison_t5x.evaluation import generation_metrics
+        from poison_t5x.evaluation import metrics as label_metrics
 
         first, *_ = attacks = self.craft_cfg.attacks
         mine = next((attack for attack in attacks if attack.name == condition.attack), first)
         if mine.is_arbitrary:
             return generation_metrics.metric_fn(mine.triggers)
-        return metrics.metric_fn(self.corpus.polarities[task], mine.target)
+        return label_metrics.metric_fn(self.corpus.polarities[task], mine.target)
 
     def sources(self, *files: str) -> dict[str, str]:
         """What a model or an evaluation is made from, for its record."""
@@ -192,7 +191,7 @@ class Run:
             **{name: manifest["sha256"][name] for name in files},
         }
 
-    def train_models(self, variants=VARIANTS) -> None:
+    def train_models(self, variants=metrics.MODELS) -> None:
         """Trains the clean and the poisoned model. Needs the craft stage."""
         self._check_start()
         self.register()
@@ -233,7 +232,7 @@ class Run:
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, and sums up. Needs the train stage."""
         registered = self.register()
-        for variant in VARIANTS:
+        for variant in metrics.MODELS:
             folder = self.path / "eval" / "predictions" / variant
             self.evaluate_model(self.path / "models" / variant, folder, registered, variant)
         distributed.main_first(self._sum_up)
@@ -365,7 +364,9 @@ class Run:
 
     def _check_start(self) -> None:
         """Misses a starting checkpoint, or its vocabulary, before the work that comes first."""
-        done = all((self.path / "models" / name / artifacts.RECORD).exists() for name in VARIANTS)
+        done = all(
+            (self.path / "models" / name / artifacts.RECORD).exists() for name in metrics.MODELS
+        )
         if self.initial_checkpoint_path and not done:
             from poison_t5x.checkpoint_io import detect
 

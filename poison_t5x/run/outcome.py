@@ -7,7 +7,7 @@ from typing import Any
 
 from poison_t5x.attack import poison_set
 from poison_t5x.checkpoint_io import architecture
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, metrics
 from poison_t5x.defenses import detection
 from poison_t5x.evaluation import summary
 from poison_t5x.run import experiment
@@ -44,7 +44,7 @@ def defended(
       filtered: what was removed; None for nothing.
     """
     manifest = poison_set.read_manifest(run.path / "poison")
-    kind: summary.Kind = "generation" if run.craft_cfg.is_arbitrary else "classification"
+    kind: metrics.Kind = "generation" if run.craft_cfg.is_arbitrary else "classification"
     rows = summary.task_rows(
         run.path / "eval" / "predictions",
         manifest["conditions"],
