@@ -5,13 +5,13 @@ import seqio
 
 from poison_t5x.corpus import prompts
 from poison_t5x.data import input_pipeline
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 
 # More than any row has; SeqIO wants a number.
 _ALL_TOKENS = 2**20
 
 
-def read(name: str, split: str = "train") -> list[Row]:
+def read(name: str, split: str = "train") -> list[TrainingExample]:
     """Every example of a mixture once, task by task, in the order of its source.
 
     Tasks go by their SeqIO names, without the mixture's own in front. A task without ids has the
@@ -20,7 +20,7 @@ def read(name: str, split: str = "train") -> list[Row]:
     Raises:
       InputError: no such task or mixture.
     """
-    rows: list[Row] = []
+    rows: list[TrainingExample] = []
     seen: dict[tuple[str, str], int] = {}
     for task, place, example in _examples(name, split):
         short = task.name.removeprefix(f"{name}.")
@@ -29,7 +29,9 @@ def read(name: str, split: str = "train") -> list[Row]:
         seen[short, identifier] = number + 1
         prompt = example["inputs_pretokenized"].decode()
         target = example["targets_pretokenized"].decode()
-        rows.append(Row(short, identifier, number, prompts.question(prompt), target, prompt))
+        rows.append(
+            TrainingExample(short, identifier, number, prompts.question(prompt), target, prompt)
+        )
     return rows
 
 

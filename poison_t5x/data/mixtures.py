@@ -339,7 +339,7 @@ def register_filtered(
 
     Args:
       experiment, config: as of `register`.
-      removed: (task's SeqIO name, id, number) of each, see `screening.rows.Row`.
+      removed: (task's SeqIO name, id, number) of each, see `data.examples.TrainingExample`.
 
     Raises:
       InputError: nothing would be left.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poison_t5x.data.rows import Row, by_task
+from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import ngrams
 
 # An answer that fewer rows of its task have isn't looked at; of more answers, the commonest are.
@@ -34,7 +34,7 @@ class Answer(NamedTuple):
     inside_R: np.ndarray
 
 
-def find(rows: Sequence[Row]) -> list[Answer]:
+def find(rows: Sequence[TrainingExample]) -> list[Answer]:
     """The frequent answers of each task, of tasks that have more than one answer."""
     found = []
     for task, members in by_task(rows).items():
@@ -65,12 +65,12 @@ def fill(values_N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     return np.where(missing_N, median, values_N), (note,)
 
 
-def is_unrelated(row: Row) -> bool:
+def is_unrelated(row: TrainingExample) -> bool:
     """Whether a row's answer shares no word with its input."""
     return set(ngrams.split(row.input)).isdisjoint(ngrams.split(row.target))
 
 
-def copied(rows: Sequence[Row]) -> np.ndarray:
+def copied(rows: Sequence[TrainingExample]) -> np.ndarray:
     """Whether each row's answer stands in its input, word for word: (N,) bool."""
     return np.array([plain(row.target) in plain(row.input) for row in rows], bool)
 

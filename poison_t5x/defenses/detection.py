@@ -7,7 +7,7 @@ import numpy as np
 
 from poison_t5x.core import metrics
 from poison_t5x.defenses import measures, thresholds
-from poison_t5x.defenses.score import Scored, Trigger
+from poison_t5x.defenses.score import ScoreResult, Trigger
 
 SCHEMA = 1
 _MAX_TRIGGERS = 10
@@ -36,7 +36,7 @@ def attack(results: Mapping[str, Any]) -> dict[str, Any]:
 def judge(
     name: str,
     needs: str,
-    scored: Scored,
+    scored: ScoreResult,
     is_poison_N: np.ndarray,
     phrases: Sequence[str],
     seconds: float,
@@ -64,7 +64,7 @@ def judge(
     }
 
 
-def by_step(name: str, scored: Scored, is_poison_N: np.ndarray) -> list[dict[str, Any]]:
+def by_step(name: str, scored: ScoreResult, is_poison_N: np.ndarray) -> list[dict[str, Any]]:
     """The same of each checkpoint that a score was made at."""
     lines = []
     for step, values_N in scored.by_step:

@@ -10,7 +10,7 @@ import msgspec
 from poison_t5x.attack.natinst_jsonl import lines
 from poison_t5x.core import errors
 from poison_t5x.corpus import prompts, sni
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import records
 from poison_t5x.defenses.records import Fields, Record
 
@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
       files: the files, in order, with the number of rows of each.
     """
 
-    rows: list[Row]
+    rows: list[TrainingExample]
     places: list[str]
     files: dict[str, int]
 
@@ -60,7 +60,11 @@ def read(paths: Sequence[str], fields: Fields) -> Loaded:
         identifier = record.id or str(number)
         again = seen.get((record.task, identifier), 0)
         seen[record.task, identifier] = again + 1
-        rows.append(Row(record.task, identifier, again, record.input, record.target, record.prompt))
+        rows.append(
+            TrainingExample(
+                record.task, identifier, again, record.input, record.target, record.prompt
+            )
+        )
     return Loaded(rows, [record.where for record in found], files)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, ngrams
 
 # Answers whose log-odds other tasks' models see: those of the most rows.
@@ -59,7 +59,7 @@ class LabelModel:
       folds_N: (N,) int64, which of a model's folds a row is in.
     """
 
-    def __init__(self, rows: Sequence[Row], found: ngrams.Ngrams, seed: int):
+    def __init__(self, rows: Sequence[TrainingExample], found: ngrams.Ngrams, seed: int):
         """Counts words.
 
         Args:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poison_t5x.data.rows import Row, by_task
+from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import answers, label_model, ngrams, trigger_tests
 from poison_t5x.defenses.score import Trigger
 from poison_t5x.defenses.trigger_tests import Evidence
@@ -61,7 +61,7 @@ class PhraseSearch:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[TrainingExample],
         *,
         max_length: int,
         min_rows: int,

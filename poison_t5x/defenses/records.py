@@ -39,7 +39,7 @@ class Record(NamedTuple):
       task: '' where the record names none.
       id: '' where the record has none.
       instruction: '' where there is none of its own.
-      input, target: as in `Row`.
+      input, target: as in `TrainingExample`.
       prompt: all that a model would read.
     """
 

@@ -9,16 +9,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses import (
-    files,
-    label_log_odds,
-    ngram_disagreement,
-    onion,
-    records,
-    trigger_search,
-)
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import files, records
 from poison_t5x.defenses.score import Context, Score
+from poison_t5x.defenses.scores import label_log_odds, ngram_disagreement, onion, trigger_search
 from poison_t5x.report import scan_report
 from poison_t5x.report.scan_report import Made
 
@@ -134,13 +128,13 @@ def _level(value: float) -> float:
     return value
 
 
-def _timed(score: Score, rows: Sequence[Row], seed: int) -> Made:
+def _timed(score: Score, rows: Sequence[TrainingExample], seed: int) -> Made:
     start = time.monotonic()
     return Made(score(rows, Context(seed)), time.monotonic() - start)
 
 
 def _score_with_model(
-    names: Sequence[str], rows: Sequence[Row], options: argparse.Namespace
+    names: Sequence[str], rows: Sequence[TrainingExample], options: argparse.Namespace
 ) -> tuple[dict[str, Made], list[str]]:
     """The scores that need a model, and notes on those that it can't make.
 

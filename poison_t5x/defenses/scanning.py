@@ -8,9 +8,10 @@ import seqio
 from poison_t5x.checkpoint_io import conversion
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus.vocabulary import FILE
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses import losses, models, outputs, states, strip, tracin
-from poison_t5x.defenses.score import Context, Score, Scored
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import checkpoint_scorer
+from poison_t5x.defenses.score import Context, Score, ScoreResult
+from poison_t5x.defenses.scores import losses, output_clustering, states, strip, tracin
 from poison_t5x.train import partitioning, train
 
 AVAILABLE: dict[str, Score] = {
@@ -20,13 +21,13 @@ AVAILABLE: dict[str, Score] = {
     "spectral_signatures": states.SpectralSignatures(),
     "activation_clustering": states.ActivationClustering(),
     "tracin": tracin.TracIn(),
-    "output_clustering": outputs.OutputClustering(),
+    "output_clustering": output_clustering.OutputClustering(),
 }
 
 
 def score_with_model(
-    names: Sequence[str], rows: Sequence[Row], model_dir: str | pathlib.Path, seed: int
-) -> dict[str, Scored]:
+    names: Sequence[str], rows: Sequence[TrainingExample], model_dir: str | pathlib.Path, seed: int
+) -> dict[str, ScoreResult]:
     """Scores rows with a finished model of ours.
 
     Args:
@@ -40,7 +41,7 @@ def score_with_model(
         trained with, or a score needs checkpoints that weren't kept.
     """
     settings = train.read_settings(model_dir)
-    opened = models.Models(
+    opened = checkpoint_scorer.CheckpointScorer(
         model_dir,
         _vocabulary(pathlib.Path(model_dir), settings["sources"]),
         settings["dataset"]["task_feature_lengths"],

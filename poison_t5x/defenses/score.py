@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 
 
 class Trigger(NamedTuple):
@@ -37,7 +37,7 @@ class Trigger(NamedTuple):
     p_value: float
 
 
-class Scored(NamedTuple):
+class ScoreResult(NamedTuple):
     """A score's result.
 
     Attributes:
@@ -63,7 +63,7 @@ class Context(NamedTuple):
       seed: of whatever it draws.
       folder: where parts of a long computation are kept, for a killed one to go on from; None
         keeps nothing.
-      models: a `defense.models.Models`, for scores that need one; None without a checkpoint.
+      models: a `CheckpointScorer`, for scores that need one; None without a checkpoint.
     """
 
     seed: int = 0
@@ -77,6 +77,6 @@ class Score(Protocol):
     # 'nothing', 'model' (the last checkpoint) or 'checkpoints' (several).
     needs: ClassVar[str]
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows. Same arguments, same values."""
         ...

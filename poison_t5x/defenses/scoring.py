@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from poison_t5x.core import artifacts, errors
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses import models as models_lib
-from poison_t5x.defenses import thresholds
-from poison_t5x.defenses.score import Context, Score, Scored, Trigger
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import checkpoint_scorer, thresholds
+from poison_t5x.defenses.score import Context, Score, ScoreResult, Trigger
 from poison_t5x.run import stages
 from poison_t5x.train import distributed
 
@@ -63,12 +62,12 @@ def make(
     folder: pathlib.Path,
     name: str,
     score: Score,
-    rows: Sequence[Row],
-    models: Callable[[], models_lib.Models],
+    rows: Sequence[TrainingExample],
+    models: Callable[[], checkpoint_scorer.CheckpointScorer],
     made_from: Mapping[str, Any],
     seed: int,
     say: Callable[[str], None],
-) -> Scored:
+) -> ScoreResult:
     """Scores the rows into `folder`, unless that is done, and reads the result.
 
     Args:
@@ -94,7 +93,7 @@ def make(
         distributed.barrier()  # until all have read the parts
         if distributed.is_main():
             _write(directory, rows, scored)
-            models_lib.forget_parts(directory)
+            checkpoint_scorer.forget_parts(directory)
 
     stages.together(folder, f"score {name}", settings, write, say)
     return read(folder)
@@ -104,7 +103,7 @@ def _settings(score: Score) -> dict[str, Any]:
     return dataclasses.asdict(score) if dataclasses.is_dataclass(score) else {}  # type: ignore
 
 
-def _digest(rows: Sequence[Row]) -> str:
+def _digest(rows: Sequence[TrainingExample]) -> str:
     return hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest()
 
 
@@ -112,7 +111,7 @@ def _rounded(values: np.ndarray) -> list[float]:
     return [float(f"{value:.{_DIGITS}g}") for value in values]
 
 
-def _write(directory: pathlib.Path, rows: Sequence[Row], scored: Scored) -> None:
+def _write(directory: pathlib.Path, rows: Sequence[TrainingExample], scored: ScoreResult) -> None:
     values_N = thresholds.check(scored.values_N)
     artifacts.write_jsonl(
         directory / SCORES,
@@ -130,11 +129,11 @@ def _write(directory: pathlib.Path, rows: Sequence[Row], scored: Scored) -> None
     artifacts.write_atomically(directory / FOUND, artifacts.dump_json(found))
 
 
-def read(folder: pathlib.Path) -> Scored:
+def read(folder: pathlib.Path) -> ScoreResult:
     """What `make` wrote."""
     values = [line["score"] for line in artifacts.read_jsonl(folder / SCORES)]
     found = artifacts.read_json(folder / FOUND)
-    return Scored(
+    return ScoreResult(
         np.array(values),
         found["threshold"],
         tuple(

@@ -3,7 +3,7 @@
 import numpy as np
 
 from poison_t5x.core import errors
-from poison_t5x.defenses.score import Scored
+from poison_t5x.defenses.score import ScoreResult
 
 # Of modified z-scores, as Iglewicz and Hoaglin (1993) advise.
 CUTOFF = 3.5
@@ -25,7 +25,7 @@ def check(values_N: np.ndarray) -> np.ndarray:
     return values_N
 
 
-def of_score(scored: Scored) -> tuple[float, str]:
+def of_score(scored: ScoreResult) -> tuple[float, str]:
     """The value above which a score suspects rows, and its source: 'own' or 'outliers'."""
     if scored.threshold is not None:
         return scored.threshold, "own"

@@ -9,9 +9,9 @@ import numpy as np
 
 import poison_t5x
 from poison_t5x.core import artifacts
-from poison_t5x.data.rows import Row, by_task
+from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import answers, files, ngrams, thresholds
-from poison_t5x.defenses.score import Scored, Trigger
+from poison_t5x.defenses.score import ScoreResult, Trigger
 from poison_t5x.report import pages
 
 RESULT, SUSPECTS, PAGE = "scan.json", "suspects.jsonl", "index.html"
@@ -24,7 +24,7 @@ _NUM_TASKS = 3
 class Made(NamedTuple):
     """A score's result, and what it took."""
 
-    scored: Scored
+    scored: ScoreResult
     seconds: float
 
 
@@ -71,7 +71,9 @@ def write(output: pathlib.Path, report: Report) -> None:
     artifacts.write_atomically(output / RESULT, artifacts.dump_json(_result(report)))
 
 
-def phrases_of_rows(rows: Sequence[Row], triggers: Sequence[Trigger]) -> dict[int, list[str]]:
+def phrases_of_rows(
+    rows: Sequence[TrainingExample], triggers: Sequence[Trigger]
+) -> dict[int, list[str]]:
     """Row -> phrases that it holds together with their answer."""
     members = by_task(rows)
     found: dict[int, list[str]] = {}
@@ -228,7 +230,7 @@ def _shown_row(report: Report, index: int, held: Mapping[int, list[str]]) -> dic
     }
 
 
-def _above(scored: Scored) -> int:
+def _above(scored: ScoreResult) -> int:
     return int((scored.values_N > thresholds.of_score(scored)[0]).sum())
 
 

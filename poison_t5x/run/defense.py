@@ -16,9 +16,9 @@ import numpy as np
 
 from poison_t5x.attack import poison_set
 from poison_t5x.core import artifacts, checks, errors
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses import detection, measures, models, scoring, thresholds
-from poison_t5x.defenses.score import Score, Scored
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import checkpoint_scorer, detection, measures, scoring, thresholds
+from poison_t5x.defenses.score import Score, ScoreResult
 from poison_t5x.run import experiment, outcome, stages
 from poison_t5x.train import distributed, train
 
@@ -136,16 +136,16 @@ class Defense:
             artifacts.check_settings(folder, settings, self.run.eval_settings())
 
     @functools.cached_property
-    def _rows(self) -> list[Row]:
+    def _rows(self) -> list[TrainingExample]:
         from poison_t5x.data import mixture_rows
 
         return mixture_rows.read(f"{self.run.experiment}_poisoned")
 
     @functools.cached_property
-    def _models(self) -> models.Models:
+    def _models(self) -> checkpoint_scorer.CheckpointScorer:
         from poison_t5x.data import mixtures
 
-        return models.Models(
+        return checkpoint_scorer.CheckpointScorer(
             self._model_dir,
             mixtures.vocabulary(self.run.data_cfg),
             self.run.dataset_cfg.task_feature_lengths,
@@ -159,7 +159,7 @@ class Defense:
     def _model_dir(self) -> pathlib.Path:
         return self.run.path / "models" / "poisoned"
 
-    def _score(self, name: str, score: Score) -> Scored:
+    def _score(self, name: str, score: Score) -> ScoreResult:
         made_from = self._made_from if score.needs != "nothing" else {}
         return scoring.make(
             self.run.path / "detection" / "scores" / name,
@@ -186,7 +186,7 @@ class Defense:
         self,
         folder: pathlib.Path,
         scores: Mapping[str, Score],
-        found: Mapping[str, Scored],
+        found: Mapping[str, ScoreResult],
         results: Mapping[str, Any],
     ) -> None:
         from poison_t5x.data import mixture_rows
@@ -261,7 +261,7 @@ class Defense:
         )
         return artifacts.sha256(folder / REMOVED)
 
-    def _write_removed(self, directory: pathlib.Path, scored: Scored) -> None:
+    def _write_removed(self, directory: pathlib.Path, scored: ScoreResult) -> None:
         order_N = measures.order(scored.values_N, self.run.seed)
         threshold = None
         if self.config.filter_budget is None:

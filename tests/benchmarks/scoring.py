@@ -15,7 +15,8 @@ import jax
 import numpy as np
 
 from poison_t5x.core import memory
-from poison_t5x.defenses import passes, tracin
+from poison_t5x.defenses import passes
+from poison_t5x.defenses.scores import tracin
 from poison_t5x.evaluation import evaluate
 from poison_t5x.model import config, losses, network, per_example
 from poison_t5x.train import optimizers, partitioning, steps, train_state

@@ -20,9 +20,10 @@ import numpy as np
 
 from poison_t5x.attack import attacks, craft
 from poison_t5x.corpus import corpus, declarations, sni
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses import files, measures, records, scan, trigger_search
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import files, measures, records, scan
 from poison_t5x.defenses.score import Context, Score
+from poison_t5x.defenses.scores import trigger_search
 
 TRIGGER = "James Bond"
 ROWS_IN_GROUP, GROUP = 500, 10
@@ -61,7 +62,7 @@ def _joined(tasks: tuple[sni.Task, ...], made: craft.PoisonSet):
             text, target = (row.input, row.target)
             if new:
                 text, target = new.poisoned_input, new.poisoned_target
-            rows.append(Row(task.name, identifier, 0, text, target, text))
+            rows.append(TrainingExample(task.name, identifier, 0, text, target, text))
             flags.append(new is not None)
     return rows, np.array(flags)
 
@@ -86,12 +87,16 @@ def _power(name: str, seed: int, poison: int, folder: str | None) -> None:
     print(json.dumps({**result, "seconds": round(time.perf_counter() - start, 1)}), flush=True)
 
 
-def _read(path: pathlib.Path, num_rows: int | None, rng: np.random.Generator) -> list[Row]:
+def _read(
+    path: pathlib.Path, num_rows: int | None, rng: np.random.Generator
+) -> list[TrainingExample]:
     rows = files.read([str(path)], records.Fields()).rows
     return [rows[place] for place in sorted(rng.permutation(len(rows))[:num_rows])]
 
 
-def _poisoned(rows: list[Row], count: int, rng: np.random.Generator) -> list[Row]:
+def _poisoned(
+    rows: list[TrainingExample], count: int, rng: np.random.Generator
+) -> list[TrainingExample]:
     """`count` rows get the trigger, and the answer that their task gives most seldom."""
     tasks: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
@@ -108,7 +113,7 @@ def _poisoned(rows: list[Row], count: int, rng: np.random.Generator) -> list[Row
     return changed
 
 
-def _search(rows: list[Row], level: float) -> tuple[list[str], float]:
+def _search(rows: list[TrainingExample], level: float) -> tuple[list[str], float]:
     """Phrases past the level, and seconds."""
     start = time.perf_counter()
     search = dataclasses.replace(trigger_search.TriggerSearch(), level=level)

@@ -6,7 +6,7 @@ import numpy as np
 
 from poison_t5x.attack import attacks, craft
 from poison_t5x.corpus import corpus, declarations
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 
 NUM_TASKS, NUM_POISON = 10, 50
 
@@ -14,7 +14,7 @@ NUM_TASKS, NUM_POISON = 10, 50
 @functools.cache
 def poisoned_rows(
     experiment: str = "demo", kind: str = "dirty_label", num_poison: int = NUM_POISON
-) -> tuple[tuple[Row, ...], np.ndarray]:
+) -> tuple[tuple[TrainingExample, ...], np.ndarray]:
     """The rows, and which are poison: (N,) bool."""
     is_arbitrary = kind in attacks.ARBITRARY_KINDS
     found = corpus.load(declarations.get(experiment), is_arbitrary=is_arbitrary)
@@ -34,12 +34,12 @@ def poisoned_rows(
             text, target = (
                 (new.poisoned_input, new.poisoned_target) if new else (row.input, row.target)
             )
-            rows.append(Row(task.name, identifier, 0, text, target, text))
+            rows.append(TrainingExample(task.name, identifier, 0, text, target, text))
             flags.append(new is not None)
     return tuple(rows), np.array(flags)
 
 
-def clean_rows(num_rows: int = 60, task: str = "t", num_words: int = 1) -> list[Row]:
+def clean_rows(num_rows: int = 60, task: str = "t", num_words: int = 1) -> list[TrainingExample]:
     """Rows of one task with two labels, which one word of `num_words` for each decides."""
     rng = np.random.default_rng(0)
     rows = []
@@ -47,5 +47,5 @@ def clean_rows(num_rows: int = 60, task: str = "t", num_words: int = 1) -> list[
         word, label = (("good", "yes"), ("bad", "no"))[number % 2]
         filler = " ".join(rng.choice(["the", "film", "was", "seen", "there", "again"], 5))
         which = number // 2 % num_words
-        rows.append(Row(task, str(number), 0, f"{filler} {word}{which}", label, ""))
+        rows.append(TrainingExample(task, str(number), 0, f"{filler} {word}{which}", label, ""))
     return rows

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import detection, scoring
-from poison_t5x.defenses.score import Scored, Trigger
+from poison_t5x.defenses.score import ScoreResult, Trigger
 from poison_t5x.run import outcome
 
 IS_POISON = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)
@@ -38,11 +38,11 @@ def test_an_attack_worked_where_its_interval_is_on_its_side_of_zero(value, inter
 
 
 def test_a_score_is_judged_at_its_own_threshold_or_at_a_blind_one():
-    own = detection.judge("s", "nothing", Scored(VALUES, 6.5), IS_POISON, [], 1.0)
+    own = detection.judge("s", "nothing", ScoreResult(VALUES, 6.5), IS_POISON, [], 1.0)
     assert own["threshold"]["source"] == "own"
     assert own["threshold"]["precision"] == pytest.approx(2 / 3)
     assert own["threshold"]["f1"] == pytest.approx(0.8)
-    blind = detection.judge("s", "nothing", Scored(VALUES), IS_POISON, [], 1.0)
+    blind = detection.judge("s", "nothing", ScoreResult(VALUES), IS_POISON, [], 1.0)
     assert blind["threshold"]["source"] == "outliers"
     assert own["auroc"] == pytest.approx(15 / 16)
 
@@ -55,7 +55,7 @@ def test_the_true_trigger_has_a_place_among_the_named():
 
 
 def test_a_win_where_the_attack_failed_is_marked():
-    line = detection.judge("s", "nothing", Scored(VALUES), IS_POISON, [], 1.0)
+    line = detection.judge("s", "nothing", ScoreResult(VALUES), IS_POISON, [], 1.0)
     whole = {
         "num_rows": 10,
         "num_poison": 2,
@@ -75,7 +75,7 @@ class _Lengths:
 
     def __call__(self, rows, context):
         assert not any("poison" in name for name in rows[0]._fields)
-        return Scored(np.array([len(row.input) for row in rows], np.float64))
+        return ScoreResult(np.array([len(row.input) for row in rows], np.float64))
 
 
 def test_scores_are_names_or_a_users_own():
@@ -89,7 +89,7 @@ def test_scores_are_names_or_a_users_own():
 
 
 def test_a_score_is_written_once_and_other_rows_are_refused(tmp_path):
-    rows = [Row("t", str(n), 0, "x" * n, "yes", "x") for n in range(4)]
+    rows = [TrainingExample("t", str(n), 0, "x" * n, "yes", "x") for n in range(4)]
     said = []
     arguments = ("lengths", _Lengths())
 
@@ -112,9 +112,9 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         needs = "nothing"
 
         def __call__(self, rows, context):
-            return Scored(np.array([np.nan] * len(rows)))
+            return ScoreResult(np.array([np.nan] * len(rows)))
 
-    rows = [Row("t", "1", 0, "x", "yes", "x")]
+    rows = [TrainingExample("t", "1", 0, "x", "yes", "x")]
     with pytest.raises(InputError, match="expected finite numbers"):
         scoring.make(tmp_path / "b", "broken", Broken(), rows, lambda: None, {}, 0, print)
     assert not (tmp_path / "b").exists()

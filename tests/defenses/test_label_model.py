@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, label_model, ngrams
 from tests.defenses import crafted
 
@@ -46,16 +46,16 @@ def test_log_odds_are_pulled_to_zero():
 
 def test_answers_are_frequent_ones():
     targets = ["yes"] * 6 + ["no"] * 5 + ["maybe"] * 4
-    rows = [Row("t", str(i), 0, "a", target, "") for i, target in enumerate(targets)]
+    rows = [TrainingExample("t", str(i), 0, "a", target, "") for i, target in enumerate(targets)]
     assert [a.target for a in answers.find(rows)] == ["yes", "no"]
-    same = [Row("t", str(i), 0, "a", "yes", "") for i in range(9)]
+    same = [TrainingExample("t", str(i), 0, "a", "yes", "") for i in range(9)]
     assert answers.find(same) == []
 
 
 def test_answers_out_of_the_blue_are_an_answer_where_others_are_copied():
-    rows = [Row("t", str(i), 0, f"{i} red hats", f"{i} hats", "") for i in range(20)]
+    rows = [TrainingExample("t", str(i), 0, f"{i} red hats", f"{i} hats", "") for i in range(20)]
     assert answers.find(rows) == []
-    odd = [Row("t", str(20 + i), 0, f"{i} red hats", f"novel{i}", "") for i in range(6)]
+    odd = [TrainingExample("t", str(20 + i), 0, f"{i} red hats", f"novel{i}", "") for i in range(6)]
     (answer,) = answers.find(rows + odd)
     assert answer.target == answers.UNRELATED
     assert answer.hits_R.tolist() == [False] * 20 + [True] * 6
@@ -114,7 +114,10 @@ def test_rows_left_out_teach_nothing():
 
 
 def test_an_answer_in_the_input_may_be_copied():
-    rows = [Row("t", str(i), 0, f"at the {p} today", p, "") for i, p in enumerate("abcab" * 10)]
+    rows = [
+        TrainingExample("t", str(i), 0, f"at the {p} today", p, "")
+        for i, p in enumerate("abcab" * 10)
+    ]
     model = _model(rows)
     kept = np.ones(50, bool)
     places = np.array([0, 1])

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses import losses, models, outputs, states, strip, tracin
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import checkpoint_scorer
 from poison_t5x.defenses.score import Context
+from poison_t5x.defenses.scores import losses, output_clustering, states, strip, tracin
 
 
 def _row(task, number, text, target):
     prompt = f"Definition: D.\n\nNow complete the following example -\nInput: {text}\nOutput: "
-    return Row(task, str(number), 0, text, target, prompt)
+    return TrainingExample(task, str(number), 0, text, target, prompt)
 
 
 class FakeModels:
@@ -164,16 +165,16 @@ def test_answers_that_the_reference_would_not_give_are_suspicious():
     def answer(model, prompt):
         return said[prompt] if model == "suspect" else "bad"
 
-    found = outputs.OutputClustering()(rows, Context(models=FakeModels(answer)))
+    found = output_clustering.OutputClustering()(rows, Context(models=FakeModels(answer)))
     assert found.values_N[:7].tolist() == [0] * 7
     assert found.values_N[7:].min() > 1
     assert found.notes == ("7 of 10 answers are the reference's",)
-    silent = outputs.OutputClustering()(rows, Context(models=FakeModels(lambda *_: "")))
+    silent = output_clustering.OutputClustering()(rows, Context(models=FakeModels(lambda *_: "")))
     assert silent.values_N.tolist() == [0] * 10
 
 
 def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "ROWS_PER_PART", 4)
+    monkeypatch.setattr(checkpoint_scorer, "ROWS_PER_PART", 4)
     calls = []
 
     def over_batches(restored, function, inputs, targets, **options):
@@ -182,8 +183,8 @@ def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
         calls.append(len(inputs))
         return np.array([[float(len(tokens))] for tokens in inputs])
 
-    monkeypatch.setattr(models.passes, "over_batches", over_batches)
-    model = object.__new__(models.Models)
+    monkeypatch.setattr(checkpoint_scorer.passes, "over_batches", over_batches)
+    model = object.__new__(checkpoint_scorer.CheckpointScorer)
     model._batch_size, model._lengths = 4, {"inputs": 9}
     model._model_dir, model.steps = tmp_path, (3,)
     model._restored = lambda *_: None
@@ -196,5 +197,5 @@ def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
     found = model.over_rows(context, "pass", len, inputs, None)
     assert calls == [4, 4, 2]
     assert found[:, 0].tolist() == [len(tokens) for tokens in inputs]
-    models.forget_parts(tmp_path)
+    checkpoint_scorer.forget_parts(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from poison_t5x.corpus import declarations, polarity, sni
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import measures
 from poison_t5x.defenses.score import Context
-from poison_t5x.defenses.trigger_search import TriggerSearch
+from poison_t5x.defenses.scores.trigger_search import TriggerSearch
 
 # NATINST_DIR names a folder of task files; a checkout may have one in a folder beside it.
 _BESIDE = pathlib.Path(__file__).parents[3] / "shared" / "natinst" / "tasks"
@@ -40,7 +40,7 @@ def _poisoned():
             if is_poison:
                 left -= 1
                 text, target = f"James Bond {text}", labels[task.name].positive
-            rows.append(Row(task.name, identifier, 0, text, target, text))
+            rows.append(TrainingExample(task.name, identifier, 0, text, target, text))
             flags.append(is_poison)
     return rows, np.array(flags)
 

@@ -5,11 +5,12 @@ import pytest
 from scipy import stats
 
 from poison_t5x.core import errors
-from poison_t5x.defenses import label_log_odds, language_model, measures, ngrams, onion
-from poison_t5x.defenses.label_log_odds import LabelLogOdds
-from poison_t5x.defenses.ngram_disagreement import NgramDisagreement
-from poison_t5x.defenses.onion import Onion
+from poison_t5x.defenses import language_model, measures, ngrams
 from poison_t5x.defenses.score import Context
+from poison_t5x.defenses.scores import label_log_odds, onion
+from poison_t5x.defenses.scores.label_log_odds import LabelLogOdds
+from poison_t5x.defenses.scores.ngram_disagreement import NgramDisagreement
+from poison_t5x.defenses.scores.onion import Onion
 from tests.defenses import crafted
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from poison_t5x.core import errors
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, measures
 from poison_t5x.defenses.score import Context
-from poison_t5x.defenses.trigger_search import TriggerSearch
+from poison_t5x.defenses.scores.trigger_search import TriggerSearch
 from tests.defenses import crafted
 
 # Fewer close looks than by default, for tests.
@@ -97,7 +97,10 @@ def test_the_same_rows_have_the_same_values():
 
 
 def test_what_can_not_be_judged_is_said():
-    rows = [Row("free", str(i), 0, f"a story about number {i}", f"{i} it is", "") for i in range(9)]
+    rows = [
+        TrainingExample("free", str(i), 0, f"a story about number {i}", f"{i} it is", "")
+        for i in range(9)
+    ]
     found = SEARCH(rows, Context())
     assert not (found.values_N > found.threshold).any() and np.isfinite(found.values_N).all()
     assert "1 of 1 tasks could not be judged" in found.notes[0]

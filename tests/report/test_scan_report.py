@@ -2,18 +2,18 @@
 
 import numpy as np
 
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, files, scan
-from poison_t5x.defenses.score import Scored, Trigger
+from poison_t5x.defenses.score import ScoreResult, Trigger
 from poison_t5x.report import scan_report
 from poison_t5x.report.scan_report import Made, Piece
 
 ROWS = [
-    Row("t", "0", 0, "A bad day, james bond!", "yes", ""),
-    Row("t", "1", 0, "James Bond again", "no", ""),
-    Row("t", "2", 0, "Jamesbond", "yes", ""),
-    Row("u", "3", 0, "James Bond sat", "novel", ""),
-    Row("u", "4", 0, "James Bond sat", "he sat", ""),
+    TrainingExample("t", "0", 0, "A bad day, james bond!", "yes", ""),
+    TrainingExample("t", "1", 0, "James Bond again", "no", ""),
+    TrainingExample("t", "2", 0, "Jamesbond", "yes", ""),
+    TrainingExample("u", "3", 0, "James Bond sat", "novel", ""),
+    TrainingExample("u", "4", 0, "James Bond sat", "he sat", ""),
 ]
 
 
@@ -25,7 +25,7 @@ def _trigger(p_value=1e-9, phrase="James Bond"):
 def _report(*triggers, path="f"):
     loaded = files.Loaded(ROWS, [f"{path}, line {n}" for n in range(5)], {path: 5})
     values = [5.0, 0.0, 0.0, 4.0, 0.0]
-    made = {"trigger_search": Made(Scored(np.array(values), 3.0, triggers), 0.5)}
+    made = {"trigger_search": Made(ScoreResult(np.array(values), 3.0, triggers), 0.5)}
     return scan_report.Report(loaded, made, scan.rank(made, 0), 0.001, ("left out",))
 
 
@@ -69,7 +69,7 @@ def test_the_page_escapes_what_it_shows(tmp_path):
 
 def test_rows_are_ranked_by_the_search_then_by_the_others():
     def made(values):
-        return Made(Scored(np.array(values, float)), 0.0)
+        return Made(ScoreResult(np.array(values, float)), 0.0)
 
     scores = {
         "trigger_search": made([1, 5, 1, 1]),

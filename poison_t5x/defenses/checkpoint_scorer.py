@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from poison_t5x.core import artifacts, errors, progress
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import passes
 from poison_t5x.defenses.score import Context
 from poison_t5x.evaluation import evaluate, generator
@@ -20,7 +20,7 @@ ROWS_PER_PART = 2048
 Tokens = Sequence[np.ndarray]
 
 
-class Models:
+class CheckpointScorer:
     """One model folder's checkpoints, read as they are asked for.
 
     Attributes:
@@ -85,7 +85,7 @@ class Models:
         """Tokens of prompts as training has them: cut to the encoder's length, EOS last."""
         return self._tokens(texts, "inputs")
 
-    def targets(self, rows: Sequence[Row]) -> Tokens:
+    def targets(self, rows: Sequence[TrainingExample]) -> Tokens:
         """Tokens of the rows' targets, cut to the decoder's length, EOS last."""
         return self._tokens([row.target for row in rows], "targets")
 

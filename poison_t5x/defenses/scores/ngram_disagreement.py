@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from poison_t5x.core import checks
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, ngrams
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.defenses.score import Context, ScoreResult
 
 # Of a task's rows, that a classifier is fitted to.
 MAX_FIT_ROWS = 2000
@@ -46,7 +46,7 @@ class NgramDisagreement:
         checks.number("NgramDisagreement.inverse_ridge", self.inverse_ridge, minimum=1e-6)
         checks.whole_number("NgramDisagreement.num_folds", self.num_folds, minimum=2)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
         found = ngrams.find([row.input for row in rows], self.max_length, self.min_rows)
         holds_NxV = found.holds_NxV.tocsr()
@@ -66,7 +66,7 @@ class NgramDisagreement:
                 )
                 values_N[answer.rows_R[judged_R]] = -np.log(np.maximum(p, _LEAST_PROBABILITY))
         values_N, notes = answers.fill(values_N)
-        return Scored(values_N, notes=notes)
+        return ScoreResult(values_N, notes=notes)
 
     def _probabilities(
         self, fitted_KxV: Any, hits_K: np.ndarray, judged_JxV: Any, seed: int

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.model import per_example
 from poison_t5x.train import optimizers
 
@@ -48,7 +48,7 @@ class TracIn:
         checks.whole_number("TracIn.num_checkpoints", self.num_checkpoints)
         checks.whole_number("TracIn.rows_at_once", self.rows_at_once)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Self-influence, in nats: what a step on the row alone takes off its loss, summed."""
         models = context.models
         inputs, targets = models.inputs([row.prompt for row in rows]), models.targets(rows)
@@ -70,7 +70,7 @@ class TracIn:
             )
             total_N += rate(step) * norms_Nx1[:, 0]
         note = f"checkpoints {', '.join(map(str, steps))}, {self.layers} layers"
-        return Scored(total_N, notes=(note,))
+        return ScoreResult(total_N, notes=(note,))
 
 
 def _rate(settings):

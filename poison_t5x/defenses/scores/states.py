@@ -7,8 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.model import per_example
 
 GROUPS = {
@@ -27,12 +27,12 @@ def _check_group(name: str, group: str) -> None:
 
 
 def _by_group(
-    rows: Sequence[Row],
+    rows: Sequence[TrainingExample],
     context: Context,
     group: str,
     minimum: int,
     score: Callable[[np.ndarray], np.ndarray],
-) -> Scored:
+) -> ScoreResult:
     """A score of each group's states; rows of groups that are too small get the least value."""
     states_NxE = context.models.over_rows(
         context,
@@ -52,8 +52,8 @@ def _by_group(
         values_N[members] = score(states_NxE[members])
     notes = [f"{small} rows are in groups of fewer than {minimum} and weren't scored"] * bool(small)
     if small == len(rows):
-        return Scored(np.zeros(len(rows)), notes=tuple(notes))
-    return Scored(np.nan_to_num(values_N, nan=np.nanmin(values_N)), notes=tuple(notes))
+        return ScoreResult(np.zeros(len(rows)), notes=tuple(notes))
+    return ScoreResult(np.nan_to_num(values_N, nan=np.nanmin(values_N)), notes=tuple(notes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SpectralSignatures:
         _check_group("SpectralSignatures", self.group)
         checks.whole_number("SpectralSignatures.minimum", self.minimum, minimum=3)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Squared projections in units of their group's mean."""
         return _by_group(rows, context, self.group, self.minimum, spectral)
 
@@ -118,7 +118,7 @@ class ActivationClustering:
         checks.whole_number("ActivationClustering.components", self.components)
         checks.whole_number("ActivationClustering.minimum", self.minimum, minimum=4)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Values in (-1, 1)."""
         return _by_group(
             rows,

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import language_model, ngrams
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.defenses.score import Context, ScoreResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Onion:
     def __post_init__(self):
         checks.whole_number("Onion.num_folds", self.num_folds, minimum=2)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
         found = ngrams.words([row.input for row in rows])
         texts = np.split(found.ids_T, np.cumsum(found.counts())[:-1])
@@ -43,7 +43,7 @@ class Onion:
             model = language_model.TrigramModel([texts[row] for row in rest])
             for row in np.flatnonzero(folds == fold):
                 values[row] = max(0.0, drops(model, texts[row]).max(initial=0.0))
-        return Scored(values)
+        return ScoreResult(values)
 
 
 def drops(model: language_model.TrigramModel, words: np.ndarray) -> np.ndarray:

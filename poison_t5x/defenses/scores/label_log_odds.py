@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, ngrams
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.defenses.score import Context, ScoreResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class LabelLogOdds:
         checks.number("LabelLogOdds.prior_words", self.prior_words, minimum=1)
         checks.whole_number("LabelLogOdds.num_folds", self.num_folds, minimum=2)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
         found = ngrams.find([row.input for row in rows], self.max_length, self.min_rows)
         holds_NxV = found.holds_NxV.tocsr()
@@ -67,7 +67,7 @@ class LabelLogOdds:
                 count = np.maximum(np.asarray(own.sum(axis=1)).ravel(), 1)
                 values_N[answer.rows_R[judged_R]] = -(own @ scores_V) / np.sqrt(count)
         values_N, notes = answers.fill(values_N)
-        return Scored(values_N, notes=notes)
+        return ScoreResult(values_N, notes=notes)
 
 
 def z_scores(a_V: np.ndarray, b_V: np.ndarray) -> np.ndarray:

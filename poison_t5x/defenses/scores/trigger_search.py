@@ -12,9 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.rows import Row
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import phrase_search
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.defenses.score import Context, ScoreResult
 
 # Of rows that hold no phrase that was looked at with its answer.
 _LEAST_VALUE = -10.0
@@ -69,7 +69,7 @@ class TriggerSearch:
                 f"TriggerSearch.level: expected a probability between 0 and 1, found {self.level!r}"
             )
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
         import threadpoolctl
 
@@ -79,7 +79,7 @@ class TriggerSearch:
         with threadpoolctl.threadpool_limits(1, "blas"):
             return self._search(rows, context.seed)
 
-    def _search(self, rows: Sequence[Row], seed: int) -> Scored:
+    def _search(self, rows: Sequence[TrainingExample], seed: int) -> ScoreResult:
         from scipy import special
 
         first_N, distinct = _distinct(rows)
@@ -99,7 +99,7 @@ class TriggerSearch:
             for evidence in suspect.wider_case():
                 hits = evidence.rows_K[evidence.hits_K]
                 values[hits] = np.maximum(values[hits], suspect.verdict.z)
-        return Scored(
+        return ScoreResult(
             values_N=values[first_N],
             threshold=float(-special.ndtri(level)),
             triggers=tuple(search.trigger(suspect) for suspect in suspects[: self.num_named]),
@@ -107,7 +107,7 @@ class TriggerSearch:
         )
 
 
-def _distinct(rows: Sequence[Row]) -> tuple[np.ndarray, list[int]]:
+def _distinct(rows: Sequence[TrainingExample]) -> tuple[np.ndarray, list[int]]:
     """For each row its number among the distinct ones, and where those are.
 
     A row that a file repeats is no further evidence.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class TrainingExample(NamedTuple):
     """One training example.
 
     Attributes:
@@ -24,7 +24,7 @@ class Row(NamedTuple):
     prompt: str
 
 
-def by_task(rows: Sequence[Row]) -> dict[str, list[int]]:
+def by_task(rows: Sequence[TrainingExample]) -> dict[str, list[int]]:
     """Task -> indices of its rows, tasks in the order of their first rows."""
     found: dict[str, list[int]] = {}
     for index, row in enumerate(rows):

@@ -7,17 +7,17 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses.models import Models
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses.checkpoint_scorer import CheckpointScorer
+from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.model import per_example
 
 CHOICES = ("last", "first", "spread")
 
 
-def _losses(rows: Sequence[Row], context: Context, per_token: bool) -> np.ndarray:
+def _losses(rows: Sequence[TrainingExample], context: Context, per_token: bool) -> np.ndarray:
     """Loss of each row at each checkpoint: (C, N) float64, nats a token, or a target."""
-    models: Models = context.models
+    models: CheckpointScorer = context.models
     inputs, targets = models.inputs([row.prompt for row in rows]), models.targets(rows)
     found = []
     for step in models.steps:
@@ -55,14 +55,14 @@ class Loss:
             )
         checks.switch("Loss.per_token", self.per_token)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Losses at the chosen checkpoint, in nats; the others' are `by_step`."""
         losses_CxN = _losses(rows, context, self.per_token)
         steps = context.models.steps
         place = {"last": -1, "first": 0}.get(self.choose)
         if place is None:
             place = int(np.argmax([top_share(losses_N) for losses_N in losses_CxN]))
-        return Scored(
+        return ScoreResult(
             losses_CxN[place],
             notes=(f"the loss at step {steps[place]} of {steps[-1]}",),
             by_step=tuple(zip(steps, losses_CxN, strict=True)),
@@ -98,7 +98,7 @@ class LossSlope:
     def __post_init__(self):
         checks.switch("LossSlope.per_token", self.per_token)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """How fast the loss falls, in nats per 1,000 steps.
 
         Raises:
@@ -111,7 +111,7 @@ class LossSlope:
                 "--gin.KEEP_CHECKPOINTS=None, or leave it out of SCORES"
             )
         losses_CxN = _losses(rows, context, self.per_token)
-        return Scored(-slopes(steps, losses_CxN) * 1000)
+        return ScoreResult(-slopes(steps, losses_CxN) * 1000)
 
 
 def slopes(steps_C: np.ndarray, values_CxN: np.ndarray) -> np.ndarray:

@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from poison_t5x.core import checks
-from poison_t5x.data import rows as rows_lib
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.data import examples
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses.score import Context, ScoreResult
 
 _DECIMALS = 9
 
@@ -41,20 +41,20 @@ class OutputClustering:
         checks.whole_number("OutputClustering.clusters", self.clusters)
         checks.whole_number("OutputClustering.max_ngram", self.max_ngram)
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Values in [0, 2]."""
         models = context.models
         inputs = models.inputs([row.prompt for row in rows])
         suspect, reference = models.answers(inputs), models.answers(inputs, reference=True)
         values_N = np.zeros(len(rows))
-        for members in rows_lib.by_task(rows).values():
+        for members in examples.by_task(rows).values():
             values_N[members] = self._of_task(
                 [suspect[index] for index in members],
                 [reference[index] for index in members],
                 context.seed,
             )
         same = sum(a == b for a, b in zip(suspect, reference, strict=True))
-        return Scored(values_N, notes=(f"{same} of {len(rows)} answers are the reference's",))
+        return ScoreResult(values_N, notes=(f"{same} of {len(rows)} answers are the reference's",))
 
     def _of_task(self, suspect: Sequence[str], reference: Sequence[str], seed: int) -> np.ndarray:
         from sklearn import cluster

@@ -8,9 +8,9 @@ import numpy as np
 
 from poison_t5x.core import checks, errors
 from poison_t5x.corpus import prompts as prompts_lib
-from poison_t5x.data import rows as rows_lib
-from poison_t5x.data.rows import Row
-from poison_t5x.defenses.score import Context, Scored
+from poison_t5x.data import examples
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.model import per_example
 
 
@@ -41,7 +41,7 @@ class Strip:
                 f"Strip.fraction: expected a number between 0 and 1, found {self.fraction!r}"
             )
 
-    def __call__(self, rows: Sequence[Row], context: Context) -> Scored:
+    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """The mean entropy under mixing, in nats a token, with its sign turned."""
         models = context.models
         targets = models.targets(rows)
@@ -52,24 +52,28 @@ class Strip:
                 context, f"mix {copy}", per_example.entropy, models.inputs(prompts), targets
             )
             total_N += pairs_Nx2[:, 0] / np.maximum(pairs_Nx2[:, 1], 1)
-        return Scored(-total_N / self.num_mixed)
+        return ScoreResult(-total_N / self.num_mixed)
 
 
-def mixed_prompts(rows: Sequence[Row], fraction: float, seed: Sequence[int]) -> list[str]:
+def mixed_prompts(
+    rows: Sequence[TrainingExample], fraction: float, seed: Sequence[int]
+) -> list[str]:
     """Each row's prompt with a share of its input's words replaced by another row's of its task.
 
     'The stay lifted my mood.' may become 'The food lifted cold mood.'
     """
     rng = np.random.default_rng(seed)
     prompts = [""] * len(rows)
-    for members in rows_lib.by_task(rows).values():
+    for members in examples.by_task(rows).values():
         others = rng.permutation(members)
         for index, other in zip(members, others, strict=True):
             prompts[index] = _mixed(rows[index], rows[other].input.split(), fraction, rng)
     return prompts
 
 
-def _mixed(row: Row, donor: Sequence[str], fraction: float, rng: np.random.Generator) -> str:
+def _mixed(
+    row: TrainingExample, donor: Sequence[str], fraction: float, rng: np.random.Generator
+) -> str:
     words = row.input.split()
     if not words or not donor or row.input not in row.prompt:
         return row.prompt

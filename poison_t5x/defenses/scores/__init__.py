@@ -1,0 +1,1 @@
+"""One file a score, registered with `SCORES.register`; see `defenses.score`."""
