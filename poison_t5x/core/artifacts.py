@@ -1,33 +1,26 @@
-"""Write-once folders: a stage writes under a temporary name, and is renamed when it is whole.
+"""Files that are whole or not there, and stages: folders that are made once, with a record.
 
-Every finished stage folder holds `stage.json`: what it was made with (settings), what it was made
-from (sources), and the SHA-256 of what it holds. The same settings skip it, other settings are
-refused by name, and a changed file is found when it is read.
+A stage is written under a temporary name and renamed when it is whole. Its `stage.json` holds what
+it was made with (settings) and, once it is whole, the SHA-256 of what it holds. The same settings
+skip it, other settings are refused by name, and a changed file is noticed when it is read.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-import pathlib
-import shutil
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import IO, Any
 
 import msgspec
+from etils import epath
 
 from poison_t5x.core import errors
 
 RECORD = "stage.json"
-
-
-class _Record(msgspec.Struct):
-    """What `finish` and the train loop write."""
-
-    stage: str
-    settings: dict[str, Any]
-    outputs: dict[str, str]
-    seconds: float
+_PARTIAL = ".partial"
+AnyPath = str | os.PathLike[str]
 
 
 def canonical_json(value: Any) -> str:
@@ -40,72 +33,66 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
 
-def write_atomically(path: str | pathlib.Path, text: str) -> None:
-    """Writes text as UTF-8 so that a reader sees the old file or the whole new one."""
-    write_bytes_atomically(path, text.encode("utf-8"))
+@contextlib.contextmanager
+def writing(path: AnyPath) -> Iterator[IO[bytes]]:
+    """A file to write: a reader sees the old one, or the whole new one once the block has ended."""
+    whole = epath.Path(path)
+    whole.parent.mkdir(parents=True, exist_ok=True)
+    partial = whole.with_name(whole.name + _PARTIAL)
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(whole)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
-def write_bytes_atomically(path: str | pathlib.Path, content: bytes) -> None:
-    """Writes bytes so that a reader sees the old file or the whole new one."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "wb") as file:
+def write_atomically(path: AnyPath, content: str | bytes) -> None:
+    """Writes bytes, or text as UTF-8, as `writing` does."""
+    content = content.encode("utf-8") if isinstance(content, str) else content
+    with writing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
-def write_jsonl(path: str | pathlib.Path, rows) -> None:
+def write_jsonl(path: AnyPath, rows: Iterable[Any]) -> None:
     """Writes one JSON object a line, atomically, as UTF-8."""
     write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: str | pathlib.Path) -> list[dict]:
+def read_jsonl(path: AnyPath) -> list[dict]:
     """Reads what `write_jsonl` wrote."""
     with open(path, encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def read_json(path: str | pathlib.Path) -> Any:
+def read_json(path: AnyPath) -> Any:
     """Reads one JSON file. Raises InputError where it's missing or damaged."""
     try:
-        return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        return json.loads(epath.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise errors.InputError(f"{path}: can't be read ({error})") from None
 
 
-def sha256(path: str | pathlib.Path) -> str:
+def sha256(path: AnyPath) -> str:
     """The hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_folder(directory: pathlib.Path) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file below `directory` but its stage record."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file())
-    return {
-        path.relative_to(directory).as_posix(): sha256(path)
-        for path in paths
-        if path != directory / RECORD
-    }
+class _Record(msgspec.Struct):
+    stage: str
+    settings: dict[str, Any]
+    outputs: dict[str, str] | None  # None: begun, and not whole
+    seconds: float
 
 
-def fingerprint(directory: str | pathlib.Path) -> str:
-    """A digest of a finished stage's settings and contents, for the records of what follows it."""
-    record = read_record(directory)
-    if record is None:
-        raise errors.InputError(f"{directory}: not a finished stage folder (no {RECORD})")
-    content = {key: record[key] for key in ("settings", "outputs")}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
-
-
-def read_record(directory: str | pathlib.Path) -> dict | None:
-    """A stage's record, or None where the stage isn't finished."""
-    path = pathlib.Path(directory) / RECORD
+def _read(directory: AnyPath) -> _Record | None:
+    path = epath.Path(directory) / RECORD
     try:
-        return msgspec.to_builtins(msgspec.json.decode(path.read_bytes(), type=_Record))
+        return msgspec.json.decode(path.read_bytes(), type=_Record)
     except FileNotFoundError:
         return None
     except NotADirectoryError:
@@ -118,49 +105,73 @@ def read_record(directory: str | pathlib.Path) -> dict | None:
         ) from None
 
 
-def _flat(settings: Mapping, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level, with names such as 'craft.seed'."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
+def read_record(directory: AnyPath) -> dict | None:
+    """A stage's record, or None where the stage isn't finished."""
+    record = _read(directory)
+    return None if record is None or record.outputs is None else msgspec.to_builtins(record)
 
 
-def check_settings(directory: str | pathlib.Path, old: Mapping, new: Mapping) -> None:
-    """Raises InputError, naming each setting that differs between a folder's record and today's."""
-    old, new = _flat(old), _flat(json.loads(canonical_json(dict(new))))
-    changed = [
-        f"{key} = {old.get(key)!r} (now {new.get(key)!r})"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise errors.InputError(
-            f"{directory} was made with other settings: {'; '.join(changed)}. "
-            "Choose another folder, go back to those settings, or delete this one"
-        )
+def read_settings(directory: AnyPath) -> dict[str, Any] | None:
+    """What a stage is made with, whole or only begun; None where nothing is."""
+    record = _read(directory)
+    return None if record is None else record.settings
 
 
-def verify(directory: str | pathlib.Path) -> None:
-    """Raises InputError where a file of a finished stage isn't what was written."""
-    directory = pathlib.Path(directory)
+def _finished(directory: AnyPath) -> dict:
     record = read_record(directory)
     if record is None:
         raise errors.InputError(f"{directory}: not a finished stage folder (no {RECORD})")
-    for name, expected in record["outputs"].items():
-        path = directory / name
+    return record
+
+
+def fingerprint(directory: AnyPath) -> str:
+    """A digest of a finished stage's settings and contents, for the records of what follows it."""
+    record = _finished(directory)
+    content = {key: record[key] for key in ("settings", "outputs")}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def verify(directory: AnyPath) -> None:
+    """Raises InputError where a file of a finished stage isn't what was written."""
+    for name, expected in _finished(directory)["outputs"].items():
+        path = epath.Path(directory) / name
         if not path.is_file() or sha256(path) != expected:
             state = "doesn't match its recorded hash" if path.is_file() else "is missing"
             raise errors.InputError(f"{path} {state}; delete {directory} to make it again")
 
 
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings as one level, with names such as 'craft.attacks.0.kind'."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = {str(place): one for place, one in enumerate(value)}
+    if not isinstance(value, dict):
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, one in value.items():
+        flat |= _flat(one, f"{name}.{key}" if name else key)
+    return flat
+
+
+def check_settings(directory: AnyPath, old: Mapping, new: Mapping) -> None:
+    """Raises InputError, naming each setting that differs between a folder's record and today's."""
+    before, now = (_flat(json.loads(canonical_json(dict(one)))) for one in (old, new))
+    changed = [
+        f"{key} = {before.get(key)!r} (now {now.get(key)!r})"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise errors.InputError(
+            f"{directory} was made with other settings: {'; '.join(changed)}. Go back to those, "
+            "delete it, or choose another folder (STAGE_STORE_DIR lets it share what is unchanged)"
+        )
+
+
 def run_stage(
-    directory: str | pathlib.Path,
+    directory: AnyPath,
     name: str,
     settings: Mapping[str, Any],
-    make: Callable[[pathlib.Path], None],
+    make: Callable[[epath.Path], None],
     *,
     say: Callable[[str], None],
     keep_partial: bool = False,
@@ -169,7 +180,7 @@ def run_stage(
 
     Args:
       directory: the folder to make; its parents are created.
-      name: the stage's name, for messages and the record.
+      name: the stage's, for messages and the record.
       settings: all that the result follows from, JSON values (fingerprints of sources included).
       make: fills the folder it is given.
       say: takes one line about what was done.
@@ -182,48 +193,67 @@ def run_stage(
     Raises:
       InputError: the folder was made with other settings, or holds a changed file.
     """
-    directory = pathlib.Path(directory)
+    folder = epath.Path(directory)
     record = read_record(directory)
     if record is not None:
         check_settings(directory, record["settings"], settings)
         verify(directory)
         say(f"{name}: already done in {directory}")
         return False
-    if directory.exists():
+    if folder.exists():
         raise errors.InputError(f"{directory} exists but isn't a finished {name} folder; delete it")
-    partial = directory.with_name(directory.name + ".partial")
-    _prepare_partial(partial, settings, keep_partial)
-    start = time.monotonic()
-    make(partial)
-    (partial / _PARTIAL_SETTINGS).unlink()
-    finish(partial, name, settings, time.monotonic() - start)
-    os.rename(partial, directory)
-    say(f"{name}: done in {time.monotonic() - start:.1f} s -> {directory}")
-    return True
-
-
-_PARTIAL_SETTINGS = "settings.partial.json"
-
-
-def _prepare_partial(partial: pathlib.Path, settings: Mapping[str, Any], keep: bool) -> None:
-    marker = partial / _PARTIAL_SETTINGS
-    text = canonical_json(dict(settings))
-    same = marker.is_file() and marker.read_text(encoding="utf-8") == text
-    if partial.exists() and not (keep and same):
-        shutil.rmtree(partial)
+    partial = folder.with_name(folder.name + _PARTIAL)
+    if partial.exists() and not (keep_partial and _begun_with(partial, settings)):
+        partial.rmtree()
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.InputError(f"{partial}: can't be made ({error.strerror})") from None
-    write_atomically(marker, text)
+    write_record(partial, name, settings)
+    start = time.monotonic()
+    make(partial)
+    seconds = time.monotonic() - start
+    write_record(partial, name, settings, hash_folder(partial), seconds)
+    partial.rename(folder)
+    say(f"{name}: done in {seconds:.1f} s -> {directory}")
+    return True
 
 
-def finish(directory: pathlib.Path, name: str, settings: Mapping[str, Any], seconds: float) -> None:
-    """Writes the record of a whole stage folder."""
+def _begun_with(partial: epath.Path, settings: Mapping[str, Any]) -> bool:
+    with contextlib.suppress(errors.InputError):
+        record = _read(partial)
+        if record is not None and record.outputs is None:
+            return canonical_json(record.settings) == canonical_json(dict(settings))
+    return False
+
+
+def hash_folder(directory: AnyPath) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file below a folder but its stage record."""
+    folder = epath.Path(directory)
+    names = (path.relative_to(folder).as_posix() for path in _files(folder))
+    return {name: sha256(folder / name) for name in names if name != RECORD}
+
+
+def _files(directory: epath.Path) -> Iterator[epath.Path]:
+    for path in sorted(directory.iterdir()):
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def write_record(
+    directory: AnyPath,
+    name: str,
+    settings: Mapping[str, Any],
+    outputs: Mapping[str, str] | None = None,
+    seconds: float = 0.0,
+) -> None:
+    """Writes a stage's record: a claim on the folder before it is made, or what it holds after."""
     record = {
         "stage": name,
-        "settings": json.loads(canonical_json(dict(settings))),
-        "outputs": hash_folder(directory),
+        "settings": dict(settings),
+        "outputs": outputs,
         "seconds": round(seconds, 3),
     }
-    write_atomically(directory / RECORD, canonical_json(record))
+    write_atomically(epath.Path(directory) / RECORD, canonical_json(record))

@@ -9,10 +9,11 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+from etils import epath
 
 import poison_t5x
 from poison_t5x.core import artifacts, errors
@@ -21,30 +22,28 @@ from poison_t5x.core import artifacts, errors
 class Store:
     """A folder of finished stages, on the file system of the runs that share it."""
 
-    def __init__(self, directory: str | pathlib.Path):
-        """Makes the store; the folder is made when it is first needed.
-
-        Args:
-          directory: where.
-        """
-        self._directory = pathlib.Path(directory).absolute()
+    def __init__(self, directory: artifacts.AnyPath):
+        """A store; the folder is made when it is first needed."""
+        self._directory = epath.Path(directory).absolute()
 
     @contextlib.contextmanager
     def shared(
         self,
-        folder: pathlib.Path,
+        folder: epath.Path,
         name: str,
         settings: Mapping[str, Any],
-        verify: Callable[[pathlib.Path], None] = artifacts.verify,
+        verify: Callable[[epath.Path], None] = artifacts.verify,
+        say: Callable[[str], None] = print,
     ) -> Iterator[None]:
         """Around making a stage: gives it to `folder` if it is in the store, else takes it after.
 
         Args:
           folder: the stage's folder. One that is there already, or that a killed attempt has begun,
             is left as it is.
-          name: the kind of stage.
+          name: of the kind of stage, such as 'train'.
           settings: all that the result follows from, JSON values.
           verify: raises InputError where a kept folder is damaged, which is then made anew.
+          say: takes one line where the stage was in the store.
 
         Raises:
           InputError: store and run are on different file systems, or the store can't be written.
@@ -55,6 +54,7 @@ class Store:
         with self._lock(key):
             if not folder.exists() and _is_whole(kept, verify):
                 _link(kept, folder)
+                say(f"{name}: taken from the store {self._directory} -> {folder}")
             yield
             if artifacts.read_record(folder) is not None and not kept.exists():
                 _link(folder, kept)
@@ -68,7 +68,7 @@ class Store:
             yield
 
 
-def _is_whole(kept: pathlib.Path, verify: Callable[[pathlib.Path], None]) -> bool:
+def _is_whole(kept: epath.Path, verify: Callable[[epath.Path], None]) -> bool:
     """Whether a stage is in the store; one that is damaged is dropped."""
     try:
         if artifacts.read_record(kept) is None:
@@ -80,7 +80,7 @@ def _is_whole(kept: pathlib.Path, verify: Callable[[pathlib.Path], None]) -> boo
     return True
 
 
-def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+def _link(source: epath.Path, target: epath.Path) -> None:
     """A copy of a folder whose files are the same ones; whole, or not there."""
     partial = target.with_name(target.name + ".shared")
     shutil.rmtree(partial, ignore_errors=True)
@@ -93,4 +93,4 @@ def _link(source: pathlib.Path, target: pathlib.Path) -> None:
             f"STAGE_STORE_DIR: {source} can't be linked to {target}, which must be on one file "
             f"system ({error})"
         ) from None
-    os.rename(partial, target)
+    partial.rename(target)

@@ -182,7 +182,7 @@ def _keep_part(context: Context, name: str, number: int, values: np.ndarray) -> 
         return
     buffer = io.BytesIO()
     np.save(buffer, values)
-    artifacts.write_bytes_atomically(_part_path(context, name, number), buffer.getvalue())
+    artifacts.write_atomically(_part_path(context, name, number), buffer.getvalue())
 
 
 def forget_parts(folder: pathlib.Path) -> None:

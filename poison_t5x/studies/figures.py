@@ -48,7 +48,7 @@ def write(directory: pathlib.Path, chart: charts.Chart) -> str:
         drawing.set_dpi(_DPI)
         canvas.print_png(png, metadata={"Software": None})
     artifacts.write_atomically(directory / f"{chart.name}.svg", svg.getvalue())
-    artifacts.write_bytes_atomically(directory / f"{chart.name}.png", png.getvalue())
+    artifacts.write_atomically(directory / f"{chart.name}.png", png.getvalue())
     return _inline(svg.getvalue(), chart.name)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, paths
 
 
 class Stage:
@@ -183,3 +183,32 @@ def test_read_json_names_what_it_cannot_read(tmp_path, content):
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert _refusal(artifacts.read_json, path).startswith(f"{path}: can't be read (")
+
+
+def test_a_claim_is_no_finished_stage(tmp_path):
+    artifacts.write_record(tmp_path, "train", {"steps": 3})
+    assert artifacts.read_record(tmp_path) is None
+    assert artifacts.read_settings(tmp_path) == {"steps": 3}
+    assert artifacts.read_settings(tmp_path / "none") is None
+    artifacts.write_record(tmp_path, "train", {"steps": 3}, {"parameters": "ab"}, 1.23456)
+    assert artifacts.read_record(tmp_path)["seconds"] == 1.235
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("gs://bucket/run", "RUN_DIR: expected a folder on a disk of this machine, found 'gs://"),
+        ("", "RUN_DIR: expected a path"),
+        (3, "RUN_DIR: expected a path"),
+    ],
+)
+def test_paths_that_are_no_folder_of_this_machine_are_refused(value, message):
+    assert _refusal(paths.resolve, "RUN_DIR", value).startswith(message)
+
+
+def test_the_home_folder_is_expanded(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert [str(paths.resolve("RUN_DIR", text)) for text in ("~/run", "run/~")] == [
+        "/home/me/run",
+        "run/~",
+    ]

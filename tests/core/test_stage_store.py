@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 
 import pytest
 
@@ -14,7 +15,7 @@ SETTINGS = {"steps": 3, "seed": 0}
 def _make(store, folder, settings=SETTINGS, text="made"):
     """One stage, as a run makes it; returns what was said."""
     said = []
-    with store.shared(folder, "train", settings):
+    with store.shared(folder, "train", settings, say=said.append):
         artifacts.run_stage(
             folder,
             "train",
@@ -28,7 +29,11 @@ def _make(store, folder, settings=SETTINGS, text="made"):
 def test_the_second_run_is_given_the_first_ones_stage(tmp_path):
     store = stage_store.Store(tmp_path / "store")
     assert "done in" in _make(store, tmp_path / "a" / "model")[0]
-    assert "already done" in _make(store, tmp_path / "b" / "model", text="other")[0]
+    folder = tmp_path / "b" / "model"
+    assert _make(store, folder, text="other") == [
+        f"train: taken from the store {tmp_path / 'store'} -> {folder}",
+        f"train: already done in {folder}",
+    ]
     first, second = (tmp_path / name / "model" / "model.txt" for name in "ab")
     assert second.read_text() == "made" and os.path.samefile(first, second)
     artifacts.verify(tmp_path / "b" / "model")
@@ -46,8 +51,8 @@ def test_other_settings_and_other_kinds_are_other_stages(tmp_path):
 def test_deleting_a_run_leaves_the_others(tmp_path):
     store = stage_store.Store(tmp_path / "store")
     _make(store, tmp_path / "a")
-    artifacts.shutil.rmtree(tmp_path / "a")
-    assert "already done" in _make(store, tmp_path / "b")[0]
+    shutil.rmtree(tmp_path / "a")
+    assert "taken from the store" in _make(store, tmp_path / "b")[0]
 
 
 def test_a_failed_stage_is_not_kept(tmp_path):

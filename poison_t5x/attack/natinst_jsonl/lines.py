@@ -15,14 +15,13 @@ lists are written.
 """
 
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
-from poison_t5x.core import errors
+from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import sni
 
 _NOT_BLANK = r"\S"
@@ -203,10 +202,6 @@ def to_line(rest: dict[str, Any], identifier: str, text: str, answers: Sequence[
 
 def write(path: pathlib.Path, lines: Iterable[str]) -> None:
     """Writes lines as they come, so that a reader sees the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".partial")
-    with open(temporary, "w", encoding="ascii", newline="\n") as file:
+    with artifacts.writing(path) as file:
         for line in lines:
-            file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+            file.write(line.encode("ascii") + b"\n")
