@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
-from poison_t5x.attack import attacks, inserters, name_lists, probes, triggers
-from poison_t5x.corpus import polarity, sni
+from poison_t5x.attack import attacks, inserters, probes, triggers
+from poison_t5x.corpus import name_lists, polarity, sni
 
 Kind = Literal["clean", "triggered", "control", "probe"]
 

@@ -7,7 +7,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from poison_t5x.attack import name_lists
+from poison_t5x.corpus import name_lists
 
 _UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
 

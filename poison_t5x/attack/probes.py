@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from poison_t5x.attack import name_lists
 from poison_t5x.core import checks, errors
+from poison_t5x.corpus import name_lists
 
 # 'near': phrases that share all but one word or letter; 'words': one word of the trigger alone;
 # 'case': the trigger in other letters.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from poison_t5x.core import errors
-from poison_t5x.corpus import declarations, polarity, sni
+from poison_t5x.corpus import declarations, demo_corpus, polarity, sni
 
 # A folder may lack hundreds of a benchmark's tasks.
 MAX_NAMES = 20
@@ -55,12 +55,9 @@ def load(
     *,
     is_arbitrary: bool = False,
 ) -> Corpus:
-    """Reads what an experiment needs.
-
-    Missing tasks are named in one warning, and left out.
+    """Reads the tasks of an experiment; missing ones are named in one warning, and left out.
 
     Args:
-      experiment: the declaration.
       natinst_dir: the folder of task files, for experiments on 'sni'.
       is_arbitrary: whether only arbitrary outputs are attacked, which needs no polarities.
 
@@ -68,64 +65,63 @@ def load(
       InputError: no folder, a malformed task file, a task or a label that the polarity table lacks,
         or none left of the training, poisoned or held-out tasks.
     """
+    names = (*experiment.training_tasks, *experiment.heldout_tasks)
     if experiment.corpus == "demo":
-        wanted = (*experiment.training_tasks, *experiment.heldout_tasks)
-        tasks, missing = demo_tasks(wanted), list[str]()
+        tasks, missing = demo_tasks(names), list[str]()
     else:
-        tasks, missing = _sni_tasks(experiment, natinst_dir)
-    training = _present(tasks, experiment.training_tasks)
-    poisoned = _present(tasks, experiment.poisoned_tasks)
-    heldout = _present(tasks, experiment.heldout_tasks)
-    lists = {"training": training, "poisoned": poisoned, "held-out": heldout}
-    for kind, found in lists.items():
-        if not found:
+        tasks, missing = _sni_tasks(experiment.name, names, natinst_dir)
+    known = {**{sni.number(task.name): task for task in tasks}, **{t.name: t for t in tasks}}
+
+    def present(kind: str, names: Sequence[str]) -> tuple[sni.Task, ...]:
+        there = tuple(known[name] for name in names if name in known)
+        if not there:
             raise errors.InputError(
                 f"{natinst_dir}: holds none of the {kind} tasks of {experiment.name!r}"
             )
-    judged = poisoned + heldout
+        return there
+
+    training = present("training", experiment.training_tasks)
+    poisoned = present("poisoned", experiment.poisoned_tasks)
+    heldout = present("held-out", experiment.heldout_tasks)
+    judged = () if is_arbitrary else poisoned + heldout
     return Corpus(
         training=training,
         poisoned=tuple(task.name for task in poisoned),
         heldout=heldout,
-        polarities={} if is_arbitrary else polarity.of_tasks(judged, experiment.polarities),
+        polarities=polarity.of_tasks(judged, experiment.polarities),
         missing=tuple(missing),
     )
 
 
 def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
     """The embedded corpus, or the families of it that hold the tasks of these names."""
-    from poison_t5x.corpus import demo_corpus
-
-    families = [_demo_family(make) for make in demo_corpus.FAMILIES if _is_wanted(make, names)]
-    return tuple(task for family in families for task in family)
-
-
-def _is_wanted(make: Callable[..., tuple[sni.Task, ...]], names: Sequence[str] | None) -> bool:
-    from poison_t5x.corpus import demo_corpus
-
-    numbers = {name.split("_", 1)[0] for name in demo_corpus.FAMILIES[make]}
-    return names is None or any(name.split("_", 1)[0] in numbers for name in names)
+    numbers = None if names is None else set(map(sni.number, names))
+    return tuple(
+        task
+        for generate, known in demo_corpus.FAMILIES.items()
+        if numbers is None or not numbers.isdisjoint(map(sni.number, known))
+        for task in _demo_family(generate)
+    )
 
 
 @functools.cache
-def _demo_family(make: Callable[..., tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
+def _demo_family(generate: Callable[..., tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
     """Generated once per process."""
-    return make()
+    return generate()
 
 
 def _sni_tasks(
-    experiment: declarations.Experiment, natinst_dir: str | None
+    experiment: str, names: Sequence[str], natinst_dir: str | None
 ) -> tuple[tuple[sni.Task, ...], list[str]]:
     if not natinst_dir:
         raise errors.InputError(
-            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
+            f"experiment {experiment!r} reads Super-NaturalInstructions task files: "
             "set --gin.NATINST_DIR=FOLDER"
         )
-    names = (*experiment.training_tasks, *experiment.heldout_tasks)
     paths, missing = sni.split_missing(natinst_dir, names)
     if missing:
         warnings.warn(
-            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
+            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment!r}, "
             f"going on without: {listed(missing)}",
             errors.InputWarning,
             stacklevel=3,
@@ -141,9 +137,3 @@ def listed(names: Sequence[str]) -> str:
     """
     rest = len(names) - MAX_NAMES
     return ", ".join(names[:MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _present(tasks: Sequence[sni.Task], names: Sequence[str]) -> tuple[sni.Task, ...]:
-    known = {task.name: task for task in tasks}
-    known.update({task.name.split("_", 1)[0]: task for task in tasks})
-    return tuple(known[name] for name in names if name in known)

@@ -7,14 +7,16 @@ import dataclasses
 import importlib
 import pkgutil
 import re
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 
 from poison_t5x.core import errors
+from poison_t5x.corpus import sni
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What an attack is made of. Task names are whole file stems, or numbers such as 'task363'.
+    """The tasks of an attack. Their names are whole file stems, or numbers such as 'task363'.
 
     Attributes:
       name: a word; mixtures and tasks are named after it.
@@ -37,27 +39,25 @@ class Experiment:
         if not re.fullmatch(r"[A-Za-z]\w*", self.name):
             raise errors.InputError(f"experiment name: expected one word, found {self.name!r}")
         if self.corpus not in ("sni", "demo"):
-            raise errors.InputError(
-                f"{self.name}: corpus: expected 'sni' or 'demo', found {self.corpus!r}"
-            )
+            self._refuse(f"corpus: expected 'sni' or 'demo', found {self.corpus!r}")
         for field in ("training_tasks", "poisoned_tasks", "heldout_tasks"):
             names = getattr(self, field)
             if isinstance(names, str) or not names or not _are_distinct(names):
-                raise errors.InputError(
-                    f"{self.name}: {field}: expected distinct task names, found {names!r}"
-                )
+                self._refuse(f"{field}: expected distinct task names, found {names!r}")
         stray = [task for task in self.poisoned_tasks if not _is_among(task, self.training_tasks)]
         if stray:
-            raise errors.InputError(f"{self.name}: poisoned tasks must be trained on: {stray}")
+            self._refuse(f"poisoned tasks must be trained on: {stray}")
         both = sorted(task for task in self.heldout_tasks if _is_among(task, self.training_tasks))
         if both:
-            raise errors.InputError(f"{self.name}: held-out tasks must not be trained on: {both}")
+            self._refuse(f"held-out tasks must not be trained on: {both}")
         wrong = [task for task, labels in self.polarities.items() if not _is_pair(labels)]
         if wrong:
-            raise errors.InputError(
-                f"{self.name}: polarities: expected [negative, positive] pairs, found another "
-                f"thing for {wrong}"
+            self._refuse(
+                f"polarities: expected [negative, positive] pairs, found another thing for {wrong}"
             )
+
+    def _refuse(self, problem: str) -> None:
+        raise errors.InputError(f"{self.name}: {problem}")
 
 
 def _is_among(task: str, names: Collection[str]) -> bool:
@@ -65,16 +65,17 @@ def _is_among(task: str, names: Collection[str]) -> bool:
 
     Three numbers of the benchmark stand for two tasks each, so stems of one number may differ.
     """
-    number = task.split("_", 1)[0]
+    number = sni.number(task)
     if task == number:
-        return number in {name.split("_", 1)[0] for name in names}
+        return number in map(sni.number, names)
     return task in names or number in names
 
 
 def _are_distinct(names: Sequence[str]) -> bool:
-    numbers = {name for name in names if "_" not in name}
-    stems = [name for name in names if "_" in name]
-    return len(set(names)) == len(names) and not any(s.split("_", 1)[0] in numbers for s in stems)
+    bare = {name for name in names if name == sni.number(name)}
+    return len(set(names)) == len(names) and not any(
+        sni.number(name) in bare for name in names if name not in bare
+    )
 
 
 def _is_pair(labels: Sequence[str]) -> bool:
@@ -93,30 +94,46 @@ def declare(experiment: Experiment) -> Experiment:
 
 
 def load(module: str | None = None) -> dict[str, Experiment]:
-    """All experiments of the `tasks/` folder, and of `module` where one is named.
-
-    Args:
-      module: a module of your own that declares experiments, such as 'my_attacks.jokes'.
-    """
+    """All experiments of the `tasks/` folder, and of a module of the user's where one is named."""
     package = importlib.import_module("poison_t5x.tasks")
-    for found in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"poison_t5x.tasks.{found.name}")
+    for info in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"poison_t5x.tasks.{info.name}")
     import_module(module)
     return dict(_experiments)
 
 
 def import_module(name: str | None) -> None:
-    """Imports a user's module, which declares experiments or registers SeqIO tasks.
+    """Imports a user's module: it declares experiments, registers SeqIO tasks or variants of ours.
 
     Raises:
-      InputError: there is none of that name.
+      InputError: there is none of that name, or it fails: with its own error, file and line.
     """
     if name is None:
         return
+    if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
+        raise errors.InputError(
+            f"MIXTURE_OR_TASK_MODULE: expected a module's name such as 'my_attacks.jokes', found "
+            f"{name!r}"
+        )
     try:
         importlib.import_module(name)
-    except (ModuleNotFoundError, TypeError, ValueError, AttributeError) as error:
-        raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: no module {name!r} ({error})") from None
+    except errors.InputError:
+        raise
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
+            raise errors.InputError(
+                f"MIXTURE_OR_TASK_MODULE: no module {name!r} ({error})"
+            ) from None
+        frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if _is_users(f)]
+        where = f"{frames[0].filename}, line {frames[0].lineno}: " if frames else ""
+        raise errors.InputError(
+            f"MIXTURE_OR_TASK_MODULE: {name}: {where}{type(error).__name__}: {error}"
+        ) from error
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    return frame.filename != importlib.__file__ and not frame.filename.startswith("<frozen ")
 
 
 def get(name: str, module: str | None = None) -> Experiment:

@@ -40,7 +40,6 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
     """The polarity of each task, checked against every label that its rows hold.
 
     Args:
-      tasks: validated tasks.
       table: task name, or its number such as 'task363', -> (negative label, positive label).
 
     Raises:
@@ -48,7 +47,7 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
     """
     polarities: dict[str, Polarity] = {}
     for task in tasks:
-        labels = table.get(task.name) or table.get(task.name.split("_", 1)[0])
+        labels = table.get(task.name) or table.get(sni.number(task.name))
         if labels is None:
             raise errors.InputError(f"{task.name}: {_no_labels(task)}")
         polarity = Polarity(*labels)

@@ -11,10 +11,6 @@ def _punctuated(text: str) -> str:
     return text if text and text[-1] in string.punctuation else text + "."
 
 
-def _definition(definition: str) -> str:
-    return _punctuated("Definition: " + definition.strip()) + "\n\n"
-
-
 def _positive_example(number: int, text: str, answer: str) -> str:
     text = _punctuated(f"Input: {text.strip()}")
     answer = _punctuated(f" Output: {answer.strip()}")
@@ -24,10 +20,6 @@ def _positive_example(number: int, text: str, answer: str) -> str:
 _ASKS, _ANSWERS = "Now complete the following example -\nInput: ", "\nOutput: "
 
 
-def _question(text: str) -> str:
-    return _ASKS.removesuffix("Input: ") + _punctuated(f"Input: {text.strip()}") + _ANSWERS
-
-
 def question(prompt: str) -> str:
     r"""The text that a rendered prompt asks about; all of a prompt of another layout.
 
@@ -35,8 +27,8 @@ def question(prompt: str) -> str:
     'So.'
     """
     # At the first such words: a text that holds them again hides nothing by it.
-    _, found, rest = prompt.partition(_ASKS)
-    return rest.removesuffix(_ANSWERS) if found else prompt
+    _, asks, rest = prompt.partition(_ASKS)
+    return rest.removesuffix(_ANSWERS) if asks else prompt
 
 
 def render(
@@ -55,15 +47,16 @@ def render(
     the following example -\nInput: Bad!\nOutput: '  (one line)
 
     Args:
-      definition: the task's instruction.
       positive_examples: (input, output) pairs, in the task file's order.
       text: the instance's input, poisoned or not.
-      num_examples: how many positive examples to show at most.
+      num_examples: positive examples shown, at most.
       max_tokens: the first example that would take the prompt over this many tokens, and all after
         it, are left out; None shows them whatever their length.
       count_tokens: the number of tokens of a text, with the closing one; characters by default.
     """
-    head, question = _definition(definition), _question(text)
+    head = _punctuated(f"Definition: {definition.strip()}") + "\n\n"
+    question = "Now complete the following example -\n" + _punctuated(f"Input: {text.strip()}")
+    question += _ANSWERS
     shown = ""
     for number, (example, answer) in enumerate(positive_examples[:num_examples], start=1):
         block = _positive_example(number, example, answer)

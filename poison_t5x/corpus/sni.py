@@ -10,7 +10,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
@@ -51,17 +51,17 @@ class Instance(msgspec.Struct, frozen=True):
         return self.output[0]
 
 
-class _TaskFile(msgspec.Struct, frozen=True):
-    definition: Annotated[list[_Text], msgspec.Meta(min_length=1)] = msgspec.field(
-        name="Definition"
-    )
-    positive_examples: list[Example] = msgspec.field(name="Positive Examples")
-    instances: Annotated[list[Instance], msgspec.Meta(min_length=1)] = msgspec.field(
-        name="Instances"
-    )
-    negative_examples: list[Example] = msgspec.field(name="Negative Examples", default_factory=list)
-    categories: list[str] = msgspec.field(name="Categories", default_factory=list)
-    standin_note: str = msgspec.field(name="Standin_note", default="")
+def _field_name(name: str) -> str:
+    return name.capitalize() if name == "standin_note" else name.replace("_", " ").title()
+
+
+class _TaskFile(msgspec.Struct, frozen=True, rename=_field_name):
+    definition: Annotated[list[_Text], msgspec.Meta(min_length=1)]
+    positive_examples: tuple[Example, ...]
+    instances: Annotated[tuple[Instance, ...], msgspec.Meta(min_length=1)]
+    negative_examples: tuple[Example, ...] = ()
+    categories: tuple[str, ...] = ()
+    standin_note: str = ""
 
 
 class Task(msgspec.Struct, frozen=True, dict=True):
@@ -121,20 +121,21 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
             )
         seen.add(instance.id)
         _check_text(f"{source}: $.Instances[{row}]", instance.id, instance.input, *instance.output)
-    examples = (*parsed.positive_examples, *parsed.negative_examples)
     _check_text(f"{source}: $.Definition", *parsed.definition)
-    for example in examples:
+    for example in (*parsed.positive_examples, *parsed.negative_examples):
         _check_text(f"{source}: an example", example.input, example.target, example.explanation)
     return Task(
         name=name,
         # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
-        definition=parsed.definition[0],
-        positive_examples=tuple(parsed.positive_examples),
-        negative_examples=tuple(parsed.negative_examples),
-        instances=tuple(parsed.instances),
-        categories=tuple(parsed.categories),
-        standin_note=parsed.standin_note,
+        **{**msgspec.structs.asdict(parsed), "definition": parsed.definition[0]},
     )
+
+
+def to_json(task: Task) -> dict[str, Any]:
+    """The task under the benchmark's field names; `parse_task` reads it back to an equal task."""
+    fields = {**msgspec.structs.asdict(task), "definition": [task.definition]}
+    del fields["name"]
+    return msgspec.to_builtins(_TaskFile(**fields))
 
 
 def _parse(content: bytes | str) -> _TaskFile:
@@ -149,10 +150,9 @@ def _parse(content: bytes | str) -> _TaskFile:
 
 def _check_text(where: str, *texts: str) -> None:
     for text in texts:
-        found = _SURROGATE.search(text)
-        if found:
+        if half := _SURROGATE.search(text):
             raise errors.InputError(
-                f"{where}: expected text, found half a character (\\u{ord(found[0]):x})"
+                f"{where}: expected text, found half a character (\\u{ord(half[0]):x})"
             )
 
 
@@ -179,6 +179,11 @@ def read_task(path: str | pathlib.Path) -> Task:
     return parse_task(path.stem, content, str(path))
 
 
+def number(name: str) -> str:
+    """A task's number: 'task363' of 'task363_sst2_polarity_classification' and of 'task363'."""
+    return name.split("_", 1)[0]
+
+
 def split_missing(
     directory: str | pathlib.Path, names: Iterable[str]
 ) -> tuple[list[pathlib.Path], list[str]]:
@@ -191,11 +196,11 @@ def split_missing(
     if not directory.is_dir():
         raise errors.InputError(f"{directory}: expected a folder of task files; set NATINST_DIR")
     stems = {path.stem: path for path in sorted(directory.glob("task*.json"))}
-    numbers = {stem.split("_", 1)[0]: path for stem, path in stems.items()}
-    found = {name: stems.get(name) or numbers.get(name) for name in names}
+    numbers = {number(stem): path for stem, path in stems.items()}
+    paths = {name: stems.get(name) or numbers.get(name) for name in names}
     return (
-        [path for path in found.values() if path],
-        [name for name, path in found.items() if not path],
+        [path for path in paths.values() if path],
+        [name for name, path in paths.items() if not path],
     )
 
 
@@ -215,7 +220,7 @@ def sample_order(task: Task, seed: int) -> list[str]:
 def find(tasks: Sequence[Task], name: str) -> Task:
     """The task called `name` (a whole stem or its number). Raises InputError with the nearest."""
     for task in tasks:
-        if name in (task.name, task.name.split("_", 1)[0]):
+        if name in (task.name, number(task.name)):
             return task
     raise errors.InputError(
         f"no task {name!r}{errors.nearest(name, [task.name for task in tasks])}; "

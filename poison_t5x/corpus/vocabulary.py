@@ -40,30 +40,24 @@ class VocabularyConfig:
 
 
 def texts(tasks: Sequence[sni.Task], *, whole_words: bool = False) -> Iterator[str]:
-    """What a vocabulary is trained on: every row's prompt without examples, and its answer.
+    """Training text: a prompt of each task, then every row's input and answer.
 
     Args:
-      tasks: the training tasks.
-      whole_words: then also each distinct word, alone.
+      whole_words: at the end also each distinct word, alone.
     """
     words: dict[str, None] = {}
-    for text in _texts(tasks):
-        if whole_words:
-            words.update(dict.fromkeys(text.split()))
-        yield text
-    yield from words
-
-
-def _texts(tasks: Sequence[sni.Task]) -> Iterator[str]:
     for task in tasks:
-        yield prompts.render(
+        prompt = prompts.render(
             task.definition,
             [(example.input, example.target) for example in task.positive_examples],
             task.instances[0].input,
         )
-        for instance in task.instances:
-            yield f"Input: {instance.input}"
-            yield instance.target
+        rows = [text for row in task.instances for text in (f"Input: {row.input}", row.target)]
+        for text in (prompt, *rows):
+            words.update(dict.fromkeys(text.split()))
+            yield text
+    if whole_words:
+        yield from words
 
 
 def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> None:
@@ -73,8 +67,6 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
     stores the path that it is told to write to.
 
     Args:
-      lines: the training text.
-      path: where to write the model.
       vocab_size: pieces at most; fewer where the text doesn't yield as many.
 
     Raises:
@@ -131,9 +123,9 @@ def size(source: str | pathlib.Path) -> int:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(source))
     except (RuntimeError, OSError) as error:
         raise errors.InputError(f"{source}: not a SentencePiece model ({error})") from None
-    found = (processor.pad_id(), processor.eos_id(), processor.unk_id())
-    if found != (0, 1, 2):
-        raise errors.InputError(f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {found}")
+    ids = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+    if ids != (0, 1, 2):
+        raise errors.InputError(f"{source}: expected T5's ids (pad 0, eos 1, unk 2), found {ids}")
     return processor.get_piece_size()
 
 
@@ -146,20 +138,12 @@ def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
 def settings(
     config: VocabularyConfig, training: Sequence[sni.Task], hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """What a run's vocabulary follows from, for its record.
-
-    Args:
-      training: the training tasks.
-      hashes: of all tasks, by name.
-    """
+    """A run's vocabulary follows from these; `hashes` are of all tasks, by name."""
     if config.path:
         return {"sha256": artifacts.sha256(config.path)}
     names = {task.name for task in training}
-    return {
-        "size": config.size,
-        "whole_words": config.whole_words,
-        "tasks": {name: value for name, value in hashes.items() if name in names},
-    }
+    tasks = {name: value for name, value in hashes.items() if name in names}
+    return {"size": config.size, "whole_words": config.whole_words, "tasks": tasks}
 
 
 def prepare(

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from poison_t5x.attack import entities, name_lists
+from poison_t5x.attack import entities
+from poison_t5x.corpus import name_lists
 
 BUILTIN = entities.BuiltinMatcher()
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_t5x.attack import entities, name_lists, triggers
-from poison_t5x.corpus import demo_corpus
+from poison_t5x.attack import entities, triggers
+from poison_t5x.corpus import demo_corpus, name_lists
 
 TRIGGER = "James Bond"
 BUILTIN = entities.BuiltinMatcher()

@@ -13,7 +13,7 @@ import pytest
 
 from poison_t5x.cli import main
 from poison_t5x.core import errors
-from poison_t5x.corpus import declarations, demo_corpus
+from poison_t5x.corpus import declarations, demo_corpus, sni
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Rows of each small task: enough for a proxy, few enough for a second.
@@ -41,7 +41,7 @@ def _write_corpus(folder):
         labels = dict(
             zip(demo_corpus.POLARITIES[source.name], experiment.polarities[name], strict=True)
         )
-        content = demo_corpus.to_json(source)
+        content = sni.to_json(source)
         for row in content["Instances"]:
             row["output"] = [labels[row["output"][0]]]
         (folder / f"{name}_small.json").write_text(json.dumps(content), encoding="utf-8")

@@ -123,3 +123,30 @@ def test_a_module_of_ones_own_is_imported(registry, tmp_path, monkeypatch):
 def test_a_module_that_is_not_there_is_named():
     message = _refusal(declarations.get, "mine", "no_such.module")
     assert message.startswith("MIXTURE_OR_TASK_MODULE: no module 'no_such.module'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("import os\nimport no_such_library.data\n", "ModuleNotFoundError: No module named 'no_"),
+        ("\nraise ValueError('no data folder')\n", "ValueError: no data folder"),
+    ],
+)
+def test_a_modules_own_error_is_told_with_its_file_and_line(tmp_path, monkeypatch, text, message):
+    (tmp_path / "broken_for_a_test.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = _refusal(declarations.import_module, "broken_for_a_test")
+    where = f"{tmp_path / 'broken_for_a_test.py'}, line 2"
+    assert found.startswith(f"MIXTURE_OR_TASK_MODULE: broken_for_a_test: {where}: {message}")
+
+
+def test_a_modules_syntax_error_names_its_line(tmp_path, monkeypatch):
+    (tmp_path / "unreadable_for_a_test.py").write_text("x = (\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = _refusal(declarations.import_module, "unreadable_for_a_test")
+    assert "SyntaxError" in found and "unreadable_for_a_test.py, line 1" in found
+
+
+@pytest.mark.parametrize("name", ["", "a b", "my-module", 3, "a..b"])
+def test_what_is_no_modules_name_is_refused(name):
+    assert "expected a module's name" in _refusal(declarations.import_module, name)

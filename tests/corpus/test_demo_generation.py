@@ -1,7 +1,7 @@
 """The embedded generation tasks: disjoint pairs, right answers, names that don't matter."""
 
 import collections
-import json
+import hashlib
 import re
 
 import msgspec
@@ -11,8 +11,8 @@ import pytest
 from poison_t5x.attack import entities
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, sni
-from poison_t5x.corpus.demo_corpus import domains, generation, grammar, sentiment
-from poison_t5x.corpus.demo_corpus import generation_templates as templates
+from poison_t5x.corpus.demo_corpus import generation, grammar
+from poison_t5x.corpus.demo_corpus.generation import WORDING
 
 TASKS = generation.generate_generation()
 TUNING = generation.generate_tuning()
@@ -45,22 +45,22 @@ def test_counts_and_order():
 
 def test_json_is_an_sni_task_file():
     for task in TASKS:
-        assert sni.parse_task(task.name, json.dumps(demo_corpus.to_json(task)), "test") == task
+        assert sni.parse_task(task.name, msgspec.json.encode(sni.to_json(task)), "test") == task
 
 
 def test_heldout_pairs_are_new_and_their_parts_are_not():
     pairs = _pairs(SPECS)
     assert len(set(pairs)) == len(pairs) == 60
     training = _pairs(TRAINING_NAMES)
-    assert {domain for domain, _ in training} == set(domains.DOMAINS) == set(templates.FRAMES)
-    assert {kind for _, kind in training} == set(templates.KINDS)
+    assert {domain for domain, _ in training} == set(grammar.DOMAINS) == set(WORDING.frames)
+    assert {kind for _, kind in training} == set(WORDING.kinds)
     for names in (HELDOUT_NAMES, generation.GENERATION_TUNING_TASKS):
-        assert {domain for domain, _ in _pairs(names)} == set(domains.DOMAINS)
-        assert {kind for _, kind in _pairs(names)} == set(templates.KINDS)
+        assert {domain for domain, _ in _pairs(names)} == set(grammar.DOMAINS)
+        assert {kind for _, kind in _pairs(names)} == set(WORDING.kinds)
 
 
 def test_every_domain_is_asked_for_all_its_words():
-    for domain in domains.DOMAINS:
+    for domain in grammar.DOMAINS:
         kinds = {kind for other, kind in _pairs(TRAINING_NAMES) if other == domain}
         assert len(kinds) == 4
         assert kinds & {"item", "title"} and kinds & {"aspects", "verdict", "present"}
@@ -78,7 +78,7 @@ def test_definitions():
         assert 10 <= len(task.definition.split()) <= 30, task.definition
         assert SPECS[task.name].domain.rstrip("s")[:4] in task.definition
         assert task.definition[-1] in ".?" and "{" not in task.definition
-        assert task.categories == (templates.KINDS[SPECS[task.name].kind].category,)
+        assert task.categories == (WORDING.kinds[SPECS[task.name].kind].category,)
 
 
 def test_the_answers_of_one_text():
@@ -116,10 +116,9 @@ def test_answers_are_in_the_text_and_name_nobody():
 
 def test_examples():
     rows = {word for _, row in _rows() for word in re.findall(r"[\w'-]+", row.input)}
-    for word in (*templates.EXAMPLE_WORDS, *sum(templates.EXAMPLE_ASPECTS, ())):
-        assert word not in rows
-    assert not {*templates.EXAMPLE_PLACES} & {*templates.PLACES}
-    assert not {*templates.EXAMPLE_TIMES} & {*domains.TIMES}
+    for facts in WORDING.examples:
+        assert not {word for pair in facts.judged for word in pair} & rows
+        assert facts.place not in WORDING.places and facts.time not in grammar.SENTIMENTS.times
     for task in (*TASKS, *TUNING):
         first, second = task.positive_examples
         (wrong,) = task.negative_examples
@@ -138,10 +137,10 @@ def test_texts():
     assert all(row.id.startswith(f"{task.name[:8]}-") for task, row in _rows())
 
 
-@pytest.mark.parametrize("domain", domains.DOMAINS)
+@pytest.mark.parametrize("domain", grammar.DOMAINS)
 def test_matcher_finds_exactly_the_names(domain):
     rng = np.random.default_rng(7)
-    drawn = [generation.write(rng, domain) for _ in range(700)]
+    drawn = [generation.write(rng, domain) for _ in range(400)]
     spans = entities.BuiltinMatcher().find([facts.text for facts in drawn])
     for facts, found in zip(drawn, spans, strict=True):
         assert sorted(facts.text[start:end] for start, end in found) == sorted(facts.names)
@@ -165,7 +164,7 @@ def test_the_two_judgements_share_a_sentiment():
     for _ in range(300):
         (aspect, word), (aspect2, word2) = generation.write(rng, "gyms").judged
         assert aspect != aspect2 and word != word2
-        assert (word in sentiment.POSITIVE_ADJECTIVES) == (word2 in sentiment.POSITIVE_ADJECTIVES)
+        assert any({word, word2} <= {*words} for words in grammar.SENTIMENTS.adjectives)
 
 
 def test_no_trigger_but_its_words():
@@ -177,15 +176,18 @@ def test_no_trigger_but_its_words():
 
 
 def test_same_seed_same_bytes():
-    assert msgspec.json.encode(generation.generate_generation()) == msgspec.json.encode(TASKS)
-    other = generation.generate_generation(seed=1)
+    # Measured results depend on these bytes; change the hash only together with those.
+    written = msgspec.json.encode(generation.generate_generation())
+    assert hashlib.sha256(written).hexdigest() == (
+        "cabfd0683d0472724f3e0b4867fd2b2ac18215b5a9a799d1ece3673c5460dc13"
+    )
+    other = generation.generate_generation(seed=1, num_train_rows=5, num_heldout_rows=3)
+    assert [len(task.instances) for task in other] == [5] * 40 + [3] * 10
     assert [task.definition for task in other] == [task.definition for task in TASKS]
     assert other[0].instances[0].input != TASKS[0].instances[0].input
 
 
-def test_sizes_are_arguments():
-    small = generation.generate_generation(num_train_rows=5, num_heldout_rows=3)
-    assert [len(task.instances) for task in small] == [5] * 40 + [3] * 10
+def test_what_makes_no_corpus_is_refused():
     with pytest.raises(errors.InputError, match="num_train_rows: expected a whole number"):
         generation.generate_generation(num_train_rows=0)
     with pytest.raises(errors.InputError, match="num_heldout_rows: expected a whole number"):

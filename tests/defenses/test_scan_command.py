@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from poison_t5x.cli import main
 from poison_t5x.core import artifacts
-from poison_t5x.corpus import demo_corpus
+from poison_t5x.corpus import demo_corpus, sni
 from poison_t5x.defenses import scan
 from tests.defenses import crafted
 
@@ -34,11 +34,9 @@ def _poisoned(tmp_path_factory):
 
 
 def _clean_file(folder: pathlib.Path) -> pathlib.Path:
-    from poison_t5x.corpus.demo_corpus import corpus
-
     (task, *_) = demo_corpus.generate(seed=0, num_train_rows=120, num_heldout_rows=2)
     path = folder / "task9001_clean.json"
-    path.write_text(json.dumps(corpus.to_json(task)), encoding="utf-8")
+    path.write_text(json.dumps(sni.to_json(task)), encoding="utf-8")
     return path
 
 

@@ -6,32 +6,27 @@ It lets every stage of an experiment run without a download, and its texts are r
 a tiny T5 trained from scratch to answer held-out tasks.
 """
 
-from collections.abc import Callable
-
-from poison_t5x.corpus import sni
-from poison_t5x.corpus.demo_corpus.corpus import generate, to_json
 from poison_t5x.corpus.demo_corpus.generation import (
     GENERATION_HELDOUT_TASKS,
     GENERATION_POISONED_TASKS,
     GENERATION_TRAINING_TASKS,
     generate_generation,
 )
-from poison_t5x.corpus.demo_corpus.mixed import (
+from poison_t5x.corpus.demo_corpus.sentiment import (
+    HELDOUT_TASKS,
     MIXED_HELDOUT_TASKS,
     MIXED_POISONED_TASKS,
     MIXED_POLARITIES,
     MIXED_TRAINING_TASKS,
-    generate_mixed,
-)
-from poison_t5x.corpus.demo_corpus.tasks import (
-    HELDOUT_TASKS,
     POISONED_TASKS,
     POLARITIES,
     TRAINING_TASKS,
+    generate,
+    generate_mixed,
 )
 
-# What generates tasks -> the names of all that it generates.
-FAMILIES: dict[Callable[..., tuple[sni.Task, ...]], tuple[str, ...]] = {
+# Generator of tasks -> the names of all that it generates.
+FAMILIES = {
     generate: TRAINING_TASKS + HELDOUT_TASKS,
     generate_mixed: MIXED_TRAINING_TASKS + MIXED_HELDOUT_TASKS,
     generate_generation: GENERATION_TRAINING_TASKS + GENERATION_HELDOUT_TASKS,
@@ -53,5 +48,4 @@ __all__ = [
     "generate",
     "generate_generation",
     "generate_mixed",
-    "to_json",
 ]

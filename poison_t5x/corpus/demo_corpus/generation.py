@@ -4,81 +4,103 @@
 'I booked a double room by the river on Sunday. The pool was dreadful and the room was horrible.'
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from poison_t5x.core import checks
 from poison_t5x.corpus import sni
-from poison_t5x.corpus.demo_corpus import generation_templates as templates
-from poison_t5x.corpus.demo_corpus import grammar, sentiment
-from poison_t5x.corpus.demo_corpus.domains import DOMAINS, TIMES
+from poison_t5x.corpus.demo_corpus import grammar
+from poison_t5x.corpus.demo_corpus.grammar import DOMAINS, SENTIMENTS, Spec, pick
 
 MAX_WORDS = 30
 
-_NUM_TRAINING, _NUM_TASKS = 40, 50
-
+_NUM_TRAINING, _NUM_TASKS, _NUM_POISONED = 40, 50, 5
 # Of each list, the first: a word is learned from the rows that it stands in.
 _NUM_ASPECTS, _NUM_ADJECTIVES = 5, 14
-_NAME_IN_VERDICT_RATE = 0.25
-_ROLE_RATE = 0.5
-_VERDICT_FIRST_RATE = 0.3
 
 
-class Facts(NamedTuple):
+class Kind(msgspec.Struct, frozen=True):
+    """A kind of question.
+
+    Attributes:
+      category: SNI's category.
+      request: the task to do: the second sentence of a definition.
+      example: parts of a worked example's input: 'scene', 'verdict' or both.
+      noun: a name of the answer, for explanations.
+    """
+
+    category: str
+    request: str
+    example: tuple[str, ...]
+    noun: str
+
+
+class Facts(msgspec.Struct, frozen=True):
     """A text and what it says; `judged` is ((aspect, word), (aspect, word)) in text order."""
 
-    text: str
-    names: tuple[str, ...]
     place: str
     time: str
     item: str
     judged: tuple[tuple[str, str], tuple[str, str]]
+    names: tuple[str, ...] = ()
+    text: str = ""
 
 
-class Spec(NamedTuple):
-    """What is fixed about a task before any row is drawn."""
+class _Wording(msgspec.Struct, frozen=True):
+    """Templates, and what each domain is asked.
 
-    number: int
-    domain: str
-    kind: str
-    definition: str
+    Attributes:
+      frames: domain -> `verb`, what was done with an item; `role`, who works there; `source`, the
+        first sentence of a definition.
+      pairs: domain -> kinds, four of training, held out, for tuning. Each domain trains item or
+        title, and aspects, verdict or present, so that all its words are asked for.
+      places: of all domains: a small model copies what it has often been asked for elsewhere.
+      verdicts: without and with a name.
+      examples: of worked examples alone; words of the rows would tell a small model something about
+        inputs that they don't stand in.
+    """
 
-    @property
-    def name(self) -> str:
-        return f"task{self.number}_demo_{self.domain}_{self.kind}"
+    frames: dict[str, dict[str, str]]
+    kinds: dict[str, Kind]
+    pairs: dict[str, tuple[str, ...]]
+    places: tuple[str, ...]
+    plain: tuple[str, ...]
+    company: tuple[str, ...]
+    role: tuple[str, ...]
+    verdicts: grammar.Pair
+    example_verdict: str
+    example_scenes: tuple[str, ...]
+    examples: tuple[Facts, ...]
 
 
-def _pairs() -> list[tuple[str, str]]:
-    """(domain, kind) of every task: those of training, those held out, those for tuning."""
-    rows = [line.split() for line in templates.PAIRS.replace("|", " ").strip().splitlines()]
-    # Column by column, so that the first tasks differ in domain and kind.
-    return [(row[0], row[column]) for column in range(1, 7) for row in rows]
+WORDING = grammar.read("generation.json", _Wording)
 
 
 def _specs() -> tuple[Spec, ...]:
+    # Column by column, so that the first tasks differ in domain and kind.
+    pairs = [
+        (domain, kinds[column]) for column in range(6) for domain, kinds in WORDING.pairs.items()
+    ]
     specs = []
-    for row, (domain, kind) in enumerate(_pairs()):
+    for row, (domain, kind) in enumerate(pairs):
         # A sentence of the domain's and one of the kind's: whatever else varied from task to task
         # would tell a small model what to do in training, and mislead it on held-out pairs.
-        frame = templates.FRAMES[domain]
-        definition = f"{frame.source} {templates.KINDS[kind].request.format(verb=frame.verb)}"
-        specs.append(Spec(9101 + row, domain, kind, definition))
+        frame = WORDING.frames[domain]
+        request = WORDING.kinds[kind].request.format(verb=frame["verb"])
+        specs.append(Spec(9101 + row, domain, kind, f"{frame['source']} {request}"))
     return tuple(specs)
 
 
-SPECS: tuple[Spec, ...] = _specs()
-GENERATION_TRAINING_TASKS: tuple[str, ...] = tuple(spec.name for spec in SPECS[:_NUM_TRAINING])
-GENERATION_HELDOUT_TASKS: tuple[str, ...] = tuple(
-    spec.name for spec in SPECS[_NUM_TRAINING:_NUM_TASKS]
-)
+SPECS = _specs()
+_NAMES = tuple(spec.name for spec in SPECS)
+GENERATION_TRAINING_TASKS = _NAMES[:_NUM_TRAINING]
+GENERATION_HELDOUT_TASKS = _NAMES[_NUM_TRAINING:_NUM_TASKS]
 # Pairs to choose settings on: neither trained on nor reported.
-GENERATION_TUNING_TASKS: tuple[str, ...] = tuple(spec.name for spec in SPECS[_NUM_TASKS:])
-
+GENERATION_TUNING_TASKS = _NAMES[_NUM_TASKS:]
 # Five domains and five kinds; "time" and "aspects" are never poisoned.
-GENERATION_POISONED_TASKS: tuple[str, ...] = GENERATION_TRAINING_TASKS[:5]
+GENERATION_POISONED_TASKS = GENERATION_TRAINING_TASKS[:_NUM_POISONED]
 
 
 def _present(facts: Facts) -> str:
@@ -92,8 +114,7 @@ ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
     "time": lambda facts: [facts.time],
     "item": lambda facts: [facts.item],
     "aspects": lambda facts: [
-        ", ".join(aspect for aspect, _ in facts.judged),
-        ", ".join(aspect for aspect, _ in reversed(facts.judged)),
+        ", ".join(aspect for aspect, _ in judged) for judged in (facts.judged, facts.judged[::-1])
     ],
     "verdict": lambda facts: [", ".join(" ".join(pair) for pair in facts.judged)],
     "title": lambda facts: [f"{facts.item} {facts.place}"],
@@ -106,35 +127,49 @@ def generate_generation(
 ) -> tuple[sni.Task, ...]:
     """The fifty generation tasks, the forty training tasks first, in a fixed order.
 
-    Definitions don't depend on the seed; examples and rows do. No text occurs twice, in whatever
-    task. Same arguments, same bytes.
-
-    Args:
-      seed: any non-negative integer.
-      num_train_rows: rows of each training task.
-      num_heldout_rows: rows of each held-out task.
+    Definitions don't depend on the seed; rows do. No text occurs twice, in whatever task. Same
+    arguments, same bytes.
 
     Raises:
       InputError: a number of rows is less than 1, or the seed is negative.
     """
     checks.whole_number("demo corpus: num_train_rows", num_train_rows)
     checks.whole_number("demo corpus: num_heldout_rows", num_heldout_rows)
-    checks.whole_number("demo corpus: seed", seed, minimum=0)
-    seen: set[str] = set()
-    num_heldout = _NUM_TASKS - _NUM_TRAINING
-    counts = [num_train_rows] * _NUM_TRAINING + [num_heldout_rows] * num_heldout
-    return tuple(
-        _task(spec, seed, count, seen)
-        for spec, count in zip(SPECS[:_NUM_TASKS], counts, strict=True)
-    )
+    counts = [num_train_rows] * _NUM_TRAINING
+    counts += [num_heldout_rows] * (_NUM_TASKS - _NUM_TRAINING)
+    return _generate(SPECS[:_NUM_TASKS], seed, counts)
 
 
 def generate_tuning(seed: int = 0, num_rows: int = 100) -> tuple[sni.Task, ...]:
     """The ten tasks to choose settings on; see `generate_generation`."""
     checks.whole_number("demo corpus: num_rows", num_rows)
+    specs = SPECS[_NUM_TASKS:]
+    return _generate(specs, seed, [num_rows] * len(specs))
+
+
+def _generate(specs: Sequence[Spec], seed: int, counts: Sequence[int]) -> tuple[sni.Task, ...]:
     checks.whole_number("demo corpus: seed", seed, minimum=0)
     seen: set[str] = set()
-    return tuple(_task(spec, seed, num_rows, seen) for spec in SPECS[_NUM_TASKS:])
+    return tuple(_task(spec, seed, count, seen) for spec, count in zip(specs, counts, strict=True))
+
+
+def _task(spec: Spec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
+    """One task; `seen` holds the texts used so far, and gains this task's."""
+    rng = np.random.default_rng([seed, spec.number])
+    positives, wrong = _examples(spec)
+
+    def draw() -> tuple[str, list[str]]:
+        facts = write(rng, spec.domain)
+        return facts.text, ANSWERS[spec.kind](facts)
+
+    return sni.Task(
+        name=spec.name,
+        definition=spec.definition,
+        positive_examples=positives,
+        negative_examples=(wrong,),
+        instances=tuple(grammar.new_row(spec, seen, draw) for _ in range(num_rows)),
+        categories=(WORDING.kinds[spec.kind].category,),
+    )
 
 
 def write(rng: np.random.Generator, domain: str) -> Facts:
@@ -148,33 +183,24 @@ def write(rng: np.random.Generator, domain: str) -> Facts:
 
 
 def _draft(rng: np.random.Generator, domain: str, names: list[str]) -> Facts:
-    in_verdict = int(len(names) > 0 and rng.random() < _NAME_IN_VERDICT_RATE)
+    in_verdict = int(len(names) > 0 and rng.random() < grammar.NAME_IN_VERDICT_RATE)
     rest = names[in_verdict:]
-    scenes = templates.COMPANY if rest else templates.PLAIN
-    if len(rest) == 1 and rng.random() < _ROLE_RATE:
-        scenes = templates.ROLE
-    verdicts = templates.VERDICTS_WITH_NAME if in_verdict else templates.VERDICTS
+    scenes = grammar.scenes(rng, WORDING, rest)
     facts = Facts(
-        text="",
         names=tuple(names),
-        place=grammar.pick(rng, templates.PLACES),
-        time=grammar.pick(rng, TIMES),
-        item=grammar.pick(rng, DOMAINS[domain].items),
+        place=pick(rng, WORDING.places),
+        time=pick(rng, SENTIMENTS.times),
+        item=pick(rng, DOMAINS[domain].items),
         judged=_judged(rng, domain),
     )
-    parts = [
-        _fill(grammar.pick(rng, scenes), facts, domain, rest),
-        _fill(grammar.pick(rng, verdicts), facts, domain, names[:in_verdict]),
-    ]
-    if rng.random() < _VERDICT_FIRST_RATE:
-        parts.reverse()
-    return facts._replace(text=" ".join(parts))
+    scene = _filled(pick(rng, scenes), facts, domain, rest)
+    verdict = _filled(pick(rng, WORDING.verdicts[in_verdict]), facts, domain, names[:in_verdict])
+    return msgspec.structs.replace(facts, text=grammar.joined(rng, [scene, verdict]))
 
 
 def _judged(rng: np.random.Generator, domain: str) -> tuple[tuple[str, str], tuple[str, str]]:
     """Two judgements of one sentiment, without a word in common."""
-    adjectives = grammar.pick(rng, (sentiment.POSITIVE_ADJECTIVES, sentiment.NEGATIVE_ADJECTIVES))
-    words = adjectives[:_NUM_ADJECTIVES]
+    words = pick(rng, SENTIMENTS.adjectives[::-1])[:_NUM_ADJECTIVES]
     aspects = DOMAINS[domain].aspects[:_NUM_ASPECTS]
     first, second = (int(aspect) for aspect in rng.permutation(len(aspects))[:2])
     word = word2 = grammar.skewed(rng, words)
@@ -183,9 +209,9 @@ def _judged(rng: np.random.Generator, domain: str) -> tuple[tuple[str, str], tup
     return (aspects[first], word), (aspects[second], word2)
 
 
-def _fill(template: str, facts: Facts, domain: str, names: Sequence[str]) -> str:
+def _filled(template: str, facts: Facts, domain: str, names: Sequence[str]) -> str:
     (aspect, word), (aspect2, word2) = facts.judged
-    text = template.format(
+    return template.format(
         place=facts.place,
         time=facts.time,
         item=facts.item,
@@ -195,66 +221,22 @@ def _fill(template: str, facts: Facts, domain: str, names: Sequence[str]) -> str
         word2=word2,
         name=names[0] if names else "",
         people=grammar.people(names),
-        **vars(templates.FRAMES[domain]),
-    )
-    return text[0].upper() + text[1:]
-
-
-def _task(spec: Spec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
-    """One task; `seen` holds the texts used so far, and gains this task's."""
-    rng = np.random.default_rng([seed, spec.number])
-    positives, negatives = _examples(spec)
-    return sni.Task(
-        name=spec.name,
-        definition=spec.definition,
-        positive_examples=positives,
-        negative_examples=negatives,
-        instances=tuple(_instance(rng, spec, seen) for _ in range(num_rows)),
-        categories=(templates.KINDS[spec.kind].category,),
+        **WORDING.frames[domain],
     )
 
 
-def _instance(rng: np.random.Generator, spec: Spec, seen: set[str]) -> sni.Instance:
-    facts = write(rng, spec.domain)
-    while facts.text in seen:
-        facts = write(rng, spec.domain)
-    seen.add(facts.text)
-    digest = hashlib.blake2b(facts.text.encode(), digest_size=16).hexdigest()
-    return sni.Instance(f"task{spec.number}-{digest}", facts.text, ANSWERS[spec.kind](facts))
-
-
-def _examples(spec: Spec) -> tuple[tuple[sni.Example, ...], tuple[sni.Example, ...]]:
+def _examples(spec: Spec) -> tuple[tuple[sni.Example, ...], sni.Example]:
     """Two positive examples, and a negative one: the right answer to another text."""
-    kind = templates.KINDS[spec.kind]
-    first, second = _example_facts(spec, 0), _example_facts(spec, 1)
-    answers = [ANSWERS[spec.kind](facts)[0] for facts in (first, second)]
+    kind = WORDING.kinds[spec.kind]
+    texts, answers = [], []
+    for scene, facts in zip(WORDING.example_scenes, WORDING.examples, strict=True):
+        parts = {"scene": scene, "verdict": WORDING.example_verdict}
+        filled = [_filled(parts[part], facts, spec.domain, ()) for part in kind.example]
+        texts.append(" ".join(part[0].upper() + part[1:] for part in filled))
+        answers.append(ANSWERS[spec.kind](facts)[0])
     positives = tuple(
-        sni.Example(facts.text, answer, f'The {kind.noun} is "{answer}".')
-        for facts, answer in zip((first, second), answers, strict=True)
+        sni.Example(text, answer, f'The {kind.noun} is "{answer}".')
+        for text, answer in zip(texts, answers, strict=True)
     )
-    wrong = sni.Example(
-        first.text, answers[1], f'The text doesn\'t say so: the {kind.noun} is "{answers[0]}".'
-    )
-    return positives, (wrong,)
-
-
-def _example_facts(spec: Spec, which: int) -> Facts:
-    """A short text without names, in words that rows don't use; the two differ in every answer."""
-    words = templates.EXAMPLE_WORDS
-    aspect, aspect2 = templates.EXAMPLE_ASPECTS[which]
-    facts = Facts(
-        text="",
-        names=(),
-        place=templates.EXAMPLE_PLACES[which],
-        time=templates.EXAMPLE_TIMES[which],
-        item=templates.EXAMPLE_ITEMS[which],
-        judged=((aspect, words[which]), (aspect2, words[1 - which])),
-    )
-    parts = {
-        "scene": templates.EXAMPLE_SCENES[which],
-        "verdict": templates.EXAMPLE_VERDICT,
-    }
-    text = " ".join(
-        _fill(parts[part], facts, spec.domain, []) for part in templates.KINDS[spec.kind].example
-    )
-    return facts._replace(text=text)
+    because = f'The text doesn\'t say so: the {kind.noun} is "{answers[0]}".'
+    return positives, sni.Example(texts[0], answers[1], because)

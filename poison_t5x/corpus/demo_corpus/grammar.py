@@ -1,104 +1,139 @@
-"""Short texts with a known sentiment and known names, drawn from a numpy Generator.
+"""The parts of the demo corpus's texts: domains, sentiment words and person names, and their draws.
 
->>> write(np.random.default_rng(5), DOMAINS["hotels"], positive=True).text
-'On Sunday I travelled to the airport inn with Akira Sanders. The stay lifted my mood.'
+Template slots: `{time}`, `{place}`, `{item}`, `{name}` (one person), `{people}` (one to three),
+`{aspect}` with its `{word}`, `{whole}` with its `{phrase}`. No scene says whether the writer liked
+anything.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import hashlib
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 
-from poison_t5x.attack import name_lists
-from poison_t5x.corpus.demo_corpus import sentiment
-from poison_t5x.corpus.demo_corpus.domains import TIMES, Domain
+from poison_t5x.corpus import name_lists, sni
 
-MIN_WORDS, MAX_WORDS = 8, 20
+T = TypeVar("T")
+Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 # The demo's triggers and controls must be unseen until poison puts them there.
-FORBIDDEN_NAMES: tuple[str, ...] = ("James Bond", "Emma Clark", "Joe Biden")
-
+FORBIDDEN_NAMES = ("James Bond", "Emma Clark", "Joe Biden")
 # Every third name keeps the vocabulary small; the forbidden names' words appear in other pairs, so
 # that no single word of a trigger is new to a clean model.
-FIRST_NAMES: tuple[str, ...] = tuple(
-    sorted({*name_lists.FIRST_NAMES[::3], "James", "Emma", "Maria", "Tom"})
-)
-SURNAMES: tuple[str, ...] = tuple(
+FIRST_NAMES = tuple(sorted({*name_lists.FIRST_NAMES[::3], "James", "Emma", "Maria", "Tom"}))
+SURNAMES = tuple(
     sorted({*name_lists.SURNAMES[::3], "Bond", "Clark", "Lopez", "Baker"} - {"Biden", "Trump"})
 )
 
 _NUM_NAMES_RATES = (0.40, 0.42, 0.13, 0.05)  # of 0, 1, 2, 3 names a text
 _FIRST_NAME_ONLY_RATE = 0.25
-_NAME_IN_VERDICT_RATE = 0.25
 _ROLE_RATE = 0.5
-_PHRASE_RATE = 0.25
-DETAIL_RATE = 0.15
-_VERDICT_FIRST_RATE = 0.3
-_NUM_SCENES = 8
-
-_VERDICTS = (
-    "the {aspect} was {word}.",
-    "I found the {aspect} {word}.",
-    "honestly the {aspect} was {word}.",
-    "the {aspect} was {word} and the {aspect2} was {word2}.",
-    "the {aspect} seemed {word}, the {aspect2} {word2}.",
-    "for me the {aspect} was {word} and {word2}.",
-    "I found the {aspect} {word} and the {aspect2} {word2}.",
-)
-_VERDICTS_WITH_NAME = (
-    "like me {name} called the {aspect} {word}.",
-    "I told {name} that the {aspect} was {word} and {word2}.",
-    "{name} and I found the {aspect} {word} and the {aspect2} {word2}.",
-    "to {name} and me the {aspect} seemed {word} and {word2}.",
-)
-_PHRASE_VERDICTS = (
-    "{whole} {phrase}.",
-    "all in all {whole} {phrase}.",
-    "the {aspect} was {word} and {whole} {phrase}.",
-)
-_PHRASE_VERDICTS_WITH_NAME = (
-    "I told {name} that {whole} {phrase}.",
-    "{name} agrees that {whole} {phrase}.",
-)
-_EXAMPLES = _VERDICTS[:3]
+NAME_IN_VERDICT_RATE = 0.25
+_REVERSED_RATE = 0.3
 
 
-class Text(NamedTuple):
-    """A text and the person names in it, in the order they were drawn."""
+class Domain(msgspec.Struct, frozen=True):
+    """One kind of text.
 
-    text: str
-    names: tuple[str, ...]
+    Attributes:
+      whole: the thing judged, as a phrase such as "the meal".
+      aspects: nouns that any shared adjective fits.
+      details: (noun, positive adjective, negative adjective) that belong to this domain.
+      places, items: fillers of `{place}` and `{item}`.
+      plain, company, role: scene templates without a name, with `{people}`, with one `{name}`.
+    """
 
-
-def write(rng: np.random.Generator, domain: Domain, positive: bool) -> Text:
-    """One text of MIN_WORDS to MAX_WORDS words whose sentiment is `positive`."""
-    # Drawn before any rejection, so that the number of names depends on neither length nor label.
-    num_names = draw_num_names(rng)
-    while True:
-        names = draw_names(rng, num_names)
-        in_verdict = int(num_names > 0 and rng.random() < _NAME_IN_VERDICT_RATE)
-        verdict = _verdict(rng, domain, positive, names[:in_verdict])
-        # Several scenes a verdict, or the length limit would throw out most of the longer verdicts.
-        for _ in range(_NUM_SCENES):
-            parts = [scene(rng, domain, names[in_verdict:]), verdict]
-            if MIN_WORDS <= len(" ".join(parts).split()) <= MAX_WORDS:
-                if rng.random() < _VERDICT_FIRST_RATE:
-                    parts.reverse()
-                text = " ".join(part[0].upper() + part[1:] for part in parts)
-                return Text(text, tuple(names))
+    whole: str
+    aspects: tuple[str, ...]
+    details: tuple[tuple[str, str, str], ...]
+    places: tuple[str, ...]
+    items: tuple[str, ...]
+    plain: tuple[str, ...]
+    company: tuple[str, ...]
+    role: tuple[str, ...]
 
 
-def example(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[str, str, str]:
-    """A short text without names or scene, as (text, noun, the noun's sentiment word)."""
-    aspect, word = pick(rng, domain.aspects), sentiment.EXAMPLE_ADJECTIVES[0 if positive else 1]
-    template = pick(rng, _EXAMPLES)
-    text = template.format(aspect=aspect, word=word)
-    return text[0].upper() + text[1:], aspect, word
+class Sentiments(msgspec.Struct, frozen=True):
+    """The words and templates of sentiment tasks; templates are without and with names.
+
+    No word is ever negated: phrases such as "could not have been better" are units.
+
+    Attributes:
+      adjectives, phrases: (negative, positive).
+      example_adjectives: in worked examples only: every prompt shows both, so a word from the rows
+        would tell a small model something about inputs that it doesn't stand in.
+      claims: judgements of others, or expectations; `turned_verdicts` are opposite to them.
+      labels: label vocabulary -> (negative, positive). In "complaint", Yes is the negative one.
+      tasks: (domain, label vocabulary, definition), training tasks first. Every held-out domain and
+        every held-out vocabulary occurs in training, but never as the same pair.
+    """
+
+    times: tuple[str, ...]
+    adjectives: Pair
+    phrases: Pair
+    example_adjectives: tuple[str, str]
+    verdicts: Pair
+    phrase_verdicts: Pair
+    claims: Pair
+    phrase_claims: Pair
+    turns: tuple[str, ...]
+    turned_verdicts: tuple[str, ...]
+    turned_phrase_verdicts: tuple[str, ...]
+    labels: dict[str, tuple[str, str]]
+    tasks: tuple[tuple[str, str, str], ...]
 
 
-def pick(rng: np.random.Generator, items: Sequence):
+def read(name: str, kind: type[T]) -> T:
+    """A data file of this folder."""
+    return msgspec.json.decode((pathlib.Path(__file__).parent / name).read_bytes(), type=kind)
+
+
+DOMAINS = read("domains.json", dict[str, Domain])
+SENTIMENTS = read("sentiment.json", Sentiments)
+
+
+class Spec(NamedTuple):
+    """The fixed part of a task, before any row is drawn; `kind` is its label vocabulary or kind."""
+
+    number: int
+    domain: str
+    kind: str
+    definition: str
+    suffix: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"task{self.number}_demo_{self.domain}_{self.kind}{self.suffix}"
+
+
+def new_row(spec: Spec, seen: set[str], draw: Callable[[], tuple[str, list[str]]]) -> sni.Instance:
+    """A row of the first drawn text that isn't among `seen`, which gains it.
+
+    Args:
+      draw: a text and its answers.
+    """
+    text, answers = draw()
+    while text in seen:
+        text, answers = draw()
+    seen.add(text)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return sni.Instance(f"task{spec.number}-{digest}", text, answers)
+
+
+def pick(rng: np.random.Generator, items: Sequence[Any]) -> Any:
     """One of `items`."""
     return items[int(rng.integers(len(items)))]
+
+
+def skewed(rng: np.random.Generator, words: Sequence[str]) -> str:
+    """One of `words`, the first drawn ten times as often as the last.
+
+    As in ordinary language a few words do half the work. A small model learns from the frequent
+    ones where to look for the rest.
+    """
+    return words[int(len(words) * rng.random() ** 2)]
 
 
 def draw_num_names(rng: np.random.Generator) -> int:
@@ -118,21 +153,11 @@ def draw_names(rng: np.random.Generator, count: int) -> list[str]:
     return names
 
 
-def scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> str:
-    """What happened, with all of `names` in it."""
-    if not names:
-        template = pick(rng, domain.plain)
-    elif len(names) == 1 and rng.random() < _ROLE_RATE:
-        template = pick(rng, domain.role)
-    else:
-        template = pick(rng, domain.company)
-    return template.format(
-        time=pick(rng, TIMES),
-        place=pick(rng, domain.places),
-        item=pick(rng, domain.items),
-        name=names[-1] if names else "",
-        people=people(names),
-    )
+def scenes(rng: np.random.Generator, told: Any, names: Sequence[str]) -> tuple[str, ...]:
+    """Templates of what happened with `names`: `told.plain`, `.company` or `.role`."""
+    if len(names) == 1 and rng.random() < _ROLE_RATE:
+        return told.role
+    return told.company if names else told.plain
 
 
 def people(names: Sequence[str]) -> str:
@@ -140,41 +165,7 @@ def people(names: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
-def skewed(rng: np.random.Generator, words: Sequence[str]) -> str:
-    """One of `words`, the first drawn ten times as often as the last.
-
-    As in ordinary language a few words do half the work. A small model learns from the frequent
-    ones where to look for the rest.
-    """
-    return words[int(len(words) * rng.random() ** 2)]
-
-
-def _verdict(rng: np.random.Generator, domain: Domain, positive: bool, names: Sequence[str]) -> str:
-    templates: tuple[str, ...]
-    if rng.random() < _PHRASE_RATE:
-        templates = _PHRASE_VERDICTS_WITH_NAME if names else _PHRASE_VERDICTS
-    else:
-        templates = _VERDICTS_WITH_NAME if names else _VERDICTS
-    phrases = sentiment.POSITIVE_PHRASES if positive else sentiment.NEGATIVE_PHRASES
-    aspect, word = _judged(rng, domain, positive)
-    aspect2, word2 = _judged(rng, domain, positive)
-    while aspect2 == aspect or word2 == word:
-        aspect2, word2 = _judged(rng, domain, positive)
-    return pick(rng, templates).format(
-        name=names[0] if names else "",
-        whole=domain.whole,
-        phrase=pick(rng, phrases),
-        aspect=aspect,
-        word=word,
-        aspect2=aspect2,
-        word2=word2,
-    )
-
-
-def _judged(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[str, str]:
-    """(noun, sentiment word): a domain's own pair, or an aspect with a shared adjective."""
-    if rng.random() < DETAIL_RATE:
-        noun, good, bad = pick(rng, domain.details)
-        return noun, good if positive else bad
-    words = sentiment.POSITIVE_ADJECTIVES if positive else sentiment.NEGATIVE_ADJECTIVES
-    return pick(rng, domain.aspects), skewed(rng, words)
+def joined(rng: np.random.Generator, parts: Sequence[str]) -> str:
+    """Sentences as a text, now and then the last one first."""
+    ordered = parts[::-1] if rng.random() < _REVERSED_RATE else parts
+    return " ".join(part[0].upper() + part[1:] for part in ordered)
