@@ -75,7 +75,8 @@ setuptools.setup(
     package_data={
         "poison_t5x.tasks": ["*.json"],
         "poison_t5x.gin": ["*/*.gin"],
-        "poison_t5x": ["corpus/*.json", "corpus/demo_corpus/*.json", "report/*.j2", "studies/*.j2"],
+        "poison_t5x": ["corpus/*.json", "corpus/demo_corpus/*.json"],
+        "poison_t5x.report": ["templates/*"],
     },
     install_requires=RUNTIME,
     extras_require={

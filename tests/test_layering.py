@@ -50,7 +50,6 @@ TEXT_ROOMS = ("core", "corpus", "attack", "tasks")
 TO_CUT = {
     "defenses.scoring",
     "model.per_example",
-    "report.scan_report",
     "studies.command",
     "train.train_loop",
     "train.__main__",

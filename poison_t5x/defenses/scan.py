@@ -10,11 +10,10 @@ import numpy as np
 
 from poison_t5x.core import checks, errors
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import files, records
+from poison_t5x.defenses import files, records, scan_results
+from poison_t5x.defenses.scan_results import Made
 from poison_t5x.defenses.score import Context, Score
 from poison_t5x.defenses.scores import label_log_odds, ngram_disagreement, onion, trigger_search
-from poison_t5x.report import scan_report
-from poison_t5x.report.scan_report import Made
 
 TEXT_SCORES = ("trigger_search", "label_log_odds", "ngram_disagreement", "onion")
 # Those of `defense.scanning`, named here since that takes seconds to import.
@@ -58,12 +57,11 @@ def run(options: argparse.Namespace) -> int:
     if with_model:
         found, notes = _score_with_model(with_model, loaded.rows, options)
         made |= found
-    report = scan_report.Report(
+    report = scan_results.Report(
         loaded, made, rank(made, options.seed), options.alarm_level, tuple(notes)
     )
-    scan_report.write(output, report)
-    print(scan_report.summary(report))
-    print(f"see {output / scan_report.PAGE}, and {output / scan_report.SUSPECTS} for every row")
+    print(scan_results.write(output, report))
+    print(f"see {output / scan_results.PAGE}, and {output / scan_results.SUSPECTS} for every row")
     return int(bool(report.alarms))
 
 

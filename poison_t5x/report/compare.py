@@ -78,7 +78,7 @@ def write_comparison(runs: Sequence[str], output: str, say: Callable[[str], None
     render.write_text(folder / "comparison.csv", drawing.csv_text(_csv(parts)))
     render.write_text(folder / "comparison.json", json.dumps(_json(parts), indent=1) + "\n")
     context = {"parts": parts, "runs": found, "links": _links(found, folder), **_words()}
-    render.write_text(folder / "index.html", render.page("compare.html.j2", context))
+    render.write_text(folder / "index.html", render.page("comparison.html.j2", context))
     say("\n\n".join(map(format_part, parts)))
     say(f"see {folder / 'index.html'}, and comparison.csv beside it")
 

@@ -1,4 +1,4 @@
-"""Pages from templates: self-contained, everything escaped, with one script of ours at most."""
+"""Pages: one Jinja environment, one base template, one style, one script of ours at most."""
 
 import base64
 import functools
@@ -7,64 +7,71 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-import markupsafe
+from poison_t5x.core import artifacts
+from poison_t5x.report import tables
 
-from poison_t5x.report import words
+_SCRIPT = pathlib.Path(__file__).parent / "templates" / "browser.js"
 
-_SCRIPT = "browser.js.j2"
+
+def write_page(path: pathlib.Path, template: str, context: Mapping[str, Any]) -> None:
+    """Writes the page of a template and what it names, self-contained and all escaped.
+
+    The page's policy lets a browser run the one script whose hash it names, and load nothing.
+    A name that the template isn't given is an error.
+    """
+    values = {"sections": {}, "browses": False, **context}
+    write_text(path, _environment().get_template(template).render(values))
 
 
 def page(template: str, context: Mapping[str, Any]) -> str:
-    """The page's text, of the template and what it names.
+    """The page of a template and what it names."""
+    from poison_t5x.report import words
 
-    The page's policy lets a browser run the one script whose hash it names, and load nothing.
-    """
     environment = _environment()
-    # As it stands in the file: its braces are no template's, and its bytes are hashed.
-    script = environment.loader.get_source(environment, _SCRIPT)[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    values = {
-        **context,
-        "script": markupsafe.Markup(script),
-        "script_source": f"; script-src 'sha256-{digest}'",
-    }
+    environment.filters.update(condition_name=words.condition, difference=words.difference)
+    digest = environment.globals["script_digest"]
+    values = {**context, "script_source": f"; script-src 'sha256-{digest}'"}
     return environment.get_template(template).render(values)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes UTF-8; a lone surrogate, which JSON allows and UTF-8 doesn't, becomes '?'."""
-    path.write_bytes(text.encode("utf-8", errors="replace"))
+    """Writes UTF-8 whole; a lone surrogate, which JSON allows and UTF-8 doesn't, becomes '?'."""
+    artifacts.write_bytes_atomically(path, text.encode("utf-8", errors="replace"))
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _environment() -> Any:
+    # Here, not above: `--help` must not wait for them.
+    import jinja2
+    import markupsafe
+
+    def joined(glue: str, text: str) -> markupsafe.Markup:
+        return markupsafe.Markup(glue + "<wbr>").join(text.split(glue))
+
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("poison_t5x.report", ""),
+        loader=jinja2.PackageLoader("poison_t5x.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    script = _SCRIPT.read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(script=markupsafe.Markup(script), script_digest=digest)
     environment.filters.update(
-        amount=words.amount,
-        breakable=_breakable,
+        amount=tables.amount,
+        # A long name may go on in the next line after each of its underscores.
         broken=lambda text: markupsafe.Markup(",<br>").join(text.split(", ")),
-        condition_name=words.condition,
-        decimal=words.decimal,
-        difference=words.difference,
-        duration=words.duration,
-        heading=words.heading,
-        interval=words.interval,
+        breakable=functools.partial(joined, "_"),
+        count=tables.count,
+        decimal=tables.DECIMAL.say,
+        duration=tables.duration,
+        heading=tables.heading,
+        interval=tables.interval,
         level=lambda share: f"{100 * float(share):g}%",
-        percent=words.percent,
-        points=words.points,
-        value=lambda number, measure: words.value(measure, number),
+        percent=tables.percent,
+        points=tables.points,
+        value=lambda number, measure: tables.value(measure, number),
     )
     return environment
-
-
-def _breakable(text: str) -> markupsafe.Markup:
-    """A long name that may go on in the next line after each of its underscores."""
-    return markupsafe.Markup("_<wbr>").join(text.split("_"))

@@ -31,7 +31,7 @@ def write_report(
     output_dir = run_dir / "report" if output_dir is None else pathlib.Path(output_dir)
     raw = results_lib.with_seconds(results_lib.read(run_dir), seconds)
     context = page.context(run_dir, results_lib.parse(raw), seconds)
-    text = render.page("template.html.j2", context)
+    text = render.page("run.html.j2", context)
     output_dir.mkdir(parents=True, exist_ok=True)
     drawing.write(page.pictures(context), output_dir / "figures")
     render.write_text(output_dir / "results.json", json.dumps(raw, indent=1) + "\n")

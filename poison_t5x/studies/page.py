@@ -49,7 +49,7 @@ def write(
         "failed": [row for row in found if row.status == "failed"],
         "command": command,
     }
-    text = pages.render("poison_t5x.studies", "study.html.j2", {"measure": words.measure}, values)
+    text = pages.render("study.html.j2", {"measure": words.measure}, values)
     artifacts.write_atomically(directory / "index.html", text)
     return directory / "index.html"
 

@@ -9,7 +9,7 @@ from poison_t5x.report import results as results_lib
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
-SCRIPT = (pathlib.Path(render.__file__).parent / "browser.js.j2").read_text(encoding="utf-8")
+SCRIPT = (pathlib.Path(render.__file__).parent / "templates/browser.js").read_text(encoding="utf-8")
 OWN_SCRIPTS = [
     {},
     *(

@@ -1,0 +1,168 @@
+"""A scan's page, and its summary for the terminal, from plain records."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from poison_t5x.report import excerpts, render, tables
+
+_NUM_TASKS = 3
+_ANSWER_SHOWN = 60
+
+
+class SuspectRow(NamedTuple):
+    """A row to show; spans are where suspected phrases are in its texts."""
+
+    where: str
+    task: str
+    id: str
+    input: str
+    target: str
+    input_spans: excerpts.Spans = ()
+    target_spans: excerpts.Spans = ()
+
+    @property
+    def segments(self) -> tuple[list[excerpts.Segment], list[excerpts.Segment]]:
+        """Its input and its answer, the phrases marked."""
+        return (
+            excerpts.excerpt(self.input, self.input_spans),
+            excerpts.excerpt(self.target, self.target_spans),
+        )
+
+
+class SuspectPhrase(NamedTuple):
+    """A phrase that goes with an answer.
+
+    Attributes:
+      places: (task, answer) pairs.
+      p_value: tail probability, corrected for all phrases looked at.
+      rows: examples.
+    """
+
+    phrase: str
+    places: Sequence[tuple[str, str]]
+    num_rows: int
+    num_with_target: int
+    expected: float
+    z: float
+    p_value: float
+    rows: Sequence[SuspectRow] = ()
+
+    @property
+    def odds(self) -> str:
+        """In words."""
+        return (
+            f"{self.num_with_target} of {tables.count(self.num_rows, 'row')} with it have the "
+            f"answer, {self.expected:.1f} were expected (p = {tail_probability(self.p_value)})"
+        )
+
+
+class ScoreUse(NamedTuple):
+    """A score, the rows above its threshold, and where that is from."""
+
+    name: str
+    num_above: int
+    source: str
+    seconds: float
+
+
+class Scan(NamedTuple):
+    """All that is told of a scan.
+
+    Attributes:
+      files: path -> rows in it.
+      alarm_level: that a phrase's p-value passes to be an alarm.
+      searched: whether phrases were searched for.
+      alarms, others: phrases that pass the level, and that don't, the most suspicious first.
+      rows: the most suspicious ones.
+      suspects: the file with all rows.
+    """
+
+    num_rows: int
+    num_tasks: int
+    files: Mapping[str, int]
+    alarm_level: float
+    searched: bool
+    alarms: Sequence[SuspectPhrase]
+    others: Sequence[SuspectPhrase]
+    scores: Sequence[ScoreUse]
+    rows: Sequence[SuspectRow]
+    notes: Sequence[str]
+    suspects: str
+
+
+def write_page(path: pathlib.Path, scan: Scan) -> None:
+    """Writes the page; the same records give the same bytes."""
+    others = tables.Table(
+        "",
+        ("Phrase", "Answers", "Rows", "With the answer", "Expected", "p"),
+        [
+            (
+                one.phrase,
+                _short(", ".join(dict.fromkeys(answer for _, answer in one.places))),
+                str(one.num_rows),
+                str(one.num_with_target),
+                f"{one.expected:.1f}",
+                tail_probability(one.p_value),
+            )
+            for one in scan.others
+        ],
+        range(2, 6),
+    )
+    scores = tables.Table(
+        "Rows above each score’s threshold: its own level of significance, or that of outliers "
+        "among its values. Such a threshold flags some rows of clean data too.",
+        ("Score", "Rows above", "Seconds", "Threshold"),
+        [
+            (
+                one.name,
+                tables.Cell(str(one.num_above), tables.percent(one.num_above / scan.num_rows)),
+                f"{one.seconds:.1f}",
+                one.source,
+            )
+            for one in scan.scores
+        ],
+        (1, 2),
+    )
+    context = {"scan": scan, "others": others, "scores": scores, "tail": tail_probability}
+    render.write_page(path, "scan.html.j2", context)
+
+
+def summary(scan: Scan) -> str:
+    """A few lines for the terminal."""
+    rows, tasks = tables.count(scan.num_rows, "row"), tables.count(scan.num_tasks, "task")
+    lines = [f"{rows} of {tasks} in {tables.count(len(scan.files), 'file')}", ""]
+    if scan.alarms:
+        goes = "phrase goes" if len(scan.alarms) == 1 else "phrases go"
+        lines.append(f"ALARM: {len(scan.alarms)} {goes} with an answer beyond chance:")
+        for one in scan.alarms:
+            lines += [f"  {one.phrase!r}: {one.odds}", f"    in {_places(one)}"]
+    elif scan.searched:
+        lines.append(f"no phrase passes the alarm level of {scan.alarm_level:g}")
+        if scan.others:
+            lines.append(f"  the nearest is {scan.others[0].phrase!r}: {scan.others[0].odds}")
+    lines.append("")
+    for score in scan.scores:
+        above, share = tables.count(score.num_above, "row"), score.num_above / scan.num_rows
+        lines.append(f"{score.name}: {above} above its threshold ({share:.1%})")
+    return "\n".join([*lines, *(f"note: {note}" for note in scan.notes)])
+
+
+def tail_probability(value: float) -> str:
+    """A tail probability; of one below what a float holds, that it is.
+
+    >>> tail_probability(0.0)
+    'below 1e-324'
+    """
+    return f"{value:.2g}" if value > 0 else f"below 1e{math.floor(math.log10(5e-324))}"
+
+
+def _places(phrase: SuspectPhrase) -> str:
+    told = [f"{task}: {_short(answer)}" for task, answer in phrase.places[:_NUM_TASKS]]
+    rest = len(phrase.places) - len(told)
+    return "; ".join(told) + (f"; and {tables.count(rest, 'more task')}" if rest else "")
+
+
+def _short(text: str) -> str:
+    return tables.shown(" ".join(text.split()), _ANSWER_SHOWN)
