@@ -36,7 +36,7 @@ def page(template: str, context: Mapping[str, Any]) -> str:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes UTF-8 whole; a lone surrogate, which JSON allows and UTF-8 doesn't, becomes '?'."""
-    artifacts.write_bytes_atomically(path, text.encode("utf-8", errors="replace"))
+    artifacts.write_atomically(path, text.encode("utf-8", errors="replace"))
 
 
 @functools.cache
