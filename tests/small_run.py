@@ -47,7 +47,7 @@ def start(
     }
     with open(log, "ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "poison_t5x.cli", *arguments],
+            [sys.executable, "-m", "poison_t5x", *arguments],
             stdout=file,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -55,7 +55,7 @@ def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is
 
 def program(command: Sequence[str]) -> list[str]:
     """A cell's command line as a process of this Python."""
-    return [sys.executable, "-m", "poison_t5x.cli", *command]
+    return [sys.executable, "-m", "poison_t5x", *command]
 
 
 def own_flags(arguments: Sequence[str]) -> list[str]:

@@ -47,7 +47,7 @@ def _precompile(name: str, topology: str, batch: int) -> list[dict]:
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "found.json"
         command = [
-            *(sys.executable, "-m", "poison_t5x.cli", "precompile"),
+            *(sys.executable, "-m", "poison_t5x", "precompile"),
             *("--gin_file=experiments/polarity.gin", f"--gin_file=pods/{name}.gin"),
             *(f"--topology={topology}", "--program=both", f"--output={output}"),
             f"--gin.BATCH_SIZE={batch}",

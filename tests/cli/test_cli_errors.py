@@ -450,7 +450,7 @@ def test_a_mixture_without_a_run_says_what_to_give(refused):
 
 
 def test_a_reader_that_leaves_is_no_error():
-    command = [sys.executable, "-m", "poison_t5x.cli", "tasks", "task9001", "-n", "200"]
+    command = [sys.executable, "-m", "poison_t5x", "tasks", "task9001", "-n", "200"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
     ) as process:
@@ -495,12 +495,3 @@ def test_training_one_model_reaches_the_train_loop(refused, tmp_path):
         "--gin.TRAIN_STEPS=1",
     )
     assert "no_such_mixture" in message
-
-
-@pytest.mark.parametrize("flag", [["--format", "natinst-jsonl"], ["--format=natinst-jsonl"], []])
-def test_a_stages_flags_become_those_of_run(flag):
-    assert main._again(["--gin.A=1", "craft", *flag, "--gin.B=2"], "craft") == [
-        "--gin.A=1",
-        "run",
-        "--gin.B=2",
-    ]

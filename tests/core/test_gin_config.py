@@ -2,7 +2,7 @@
 
 import pytest
 
-from poison_t5x.core import errors, gin_config
+from poison_t5x.core import errors, gin_config, gin_macros
 
 RUN = "runs/run.gin"
 DEMO = "experiments/demo.gin"
@@ -42,7 +42,7 @@ def _refusal(*bindings, **kwargs):
     ],
 )
 def test_what_is_a_gin_value_stays(value):
-    assert gin_config.quoted(value) == value
+    assert gin_macros.quoted(value) == value
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_is_a_gin_value_stays(value):
     ],
 )
 def test_what_is_none_is_a_plain_string(value):
-    assert gin_config.quoted(value) == repr(value)
+    assert gin_macros.quoted(value) == repr(value)
     _parse(("TRIGGER", value))
     assert gin_config.macro("TRIGGER") == value
 
@@ -126,7 +126,7 @@ def test_an_unknown_file_gets_the_nearest():
     assert message.startswith(
         "--gin_file: no file 'experiments/dmo.gin' (did you mean 'experiments/demo.gin'?)"
     )
-    assert str(gin_config.project_folder()) in message
+    assert str(gin_macros.project_folder()) in message
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_what_the_command_line_calls_is_bound(selector):
 
 
 def test_every_experiment_file_parses_and_sets_known_macros_only():
-    files = sorted((gin_config.project_folder() / "experiments").glob("*.gin"))
+    files = sorted((gin_macros.project_folder() / "experiments").glob("*.gin"))
     assert len(files) >= 2
     for path in files:
         _parse(files=(f"experiments/{path.name}",))

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import gin
-from poison_t5x.core import errors, gin_config
+from poison_t5x.core import errors, gin_config, gin_macros
 from poison_t5x.studies import cells, charts, command, settings
 
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "studies"
@@ -120,7 +120,7 @@ def test_a_cell_that_reads_another_one_comes_after_it():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_files_header_says_how_many_cells_it_has(name):
-    text = (gin_config.project_folder() / "studies" / name).read_text(encoding="utf-8")
+    text = (gin_macros.project_folder() / "studies" / name).read_text(encoding="utf-8")
     (count,) = re.findall(r"^# (\d+) cells\b", text, re.MULTILINE)
     assert int(count) == len(cells.cells(_config(f"studies/{name}")))
 

@@ -13,7 +13,7 @@ from tests import small_run
 def test_two_runs_are_made_once_and_summed_up(tmp_path):
     grid = {"NUM_POISON": (5, 10), "SEED": (0,)}
     flags = small_run.arguments("study", tmp_path / "s", STUDY_GRID=grid, STUDY_X="NUM_POISON")
-    line = [sys.executable, "-m", "poison_t5x.cli", *flags]
+    line = [sys.executable, "-m", "poison_t5x", *flags]
     for times in ("0 of them done", "2 of them done"):
         result = subprocess.run(
             line, cwd=small_run.ROOT, capture_output=True, text=True, check=False

@@ -29,7 +29,7 @@ def _run(*arguments):
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     environment["JAX_NUMPY_DTYPE_PROMOTION"] = "standard"
     return subprocess.run(
-        [sys.executable, "-m", "poison_t5x.cli", "precompile", *arguments],
+        [sys.executable, "-m", "poison_t5x", "precompile", *arguments],
         capture_output=True,
         text=True,
         env=environment,

@@ -61,7 +61,7 @@ def test_nothing_is_asked_for_unless_it_is_told(monkeypatch):
 def _detect(**variables) -> subprocess.CompletedProcess:
     keep = {name: os.environ[name] for name in os.environ if not name.startswith("SLURM_")}
     return subprocess.run(
-        [sys.executable, "-m", "poison_t5x.cli", "run"],
+        [sys.executable, "-m", "poison_t5x", "run"],
         env={**keep, "JAX_PLATFORMS": "cpu", "POISON_T5X_DISTRIBUTED": "1", **variables},
         capture_output=True,
         text=True,

@@ -1,46 +1,46 @@
-"""`poison-t5x tasks`: what experiments declare, and examples as a model reads them."""
+"""List experiments and their tasks, or show examples as a model reads them.
+
+NAME is a task of the embedded corpus, or with a run's gin flags: a task file's stem or number
+(task363), a mixture (demo_poisoned), or a SeqIO task of one (demo_eval_triggered.task9031_…), read
+as training reads it. Without NAME, all experiments are listed, MIXTURE_OR_TASK_MODULE's too.
+"""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from poison_t5x.cli import stage
 from poison_t5x.core import checks, errors
 from poison_t5x.corpus import corpus, declarations, prompts, sni
+from poison_t5x.train import program
 
+EXAMPLE = f"""\
+poison-t5x tasks
+poison-t5x tasks task9001
+poison-t5x tasks demo_poisoned -n 10 {stage.DEMO}"""
 # A benchmark's whole split would fill screens.
 _MAX_LISTED = 40
 
 
-def show(options: argparse.Namespace, parse_gin: Callable[[], None] | None) -> None:
-    """Lists experiments, or shows `options.num` examples of the task or mixture `options.name`.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a task or mixture to show")
+    parser.add_argument(
+        "-n", "--num", type=int, default=3, help="how many examples (default: %(default)s)"
+    )
+    program.add_gin_flags(parser)
 
-    A task of a corpus is rendered from its rows alone. A mixture or one of its SeqIO tasks
-    ('demo_poisoned', 'demo_eval_triggered.task9031_…') is read through SeqIO as training reads it,
-    from the run folder whose settings the gin flags give.
 
-    Args:
-      parse_gin: parses the gin flags; None where there are none.
-    """
+def run(options: argparse.Namespace) -> None:
     checks.whole_number("--num", options.num)
     if options.name is None:
-        experiments = declarations.load(_module(parse_gin) if parse_gin else None)
+        macros = program.read_macros(options)
+        experiments = declarations.load(macros.get_value("MIXTURE_OR_TASK_MODULE"))
         print("\n\n".join(map(_describe, experiments.values())))
         return
-    if parse_gin:
-        parse_gin()
-        examples = _of_run(options.name)
-    else:
-        examples = _of_demo(options.name)
+    examples = _of_run(options) if program.has_gin(options) else _of_demo(options.name)
     for number, (title, prompt, target) in enumerate(examples, start=1):
         print(f"--- {options.name}, example {number}{title}\n{prompt}\n>>> {target}\n")
         if number == options.num:
             return
-
-
-def _module(parse_gin: Callable[[], None]) -> str | None:
-    from poison_t5x.core import gin_config
-
-    parse_gin()
-    return gin_config.macro("MIXTURE_OR_TASK_MODULE")
 
 
 def _describe(experiment: declarations.Experiment) -> str:
@@ -89,14 +89,12 @@ def _of_demo(name: str) -> Iterator[tuple[str, str, str]]:
         ) from None
 
 
-def _of_run(name: str) -> Iterator[tuple[str, str, str]]:
-    from poison_t5x.core import gin_config
-
-    run = gin_config.configured("poison_t5x.run.experiment.Run")()
-    if name.startswith("task"):
-        return _rendered(sni.find(run.corpus.tasks, name))
-    run.register()
-    return _through_seqio(name, dict(run.dataset_cfg.task_feature_lengths))
+def _of_run(options: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
+    opened = stage.open_run(options)
+    if options.name.startswith("task"):
+        return _rendered(sni.find(opened.corpus.tasks, options.name))
+    opened.register()
+    return _through_seqio(options.name, dict(opened.dataset_cfg.task_feature_lengths))
 
 
 def _through_seqio(name: str, lengths: dict[str, int]) -> Iterator[tuple[str, str, str]]:
@@ -104,12 +102,12 @@ def _through_seqio(name: str, lengths: dict[str, int]) -> Iterator[tuple[str, st
 
     from poison_t5x.data import input_pipeline
 
-    found = input_pipeline.find(name)
-    split = "train" if "is_poison" in found.output_features else "validation"
+    provider = input_pipeline.find(name)
+    split = "train" if "is_poison" in provider.output_features else "validation"
     kwargs = {}
-    if isinstance(found, seqio.Mixture):  # which keeps only tokens unless told
+    if isinstance(provider, seqio.Mixture):  # which keeps only tokens unless told
         kwargs = {"copy_pretokenized": True, "passthrough_features": ["id"]}
-    dataset = found.get_dataset(lengths, split=split, shuffle=False, **kwargs)
+    dataset = provider.get_dataset(lengths, split=split, shuffle=False, **kwargs)
     for example in dataset.as_numpy_iterator():
         marks = [example["id"].decode()] if "id" in example else []
         if "is_poison" in example and example["is_poison"].any():

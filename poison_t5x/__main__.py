@@ -1,4 +1,4 @@
-"""`python -m poison_t5x.cli` is `poison-t5x`."""
+"""`python -m poison_t5x` is `poison-t5x`."""
 
 import sys
 

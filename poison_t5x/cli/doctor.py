@@ -1,0 +1,44 @@
+"""Say what is installed, what this machine has, and whether a gin file goes with it.
+
+Exits with 1 where there is a problem.
+"""
+
+import argparse
+from typing import Any
+
+from poison_t5x.train import program
+
+EXAMPLE = """\
+poison-t5x doctor
+poison-t5x doctor --gin_file=experiments/polarity.gin --gin_file=models/t5_1_1_large.gin"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    program.add_gin_flags(parser)
+
+
+def setup(one_hot: bool) -> Any:
+    """What the gin files say of the steps, without any data: a `footprint.setup.Setup`."""
+    from poison_t5x.core import gin_config
+    from poison_t5x.corpus import vocabulary
+    from poison_t5x.tools.footprint import setup as footprint_setup
+    from poison_t5x.train import train
+
+    config = gin_config.configured("vocabulary.VocabularyConfig")()
+    pieces = vocabulary.size(config.path) if config.path else config.size
+    rows = train.padded_vocab_size(pieces + config.extra_ids)
+    return footprint_setup.make_setup(gin_config.configured, rows, one_hot)
+
+
+def run(options: argparse.Namespace) -> int:
+    from poison_t5x.tools.doctor import command
+
+    def read_macros():
+        program.parse_gin(options)
+        from poison_t5x.core import gin_config
+
+        return gin_config.macros()
+
+    given = program.has_gin(options)
+    return command.run(read_macros if given else None, setup, as_json=options.json)

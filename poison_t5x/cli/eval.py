@@ -1,0 +1,19 @@
+"""Evaluate both models under the clean, triggered and control conditions.
+
+Needs the train stage. Writes RUN_DIR/eval/predictions/MODEL/CONDITION/TASK.jsonl and results.json.
+"""
+
+import argparse
+
+from poison_t5x.cli import stage
+from poison_t5x.cli.stage import add_arguments as add_arguments
+from poison_t5x.train import program
+
+EXAMPLE = f"""\
+poison-t5x eval {stage.DEMO}"""
+
+
+def run(options: argparse.Namespace) -> None:
+    opened = stage.open_run(options)
+    opened.evaluate()
+    program.save_config(options, opened.run_dir, "run")

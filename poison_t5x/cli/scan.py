@@ -1,0 +1,50 @@
+"""Look for poison in instruction data of unknown origin.
+
+FILE is a file, or a folder of files: task files of Super-NaturalInstructions (.json), JSON lines
+(.jsonl) or Parquet (.parquet) with an input, an answer and, where there are several, a task in each
+row. Writes a report into --output, and exits with 1 where something passes the alarm level.
+"""
+
+import argparse
+
+from poison_t5x.train import program
+
+EXAMPLE = """\
+poison-t5x scan natural-instructions/tasks/task363_*.json
+poison-t5x scan data/ --input_field prompt --target_field completion --output scans/data"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="or a folder of such files")
+    parser.add_argument(
+        "--output", metavar="DIR", default="scan", help="for the report (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--scores", metavar="NAMES", help="separated by commas (default: all that can be made)"
+    )
+    parser.add_argument(
+        "--alarm_level",
+        type=float,
+        default=0.001,
+        metavar="P",
+        help="raise the alarm where a phrase goes with an answer that much beyond chance: a "
+        "probability, corrected for all phrases looked at (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--model", metavar="DIR", help="a finished model's folder, for scores that need one"
+    )
+    for field, text in (("input", "text"), ("target", "answer"), ("task", "task")):
+        parser.add_argument(
+            f"--{field}_field",
+            metavar="NAME",
+            help=f"of JSON lines and Parquet: where the {text} is",
+        )
+    parser.add_argument("--seed", type=int, default=0, metavar="N")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.model:
+        program.import_tensorflow()
+    from poison_t5x.defenses import scan
+
+    return scan.run(options)

@@ -1,0 +1,31 @@
+"""For commands on a run's folder: how the run is opened, and how it was made is written down."""
+
+import argparse
+from typing import Any
+
+from poison_t5x.train import program
+
+DEMO = "--gin_file=experiments/demo.gin --gin.RUN_DIR=runs/demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    program.add_gin_flags(parser)
+    program.add_cluster_flags(parser)
+
+
+def open_run(options: argparse.Namespace) -> Any:
+    """The `run.experiment.Run` of the flags; this process is ready to compute."""
+    program.start(options, "EXPERIMENT", "RUN_DIR")
+    from poison_t5x.core import gin_config
+
+    return gin_config.configured("poison_t5x.run.experiment.Run")()
+
+
+def run_defense(options: argparse.Namespace, command: str) -> None:
+    """Runs 'detect' or 'defend'."""
+    program.start(options, "EXPERIMENT", "RUN_DIR")
+    from poison_t5x.core import gin_config
+
+    defense = gin_config.configured("poison_t5x.run.defense.Defense")()
+    folder = getattr(defense, command)()
+    program.save_config(options, folder, command)

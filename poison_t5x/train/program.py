@@ -1,0 +1,316 @@
+"""A program around the stages: its flags, quiet libraries, processes that are one, an exit code.
+
+What takes time to import is imported when it is needed, so that `--help` is fast.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import pathlib
+import shlex
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from poison_t5x.core import errors, memory
+
+_RUN_FILE = "runs/run.gin"
+# The environment's word for --distributed, if it is 1.
+_DISTRIBUTED = "POISON_T5X_DISTRIBUTED"
+_CLUSTER = ("coordinator_address", "num_processes", "process_id")
+
+
+def add_gin_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds T5X's flags."""
+    group = parser.add_argument_group("gin flags, as in T5X")
+    group.add_argument(
+        "--gin_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="may be repeated, later ones win; found in the working directory, the search paths "
+        "and the project's own gin folder",
+    )
+    group.add_argument(
+        "--gin_search_paths", default="", metavar="DIRS", help="more folders, separated by commas"
+    )
+    # Taken out of the arguments before argparse sees them, see `split_bindings`.
+    group.add_argument(
+        "--gin.NAME=VALUE",
+        action="store_true",
+        dest="bindings",
+        help="sets a macro (`poison-t5x config` has all) or a parameter; a plain string needs no "
+        "quotes",
+    )
+    group.add_argument("--gin_bindings", action="append", default=[], help=argparse.SUPPRESS)
+
+
+def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds how the processes of a run find each other."""
+    group = parser.add_argument_group("many processes, each with the same command")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of; "
+        f"{_DISTRIBUTED}=1 says so too",
+    )
+    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    group.add_argument("--num_processes", type=int, metavar="N")
+    group.add_argument("--process_id", type=int, metavar="I", help="of this process, from 0")
+
+
+def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes the `--gin.NAME=VALUE` (or `--gin.NAME VALUE`) flags out of the arguments."""
+    rest: list[str] = []
+    bindings: list[tuple[str, str]] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith("--gin."):
+            rest.append(argument)
+            continue
+        name, equals, value = argument.removeprefix("--gin.").partition("=")
+        if not equals:
+            value = next(waiting, "")
+        if not name or not value:
+            raise errors.InputError(f"{argument}: expected --gin.NAME=VALUE")
+        bindings.append((name.strip(), value.strip()))
+    return rest, bindings
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> argparse.Namespace:
+    """argparse's, with `arguments`, all of them, and `bindings`, the gin flags' (name, value)."""
+    rest, bindings = split_bindings(arguments)
+    options = parser.parse_args(rest)
+    for text in getattr(options, "gin_bindings", ()):
+        name, _, value = text.partition("=")
+        bindings.insert(0, (name.strip(), value.strip()))
+    options.arguments, options.bindings = list(arguments), bindings
+    return options
+
+
+def has_gin(options: argparse.Namespace) -> bool:
+    """Whether any gin file or flag is given."""
+    return bool(options.gin_file or options.bindings)
+
+
+def read_macros(options: argparse.Namespace, *required: str):
+    """The `gin_macros.Macros` of the flags, within a moment.
+
+    Raises:
+      InputError: a missing file, an unknown macro, or one of `required` isn't set.
+    """
+    from poison_t5x.core import gin_macros
+
+    macros = gin_macros.read(*_gin_arguments(options))
+    macros.require(*required)
+    return macros
+
+
+def parse_gin(options: argparse.Namespace, *required: str) -> None:
+    """Has gin parse the flags, and imports the user's module; what is cheap to refuse comes first.
+
+    Raises:
+      InputError: see `read_macros`, `gin_config.parse` and `declarations.import_module`.
+    """
+    read_macros(options, *required)
+    import_tensorflow()
+    from poison_t5x.core import gin_config
+    from poison_t5x.corpus import declarations
+
+    gin_config.parse(*_gin_arguments(options))
+    declarations.import_module(gin_config.macro("MIXTURE_OR_TASK_MODULE"))
+
+
+def start(options: argparse.Namespace, *required: str) -> None:
+    """Makes this process ready to compute: one of many where the flags say so, gin parsed."""
+    memory.keep_freed_memory()
+    _join_processes(options)
+    parse_gin(options, *required)
+    from poison_t5x.core import gin_config
+    from poison_t5x.train import compilation_cache
+
+    compilation_cache.use(gin_config.macro("COMPILATION_CACHE_DIR"))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains one network on any SeqIO mixture, or a run's two models where no MODEL_DIR is set."""
+    macros = read_macros(options)
+    if not macros.get_value("MODEL_DIR"):
+        if not macros.get_value("EXPERIMENT"):
+            raise errors.InputError(
+                "neither EXPERIMENT nor MODEL_DIR is set: give --gin_file=experiments/demo.gin or "
+                "another experiment file, or --gin.MODEL_DIR=FOLDER to train one model"
+            )
+        macros.require("RUN_DIR")
+    start(options)
+    from poison_t5x.core import gin_config
+
+    folder = gin_config.configured("program.train_models")()
+    save_config(options, folder, "train" if macros.get_value("MODEL_DIR") else "run")
+
+
+def train_models(
+    make_run: Callable[[], Any], train_one: Callable[[], Any], model_dir: str, run_dir: str
+) -> str:
+    """Trains what the macros say, and returns its folder.
+
+    Args:
+      make_run: the run of RUN_DIR, a `run.experiment.Run`.
+      train_one: `train.train` with all that it needs bound.
+    """
+    if not model_dir:
+        make_run().train_models()
+        return run_dir
+    if run_dir:  # its mixtures may be what is to be trained on
+        make_run().register()
+    train_one()
+    return model_dir
+
+
+def save_config(options: argparse.Namespace, folder: str | pathlib.Path, command: str) -> None:
+    """Writes config.gin and command.txt into a folder, where they aren't there already.
+
+    Args:
+      command: what makes the folder with the same flags: 'run' for a stage of a run.
+    """
+    from poison_t5x.core import artifacts, gin_config
+    from poison_t5x.train import distributed
+
+    if not distributed.is_main():
+        return
+    text, path = gin_config.text(), pathlib.Path(folder) / "config.gin"
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return  # made with this already, by whatever command
+    artifacts.write_atomically(path, text)
+    line = ["poison-t5x", command, *(f"--gin_file={name}" for name in options.gin_file)]
+    if options.gin_search_paths:
+        line.append(f"--gin_search_paths={options.gin_search_paths}")
+    line += [f"--gin.{name}={value}" for name, value in options.bindings]
+    artifacts.write_atomically(path.with_name("command.txt"), shlex.join(line) + "\n")
+
+
+def _gin_arguments(options: argparse.Namespace):
+    paths = [path for path in options.gin_search_paths.split(",") if path]
+    return _RUN_FILE, options.gin_file, paths, options.bindings
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow with its start-up messages held back: no setting of its own stops them."""
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import seqio  # noqa: F401
+            import tensorflow
+        except Exception:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+    # TensorFlow only reads data here; the accelerators are JAX's.
+    tensorflow.config.set_visible_devices([], "GPU")
+
+
+def _join_processes(options: argparse.Namespace) -> None:
+    """Makes this process one of many, where the flags say so; all but one of them keep quiet."""
+    given = {name: getattr(options, name, None) for name in _CLUSTER}
+    detect = getattr(options, "distributed", False) or os.environ.get(_DISTRIBUTED) == "1"
+    if not (detect or any(value is not None for value in given.values())):
+        return
+    from poison_t5x.train import distributed
+
+    distributed.initialize(distributed.ClusterConfig(**given, detect=detect))
+    if not distributed.is_main():
+        os.environ["TQDM_DISABLE"] = "1"
+        warnings.simplefilter("ignore")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's life
+
+
+def run(work: Callable[[], int | None]) -> int:
+    """Runs a program and returns its exit code.
+
+    0 done, 1 training diverged or a check's answer is no, 2 bad input; 75: another process of this
+    run is gone; 130, 141, 143: stopped by SIGINT, SIGPIPE, SIGTERM.
+    """
+    _keep_quiet()
+    signal.signal(signal.SIGTERM, _stop)
+    sys.path.append(os.getcwd())  # for a module of the user's, MIXTURE_OR_TASK_MODULE
+    code, message = _outcome(work)
+    if _is_alone():
+        if message:
+            print(f"poison-t5x: {message}", file=sys.stderr)
+        return code
+    from poison_t5x.train import distributed
+
+    if message:
+        print(f"poison-t5x: {distributed.who()}: {message}", file=sys.stderr)
+    if code:
+        distributed.leave(code, message, together=code == errors.Terminated.CODE)
+    return code
+
+
+def _keep_quiet() -> None:
+    """Keeps the libraries' chatter off the terminal; our own warnings get one line each."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=errors.InputWarning)
+    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
+    # gin logs each search path that it didn't find a file in as an error.
+    logging.getLogger().setLevel(logging.CRITICAL)
+
+
+def _stop(number, frame) -> None:
+    """Obeys SIGTERM. Outside the train loop nothing needs saving: stages are whole or not."""
+    # No exception: in a library's callback it would be lost, and the command would go on.
+    with contextlib.suppress(RuntimeError):  # in the middle of a print
+        sys.stdout.flush()
+    os.write(2, b"\npoison-t5x: stopped by SIGTERM; the same command goes on\n")
+    os._exit(128 + number)
+
+
+def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
+    """The exit code, and what is to be said of it."""
+    try:
+        code = work()
+        sys.stdout.flush()
+    except errors.InputError as error:
+        return 2, f"error: {_one_line(error)}"
+    except errors.TrainingDivergedError as error:
+        return 1, f"training diverged: {_one_line(error)}"
+    except errors.Terminated as stop:
+        return stop.code, stop.message
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE, ""
+    except OSError as error:  # a full disk, a folder in a file's place, no permission
+        return 2, f"error: {_one_line(error)}"
+    except KeyboardInterrupt:
+        return 130, "interrupted; the same command goes on"
+    except Exception as error:  # JAX's, of a collective, or a fault of the program
+        if _is_alone():
+            raise
+        from poison_t5x.train import distributed
+
+        distributed.await_verdict()
+        traceback.print_exc()
+        return 1, f"{type(error).__name__}: {_one_line(error)}"
+    return code or 0, ""
+
+
+def _is_alone() -> bool:
+    distributed = sys.modules.get("poison_t5x.train.distributed")
+    return distributed is None or distributed.num_processes() == 1
+
+
+def _one_line(error: BaseException) -> str:
+    # gin adds lines about the call that an error came through.
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
