@@ -2,6 +2,7 @@
 
 import jax
 
+from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import train_state
@@ -23,7 +24,7 @@ CONFIG = T5Config(
 def parameters():
     """The network's, on the host; T5's fresh logits hardly differ from token to token."""
     model = Transformer(CONFIG)
-    fresh = jax.jit(lambda key: train_state.initial_params(model, key))(jax.random.key(0))
+    fresh = jax.jit(lambda key: network.initial_params(model, key))(jax.random.key(0))
     return jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, fresh))
 
 

@@ -13,7 +13,6 @@ from poison_t5x.checkpoint_io.source import Source, TensorInfo
 from poison_t5x.core import errors
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
-from poison_t5x.train import train_state
 
 EMBEDDING = "token_embedder/embedding"
 LOGITS = "decoder/logits_dense/kernel"
@@ -84,8 +83,8 @@ def _sizes(source: Source) -> dict[str, Any]:
 def shapes(config: model_config.T5Config) -> dict[str, tuple[int, ...]]:
     """Parameter path -> shape, of a network that isn't built; each layer's own, scanned or not."""
     model = network.Transformer(dataclasses.replace(config, scan_layers=False))
-    tree = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
-    return {key: tuple(leaf.shape) for key, leaf in train_state.flat(tree).items()}
+    tree = jax.eval_shape(lambda key: network.initial_params(model, key), jax.random.key(0))
+    return {key: tuple(leaf.shape) for key, leaf in network.flat(tree).items()}
 
 
 def check_fits(source: Source, config: model_config.T5Config) -> None:

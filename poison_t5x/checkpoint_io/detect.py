@@ -104,7 +104,7 @@ def _resolve(path: str, setting: str) -> str:
         return str(folder.parent)
     if not folder.is_dir():
         raise errors.InputError(f"{setting}: {path} isn't there")
-    if sealed := checkpoints.sealed_steps(folder):
+    if sealed := checkpoints.committed_steps(folder):
         return str(checkpoints.step_path(folder, sealed[-1]))
     steps = checkpoints.all_steps(folder)
     return str(checkpoints.step_path(folder, steps[-1])) if steps else path

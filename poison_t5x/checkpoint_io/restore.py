@@ -1,5 +1,6 @@
 """Reads any checkpoint straight into the shards of a mesh."""
 
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from poison_t5x.checkpoint_io import architecture, slots, stacking, state_names
+from poison_t5x.checkpoint_io import architecture, detect, slots, stacking, state_names
 from poison_t5x.checkpoint_io.source import Index, Source
 from poison_t5x.core import errors
 from poison_t5x.model import network
@@ -30,7 +31,7 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
     source = _laid_out(source, model)
     abstract = train_state.abstract_params(model, partitioner)
     leaves, structure = jax.tree_util.tree_flatten(abstract)
-    names = list(train_state.flat(abstract))
+    names = list(network.flat(abstract))
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
         arrays = list(pool.map(lambda name, leaf: _sharded(source, name, leaf), names, leaves))
     return jax.tree_util.tree_unflatten(structure, arrays)
@@ -67,6 +68,25 @@ def first_state(
     abstract = train_state.abstract(model, optimizer, partitioner)
     opt_state = restore_opt_state(_laid_out(source, model), keep, abstract.opt_state)
     return train_state.TrainState(_put(np.zeros((), np.int32), abstract.step), params, opt_state)
+
+
+def starting_state(
+    path: str,
+    model: network.Transformer,
+    optimizer: optax.GradientTransformation,
+    partitioner: Partitioner,
+    keep: str | None,
+    say: Callable[[str], None],
+) -> train_state.TrainState:
+    """`first_state` from a checkpoint of any known layout, which one line is said of.
+
+    Raises:
+      InputError: as `detect.open_checkpoint` and `first_state`.
+    """
+    source = detect.open_checkpoint(path)
+    state = first_state(source, model, optimizer, partitioner, keep)
+    say(f"starts from {detect.describe(source)}")
+    return state
 
 
 def restore_opt_state(source: Source, optimizer: str, abstract_opt_state: Any) -> Any:

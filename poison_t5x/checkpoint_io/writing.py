@@ -175,7 +175,7 @@ def write_ours(source: Source, directory: str) -> str:
     final = _final(source, directory, t5x=False)
     with _place(final) as place:
         _write_orbax(_leaves(source, t5x=False), place)
-    checkpoints.seal(directory, source.step)
+    checkpoints.commit(directory, source.step)
     return final
 
 

@@ -22,12 +22,12 @@ def setup(one_hot: bool) -> Any:
     """What the gin files say of the steps, without any data: a `footprint.setup.Setup`."""
     from poison_t5x.core import gin_config
     from poison_t5x.corpus import vocabulary
+    from poison_t5x.model import config as model_config
     from poison_t5x.tools.footprint import setup as footprint_setup
-    from poison_t5x.train import train
 
     config = gin_config.configured("vocabulary.VocabularyConfig")()
     pieces = vocabulary.size(config.path) if config.path else config.size
-    rows = train.padded_vocab_size(pieces + config.extra_ids)
+    rows = model_config.padded_vocab_size(pieces + config.extra_ids)
     return footprint_setup.make_setup(gin_config.configured, rows, one_hot)
 
 

@@ -12,8 +12,8 @@ from poison_t5x.core import artifacts, errors, progress
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import passes
 from poison_t5x.defenses.score import Context
-from poison_t5x.evaluation import evaluate, generator
-from poison_t5x.train import checkpoints, distributed, partitioning, train
+from poison_t5x.evaluation import generator
+from poison_t5x.train import checkpoints, distributed, partitioning, trained_model
 
 # Rows of a part that is kept when a computation is killed.
 ROWS_PER_PART = 2048
@@ -54,11 +54,11 @@ class CheckpointScorer:
         Raises:
           InputError: it isn't a finished model, or a step's checkpoint isn't there.
         """
-        if train.parameters_digest(model_dir) is None:
+        if trained_model.parameters_digest(model_dir) is None:
             raise errors.InputError(f"{model_dir} isn't a finished model's folder")
-        self.settings = train.read_settings(model_dir)
+        self.settings = trained_model.read_settings(model_dir)
         last = self.settings["train"]["total_steps"]
-        kept = [step for step in checkpoints.sealed_steps(model_dir) if step <= last]
+        kept = [step for step in checkpoints.committed_steps(model_dir) if step <= last]
         missing = sorted(set(steps or ()) - set(kept))
         if missing:
             raise errors.InputError(
@@ -71,14 +71,14 @@ class CheckpointScorer:
         self._lengths, self._partition_cfg = dict(lengths), partition_cfg
         self._batch_size = batch_size
         self.num_data = partitioning.Partitioner(partition_cfg).num_data
-        self._held: tuple[Any, evaluate.Restored] | None = None
+        self._held: tuple[Any, trained_model.TrainedModel] | None = None
 
-    def _restored(self, model_dir: pathlib.Path, step: int | None) -> evaluate.Restored:
+    def _restored(self, model_dir: pathlib.Path, step: int | None) -> trained_model.TrainedModel:
         """A checkpoint's network; one is held at a time, and let go of before the next is read."""
         key = (model_dir, step)
         if self._held is None or self._held[0] != key:
             self._held = None
-            self._held = key, evaluate.restore(model_dir, self._partition_cfg, step)
+            self._held = key, trained_model.restore(model_dir, self._partition_cfg, step)
         return self._held[1]
 
     def inputs(self, texts: Sequence[str]) -> Tokens:
@@ -174,7 +174,9 @@ def _kept_parts(context: Context, name: str, count: int) -> set[int]:
     if context.folder is None:
         return set()
     paths = {number: _part_path(context, name, number) for number in range(count)}
-    return set(distributed.from_main(lambda: [n for n, path in paths.items() if path.is_file()]))
+    return set(
+        distributed.broadcast_from_main(lambda: [n for n, path in paths.items() if path.is_file()])
+    )
 
 
 def _keep_part(context: Context, name: str, number: int, values: np.ndarray) -> None:

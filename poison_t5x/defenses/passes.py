@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from poison_t5x.evaluation import batching, evaluate
+from poison_t5x.evaluation import batching
+from poison_t5x.train import trained_model
 
 
 def over_batches(
-    restored: evaluate.Restored,
+    restored: trained_model.TrainedModel,
     function: Callable[..., jax.Array],
     inputs: Sequence[np.ndarray],
     targets: Sequence[np.ndarray] | None,

@@ -12,7 +12,7 @@ from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import checkpoint_scorer
 from poison_t5x.defenses.score import Context, Score, ScoreResult
 from poison_t5x.defenses.scores import losses, output_clustering, states, strip, tracin
-from poison_t5x.train import partitioning, train
+from poison_t5x.train import partitioning, trained_model
 
 AVAILABLE: dict[str, Score] = {
     "loss": losses.Loss(),
@@ -40,7 +40,7 @@ def score_with_model(
       InputError: not a finished model, its vocabulary isn't there or isn't the one that it was
         trained with, or a score needs checkpoints that weren't kept.
     """
-    settings = train.read_settings(model_dir)
+    settings = trained_model.read_settings(model_dir)
     opened = checkpoint_scorer.CheckpointScorer(
         model_dir,
         _vocabulary(pathlib.Path(model_dir), settings["sources"]),

@@ -7,15 +7,11 @@ from typing import Any, NamedTuple
 
 import seqio
 
-from poison_t5x.checkpoint_io import detect
-from poison_t5x.checkpoint_io import restore as checkpoint_restore
-from poison_t5x.core import artifacts, checks, errors, progress
+from poison_t5x.core import artifacts, checks, progress
 from poison_t5x.corpus import polarity
 from poison_t5x.data import natinst_tfds
 from poison_t5x.evaluation import generation_metrics, generator, ranker
-from poison_t5x.model import config as model_config
-from poison_t5x.model import network
-from poison_t5x.train import checkpoints, distributed, partitioning, train
+from poison_t5x.train import distributed, trained_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,44 +37,9 @@ class EvalConfig:
         checks.number("BEAM_ALPHA", self.beam_alpha, minimum=0)
 
 
-class Restored(NamedTuple):
-    """A trained network, its parameters in shards."""
-
-    model: network.Transformer
-    params: Any
-    partitioner: partitioning.Partitioner
-
-
-def restore(
-    model_dir: str | pathlib.Path,
-    partition_cfg: partitioning.PartitionConfig,
-    step: int | None = None,
-) -> Restored:
-    """A checkpoint of a finished run folder, restored into shards.
-
-    Args:
-      step: which one; None for the last.
-
-    Raises:
-      InputError: it isn't there or not whole, or it is damaged.
-    """
-    settings = train.read_settings(model_dir)
-    last = settings["train"]["total_steps"]
-    step = last if step is None else step
-    if step not in checkpoints.sealed_steps(model_dir):
-        which = "last checkpoint, of step" if step == last else "checkpoint of step"
-        raise errors.InputError(
-            f"{model_dir}: the {which} {step}, isn't there or isn't whole; "
-            "run the train stage, which goes on from an earlier one"
-        )
-    model = network.Transformer(model_config.T5Config(**settings["model"]))
-    partitioner = partitioning.Partitioner(partition_cfg)
-    source = detect.open_checkpoint(str(checkpoints.step_path(model_dir, step)))
-    params = checkpoint_restore.restore_params(source, model, partitioner)
-    return Restored(model, params, partitioner)
-
-
-def load_ranker(restored: Restored, config: EvalConfig, max_length: int) -> ranker.Ranker:
+def load_ranker(
+    restored: trained_model.TrainedModel, config: EvalConfig, max_length: int
+) -> ranker.Ranker:
     """A network, ready to rank labels for inputs of up to `max_length` tokens."""
     return ranker.Ranker(
         *restored,
@@ -130,7 +91,9 @@ class Classifier:
 class Writer:
     """Answers by decoding."""
 
-    def __init__(self, restored: Restored, config: EvalConfig, lengths: Mapping[str, int]):
+    def __init__(
+        self, restored: trained_model.TrainedModel, config: EvalConfig, lengths: Mapping[str, int]
+    ):
         """Args: lengths: {'inputs': …, 'targets': …}, tokens."""
         self._generator = generator.Generator(
             *restored,
@@ -208,7 +171,7 @@ def evaluate(
         for condition in conditions
         for name in registered.get(f"{experiment}_eval_{condition}", ())
     ]
-    done = set(distributed.from_main(lambda: _done(stem for _, stem in pairs)))
+    done = set(distributed.broadcast_from_main(lambda: _done(stem for _, stem in pairs)))
     for name, stem in progress.bar(pairs, desc=description, unit="task"):
         if str(stem) in done:
             continue

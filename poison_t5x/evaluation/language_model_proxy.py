@@ -10,7 +10,7 @@ from poison_t5x.attack import pools
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import polarity, prompts
 from poison_t5x.evaluation import evaluate
-from poison_t5x.train import partitioning, train
+from poison_t5x.train import partitioning, trained_model
 
 # Prompts are made and tokenised so many at a time: a pool may be large.
 _CHUNK = 5000
@@ -46,13 +46,13 @@ class LanguageModelProxy:
           InputError: no finished model, or one of another vocabulary.
         """
         check(model_dir)
-        own = train.read_settings(model_dir)["sources"].get("vocabulary")
+        own = trained_model.read_settings(model_dir)["sources"].get("vocabulary")
         if own is not None and own != vocabulary_sha256:
             raise errors.InputError(
                 f"PROXY_CHECKPOINT_PATH: {model_dir} was trained with another vocabulary; set "
                 "VOCABULARY_PATH to that of its run"
             )
-        restored = evaluate.restore(model_dir, partition_cfg)
+        restored = trained_model.restore(model_dir, partition_cfg)
         self._ranking = evaluate.load_ranker(restored, eval_cfg, max_tokens)
         self._vocabulary, self._polarities = vocabulary, polarities
         self._max_tokens, self._num_examples = max_tokens, num_examples
@@ -101,7 +101,9 @@ def check(model_dir: str | pathlib.Path | None) -> str:
             "PROXY: 'lm' needs PROXY_CHECKPOINT_PATH, a finished model of ours, such as "
             "models/clean of a run"
         )
-    digest = train.parameters_digest(model_dir) if artifacts.read_record(model_dir) else None
+    digest = (
+        trained_model.parameters_digest(model_dir) if artifacts.read_record(model_dir) else None
+    )
     if digest is None:
         raise errors.InputError(
             f"PROXY_CHECKPOINT_PATH: {model_dir} isn't a finished model of ours, such as "

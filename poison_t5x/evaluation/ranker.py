@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from poison_t5x.evaluation import batching
-from poison_t5x.model import network, ranking
+from poison_t5x.model import decoding, network
 from poison_t5x.train.partitioning import Partitioner
 
 
@@ -17,7 +17,7 @@ def _compiled(model, mesh, rules, length_normalized: bool):
     """One compiled ranking for all models of a network; a trace is of one mesh and its rules."""
     del mesh, rules
     return jax.jit(
-        functools.partial(ranking.rank_labels, model, length_normalized=length_normalized)
+        functools.partial(decoding.rank_labels, model, length_normalized=length_normalized)
     )
 
 

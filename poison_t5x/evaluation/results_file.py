@@ -9,7 +9,7 @@ from poison_t5x.core import metrics
 from poison_t5x.corpus import corpus
 from poison_t5x.data import mixtures
 from poison_t5x.evaluation import audit, summary
-from poison_t5x.train import train
+from poison_t5x.train import trained_model
 
 
 def build(
@@ -68,7 +68,7 @@ def build(
 
 def _notes(path: pathlib.Path, found: corpus.Corpus, manifest: Mapping[str, Any]) -> list[str]:
     notes = []
-    settings = train.read_settings(path / "models" / "clean")
+    settings = trained_model.read_settings(path / "models" / "clean")
     if not settings["train"]["initial_checkpoint_path"]:
         notes.append("the models start from random parameters, not from a pretrained T5")
     for task, counts in manifest["counts"].items():

@@ -26,7 +26,6 @@ from poison_t5x.model import config as model_config
 from poison_t5x.model import network
 from poison_t5x.run import experiment
 from poison_t5x.train import optimizers, steps
-from poison_t5x.train import train as our_train
 
 gin_config.find_files_by_path()
 
@@ -159,7 +158,7 @@ def vocabulary(opened: OpenRun) -> seqio.Vocabulary:
 
 def padded_vocab_size(opened: OpenRun) -> int:
     """Rows of the embedding."""
-    return our_train.padded_vocab_size(vocabulary(opened).vocab_size)
+    return model_config.padded_vocab_size(vocabulary(opened).vocab_size)
 
 
 @_one_line

@@ -109,6 +109,11 @@ class T5Config:
         return self.num_heads * self.head_dim
 
 
+def padded_vocab_size(size: int) -> int:
+    """T5X rounds the embedding's rows up to a multiple of 128, for TPU tiles."""
+    return -(-size // 128) * 128
+
+
 def _dtype_name(field: str, dtype) -> str:
     try:
         name = jnp.dtype(dtype).name

@@ -5,6 +5,8 @@ time from a cache (`start_cache`, `decode_step`) that is an ordinary pytree argu
 loop carries it like any other array.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -356,3 +358,21 @@ def _same_segment(query_ids_BxQ, key_ids_BxK):
 def _causal_mask(length: int):
     """True where the key isn't after the query: bool (T, T)."""
     return jnp.tril(jnp.ones((length, length), bool))
+
+
+def boxed_params(model: Transformer, key: jax.Array):
+    """Fresh parameters in boxes that carry their logical axes."""
+    tokens_1x1 = jnp.ones((1, 1), jnp.int32)
+    variables = model.init(key, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
+    return variables["params"]
+
+
+def initial_params(model: Transformer, key: jax.Array):
+    """Fresh parameters, as a plain tree of float32 arrays."""
+    return nn.unbox(boxed_params(model, key))
+
+
+def flat(tree) -> dict[str, Any]:
+    """A tree of parameters as one dictionary, by path: 'encoder/encoder_norm/scale' -> leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

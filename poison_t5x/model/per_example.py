@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from poison_t5x.core import errors
-from poison_t5x.model import losses
+from poison_t5x.model import losses, network
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import train_state
 
 Batch = Mapping[str, jax.Array]
 
@@ -64,11 +63,11 @@ def gradient_norm(
       InputError: no parameter's path has it.
     """
     leaves, structure = jax.tree_util.tree_flatten(params)
-    chosen = [bool(re.search(layers, name)) for name in train_state.flat(params)]
+    chosen = [bool(re.search(layers, name)) for name in network.flat(params)]
     if not any(chosen):
         raise errors.InputError(
             f"layers: expected a part of a parameter's path, found {layers!r}; paths are such as "
-            f"{next(iter(train_state.flat(params)))!r}"
+            f"{next(iter(network.flat(params)))!r}"
         )
 
     def one_loss(part, example):

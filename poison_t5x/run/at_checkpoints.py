@@ -28,7 +28,7 @@ def evaluate(run: "Run", registered: Mapping[str, list[str]]) -> None:
     place = run.path / "eval" / "checkpoints"
     for model in metrics.MODELS:
         model_dir = run.path / "models" / model
-        kept = checkpoints.sealed_steps(model_dir)
+        kept = checkpoints.committed_steps(model_dir)
         for step in run.eval_checkpoints:
             if step not in kept:
                 raise errors.InputError(
@@ -37,12 +37,12 @@ def evaluate(run: "Run", registered: Mapping[str, list[str]]) -> None:
                 )
             name = f"{model} at step {step}"
             run.evaluate_model(model_dir, place / str(step) / model, registered, name, step)
-    distributed.main_first(lambda: _sum_up(run, place))
+    distributed.run_on_main(lambda: _sum_up(run, place))
 
 
 def _sum_up(run: "Run", place: pathlib.Path) -> None:
     folders = {step: place / str(step) for step in run.eval_checkpoints}
-    last = max(checkpoints.sealed_steps(run.path / "models" / "poisoned"))
+    last = max(checkpoints.committed_steps(run.path / "models" / "poisoned"))
     folders[last] = run.path / "eval" / "predictions"
     found = {
         "schema": SCHEMA,

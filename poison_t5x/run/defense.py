@@ -20,7 +20,7 @@ from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import checkpoint_scorer, detection, measures, scoring, thresholds
 from poison_t5x.defenses.score import Score, ScoreResult
 from poison_t5x.run import experiment, outcome, stages
-from poison_t5x.train import distributed, train
+from poison_t5x.train import distributed, trained_model
 
 REMOVED = "removed.jsonl"
 
@@ -92,7 +92,7 @@ class Defense:
             for name, score in scores.items()
             if self._has_checkpoints(name, score)
         }
-        distributed.main_first(functools.partial(self._judge, folder, scores, found, results))
+        distributed.run_on_main(functools.partial(self._judge, folder, scores, found, results))
         self.run.report()
         return folder
 
@@ -121,7 +121,7 @@ class Defense:
 
     def _check_run(self) -> None:
         """Raises InputError where the poisoned model was made or evaluated with other settings."""
-        made = train.read_settings(self._model_dir)
+        made = trained_model.read_settings(self._model_dir)
         old = {"lengths": made["dataset"]["task_feature_lengths"], "sources": made["sources"]}
         now = {
             "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
@@ -176,10 +176,10 @@ class Defense:
     def _made_from(self) -> dict[str, Any]:
         reference = self.config.reference_model_dir
         return {
-            "parameters": train.parameters_digest(self._model_dir),
+            "parameters": trained_model.parameters_digest(self._model_dir),
             "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
             "steps": list(self._models.steps),
-            "reference": train.parameters_digest(reference) if reference else None,
+            "reference": trained_model.parameters_digest(reference) if reference else None,
         }
 
     def _judge(
@@ -234,7 +234,7 @@ class Defense:
         self.run.evaluate_model(
             folder / "model", folder / "predictions", registered, self.config.name
         )
-        distributed.main_first(functools.partial(self._sum_up, folder, results))
+        distributed.run_on_main(functools.partial(self._sum_up, folder, results))
         self.run.report()
         return folder
 

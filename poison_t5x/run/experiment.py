@@ -235,7 +235,7 @@ class Run:
         for variant in metrics.MODELS:
             folder = self.path / "eval" / "predictions" / variant
             self.evaluate_model(self.path / "models" / variant, folder, registered, variant)
-        distributed.main_first(self._sum_up)
+        distributed.run_on_main(self._sum_up)
         if self.eval_checkpoints:
             from poison_t5x.run import at_checkpoints
 
@@ -259,9 +259,9 @@ class Run:
         Raises:
           InputError: it isn't a finished model.
         """
-        from poison_t5x.train import train
+        from poison_t5x.train import trained_model
 
-        parameters = train.parameters_digest(model_dir)
+        parameters = trained_model.parameters_digest(model_dir)
         if parameters is None:
             raise errors.InputError(
                 f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
@@ -305,8 +305,9 @@ class Run:
     def _answering(self, model_dir: pathlib.Path, step: int | None) -> Any:
         """What answers held-out tasks with a model."""
         from poison_t5x.evaluation import evaluate
+        from poison_t5x.train import trained_model
 
-        restored = evaluate.restore(model_dir, self.partition_cfg, step)
+        restored = trained_model.restore(model_dir, self.partition_cfg, step)
         lengths = self.dataset_cfg.task_feature_lengths
         if self.craft_cfg.is_arbitrary:
             return evaluate.Writer(restored, self.eval_cfg, lengths)
@@ -326,7 +327,7 @@ class Run:
 
     def report(self) -> None:
         """Writes the report, and prints the table. Needs the eval stage."""
-        distributed.main_first(self._report)
+        distributed.run_on_main(self._report)
 
     def _report(self) -> None:
         from poison_t5x.report import results, table, write

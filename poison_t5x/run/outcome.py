@@ -11,7 +11,7 @@ from poison_t5x.core import artifacts, metrics
 from poison_t5x.defenses import detection
 from poison_t5x.evaluation import summary
 from poison_t5x.run import experiment
-from poison_t5x.train import train
+from poison_t5x.train import trained_model
 
 SCHEMA = 1
 # What a model follows from, beside its data; a defended one may differ in these.
@@ -60,8 +60,8 @@ def defended(
         "name": name,
         "filter": filtered,
         "capacity": capacity(
-            train.read_settings(run.path / "models" / "poisoned"),
-            train.read_settings(folder / "model"),
+            trained_model.read_settings(run.path / "models" / "poisoned"),
+            trained_model.read_settings(folder / "model"),
         ),
         "seconds": record["seconds"],
         "attack_worked": detection.attack(results)["worked"],

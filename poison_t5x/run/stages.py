@@ -16,7 +16,7 @@ def alone(
     say: Callable[[str], None],
 ) -> None:
     """A stage that the main process makes, see `artifacts.run_stage`; the others wait."""
-    distributed.main_first(lambda: artifacts.run_stage(directory, name, settings, make, say=say))
+    distributed.run_on_main(lambda: artifacts.run_stage(directory, name, settings, make, say=say))
 
 
 def together(
@@ -32,16 +32,16 @@ def together(
       make: called in every process with the same folder, once it is there; what a killed attempt
         left in it is kept.
     """
-    is_there = distributed.from_main(lambda: artifacts.read_record(directory) is not None)
+    is_there = distributed.broadcast_from_main(lambda: artifacts.read_record(directory) is not None)
 
     def begin(folder: pathlib.Path) -> None:
-        distributed.from_main(lambda: str(folder))
+        distributed.broadcast_from_main(lambda: str(folder))
         make(folder)
 
     if distributed.is_main():
         artifacts.run_stage(directory, name, settings, begin, say=say, keep_partial=True)
     elif not is_there:
-        make(pathlib.Path(distributed.from_main(lambda: None)))
+        make(pathlib.Path(distributed.broadcast_from_main(lambda: None)))
     distributed.barrier()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax, sharded, written in the background, and sealed with hashes.
+"""Checkpoints: Orbax, sharded, written in the background, and committed with hashes.
 
 A checkpoint `checkpoint_<step>` counts once `checkpoint_<step>.sha256.json` stands beside it. One
 that was killed before that is made again; one whose files differ from it is refused.
@@ -13,13 +13,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, errors
+from poison_t5x.model import network
 from poison_t5x.model.stack import LAYERS_AXIS
-from poison_t5x.train import distributed, train_state
+from poison_t5x.train import distributed
 from poison_t5x.train.train_state import TrainState
-
-_NAME = re.compile(r"checkpoint_(\d+)")
-_SEAL = ".sha256.json"
 
 
 def step_path(model_dir: str | pathlib.Path, step: int) -> pathlib.Path:
@@ -27,37 +25,45 @@ def step_path(model_dir: str | pathlib.Path, step: int) -> pathlib.Path:
     return pathlib.Path(model_dir) / f"checkpoint_{step}"
 
 
-def _seal_path(model_dir: pathlib.Path, step: int) -> pathlib.Path:
-    return model_dir / f"checkpoint_{step}{_SEAL}"
+def _hashes_path(checkpoint: pathlib.Path) -> pathlib.Path:
+    return checkpoint.with_name(f"{checkpoint.name}.sha256.json")
 
 
-def sealed_steps(model_dir: str | pathlib.Path) -> list[int]:
+def committed_steps(model_dir: str | pathlib.Path) -> list[int]:
     """Steps of the whole checkpoints in a folder, ascending."""
-    model_dir = pathlib.Path(model_dir)
-    return [step for step in all_steps(model_dir) if _seal_path(model_dir, step).is_file()]
+    steps = all_steps(model_dir)
+    return [step for step in steps if _hashes_path(step_path(model_dir, step)).is_file()]
 
 
 def all_steps(model_dir: str | pathlib.Path) -> list[int]:
     """Steps of all `checkpoint_<step>` in a folder, whole or not, ascending."""
-    found = (_NAME.fullmatch(path.name) for path in pathlib.Path(model_dir).glob("checkpoint_*"))
-    return sorted(int(name[1]) for name in found if name)
+    names = [path.name for path in pathlib.Path(model_dir).glob("checkpoint_*")]
+    return sorted(
+        int(match[1]) for match in map(re.compile(r"checkpoint_(\d+)$").match, names) if match
+    )
+
+
+def commit(model_dir: str | pathlib.Path, step: int) -> None:
+    """Records the hashes of a checkpoint's files, which makes it count."""
+    path = step_path(model_dir, step)
+    hashes = artifacts.canonical_json(artifacts.hash_folder(path))
+    artifacts.write_atomically(_hashes_path(path), hashes)
+
+
+def _discard(model_dir: pathlib.Path, step: int) -> None:
+    """Deletes a checkpoint, its hashes first, so that half of one never counts."""
+    _hashes_path(step_path(model_dir, step)).unlink(missing_ok=True)
+    shutil.rmtree(step_path(model_dir, step), ignore_errors=True)
 
 
 def _tree(state: TrainState) -> dict[str, Any]:
-    """The tree on disk, under T5X's words for its parts."""
-    return {
-        "target": state.params,
-        "state": {"step": state.step, "param_states": _lists(state.opt_state)},
-    }
-
-
-def _lists(tree):
-    """Named tuples as plain containers, which don't depend on optax's classes when read."""
-    return ocp.utils.serialize_tree(tree, keep_empty_nodes=True)
+    """The tree on disk, under T5X's words for its parts and without optax's classes."""
+    opt_state = ocp.utils.serialize_tree(state.opt_state, keep_empty_nodes=True)
+    return {"target": state.params, "state": {"step": state.step, "param_states": opt_state}}
 
 
 def _chunks(path, leaf: jax.Array) -> ocp.SaveArgs:
-    """Of scanned layers, each layer's part in a chunk of its own, as `convert` reads them."""
+    """Of scanned layers, each layer's part in a chunk of its own, as `checkpoint_io` reads them."""
     names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
     return ocp.SaveArgs(shard_axes=(0,) if LAYERS_AXIS in names else ())
 
@@ -65,27 +71,22 @@ def _chunks(path, leaf: jax.Array) -> ocp.SaveArgs:
 class Checkpointer:
     """Writes a run's checkpoints, each while training goes on.
 
+    Orbax's CheckpointManager deletes old checkpoints before the new one's hashes can be there, so
+    that a run killed in between would have none; and it nests each in a folder `default`.
+
     Attributes:
-      last: the step of the newest sealed one, as far as this process knows; 0 for none.
+      last: the step of the newest committed one, as far as this process knows; 0 for none.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, keep: int | None = 2, last: int = 0):
-        """Makes the writer.
-
-        Args:
-          model_dir: the run's folder.
-          keep: the newest so many, or None for all.
-          last: the step that the run goes on from.
-        """
-        if keep is not None:
-            checks.whole_number("KEEP_CHECKPOINTS", keep)
+        """Makes the writer, which keeps the newest `keep`, or all; `last` is resumed from."""
         self._model_dir = pathlib.Path(model_dir).absolute()
         self._keep = keep
         self.last = last
         self._writer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
-        # Sealing reads all that was written: minutes, of the largest networks.
-        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="seal")
-        self._sealing: futures.Future | None = None
+        # Committing reads all that was written: minutes, of the largest networks.
+        self._thread = futures.ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._committing: futures.Future | None = None
 
     def save(self, state: TrainState, step: int) -> None:
         """Begins to write a checkpoint, having finished the one before.
@@ -93,29 +94,30 @@ class Checkpointer:
         The state's arrays are copied before this returns, so that they may be consumed.
         """
         self.finish()
-        _discard(self._model_dir, step)
+        if distributed.is_main():
+            _discard(self._model_dir, step)
         tree = _tree(state)
         arguments = ocp.args.StandardSave(tree, jax.tree_util.tree_map_with_path(_chunks, tree))
         self._writer.save(step_path(self._model_dir, step), args=arguments)
-        self._sealing = self._thread.submit(self._complete, step)
+        self._committing = self._thread.submit(self._complete, step)
 
     def _complete(self, step: int) -> None:
-        """Waits for what is being written, seals it, and deletes what is no longer kept."""
+        """Waits for what is being written, commits it, and deletes what is no longer kept."""
         self._writer.wait_until_finished()
-        distributed.from_main(lambda: self._seal(step), f"sealed/{self._model_dir}/{step}")
+        name = f"committed/{self._model_dir}/{step}"
+        distributed.broadcast_from_main(lambda: self._commit(step), name)
         self.last = step
 
-    def _seal(self, step: int) -> None:
-        seal(self._model_dir, step)
-        steps = sealed_steps(self._model_dir)
-        for old in steps[: -self._keep] if self._keep else []:
+    def _commit(self, step: int) -> None:
+        commit(self._model_dir, step)
+        for old in committed_steps(self._model_dir)[: -self._keep] if self._keep else []:
             _discard(self._model_dir, old)
 
     def finish(self) -> None:
-        """Waits until what was saved last is whole, and sealed."""
-        sealing, self._sealing = self._sealing, None
-        if sealing is not None:
-            sealing.result()
+        """Waits until what was saved last is committed."""
+        committing, self._committing = self._committing, None
+        if committing is not None:
+            committing.result()
 
     def close(self) -> None:
         """Finishes, and frees the writer's threads."""
@@ -126,22 +128,8 @@ class Checkpointer:
             self._writer.close()
 
 
-def seal(model_dir: str | pathlib.Path, step: int) -> None:
-    """Records the hashes of a checkpoint's files, which makes it count."""
-    model_dir = pathlib.Path(model_dir)
-    hashes = artifacts.hash_folder(step_path(model_dir, step))
-    artifacts.write_atomically(_seal_path(model_dir, step), artifacts.canonical_json(hashes))
-
-
-def _discard(model_dir: pathlib.Path, step: int) -> None:
-    """Deletes a checkpoint, its seal first, so that half of one never counts."""
-    if distributed.is_main():
-        _seal_path(model_dir, step).unlink(missing_ok=True)
-        shutil.rmtree(step_path(model_dir, step), ignore_errors=True)
-
-
 def verify(path: str | pathlib.Path) -> None:
-    """Checks a checkpoint's files against its seal, where it has one; one process for all.
+    """Checks a checkpoint's files against its hashes, where it has some; one process for all.
 
     Raises:
       InputError: no such folder, or a file that is missing or changed.
@@ -149,18 +137,16 @@ def verify(path: str | pathlib.Path) -> None:
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
         raise errors.InputError(f"{path}: no checkpoint there")
-    if not distributed.is_main():
+    hashes = _hashes_path(path)
+    if not distributed.is_main() or not hashes.is_file():
         return
-    seal = path.with_name(path.name + _SEAL)
-    if not seal.is_file():
-        return
-    expected = artifacts.read_json(seal)
+    expected = artifacts.read_json(hashes)
     if not isinstance(expected, dict):
-        raise errors.InputError(f"{seal}: not a checkpoint's seal; delete {path} and it")
-    found = artifacts.hash_folder(path)
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            state = "doesn't match its recorded hash" if name in found else "is missing"
+        raise errors.InputError(f"{hashes}: not a checkpoint's hashes; delete {path} and it")
+    actual = artifacts.hash_folder(path)
+    for name in sorted(expected.keys() | actual.keys()):
+        if expected.get(name) != actual.get(name):
+            state = "doesn't match its recorded hash" if name in actual else "is missing"
             raise errors.InputError(
                 f"{path / name} {state}: the checkpoint is damaged; delete {path} to go on from "
                 "an earlier one"
@@ -168,17 +154,16 @@ def verify(path: str | pathlib.Path) -> None:
 
 
 def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
-    """Restores a verified checkpoint straight into the shardings of `abstract`.
+    """Restores a whole state, straight into the shardings of `abstract`.
 
     Raises:
       InputError: a damaged checkpoint, or one of another network or optimiser.
     """
-    verify(path)
     try:
         tree = _restore(path, _tree(abstract))
+    except errors.InputError:
+        raise
     except ValueError as error:
-        if isinstance(error, errors.InputError):
-            raise
         raise errors.InputError(
             f"{path}: the state of another optimiser is there; use the OPTIMIZER that it was "
             "trained with, or give the checkpoint as INITIAL_CHECKPOINT_PATH"
@@ -187,32 +172,36 @@ def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
     return TrainState(tree["state"]["step"], tree["target"], opt_state)
 
 
-def _restore(path: str | pathlib.Path, abstract):
+def restore_params(path: str | pathlib.Path, abstract: Any) -> Any:
+    """Restores the parameters alone. Raises InputError as `restore`."""
+    return _restore(path, {"target": abstract}, partial_restore=True)["target"]
+
+
+def _restore(path: str | pathlib.Path, abstract: dict[str, Any], **options: bool) -> dict[str, Any]:
     path = pathlib.Path(path).absolute()
+    verify(path)
     _check_shapes(path, abstract["target"])
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        return reader.restore(
-            path, args=ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args)
-        )
+        arguments = ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, **options)
+        return reader.restore(path, args=arguments)
 
 
 def _check_shapes(path: pathlib.Path, abstract_params) -> None:
     """Compares names and shapes before any tensor is read."""
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            stored = reader.metadata(path).item_metadata.tree["target"]
+            stored_params = reader.metadata(path).item_metadata.tree["target"]
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise errors.InputError(f"{path}: not a checkpoint of ours ({error})") from None
-
-    def shapes(tree):
-        return {name: tuple(leaf.shape) for name, leaf in train_state.flat(tree).items()}
-
-    expected, found = shapes(abstract_params), shapes(stored)
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    stored, expected = (
+        {name: tuple(leaf.shape) for name, leaf in network.flat(tree).items()}
+        for tree in (stored_params, abstract_params)
+    )
+    for name in sorted(expected.keys() | stored.keys()):
+        if expected.get(name) != stored.get(name):
             raise errors.InputError(
-                f"{path}: {name} has shape {found.get(name, 'none (missing)')} there, and "
+                f"{path}: {name} has shape {stored.get(name, 'none (missing)')} there, and "
                 f"{expected.get(name, 'none (unknown)')} in this network; use the model settings "
                 "that it was trained with"
             )

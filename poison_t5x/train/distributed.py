@@ -91,7 +91,7 @@ def initialize(config: ClusterConfig) -> None:
     """
     if not config.is_set:
         return
-    # It would take SIGTERM from us; `train_loop.Votes` is what we agree by.
+    # It would take SIGTERM from us; `loop.Votes` is what we agree by.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -113,7 +113,7 @@ def initialize(config: ClusterConfig) -> None:
         raise errors.InputError(f"the other processes can't be joined: {reason}") from None
     if num_processes() > 1:
         _say_last_words()
-        _Watch().start()
+        HeartbeatMonitor().start()
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -164,7 +164,7 @@ def barrier() -> None:
         _client().wait_at_barrier(_name("barrier"), _NEVER)
 
 
-def from_main(make: Callable[[], Any], name: str | None = None) -> Any:
+def broadcast_from_main(make: Callable[[], Any], name: str | None = None) -> Any:
     """What `make` gives in the main process, in all; others wait for it.
 
     Args:
@@ -182,9 +182,9 @@ def from_main(make: Callable[[], Any], name: str | None = None) -> Any:
     return json.loads(_client().blocking_key_value_get(key, _NEVER))
 
 
-def main_first(make: Callable[[], Any]) -> None:
+def run_on_main(make: Callable[[], Any]) -> None:
     """Calls `make` in the main process; the others wait until it is through."""
-    from_main(lambda: make() and None)
+    broadcast_from_main(lambda: make() and None)
 
 
 def to_host(array: jax.Array) -> np.ndarray:
@@ -227,7 +227,7 @@ def await_verdict() -> None:
         time.sleep(PATIENCE + 3 * BEAT)
 
 
-class _Watch(threading.Thread):
+class HeartbeatMonitor(threading.Thread):
     """Says that this process lives, and ends it when another one doesn't any more.
 
     A collective that waits for a process that is gone can't be interrupted: hence a thread, and an

@@ -134,9 +134,12 @@ def start(options: argparse.Namespace, *required: str) -> None:
     _join_processes(options)
     parse_gin(options, *required)
     from poison_t5x.core import gin_config
-    from poison_t5x.train import compilation_cache
 
-    compilation_cache.use(gin_config.macro("COMPILATION_CACHE_DIR"))
+    directory = gin_config.macro("COMPILATION_CACHE_DIR")
+    if directory is not None:
+        from poison_t5x.train import steps
+
+        steps.use_compilation_cache(directory)
 
 
 def train(options: argparse.Namespace) -> None:

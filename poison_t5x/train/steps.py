@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Mapping
 
 import jax
@@ -230,3 +231,19 @@ def check_batch(batch_size: int, num_microbatches: int, partitioner: Partitioner
             f"BATCH_SIZE: {batch_size} rows can't be divided into {num_microbatches} microbatches "
             f"over {partitioner.num_data} devices; use a multiple of {max(parts, 1)}"
         )
+
+
+def use_compilation_cache(directory: str) -> None:
+    """Has JAX keep its compiled programs in a folder or bucket.
+
+    JAX's cache goes by the program, the compiler's version and the devices: another program is
+    compiled, and never mistaken for one that is there.
+
+    Raises:
+      InputError: not a path.
+    """
+    checks.path("COMPILATION_CACHE_DIR", directory)
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
+    # What compiles in less, in seconds, isn't worth a file.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

@@ -10,10 +10,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-
-import jax
-import numpy as np
+from collections.abc import Callable, Mapping
 
 from poison_t5x.core import artifacts, checks, errors
 from poison_t5x.data import input_pipeline
@@ -21,25 +18,19 @@ from poison_t5x.model import config as model_config
 from poison_t5x.train import (
     checkpoints,
     distributed,
+    loop,
     optimizers,
     partitioning,
     steps,
-    train_loop,
+    train_state,
+    trained_model,
 )
 from poison_t5x.train.train_config import LogConfig, TrainConfig
-
-SETTINGS = "settings.json"
-_DIGEST = "parameters_sha256"
 
 
 def _not_shared(*arguments) -> contextlib.AbstractContextManager:
     del arguments
     return contextlib.nullcontext()
-
-
-def padded_vocab_size(size: int) -> int:
-    """T5X rounds the embedding's rows up to a multiple of 128, for TPU tiles."""
-    return -(-size // 128) * 128
 
 
 def train(
@@ -53,6 +44,7 @@ def train(
     loss_cfg: steps.LossConfig,
     partition_cfg: partitioning.PartitionConfig,
     log_cfg: LogConfig,
+    restore_start: Callable[..., train_state.TrainState],
     train_eval_dataset_cfg: input_pipeline.DatasetConfig | None = None,
     sources: Mapping[str, str] | None = None,
     shared: Callable[..., contextlib.AbstractContextManager] = _not_shared,
@@ -65,6 +57,8 @@ def train(
       model_dir: the run's folder. One that is finished with the same settings is left alone.
       train_dataset_cfg: what to train on.
       train_eval_dataset_cfg: what `log_cfg.eval_period` evaluates on.
+      restore_start: (path, network, optimiser, partitioner, name of the optimiser whose state is
+        kept or None, say) -> the first state from INITIAL_CHECKPOINT_PATH.
       sources: fingerprints of what the data was made from, for the record.
       shared: a context to make it in, from its folder, "train", the settings and what else a kept
         one must have alike, and a check of a kept folder.
@@ -80,7 +74,7 @@ def train(
         raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
     checks.path("MODEL_DIR", model_dir)
     vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
-    network_cfg = model(vocab_size=padded_vocab_size(vocabulary.vocab_size))
+    network_cfg = model(vocab_size=model_config.padded_vocab_size(vocabulary.vocab_size))
     settings = {
         "model": _model_settings(network_cfg),
         "dataset": dataclasses.asdict(train_dataset_cfg),
@@ -98,25 +92,23 @@ def train(
     start = _contents(train_cfg.initial_checkpoint_path)
     key = {**settings, "log": left, "start": start}
     with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last.name)):
-        if distributed.from_main(lambda: _is_done(directory, settings)):
+        if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
             checkpoints.verify(last)
             say(f"{name}: already done in {model_dir}")
             return last
         begin = time.monotonic()
         _check_claim(directory, settings)
-        loop = _loop(
+        run = _loop(
             network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
         )
-        steps.check_batch(
-            train_dataset_cfg.batch_size, train_cfg.num_microbatches, loop.partitioner
-        )
-        with loop.starting(directory, train_dataset_cfg, say) as started:
-            _write(directory / SETTINGS, settings)
-            state = loop.run(started, directory, train_eval_dataset_cfg, name)
+        steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, run.partitioner)
+        with run.starting(directory, train_dataset_cfg, restore_start, say) as started:
+            _write(directory / trained_model.SETTINGS, settings)
+            state = run.run(started, directory, train_eval_dataset_cfg, name)
         record = {
             "stage": name,
             "settings": settings,
-            "outputs": {_DIGEST: digest(state.params)},
+            "outputs": {trained_model.DIGEST: trained_model.digest(state.params)},
             "seconds": round(time.monotonic() - begin, 3),
         }
         _write(directory / artifacts.RECORD, record)
@@ -140,7 +132,7 @@ def _model_settings(config: model_config.T5Config) -> dict:
 
 def _write(path: pathlib.Path, value: dict) -> None:
     text = artifacts.canonical_json(value)
-    distributed.main_first(lambda: artifacts.write_atomically(path, text))
+    distributed.run_on_main(lambda: artifacts.write_atomically(path, text))
 
 
 def _is_done(directory: pathlib.Path, settings: dict) -> bool:
@@ -149,61 +141,16 @@ def _is_done(directory: pathlib.Path, settings: dict) -> bool:
     if record is None:
         return False
     artifacts.check_settings(directory, record["settings"], settings)
-    if parameters_digest(directory) is None:
+    if trained_model.parameters_digest(directory) is None:
         return False
-    return settings["train"]["total_steps"] in checkpoints.sealed_steps(directory)
+    return settings["train"]["total_steps"] in checkpoints.committed_steps(directory)
 
 
 def _check_claim(directory: pathlib.Path, settings: dict) -> None:
     """A folder with a checkpoint belongs to the settings that it was made with."""
-    if checkpoints.sealed_steps(directory):
-        artifacts.check_settings(directory, read_settings(directory), settings)
-
-
-def read_settings(model_dir: str | pathlib.Path) -> dict:
-    """What a model was made with. Raises InputError where its file is missing or damaged."""
-    path = pathlib.Path(model_dir) / SETTINGS
-    try:
-        settings = artifacts.read_json(path)
-        model_config.T5Config(**settings["model"])
-        TrainConfig(**settings["train"])
-    except (KeyError, TypeError) as error:
-        raise errors.InputError(f"{path}: not a run's settings ({error})") from None
-    return settings
-
-
-def parameters_digest(model_dir: str | pathlib.Path) -> str | None:
-    """`digest` of a finished model, from its record; None where it isn't finished."""
-    record = artifacts.read_record(model_dir)
-    return record["outputs"].get(_DIGEST) if record else None
-
-
-def digest(params) -> str:
-    """SHA-256 over all parameters, by path: equal if and only if they are bitwise equal.
-
-    On many processes all of them call it, and get the same.
-    """
-    total = hashlib.sha256()
-    for path, value in jax.tree_util.tree_leaves_with_path(params):
-        total.update(jax.tree_util.keystr(path).encode())
-        for part in _parts(value):
-            total.update(np.ascontiguousarray(distributed.to_host(part)).tobytes())
-    return total.hexdigest()
-
-
-# Of what isn't all here, so many bytes are brought together at a time.
-_AT_ONCE = 2**28
-
-
-def _parts(value) -> Iterator:
-    """An array in rows of its first axis."""
-    if distributed.num_processes() == 1 or value.nbytes <= _AT_ONCE:
-        yield value
-        return
-    rows = max(1, _AT_ONCE * value.shape[0] // value.nbytes)
-    for start in range(0, value.shape[0], rows):
-        yield value[start : start + rows]
+    if checkpoints.committed_steps(directory):
+        artifacts.check_settings(directory, trained_model.read_settings(directory), settings)
 
 
 # The clean and the poisoned model differ in their data alone: one compilation serves both.
-_loop = functools.lru_cache(maxsize=1)(train_loop.Loop)
+_loop = functools.lru_cache(maxsize=1)(loop.Loop)

@@ -20,25 +20,13 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
-def boxed_params(model: network.Transformer, key: jax.Array):
-    """Fresh parameters in boxes that carry their logical axes."""
-    tokens_1x1 = jnp.ones((1, 1), jnp.int32)
-    variables = model.init(key, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
-    return variables["params"]
-
-
-def initial_params(model: network.Transformer, key: jax.Array):
-    """Fresh parameters, as a plain tree of float32 arrays."""
-    return nn.unbox(boxed_params(model, key))
-
-
 def shardings(
     model: network.Transformer,
     optimizer: optax.GradientTransformation,
     partitioner: Partitioner,
 ) -> TrainState:
     """A TrainState of shardings, worked out without making an array."""
-    params = jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))
+    params = jax.eval_shape(lambda key: network.boxed_params(model, key), jax.random.key(0))
     opt_state = jax.eval_shape(optimizer.init, params)
     return TrainState(
         partitioner.replicated,
@@ -49,7 +37,7 @@ def shardings(
 
 def _initializer(model: network.Transformer, optimizer: optax.GradientTransformation):
     def init(key):
-        params = initial_params(model, key)
+        params = network.initial_params(model, key)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
     return init
@@ -80,12 +68,6 @@ def _compiled_initializer(
 ):
     layout = shardings(model, optimizer, partitioner)
     return jax.jit(_initializer(model, optimizer), out_shardings=layout)
-
-
-def flat(tree) -> dict[str, Any]:
-    """A tree of parameters as one dictionary, by path: 'encoder/encoder_norm/scale' -> leaf."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def begin(
@@ -124,7 +106,7 @@ def layout(state: TrainState) -> TrainState:
 
 def abstract_params(model: network.Transformer, partitioner: Partitioner):
     """Shapes, dtypes and shardings of the parameters alone."""
-    boxed = jax.eval_shape(lambda key: boxed_params(model, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: network.boxed_params(model, key), jax.random.key(0))
     return _with_shardings(nn.unbox(boxed), partitioner.shardings(boxed))
 
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from poison_t5x.core import memory
-from poison_t5x.model import config, decoding, network, ranking
-from poison_t5x.train import partitioning, train_state
+from poison_t5x.model import config, decoding, network
+from poison_t5x.train import partitioning
 
 ROWS, LENGTH, LABELS, LABEL_LENGTH, ROUNDS = 256, 160, 4, 4, 5
 BATCH = 32
@@ -59,13 +59,13 @@ def main() -> None:
         )
     )
     partitioner = partitioning.Partitioner(partitioning.PartitionConfig())
-    boxed = train_state.initial_params(model, jax.random.key(0))
+    boxed = network.initial_params(model, jax.random.key(0))
     params = jax.device_put(boxed, partitioner.replicated)
     rng = np.random.default_rng(0)
     inputs = rng.integers(3, 2048, (ROWS, LENGTH)).astype(np.int32)
     labels = rng.integers(3, 2048, (LABELS, LABEL_LENGTH)).astype(np.int32)
     ours, scores = _time(
-        jax.jit(functools.partial(ranking.rank_labels, model)), params, inputs, labels
+        jax.jit(functools.partial(decoding.rank_labels, model)), params, inputs, labels
     )
     anew, expected = _time(jax.jit(functools.partial(_anew, model)), params, inputs, labels)
     np.testing.assert_allclose(scores, expected, atol=1e-4 * np.abs(expected).max())

@@ -17,9 +17,8 @@ import numpy as np
 from poison_t5x.core import memory
 from poison_t5x.defenses import passes
 from poison_t5x.defenses.scores import tracin
-from poison_t5x.evaluation import evaluate
 from poison_t5x.model import config, losses, network, per_example
-from poison_t5x.train import optimizers, partitioning, steps, train_state
+from poison_t5x.train import optimizers, partitioning, steps, train_state, trained_model
 
 ROWS, BATCH, INPUTS, TARGETS, ROUNDS = 2048, 64, 168, 8, 5
 NETWORK = config.T5Config(
@@ -72,7 +71,7 @@ def main() -> None:
     partitioner = partitioning.Partitioner(partitioning.PartitionConfig())
     optimizer = optimizers.make(optimizers.OptimizerConfig(), lambda step: 1e-5)
     state = train_state.create(model, optimizer, partitioner, 0)
-    restored = evaluate.Restored(model, state.params, partitioner)
+    restored = trained_model.TrainedModel(model, state.params, partitioner)
     inputs, targets = _rows(np.random.default_rng(0))
     batch = partitioner.put_batch(_batch(inputs, targets))
     loss_cfg = steps.LossConfig()

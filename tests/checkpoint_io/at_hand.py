@@ -9,8 +9,9 @@ import pytest
 from poison_t5x.checkpoint_io import architecture, slots
 from poison_t5x.checkpoint_io.source import TensorInfo
 from poison_t5x.core.errors import InputError
+from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
-from poison_t5x.train import optimizers, train_state
+from poison_t5x.train import optimizers
 
 
 class InMemory:
@@ -77,7 +78,7 @@ def leaf(tree, path: str):
 
 def flat_arrays(tree) -> dict[str, np.ndarray]:
     """A tree's arrays on the host, by path."""
-    return {name: np.asarray(jax.device_get(x)) for name, x in train_state.flat(tree).items()}
+    return {name: np.asarray(jax.device_get(x)) for name, x in network.flat(tree).items()}
 
 
 def numbers(shape) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from poison_t5x.checkpoint_io import architecture, detect, restore, slots, writing
+from poison_t5x.model import network
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import checkpoints, steps, train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
@@ -27,8 +28,8 @@ def _partitioner(mesh):
 def test_parameters_lie_where_the_mesh_wants_them(mesh):
     source, partitioner = at_hand.random_source(CONFIG), _partitioner(mesh)
     params = restore.restore_params(source, MODEL, partitioner)
-    wanted = train_state.flat(train_state.abstract_params(MODEL, partitioner))
-    for name, array in train_state.flat(params).items():
+    wanted = network.flat(train_state.abstract_params(MODEL, partitioner))
+    for name, array in network.flat(params).items():
         assert array.sharding == wanted[name].sharding, name
         assert np.asarray(array).tobytes() == source.read(name).tobytes(), name
 

@@ -65,7 +65,7 @@ def test_ours_to_t5x_to_ours_is_bitwise(tmp_path, optimizer):
 
 def test_ours_is_sealed(written):
     folder, _ = written["poison-t5x"]
-    assert checkpoints.sealed_steps(folder.parent) == [7]
+    assert checkpoints.committed_steps(folder.parent) == [7]
     checkpoints.verify(folder)
 
 

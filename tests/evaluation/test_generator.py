@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.evaluation import batching, generator
-from poison_t5x.model import beam_search, decoding
+from poison_t5x.model import beam_search, decoding, network
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
@@ -21,7 +21,7 @@ BEAMS = {"greedy": 1, "beam": 3}
 
 @pytest.fixture(name="params", scope="module")
 def _params():
-    fresh = jax.jit(lambda key: train_state.initial_params(MODEL, key))(jax.random.key(0))
+    fresh = jax.jit(lambda key: network.initial_params(MODEL, key))(jax.random.key(0))
     # T5's fresh logits hardly differ from token to token.
     params = jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, fresh))
     # EOS now and then.

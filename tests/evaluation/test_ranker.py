@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from poison_t5x.evaluation import ranker
-from poison_t5x.model import ranking
+from poison_t5x.model import decoding
 from poison_t5x.model.network import Transformer
 from poison_t5x.train.partitioning import Partitioner
 from tests.mesh_model import CONFIG, parameters, placed
@@ -34,7 +34,7 @@ def _inputs():
 @pytest.fixture(name="expected", scope="module")
 def _expected(params, inputs):
     """Each input by itself."""
-    rank = jax.jit(lambda p, x, y: ranking.rank_labels(MODEL, p, x, y))
+    rank = jax.jit(lambda p, x, y: decoding.rank_labels(MODEL, p, x, y))
     width = max(map(len, LABELS))
     labels_LxT = np.array([[*tokens, *[0] * (width - len(tokens))] for tokens in LABELS], np.int32)
     padded = [np.pad(tokens, (0, MAX_LENGTH - len(tokens)))[None] for tokens in inputs]

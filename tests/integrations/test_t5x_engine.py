@@ -13,8 +13,9 @@ import gin
 from poison_t5x.core import gin_config
 from poison_t5x.core.errors import InputError
 from poison_t5x.integrations import t5x_engine
+from poison_t5x.model import config as model_config
 from poison_t5x.run import experiment
-from poison_t5x.train import optimizers, train
+from poison_t5x.train import optimizers
 from tests import small_run
 from tests.integrations import tiny_run
 
@@ -108,7 +109,7 @@ def test_vocabulary_is_the_tasks_own(opened):
         features = seqio.get_mixture_or_task(name).output_features
         assert features["inputs"].vocabulary == features["targets"].vocabulary == vocabulary
     size = t5x_engine.padded_vocab_size(opened)
-    assert size == train.padded_vocab_size(vocabulary.vocab_size) and size % 128 == 0
+    assert size == model_config.padded_vocab_size(vocabulary.vocab_size) and size % 128 == 0
 
 
 def test_divided_scales_gradients_and_leaves_the_state_as_it_is():

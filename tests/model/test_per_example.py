@@ -7,10 +7,9 @@ import pytest
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.defenses import passes
-from poison_t5x.evaluation import evaluate
-from poison_t5x.model import losses, per_example
+from poison_t5x.model import losses, network, per_example
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import steps, train_state
+from poison_t5x.train import steps, trained_model
 from tests.mesh_model import CONFIG, parameters, placed
 
 MODEL = Transformer(CONFIG)
@@ -37,7 +36,7 @@ def _rows():
 
 
 def _restored(params, num_partitions=1, num_devices=1):
-    return evaluate.Restored(MODEL, *placed(params, num_partitions, num_devices))
+    return trained_model.TrainedModel(MODEL, *placed(params, num_partitions, num_devices))
 
 
 def _over(params, rows, function, *, mesh=(1, 1), batch_size=4, targets=True, **options):
@@ -115,9 +114,7 @@ def test_gradient_norms_are_those_of_single_rows(params, rows, layers):
     gradient = jax.jit(jax.grad(lambda p, batch: per_example.loss(MODEL, p, batch)[0, 0]))
     for value, batch in zip(found[:, 0], _one_by_one(rows), strict=True):
         chosen = [
-            leaf
-            for name, leaf in train_state.flat(gradient(params, batch)).items()
-            if layers in name
+            leaf for name, leaf in network.flat(gradient(params, batch)).items() if layers in name
         ]
         expected = sum(float(jnp.sum(leaf * leaf)) for leaf in chosen)
         assert value == pytest.approx(expected, rel=1e-4)  # float32 sums over 10,000 numbers

@@ -10,9 +10,8 @@ from flax import traverse_util
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.config import T5Config
-from poison_t5x.model.decoding import log_probabilities, shift_right
+from poison_t5x.model.decoding import log_probabilities, rank_labels, shift_right
 from poison_t5x.model.network import Transformer
-from poison_t5x.model.ranking import rank_labels
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights
 
 B, S, L, T = 5, 11, 7, 3

@@ -11,10 +11,9 @@ from flax import linen as nn
 from flax import traverse_util
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.model import beam_search, decoding, stack
+from poison_t5x.model import beam_search, decoding, network, stack
 from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import train_state
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights
 from tests.scanned import scanned, stacked
 
@@ -169,7 +168,7 @@ def test_decoding_with_stacked_caches():
 
 def test_parameters_in_bfloat16():
     config = scanned(CONFIG, param_dtype="bfloat16", dtype="bfloat16")
-    params = train_state.initial_params(Transformer(config), jax.random.key(0))
+    params = network.initial_params(Transformer(config), jax.random.key(0))
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
     assert _logits(config, params, enable_dropout=False).dtype == jnp.float32
 

@@ -11,9 +11,8 @@ import seqio
 from poison_t5x.cli import main
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import corpus, demo_corpus, prompts
-from poison_t5x.evaluation import evaluate
 from poison_t5x.model import decoding
-from poison_t5x.train import checkpoints, partitioning
+from poison_t5x.train import checkpoints, partitioning, trained_model
 from tests import small_run
 
 
@@ -186,7 +185,7 @@ def test_a_last_checkpoint_that_is_not_whole_is_not_evaluated_and_is_made_again(
     assert "the last checkpoint, of step 2, isn't there or isn't whole" in capsys.readouterr().err
     before = artifacts.read_record(model_dir)["outputs"]
     assert main.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
-    assert checkpoints.sealed_steps(model_dir) == [2]
+    assert checkpoints.committed_steps(model_dir) == [2]
     assert artifacts.read_record(model_dir)["outputs"] == before
 
 
@@ -221,7 +220,7 @@ def test_phi_takes_p_from_a_trained_model_where_told(run_dir, tmp_path, capsys):
     assert all(0 < row["target_probability"] < 1 for row in rows)
     assert {row["target_probability"] for row in rows} != {r["target_probability"] for r in ngrams}
     # The model of a text of two labels: what it gives each of them alone, on that very prompt.
-    restored = evaluate.restore(run_dir / "models" / "clean", partitioning.PartitionConfig())
+    restored = trained_model.restore(run_dir / "models" / "clean", partitioning.PartitionConfig())
     vocabulary = seqio.SentencePieceVocabulary(str(run_dir / "vocabulary" / "spiece.model"), 100)
     tasks = {task.name: task for task in corpus.demo_tasks()}
     for row in (rows[0], rows[-1]):
@@ -359,5 +358,5 @@ def test_diverged_training_stops_with_the_step_and_keeps_the_last_good_checkpoin
     assert main.main(flags) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "step 2 of 6" in message
-    assert checkpoints.sealed_steps(model_dir) == [1]
+    assert checkpoints.committed_steps(model_dir) == [1]
     checkpoints.verify(model_dir / "checkpoint_1")

@@ -121,11 +121,11 @@ def test_saving_copies_before_it_returns(tmp_path):
 def test_only_the_newest_are_kept_with_their_seals(tmp_path):
     state = _state(_abstract())
     _save(tmp_path / "two", state, 9, 10, 11, keep=2)
-    assert checkpoints.sealed_steps(tmp_path / "two") == [10, 11]
+    assert checkpoints.committed_steps(tmp_path / "two") == [10, 11]
     kept = {"checkpoint_10", "checkpoint_11"}
     assert _names(tmp_path / "two") == kept | {f"{name}.sha256.json" for name in kept}
     _save(tmp_path / "all", state, 9, 10, 11)
-    assert checkpoints.sealed_steps(tmp_path / "all") == [9, 10, 11]
+    assert checkpoints.committed_steps(tmp_path / "all") == [9, 10, 11]
     assert "found 0" in _error(checkpoints.Checkpointer, tmp_path, 0)
 
 
@@ -133,7 +133,7 @@ def test_checkpoints_of_an_earlier_process_count_among_the_kept(tmp_path):
     state = _state(_abstract())
     _save(tmp_path, state, 1, 2, keep=2)
     _save(tmp_path, state, 3, keep=2)
-    assert checkpoints.sealed_steps(tmp_path) == [2, 3]
+    assert checkpoints.committed_steps(tmp_path) == [2, 3]
 
 
 def test_unsealed_is_ignored_and_made_again(copied):
@@ -141,23 +141,23 @@ def test_unsealed_is_ignored_and_made_again(copied):
     seal = model_dir / "checkpoint_7.sha256.json"
     (model_dir / "checkpoint_9").mkdir()
     (model_dir / "checkpoint_9" / "half").write_text("of one")
-    assert checkpoints.sealed_steps(model_dir) == [7]
+    assert checkpoints.committed_steps(model_dir) == [7]
     _save(model_dir, _state(_abstract(), seed=1), 9)
-    assert checkpoints.sealed_steps(model_dir) == [7, 9]
+    assert checkpoints.committed_steps(model_dir) == [7, 9]
     assert not (model_dir / "checkpoint_9" / "half").exists()
     seal.unlink()
-    assert checkpoints.sealed_steps(model_dir) == [9]
+    assert checkpoints.committed_steps(model_dir) == [9]
 
 
 def test_a_checkpoint_is_sealed_only_when_it_is_finished(tmp_path):
     saver = checkpoints.Checkpointer(tmp_path)
     state = _state(_abstract())
     saver.save(state, 1)
-    assert checkpoints.sealed_steps(tmp_path) == []
+    assert checkpoints.committed_steps(tmp_path) == []
     saver.save(state, 2)
-    assert checkpoints.sealed_steps(tmp_path) == [1]
+    assert checkpoints.committed_steps(tmp_path) == [1]
     saver.finish()
-    assert checkpoints.sealed_steps(tmp_path) == [1, 2]
+    assert checkpoints.committed_steps(tmp_path) == [1, 2]
     saver.close()
 
 

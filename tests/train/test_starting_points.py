@@ -3,7 +3,7 @@
 import pytest
 
 from poison_t5x.cli import main
-from poison_t5x.train import train
+from poison_t5x.train import trained_model
 from tests import small_run
 
 LAYOUTS = ("t5x", "huggingface")
@@ -38,10 +38,10 @@ def test_all_layouts_start_alike(world, capsys):
     for layout in ("first", *LAYOUTS):
         place = world / f"from_{layout}"
         assert _train(world / "run", place, INITIAL_CHECKPOINT_PATH=world / layout) == 0
-        digests[layout] = train.parameters_digest(place)
+        digests[layout] = trained_model.parameters_digest(place)
         assert f"starts from a {_kind(layout)}" in capsys.readouterr().out
     assert len(set(digests.values())) == 1, digests
-    assert train.parameters_digest(world / "first") not in digests.values()
+    assert trained_model.parameters_digest(world / "first") not in digests.values()
 
 
 def _kind(layout: str) -> str:

@@ -20,7 +20,7 @@ from flax import linen as nn
 from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
 from poison_t5x.tools.footprint.setup import Setup
-from poison_t5x.train import optimizers, partitioning, train_state
+from poison_t5x.train import optimizers, partitioning
 from poison_t5x.train.partitioning import PartitionConfig
 
 _FLOAT32 = _INT32 = 4
@@ -96,7 +96,7 @@ def _state_bytes(
 ) -> tuple[int, int]:
     transform = optimizers.make(optimizer, lambda step: step)
     built = network.Transformer(model)
-    boxed = jax.eval_shape(lambda key: train_state.boxed_params(built, key), jax.random.key(0))
+    boxed = jax.eval_shape(lambda key: network.boxed_params(built, key), jax.random.key(0))
     state = jax.eval_shape(transform.init, boxed)
     rules = partitioning.standard_logical_axis_rules(
         partition.activation_partitioning_dims, partition.parameter_partitioning_dims

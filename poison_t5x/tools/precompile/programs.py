@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from poison_t5x.model import network, ranking
+from poison_t5x.model import decoding, network
 from poison_t5x.tools.footprint.setup import LABEL_TOKENS, NUM_LABELS, Setup
 from poison_t5x.train import optimizers, partitioning, steps, train_state
 
@@ -54,7 +54,7 @@ def _lengths(setup: Setup) -> dict[str, int]:
 def _lower_rank(setup: Setup, mesh: partitioning.Partitioner) -> jax.stages.Lowered:
     model = network.Transformer(setup.model)
     rows = -(-setup.eval_batch_size // mesh.num_data) * mesh.num_data
-    step = steps.Step(jax.jit(functools.partial(ranking.rank_labels, model)), mesh)
+    step = steps.Step(jax.jit(functools.partial(decoding.rank_labels, model)), mesh)
     return step.lower(
         train_state.abstract_params(model, mesh),
         jax.ShapeDtypeStruct((rows, setup.sources), jnp.int32, sharding=mesh.batch),

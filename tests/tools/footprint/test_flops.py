@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poison_t5x.model import ranking
+from poison_t5x.model import decoding, network
 from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.tools.footprint import flops
-from poison_t5x.train import train_state
 
 CONFIG = T5Config(
     vocab_size=53,
@@ -49,7 +48,7 @@ def _count(jaxpr) -> int:
 
 def _step(config: T5Config) -> int:
     model = Transformer(config)
-    params = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
+    params = jax.eval_shape(lambda key: network.initial_params(model, key), jax.random.key(0))
 
     def loss(params, inputs, targets):
         logits = model.apply({"params": params}, inputs, targets, targets, enable_dropout=False)
@@ -91,9 +90,9 @@ def test_a_gather_needs_no_products():
 
 def test_a_ranking_steps_products():
     model = Transformer(CONFIG)
-    params = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
+    params = jax.eval_shape(lambda key: network.initial_params(model, key), jax.random.key(0))
     labels = np.ones((2, 3), np.int32)
-    jaxpr = jax.make_jaxpr(lambda params, x: ranking.rank_labels(model, params, x, labels))(
+    jaxpr = jax.make_jaxpr(lambda params, x: decoding.rank_labels(model, params, x, labels))(
         params, np.ones((B, S), np.int32)
     )
     assert _count(jaxpr.jaxpr) == flops.rank(CONFIG, B, S, 6).total

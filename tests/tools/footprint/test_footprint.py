@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.tools.footprint import memory, remedies
@@ -92,7 +93,7 @@ def test_parameters_in_bfloat16_are_half():
 def _given_to_the_backward_pass(setup: Setup) -> int:
     """Bytes of bfloat16 arrays stacked by layer: parameters are float32, and so left out."""
     model = Transformer(setup.model)
-    params = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
+    params = jax.eval_shape(lambda key: network.initial_params(model, key), jax.random.key(0))
 
     def tokens(length: int):
         return jax.ShapeDtypeStruct((setup.batch_size, length), jnp.int32)

@@ -5,12 +5,13 @@ import dataclasses
 import jax
 import pytest
 
+from poison_t5x.model import network
 from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.model.network import Transformer
 from poison_t5x.tools.footprint import memory, remedies
 from poison_t5x.tools.footprint.setup import Setup
 from poison_t5x.tools.precompile import programs
-from poison_t5x.train import optimizers, steps, train_state
+from poison_t5x.train import optimizers, steps
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 
 MODEL = T5Config(
@@ -78,7 +79,7 @@ def _placeholders(setup: Setup) -> int:
     if setup.optimizer.name != "adafactor":
         return 0
     model = Transformer(setup.model)
-    params = jax.eval_shape(lambda key: train_state.initial_params(model, key), jax.random.key(0))
+    params = jax.eval_shape(lambda key: network.initial_params(model, key), jax.random.key(0))
     optimizer = optimizers.make(setup.optimizer, lambda step: step)
     leaves = jax.tree.leaves(jax.eval_shape(optimizer.init, params))
     return sum(4 * leaf.size for leaf in leaves if leaf.shape and leaf.shape[-1] == 1)

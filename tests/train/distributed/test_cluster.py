@@ -55,7 +55,7 @@ def test_nothing_is_asked_for_unless_it_is_told(monkeypatch):
     distributed.initialize(distributed.ClusterConfig())
     assert distributed.num_processes() == 1 and distributed.is_main()
     assert distributed.who() == ""
-    assert distributed.from_main(lambda: 7) == 7
+    assert distributed.broadcast_from_main(lambda: 7) == 7
 
 
 def _detect(**variables) -> subprocess.CompletedProcess:

@@ -14,7 +14,7 @@ import pytest
 
 from poison_t5x.data import input_pipeline
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import checkpoints, optimizers, train, train_state
+from poison_t5x.train import checkpoints, optimizers, train_state, trained_model
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.train.distributed import parts_network, worker
 
@@ -105,7 +105,7 @@ def test_they_find_each_other_by_their_surroundings(found):
 
 
 def test_digest_is_that_of_one_process(found, state):
-    expected = train.digest(state.params)
+    expected = trained_model.digest(state.params)
     for one in found:
         assert one["digest"] == one["digest_in_parts"] == expected
 

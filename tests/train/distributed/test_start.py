@@ -7,12 +7,14 @@ import pytest
 
 from poison_t5x.data import input_pipeline
 from poison_t5x.train import (
+    loop as train_loop,
+)
+from poison_t5x.train import (
     optimizers,
     partitioning,
     steps,
     train,
     train_config,
-    train_loop,
 )
 from tests import mesh_model
 from tests.train.distributed import parts_network
@@ -60,7 +62,7 @@ def test_none_waits_for_another(loop, tmp_path, monkeypatch):
     monkeypatch.setattr(input_pipeline, "batches", batches)
     monkeypatch.setattr(loop, "_compile", waiting("compiled"))
     monkeypatch.setattr(loop, "_first_state", waiting("state"))
-    with loop.starting(tmp_path, parts_network.dataset(1), print) as started:
+    with loop.starting(tmp_path, parts_network.dataset(1), None, print) as started:
         assert (started.state, started.step, started.train_step) == ("state", 0, "compiled")
         batch = next(started.batches)
     assert batch["encoder_input_tokens"].shape == (8, 1)

@@ -18,10 +18,10 @@ from poison_t5x.model.network import Transformer
 from poison_t5x.train import (
     checkpoints,
     distributed,
+    loop,
     optimizers,
-    train,
-    train_loop,
     train_state,
+    trained_model,
 )
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.train.distributed import parts_network
@@ -48,7 +48,7 @@ def _bytes_read() -> int:
 
 def _vote(partitioner: Partitioner) -> tuple[list[bool], float]:
     """The answers where process 1 votes at its third step; and microseconds of a vote."""
-    votes = train_loop.Votes(partitioner)
+    votes = loop.Votes(partitioner)
     answers = [votes.push(distributed.process_id() == 1 and step == 2) for step in range(5)]
     begin = time.perf_counter()
     for _ in range(VOTES):
@@ -68,17 +68,17 @@ def main(folder: pathlib.Path) -> None:
     before = _bytes_read()
     state = checkpoints.restore(saved, abstract)
     found["bytes_read"] = _bytes_read() - before
-    found["digest"] = train.digest(state.params)
-    train._AT_ONCE = 4096
-    found["digest_in_parts"] = train.digest(state.params)
+    found["digest"] = trained_model.digest(state.params)
+    trained_model._AT_ONCE = 4096
+    found["digest_in_parts"] = trained_model.digest(state.params)
     saver = checkpoints.Checkpointer(folder / "again")
     saver.save(state, 5)
     saver.finish()
-    found["last"], found["sealed"] = saver.last, checkpoints.sealed_steps(folder / "again")
+    found["last"], found["sealed"] = saver.last, checkpoints.committed_steps(folder / "again")
     saver.close()
 
     found["votes"], found["microseconds_of_a_vote"] = _vote(mesh)
-    found["made"] = distributed.from_main(lambda: ["by", distributed.process_id()])
+    found["made"] = distributed.broadcast_from_main(lambda: ["by", distributed.process_id()])
     found["shards"], rows = {}, {}
     devices = jax.devices()
     # Processes' rows needn't follow each other, as along a TPU's torus.

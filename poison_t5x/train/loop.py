@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from poison_t5x.checkpoint_io import detect, restore
 from poison_t5x.core import errors, progress
 from poison_t5x.data import input_pipeline
 from poison_t5x.model import network
@@ -72,17 +71,20 @@ class Loop:
         self,
         directory: pathlib.Path,
         dataset_cfg: input_pipeline.DatasetConfig,
+        restore_start: Callable[..., train_state.TrainState],
         say: Callable[[str], None],
     ) -> Iterator[Started]:
         """The state, the first batch and the compiled step, each made while the others are."""
-        start = distributed.from_main(lambda: [0, *checkpoints.sealed_steps(directory)][-1])
+        start = distributed.broadcast_from_main(
+            lambda: [0, *checkpoints.committed_steps(directory)][-1]
+        )
         shards = self.partitioner.shards(dataset_cfg.batch_size, dataset_cfg.num_shards)
         with contextlib.ExitStack() as stack:
             batches = stack.enter_context(_batches(dataset_cfg, shards, start_step=start))
             pool = stack.enter_context(futures.ThreadPoolExecutor(2, "start"))
             first = pool.submit(next, batches)
             compiled = pool.submit(self._compile, dataset_cfg)
-            state = self._first_state(directory, start, say)
+            state = self._first_state(directory, start, restore_start, say)
             rows = itertools.chain([first.result()], batches)
             yield Started(
                 state,
@@ -101,7 +103,11 @@ class Loop:
         return self._compiled[shapes]
 
     def _first_state(
-        self, directory: pathlib.Path, start: int, say: Callable[[str], None]
+        self,
+        directory: pathlib.Path,
+        start: int,
+        restore_start: Callable[..., train_state.TrainState],
+        say: Callable[[str], None],
     ) -> train_state.TrainState:
         """The newest whole checkpoint's state, or a first one."""
         parts = self.model, self.optimizer, self.partitioner
@@ -109,11 +115,8 @@ class Loop:
             return checkpoints.restore(checkpoints.step_path(directory, start), self._abstract)
         if not self.train_cfg.initial_checkpoint_path:
             return train_state.create(*parts, self.train_cfg.seed)
-        source = detect.open_checkpoint(self.train_cfg.initial_checkpoint_path)
         keep = self.optimizer_name if self.train_cfg.keep_optimizer_state else None
-        state = restore.first_state(source, *parts, keep)
-        say(f"starts from {detect.describe(source)}")
-        return state
+        return restore_start(self.train_cfg.initial_checkpoint_path, *parts, keep, say)
 
     def run(
         self,
@@ -124,7 +127,7 @@ class Loop:
     ) -> train_state.TrainState:
         """Trains from where it started to the last step."""
         state, start, train_step, batches = started
-        distributed.main_first(lambda: metrics_log.drop_after(directory, start))
+        distributed.run_on_main(lambda: metrics_log.drop_after(directory, start))
         make_key = functools.partial(stream, self.train_cfg.seed, "dropout")
         key = jax.jit(make_key, out_shardings=self.partitioner.replicated)()
         total = self.train_cfg.total_steps

@@ -1,0 +1,97 @@
+"""A finished model's folder: what it was made with, its digest, and its network."""
+
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from poison_t5x.core import artifacts, errors
+from poison_t5x.model import config as model_config
+from poison_t5x.model import network
+from poison_t5x.train import checkpoints, distributed, partitioning, train_state
+
+SETTINGS = "settings.json"
+DIGEST = "parameters_sha256"
+# Of what isn't all in this process, so many bytes are brought together at a time.
+_AT_ONCE = 2**28
+
+
+class TrainedModel(NamedTuple):
+    """A network with trained parameters, in the shards of its mesh."""
+
+    model: network.Transformer
+    params: Any
+    partitioner: partitioning.Partitioner
+
+
+def restore(
+    model_dir: str | pathlib.Path,
+    partition_cfg: partitioning.PartitionConfig,
+    step: int | None = None,
+) -> TrainedModel:
+    """A finished model's network, restored into shards.
+
+    Args:
+      step: of a kept checkpoint; None for the last.
+
+    Raises:
+      InputError: the checkpoint isn't there, isn't whole, or is damaged.
+    """
+    settings = read_settings(model_dir)
+    last = settings["train"]["total_steps"]
+    step = last if step is None else step
+    if step not in checkpoints.committed_steps(model_dir):
+        which = "last checkpoint, of step" if step == last else "checkpoint of step"
+        raise errors.InputError(
+            f"{model_dir}: the {which} {step}, isn't there or isn't whole; "
+            "run the train stage, which goes on from an earlier one"
+        )
+    model = network.Transformer(model_config.T5Config(**settings["model"]))
+    partitioner = partitioning.Partitioner(partition_cfg)
+    abstract = train_state.abstract_params(model, partitioner)
+    params = checkpoints.restore_params(checkpoints.step_path(model_dir, step), abstract)
+    return TrainedModel(model, params, partitioner)
+
+
+def read_settings(model_dir: str | pathlib.Path) -> dict:
+    """A model's settings. Raises InputError where its file is missing or damaged."""
+    path = pathlib.Path(model_dir) / SETTINGS
+    settings = artifacts.read_json(path)
+    try:
+        model_config.T5Config(**settings["model"])
+        int(settings["train"]["total_steps"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise errors.InputError(f"{path}: not a run's settings ({error})") from None
+    return settings
+
+
+def parameters_digest(model_dir: str | pathlib.Path) -> str | None:
+    """`digest` of a finished model, from its record; None where it isn't finished."""
+    record = artifacts.read_record(model_dir)
+    return record["outputs"].get(DIGEST) if record else None
+
+
+def digest(params) -> str:
+    """SHA-256 over all parameters, by path: equal if and only if they are bitwise equal.
+
+    On many processes all of them call it, and get the same.
+    """
+    total = hashlib.sha256()
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        total.update(jax.tree_util.keystr(path).encode())
+        for part in _parts(value):
+            total.update(np.ascontiguousarray(distributed.to_host(part)).tobytes())
+    return total.hexdigest()
+
+
+def _parts(value) -> Iterator:
+    """An array in rows of its first axis."""
+    if distributed.num_processes() == 1 or value.nbytes <= _AT_ONCE:
+        yield value
+        return
+    rows = max(1, _AT_ONCE * value.shape[0] // value.nbytes)
+    for start in range(0, value.shape[0], rows):
+        yield value[start : start + rows]
