@@ -21,6 +21,8 @@ def parse(
 ) -> None:
     """Reads the run file, then the user's files, then the flags; later ones win.
 
+    Unknown macros pass: `gin_macros.read` refuses them, and takes the same arguments.
+
     Args:
       base_file: a run file of the project, which binds macros to functions.
       gin_files: the user's, found from the working directory, the search paths, or the project.
@@ -28,9 +30,8 @@ def parse(
       bindings: (name, value) of each `--gin.NAME=value`.
 
     Raises:
-      InputError: no such file, unknown macro or parameter, or a syntax error.
+      InputError: an unknown parameter, or what can't be imported.
     """
-    gin_macros.read(base_file, gin_files, gin_search_paths, bindings)
     gin.clear_config()
     find_files_by_path()
     # Replaced, not added to: gin keeps the paths of earlier calls, and has no way to drop them.

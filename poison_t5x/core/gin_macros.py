@@ -164,7 +164,9 @@ def read(
     gin_search_paths: Sequence[str],
     bindings: Sequence[tuple[str, str]],
 ) -> Macros:
-    """What `gin_config.parse` is going to find, from the same arguments.
+    """What `gin_config.parse` is going to find.
+
+    Args: as of `gin_config.parse`.
 
     Raises:
       InputError: no such file, an unknown macro, or a syntax error.

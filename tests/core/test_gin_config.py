@@ -14,6 +14,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def _parse(*bindings, files=(DEMO,), paths=()):
+    gin_macros.read(RUN, files, paths, bindings)
     gin_config.parse(RUN, files, paths, bindings)
 
 
