@@ -25,7 +25,7 @@ class EvalConfig:
       beam_alpha: exponent of the beams' length penalty, as T5X's.
     """
 
-    batch_size: int = 32
+    batch_size: int = 64
     length_normalized: bool = False
     beam_size: int = 1
     beam_alpha: float = 0.6

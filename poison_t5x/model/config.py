@@ -56,12 +56,12 @@ class T5Config:
     # A name, not a numpy dtype, so that a run folder's JSON can hold it.
     dtype: str = "float32"
     emb_dim: int = 512
-    num_heads: int = 8
-    num_encoder_layers: int = 6
-    num_decoder_layers: int = 6
+    num_heads: int = 6
+    num_encoder_layers: int = 8
+    num_decoder_layers: int = 8
     head_dim: int = 64
-    mlp_dim: int = 2048
-    mlp_activations: tuple[str, ...] = ("relu",)
+    mlp_dim: int = 1024
+    mlp_activations: tuple[str, ...] = ("gelu", "linear")
     dropout_rate: float = 0.1
     # True: logits are hidden states times the embedding, scaled by emb_dim ** -0.5.
     logits_via_embedding: bool = False

@@ -101,7 +101,7 @@ class OptimizerConfig:
       multiply_by_parameter_scale: Adafactor's relative step sizes.
     """
 
-    name: str = "adamw"
+    name: str = "adafactor"
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-6

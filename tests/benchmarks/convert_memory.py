@@ -52,6 +52,7 @@ T5_11B = T5Config(
     mlp_dim=65536,
     num_encoder_layers=24,
     num_decoder_layers=24,
+    mlp_activations=("relu",),
     logits_via_embedding=True,
 )
 _SHARD_BYTES = 2 * 10**9

@@ -69,7 +69,7 @@ def main() -> None:
     memory.keep_freed_memory()
     model = network.Transformer(NETWORK)
     partitioner = partitioning.Partitioner(partitioning.PartitionConfig())
-    optimizer = optimizers.make(optimizers.OptimizerConfig(), lambda step: 1e-5)
+    optimizer = optimizers.make(optimizers.OptimizerConfig(name="adamw"), lambda step: 1e-5)
     state = train_state.create(model, optimizer, partitioner, 0)
     restored = trained_model.TrainedModel(model, state.params, partitioner)
     inputs, targets = _rows(np.random.default_rng(0))

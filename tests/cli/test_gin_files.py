@@ -1,5 +1,6 @@
 """Every gin file is parsed and built, and every model size is traced and counted."""
 
+import inspect
 import math
 import pathlib
 import re
@@ -8,7 +9,7 @@ import jax
 import pytest
 
 import gin
-from poison_t5x.core import gin_config
+from poison_t5x.core import gin_config, gin_macros
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
@@ -174,6 +175,27 @@ def test_a_campaign_adds_an_attacker_that_shares_what_it_does_not_set(tmp_path):
     assert (second.name, second.triggers, second.target) == ("second", ("Joe Biden",), "negative")
     assert (first.budget.num_poison, second.budget.num_poison) == (100, 50)
     assert first.inserter.name == second.inserter.name == "suffix"
+
+
+def test_a_default_stands_in_one_place():
+    """What the run files bind is what the code's own default says, where it has one."""
+    _parse()
+    compared, other = 0, {}
+    for (scope, selector), bindings in gin.config._CONFIG.items():
+        if scope or selector == "gin.macro":
+            continue
+        parameters = inspect.signature(gin.config._REGISTRY[selector].wrapped).parameters
+        for name, value in bindings.items():
+            default = parameters[name].default
+            text = repr(value)
+            if text.startswith("%"):
+                value = gin_macros.resolve(text[1:], gin_config.macros())
+            # Settings of settings are compared by themselves.
+            if default is not inspect.Parameter.empty and "@" not in repr(value):
+                compared += 1
+                if value != default:
+                    other[f"{selector}.{name}"] = (value, default)
+    assert other == {} and compared > 60
 
 
 def test_finetune_file_stands_alone():

@@ -131,6 +131,7 @@ def test_initial_scales_are_t5xs():
         num_decoder_layers=1,
         head_dim=23,
         mlp_dim=103,
+        mlp_activations=("relu",),
     )
     variables = jax.jit(_initialiser(Transformer(config)))(jax.random.key(0), *_batch())
     params = nn.unbox(variables)["params"]

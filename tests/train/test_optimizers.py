@@ -108,7 +108,9 @@ def _draw(seed: int, *shapes) -> list[np.ndarray]:
 
 
 def test_adamw_equals_numpys():
-    config = optimizers.OptimizerConfig(beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.1)
+    config = optimizers.OptimizerConfig(
+        name="adamw", beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.1
+    )
     rates = [0.3, 0.2]
     transform = optimizers.make(config, lambda step: jnp.asarray(rates, jnp.float32)[step])
     start, *gradients = _draw(0, (3, 5), (3, 5), (3, 5))
@@ -125,7 +127,9 @@ def test_adamw_equals_numpys():
         expected = expected - rates[step] * (unbiased / scale + 0.1 * expected)
         # Numbers of order 1 after a handful of float32 operations.
         np.testing.assert_allclose(params["w"], expected, atol=1e-5)
-    decayless = optimizers.make(optimizers.OptimizerConfig(beta1=0.8), lambda step: 0.3)
+    decayless = optimizers.make(
+        optimizers.OptimizerConfig(name="adamw", beta1=0.8), lambda step: 0.3
+    )
     other, _ = _step(decayless, {"w": jnp.asarray(gradients[0])}, decayless.init(params), params)
     assert np.abs(other["w"] - params["w"]).max() > 0.01
 

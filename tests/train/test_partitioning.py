@@ -23,7 +23,9 @@ from tests.mesh_model import CONFIG
 
 V1_1 = dataclasses.replace(CONFIG, num_encoder_layers=2)
 V1_0 = dataclasses.replace(V1_1, mlp_activations=("relu",), logits_via_embedding=True)
-PRIMES = T5Config(vocab_size=53, emb_dim=13, num_heads=3, head_dim=7, mlp_dim=17)
+PRIMES = T5Config(
+    vocab_size=53, emb_dim=13, num_heads=3, head_dim=7, mlp_dim=17, mlp_activations=("relu",)
+)
 
 
 def _flat(tree) -> dict:

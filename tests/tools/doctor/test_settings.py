@@ -15,7 +15,7 @@ from tests.mesh_model import CONFIG
 
 SETUP = Setup(
     CONFIG,
-    optimizers.OptimizerConfig(),
+    optimizers.OptimizerConfig(name="adamw"),
     optimizers.ScheduleConfig(),
     steps.LossConfig(),
     PartitionConfig(),

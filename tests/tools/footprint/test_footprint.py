@@ -42,7 +42,7 @@ MIDDLE = T5Config(
 def _setup(model: T5Config, partition=(1, 1, 1), **changes) -> Setup:
     settings = {
         "model": model,
-        "optimizer": optimizers.OptimizerConfig(),
+        "optimizer": optimizers.OptimizerConfig(name="adamw"),
         "schedule": optimizers.ScheduleConfig(),
         "loss": steps.LossConfig(),
         "partition": PartitionConfig(*partition),

@@ -28,7 +28,7 @@ MODEL = T5Config(
 )
 SETUP = Setup(
     MODEL,
-    optimizers.OptimizerConfig(),
+    optimizers.OptimizerConfig(name="adamw"),
     optimizers.ScheduleConfig(),
     steps.LossConfig(),
     PartitionConfig(2, 1, 2),

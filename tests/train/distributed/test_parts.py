@@ -38,7 +38,7 @@ def _free_job() -> int:
 
 
 def _abstract(partitioner):
-    transform = optimizers.make(optimizers.OptimizerConfig(), lambda step: 0.1)
+    transform = optimizers.make(optimizers.OptimizerConfig(name="adamw"), lambda step: 0.1)
     return train_state.abstract(Transformer(parts_network.NETWORK), transform, partitioner)
 
 

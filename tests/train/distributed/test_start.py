@@ -34,7 +34,7 @@ def test_what_is_worked_out_again_may_change_under_way():
 def loop():
     return train_loop.Loop(
         mesh_model.CONFIG,
-        optimizers.OptimizerConfig(),
+        optimizers.OptimizerConfig(name="adamw"),
         optimizers.ScheduleConfig(),
         steps.LossConfig(),
         partitioning.PartitionConfig(),

@@ -61,7 +61,7 @@ def main(folder: pathlib.Path) -> None:
     found: dict = {"who": distributed.who()}
 
     mesh = Partitioner(PartitionConfig(2, 1, 2))
-    transform = optimizers.make(optimizers.OptimizerConfig(), lambda step: 0.1)
+    transform = optimizers.make(optimizers.OptimizerConfig(name="adamw"), lambda step: 0.1)
     abstract = train_state.abstract(Transformer(parts_network.NETWORK), transform, mesh)
     saved = checkpoints.step_path(folder / "model", 3)
     checkpoints.restore(saved, abstract)  # what is imported for it is read now
