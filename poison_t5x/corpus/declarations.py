@@ -125,15 +125,11 @@ def import_module(name: str | None) -> None:
             raise errors.InputError(
                 f"MIXTURE_OR_TASK_MODULE: no module {name!r} ({error})"
             ) from None
-        frames = [f for f in traceback.extract_tb(error.__traceback__)[1:] if _is_users(f)]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
         where = f"{frames[0].filename}, line {frames[0].lineno}: " if frames else ""
         raise errors.InputError(
             f"MIXTURE_OR_TASK_MODULE: {name}: {where}{type(error).__name__}: {error}"
         ) from error
-
-
-def _is_users(frame: traceback.FrameSummary) -> bool:
-    return frame.filename != importlib.__file__ and not frame.filename.startswith("<frozen ")
 
 
 def get(name: str, module: str | None = None) -> Experiment:
