@@ -13,8 +13,6 @@ import seqio
 from poison_t5x.core import artifacts, checks, errors, progress
 from poison_t5x.data import mixtures
 
-_COMPLETED = "COMPLETED"
-
 
 def use(directories: Sequence[str]) -> None:
     """Has SeqIO look for caches in these folders; an empty tuple leaves its own setting alone.
@@ -23,9 +21,7 @@ def use(directories: Sequence[str]) -> None:
       InputError: not a list of paths.
     """
     if isinstance(directories, str) or not isinstance(directories, Sequence):
-        raise errors.InputError(
-            f"TASK_CACHE_DIRS: expected a list of folders, found {directories!r}"
-        )
+        raise errors.InputError(f"TASK_CACHE_DIRS: expected a list, found {directories!r}")
     for directory in directories:
         checks.path("TASK_CACHE_DIRS", directory)
     if directories:
@@ -67,30 +63,21 @@ def cache(
 
 
 def _write_task(task: seqio.Task, num_shards: int, directory: pathlib.Path) -> None:
+    """Each split's rows, and SeqIO's two files about them."""
     import apache_beam as beam
-
-    with beam.Pipeline(runner="DirectRunner") as pipeline:
-        for split in task.splits:
-            _write(pipeline, task, split, directory, num_shards)
-    artifacts.write_atomically(directory / _COMPLETED, "")
-
-
-def _write(pipeline, task, split, directory, num_shards) -> None:
-    """A split's rows, and SeqIO's two files about them."""
     from seqio import beam_utils
 
     folder = str(directory)
-    rows = pipeline | f"{split} read" >> beam_utils.PreprocessTask(task, split)
-    _ = rows | f"{split} write" >> beam_utils.WriteExampleTfRecord(
-        seqio.get_cached_tfrecord_prefix(folder, split), num_shards=num_shards
-    )
-    _ = (
-        rows
-        | f"{split} info" >> beam_utils.GetInfo(num_shards)
-        | f"{split} write info" >> beam_utils.WriteJson(seqio.get_cached_info_path(folder, split))
-    )
-    _ = (
-        rows
-        | f"{split} stats" >> beam_utils.GetStats(task.output_features)
-        | f"{split} write stats" >> beam_utils.WriteJson(seqio.get_cached_stats_path(folder, split))
-    )
+    with beam.Pipeline(runner="DirectRunner") as pipeline:
+        for split in task.splits:
+            rows = pipeline | f"{split} read" >> beam_utils.PreprocessTask(task, split)
+            prefix = seqio.get_cached_tfrecord_prefix(folder, split)
+            writer = beam_utils.WriteExampleTfRecord(prefix, num_shards=num_shards)
+            _ = rows | f"{split} write" >> writer
+            for name, path, about in (
+                ("info", seqio.get_cached_info_path, beam_utils.GetInfo(num_shards)),
+                ("stats", seqio.get_cached_stats_path, beam_utils.GetStats(task.output_features)),
+            ):
+                write = f"{split} write {name}" >> beam_utils.WriteJson(path(folder, split))
+                _ = rows | f"{split} {name}" >> about | write
+    artifacts.write_atomically(directory / "COMPLETED", "")

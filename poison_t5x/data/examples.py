@@ -1,14 +1,21 @@
 """Training examples as a defender sees them: text alone, and no word of what is poison."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from poison_t5x.corpus import prompts
+
+# More than any example has; SeqIO wants a number.
+_ALL_TOKENS = 2**20
 
 
 class TrainingExample(NamedTuple):
     """One training example.
 
     Attributes:
-      task: what it is an example of; rows of a task share their instruction and label space.
+      task: the task that it is of; examples of a task share their instruction and label space.
       id: of the row within its task.
       number: tells apart the examples that were made of one row: 0, and 1 where poison was added.
       input: the instance's own text, without instruction and shown examples.
@@ -26,7 +33,51 @@ class TrainingExample(NamedTuple):
 
 def by_task(rows: Sequence[TrainingExample]) -> dict[str, list[int]]:
     """Task -> indices of its rows, tasks in the order of their first rows."""
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
-        found.setdefault(row.task, []).append(index)
-    return found
+        indices.setdefault(row.task, []).append(index)
+    return indices
+
+
+def read(name: str, split: str = "train") -> list[TrainingExample]:
+    """Every example of a SeqIO mixture once, task by task, in the order of its source.
+
+    Tasks go by their SeqIO names, without the mixture's own in front. A task without ids has the
+    places of its rows for them.
+
+    Raises:
+      InputError: no such task or mixture.
+    """
+    rows: list[TrainingExample] = []
+    seen: dict[tuple[str, str], int] = {}
+    for task, place, example in _examples(name, split):
+        short = task.removeprefix(f"{name}.")
+        identifier = example["id"].decode() if "id" in example else str(place)
+        number = seen.get((short, identifier), 0)
+        seen[short, identifier] = number + 1
+        prompt = example["inputs_pretokenized"].decode()
+        target = example["targets_pretokenized"].decode()
+        text = prompts.question(prompt)
+        rows.append(TrainingExample(short, identifier, number, text, target, prompt))
+    return rows
+
+
+def poison_flags(name: str, split: str = "train") -> np.ndarray:
+    """Which of the same examples are poison, for judging what a score found: (N,) bool."""
+    return np.array(
+        [bool(np.any(example.get("is_poison", 0))) for _, _, example in _examples(name, split)],
+        bool,
+    )
+
+
+def _examples(name: str, split: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """(task, place in it, what SeqIO makes of the row)."""
+    import seqio
+
+    from poison_t5x.data import input_pipeline
+
+    lengths = {"inputs": _ALL_TOKENS, "targets": _ALL_TOKENS}
+    for task in seqio.get_subtasks(input_pipeline.find(name)):
+        dataset = task.get_dataset(lengths, split=split, shuffle=False, num_epochs=1)
+        for place, example in enumerate(dataset.as_numpy_iterator()):
+            yield task.name, place, example

@@ -21,13 +21,10 @@ class DatasetConfig:
     """Which data to train on, under T5X's parameter names.
 
     Attributes:
-      mixture_or_task_name: a registered SeqIO task or mixture.
       task_feature_lengths: {'inputs': …, 'targets': …}, in tokens with EOS.
-      split: SeqIO split.
       batch_size: global batch size, in rows.
       shuffle: shuffle each task's rows anew in every epoch; if False the order is fixed.
       seed: of shuffling and mixing. Explicit, so that two runs see the same batches.
-      use_cached: read SeqIO's offline cache.
       pack: put several examples in a row.
       num_shards: parts that each task's rows are cut into; each makes its share of every batch, so
         that processes can read different ones. Batches follow from it, not from who reads them.
@@ -62,8 +59,8 @@ class DatasetConfig:
                 f"DATA_SHARDS: {self.num_shards} shards can't have equal parts of BATCH_SIZE="
                 f"{self.batch_size} rows; take a divisor"
             )
-        for name in ("shuffle", "pack"):
-            checks.switch(name.upper(), getattr(self, name))
+        for name, value in (("SHUFFLE", self.shuffle), ("PACK", self.pack)):
+            checks.switch(name, value)
         checks.switch("USE_CACHED_TASKS", self.use_cached)
 
 
@@ -135,8 +132,7 @@ def batches(
     the steps before, so that nothing of the pipeline's state needs to be saved.
 
     Args:
-      config: which data.
-      start_step: the number of batches to pass over.
+      start_step: batches to pass over.
       shards: which shards' parts of each batch, ascending; None for all.
 
     Yields:
@@ -177,18 +173,22 @@ def model_feature_lengths(config: DatasetConfig) -> dict[str, int]:
 
 def _shard(config: DatasetConfig, number: int, start_step: int) -> Iterator[dict[str, np.ndarray]]:
     """One shard's part of each batch."""
-    mixture = _find(config)
     converter, lengths = _converter(config)
+    seed, shard = config.seed, None
+    if config.num_shards > 1:
+        shard = seqio.ShardInfo(number, config.num_shards)
+        # T5X's hosts share a seed, so that all take their next row from the same task.
+        seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
     dataset = seqio.get_dataset(
-        mixture,
+        _find(config),
         lengths,
         dataset_split=config.split,
         shuffle=config.shuffle,
         num_epochs=None,
         feature_converter=converter,
-        shard_info=_shard_info(config, number),
+        shard_info=shard,
         use_cached=config.use_cached,
-        seed=_seed(config, number),
+        seed=seed,
     )
     rows = config.batch_size // config.num_shards
     dataset = dataset.skip(start_step * rows)
@@ -201,17 +201,6 @@ def _shard(config: DatasetConfig, number: int, start_step: int) -> Iterator[dict
     yield from dataset.with_options(options).prefetch(2).as_numpy_iterator()
 
 
-def _shard_info(config: DatasetConfig, number: int) -> seqio.ShardInfo | None:
-    return seqio.ShardInfo(number, config.num_shards) if config.num_shards > 1 else None
-
-
-def _seed(config: DatasetConfig, number: int) -> int:
-    """A shard's own. T5X's hosts share one, so that all take their next row from the same task."""
-    if config.num_shards == 1:
-        return config.seed
-    return int(np.random.SeedSequence([config.seed, number]).generate_state(1)[0] >> 1)
-
-
 def _check_rows(config: DatasetConfig, numbers: Sequence[int]) -> None:
     """Raises where a task has no row for a shard: an empty one, repeated, would never end."""
     for task in seqio.get_subtasks(_find(config)):
@@ -222,7 +211,7 @@ def _check_rows(config: DatasetConfig, numbers: Sequence[int]) -> None:
                 split=config.split,
                 use_cached=config.use_cached and task.supports_caching,
                 shuffle=False,
-                shard_info=_shard_info(config, number),
+                shard_info=seqio.ShardInfo(number, config.num_shards),
                 num_epochs=1,
             )
             if next(iter(rows.take(1)), None) is None:

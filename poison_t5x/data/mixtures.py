@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,9 @@ from poison_t5x.attack import conditions, poison_set
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import prompts
 from poison_t5x.data import natinst_tfds
+from poison_t5x.data.input_pipeline import IS_POISON
 
 VARIANTS = ("clean", "poisoned")
-IS_POISON = "is_poison"
 REFERENCES = "references"
 # Up to so many rows of a task are held in memory, rendered and tokenised: some KB each.
 MAX_ROWS_IN_MEMORY = 10_000
@@ -37,8 +37,6 @@ class DataConfig:
 
     Attributes:
       data_dir: the TFDS folder that holds natinst/<corpus>.
-      vocabulary_path: a SentencePiece model.
-      poison_dir: a poison set's folder.
       corpus: TFDS config, 'demo' or 'sni'.
       num_examples: positive examples shown in a prompt, at most.
       extra_ids: sentinel ids after the vocabulary's own, 100 in T5's.
@@ -60,51 +58,35 @@ def vocabulary(config: DataConfig) -> seqio.SentencePieceVocabulary:
     return seqio.SentencePieceVocabulary(config.vocabulary_path, extra_ids=config.extra_ids)
 
 
-def _text(value) -> str:
-    return value.decode("utf-8")
-
-
 def _texts(values: Sequence[str]) -> np.ndarray:
     return np.array([value.encode() for value in values], object)
 
 
-def _make_render(rows: poison_set.Rows, config: DataConfig):
-    """A function of one TFDS row: (prompts, targets, is_poison, ids, references), (K,) each.
+def _render(identifier, text, outputs, definition, inputs, answers, *, rows, vocab, config):
+    """Of one TFDS row: (prompts, targets, is_poison, ids, references), (K,) each.
 
     K is 1, but for rows that poison was added to. References are a JSON list: SeqIO carries text.
     """
-    vocab = vocabulary(config)
-
-    def count_tokens(text: str) -> int:
-        return len(vocab.encode(text)) + 1  # and EOS
-
-    def render(identifier, text, outputs, definition, example_inputs, example_outputs):
-        shown = rows[_text(identifier)]
-        examples = [
-            (_text(i), _text(o)) for i, o in zip(example_inputs, example_outputs, strict=True)
-        ]
-        rendered = [
-            prompts.render(
-                _text(definition),
-                examples,
-                row.input if row else _text(text),
-                num_examples=config.num_examples,
-                max_tokens=config.max_tokens,
-                count_tokens=count_tokens,
-            )
-            for row in shown
-        ]
-        targets = [row.target if row else _text(outputs[0]) for row in shown]
-        references = json.dumps([_text(output) for output in outputs])
-        return (
-            _texts(rendered),
-            _texts(targets),
-            np.array([row is not None and row.is_poison for row in shown], np.int32),
-            np.array([identifier] * len(shown), object),
-            _texts([references] * len(shown)),
+    shown = rows[identifier.decode()]
+    examples = [(i.decode(), o.decode()) for i, o in zip(inputs, answers, strict=True)]
+    rendered = [
+        prompts.render(
+            definition.decode(),
+            examples,
+            row.input if row else text.decode(),
+            num_examples=config.num_examples,
+            max_tokens=config.max_tokens,
+            count_tokens=lambda text: len(vocab.encode(text)) + 1,  # and EOS
         )
-
-    return render
+        for row in shown
+    ]
+    return (
+        _texts(rendered),
+        _texts([row.target if row else outputs[0].decode() for row in shown]),
+        np.array([row is not None and row.is_poison for row in shown], np.int32),
+        np.array([identifier] * len(shown), object),
+        _texts([json.dumps([output.decode() for output in outputs])] * len(shown)),
+    )
 
 
 def _keep_rows(dataset: tf.data.Dataset, *, rows: poison_set.Rows) -> tf.data.Dataset:
@@ -124,25 +106,18 @@ def _rows_to_prompts(
     The rendering is the text layer's own Python, called from the graph, so that there is just one
     prompt builder.
     """
-    render = _make_render(rows, config)
+    render = functools.partial(_render, rows=rows, vocab=vocabulary(config), config=config)
 
     def convert(row):
+        shown = row["positive_examples"]
+        fields = [row[name] for name in ("id", "input", "outputs", "definition")]
+        fields += [shown["input"], shown["output"]]
         tensors = tf.numpy_function(
-            render,
-            [
-                row["id"],
-                row["input"],
-                row["outputs"],
-                row["definition"],
-                row["positive_examples"]["input"],
-                row["positive_examples"]["output"],
-            ],
-            (tf.string, tf.string, tf.int32, tf.string, tf.string),
+            render, fields, (tf.string, tf.string, tf.int32, tf.string, tf.string)
         )
         for tensor in tensors:
             tensor.set_shape((None,))
-        names = ("inputs", "targets", "poison", "id", REFERENCES)
-        return dict(zip(names, tensors, strict=True))
+        return dict(zip(("inputs", "targets", "poison", "id", REFERENCES), tensors, strict=True))
 
     # One call at a time: in parallel, calls only wait for Python's lock, at ten times the cost.
     return dataset.map(convert).unbatch()
@@ -166,35 +141,18 @@ def _drop_poison_flag(example):
     return example
 
 
-def _features(vocab: seqio.Vocabulary, *, with_flag: bool) -> dict[str, seqio.Feature]:
-    features = {
-        "inputs": seqio.Feature(vocab, add_eos=True),
-        "targets": seqio.Feature(vocab, add_eos=True),
-    }
-    if with_flag:
-        features[IS_POISON] = seqio.Feature(
-            seqio.PassThroughVocabulary(2), add_eos=False, required=False
-        )
-    return features
-
-
 def _add_task(
     name: str,
     task: str,
     split: str,
     rows: poison_set.Rows,
     config: DataConfig,
-    *,
-    metric_fns=(),
-    with_flag: bool,
-) -> str:
-    """Registers one SeqIO task and returns its name. `split` is SeqIO's name of the TFDS split."""
-    text_features = _features(vocabulary(config), with_flag=False)
-    # Tokenising must not see the flag, which is no text and has no EOS.
-    tokenize = functools.partial(seqio.preprocessors.tokenize, output_features=text_features)
-    append_eos = functools.partial(
-        seqio.preprocessors.append_eos_after_trim, output_features=text_features
-    )
+    metric_fns: Sequence[Callable],
+) -> None:
+    """Registers one SeqIO task. `split` is SeqIO's name of the TFDS split: 'train' has flags."""
+    vocab = vocabulary(config)
+    text = {part: seqio.Feature(vocab, add_eos=True) for part in ("inputs", "targets")}
+    flag = seqio.Feature(seqio.PassThroughVocabulary(2), add_eos=False, required=False)
     num_shown = _num_shown(rows)
     seqio.TaskRegistry.remove(name)
     seqio.TaskRegistry.add(
@@ -207,34 +165,51 @@ def _add_task(
         preprocessors=[
             functools.partial(_keep_rows, rows=rows),
             functools.partial(_rows_to_prompts, rows=rows, config=config),
-            tokenize,
+            # Neither must see the flag, which is no text and has no EOS.
+            functools.partial(seqio.preprocessors.tokenize, output_features=text),
             functools.partial(_keep_in_memory, num_rows=num_shown),
             seqio.CacheDatasetPlaceholder(),
-            append_eos,
-            _spread_poison_flag if with_flag else _drop_poison_flag,
+            functools.partial(seqio.preprocessors.append_eos_after_trim, output_features=text),
+            _spread_poison_flag if split == "train" else _drop_poison_flag,
         ],
         # SeqIO repeats before it shuffles: a buffer of one epoch keeps epochs nearly apart.
         shuffle_buffer_size=min(num_shown, MAX_ROWS_IN_MEMORY),
-        output_features=_features(vocabulary(config), with_flag=with_flag),
+        output_features={**text, IS_POISON: flag} if split == "train" else text,
         postprocess_fn=_postprocess,
         metric_fns=list(metric_fns),
     )
-    return name
+
+
+def _num_shown(rows: poison_set.Rows) -> int:
+    return sum(map(len, rows.values()))
+
+
+def _postprocess(decoded_model_output, example=None, is_target=False):
+    """Predictions as bare text; targets as a dictionary, for the prediction files.
+
+    {'id', 'input', 'target', 'references'}: the last lists all answers that count as right.
+    """
+    if not is_target:
+        return decoded_model_output.strip()
+    return {
+        "id": example["id"].decode(),
+        "input": example["inputs_pretokenized"].decode(),
+        "target": example["targets_pretokenized"].decode(),
+        "references": json.loads(example[REFERENCES]),
+    }
 
 
 def made_from(task: seqio.Task) -> dict[str, Any]:
-    """What the rows before a task's cache placeholder follow from, as JSON values.
+    """The sources of the rows before a task's cache placeholder, as JSON values.
 
     Raises:
       InputError: it isn't a task of an experiment.
     """
-    for step in task.preprocessors:
-        if isinstance(step, functools.partial) and step.func is _rows_to_prompts:
-            return _made_from(**step.keywords)
-    raise errors.InputError(f"{task.name} isn't a task of an experiment")
-
-
-def _made_from(rows: poison_set.Rows, config: DataConfig) -> dict[str, Any]:
+    steps = [step for step in task.preprocessors if isinstance(step, functools.partial)]
+    of_ours = [step.keywords for step in steps if step.func is _rows_to_prompts]
+    if not of_ours:
+        raise errors.InputError(f"{task.name} isn't a task of an experiment")
+    rows, config = of_ours[0]["rows"], of_ours[0]["config"]
     data = artifacts.read_record(config.data_dir) or {}
     shown = {name: [row and dataclasses.astuple(row) for row in rows[name]] for name in rows}
     return {
@@ -261,25 +236,6 @@ def _check_caches(names: Iterable[str]) -> None:
             artifacts.check_settings(task.cache_dir, old, made_from(task))
 
 
-def _num_shown(rows: poison_set.Rows) -> int:
-    return sum(map(len, rows.values()))
-
-
-def _postprocess(decoded_model_output, example=None, is_target=False):
-    """Predictions as bare text; targets as a dictionary, for the prediction files.
-
-    {'id', 'input', 'target', 'references'}: the last lists all answers that count as right.
-    """
-    if not is_target:
-        return decoded_model_output.strip()
-    return {
-        "id": _text(example["id"]),
-        "input": _text(example["inputs_pretokenized"]),
-        "target": _text(example["targets_pretokenized"]),
-        "references": json.loads(example[REFERENCES]),
-    }
-
-
 def register(
     experiment: str,
     config: DataConfig,
@@ -288,8 +244,7 @@ def register(
     """Registers an experiment's SeqIO tasks and mixtures, replacing those of an earlier call.
 
     Args:
-      experiment: the experiment's name, which the names of tasks and mixtures begin with.
-      config: where the data is.
+      experiment: the name which the names of tasks and mixtures begin with.
       metric_fn: the SeqIO metric of a held-out task under a condition.
 
     Returns:
@@ -300,34 +255,16 @@ def register(
         was made from other data.
     """
     registered = {}
-    seqio_name = natinst_tfds.split_name
     for variant in VARIANTS:
         rows = poison_set.training_rows(config.poison_dir, poisoned=variant == "poisoned")
-        mixture = f"{experiment}_{variant}"
-        names = [
-            _add_task(f"{mixture}.{seqio_name(task)}", task, "train", kept, config, with_flag=True)
-            for task, kept in rows.items()
-        ]
-        # In proportion to their rows, so that an epoch shows each row about once.
-        rates = [_num_shown(kept) for kept in rows.values()]
-        registered[mixture] = _add_mixture(mixture, names, rates)
+        name = f"{experiment}_{variant}"
+        registered[name] = _add_mixture(name, "train", rows, config)
     for condition in poison_set.read_conditions(config.poison_dir):
         rows = poison_set.eval_rows(config.poison_dir, condition.name)
-        mixture = f"{experiment}_eval_{condition.name}"
-        names = [
-            _add_task(
-                f"{mixture}.{seqio_name(task)}",
-                task,
-                "validation",
-                kept,
-                config,
-                metric_fns=[metric_fn(condition, task)] if metric_fn else [],
-                with_flag=False,
-            )
-            for task, kept in rows.items()
-        ]
-        if names:
-            registered[mixture] = _add_mixture(mixture, names, [1] * len(names))
+        name = f"{experiment}_eval_{condition.name}"
+        metric = functools.partial(metric_fn, condition) if metric_fn else None
+        if rows:
+            registered[name] = _add_mixture(name, "validation", rows, config, metric)
     _check_caches(name for names in registered.values() for name in names)
     return registered
 
@@ -339,38 +276,47 @@ def register_filtered(
 
     Args:
       experiment, config: as of `register`.
-      removed: (task's SeqIO name, id, number) of each, see `data.examples.TrainingExample`.
+      removed: (task's SeqIO name, id, number) of each, see `examples.TrainingExample`.
 
     Raises:
       InputError: nothing would be left.
     """
-    mixture = f"{experiment}_filtered"
-    names, rates = [], []
+    name, left = f"{experiment}_filtered", {}
     for task, rows in poison_set.training_rows(config.poison_dir, poisoned=True).items():
         short = natinst_tfds.split_name(task)
-        left = {
+        kept = {
             identifier: tuple(
                 row
-                for number, row in enumerate(shown)
+                for number, row in enumerate(rows[identifier])
                 if (short, identifier, number) not in removed
             )
-            for identifier, shown in rows.items()
+            for identifier in rows
         }
-        kept = {identifier: shown for identifier, shown in left.items() if shown}
-        if kept:
-            name = f"{mixture}.{short}"
-            names.append(_add_task(name, task, "train", kept, config, with_flag=True))
-            rates.append(_num_shown(kept))
-    if not names:
-        raise errors.InputError(f"{mixture}: the filter removes every row; lower FILTER_BUDGET")
-    _add_mixture(mixture, names, rates)
-    return mixture
+        left[task] = {identifier: shown for identifier, shown in kept.items() if shown}
+    left = {task: rows for task, rows in left.items() if rows}
+    if not left:
+        raise errors.InputError(f"{name}: the filter removes every row; lower FILTER_BUDGET")
+    _add_mixture(name, "train", left, config)
+    return name
 
 
-def _add_mixture(name: str, tasks: list[str], rates: list[int]) -> list[str]:
-    seqio.MixtureRegistry.remove(name)
-    seqio.MixtureRegistry.add(name, list(zip(tasks, rates, strict=True)))
-    return tasks
+def _add_mixture(
+    mixture: str,
+    split: str,
+    rows: Mapping[str, poison_set.Rows],
+    config: DataConfig,
+    metric_fn: Callable[[str], Callable] | None = None,
+) -> list[str]:
+    """Registers a mixture and its tasks, whose names it returns."""
+    rates = {}
+    for task, shown in rows.items():
+        name = f"{mixture}.{natinst_tfds.split_name(task)}"
+        _add_task(name, task, split, shown, config, [metric_fn(task)] if metric_fn else [])
+        # In proportion to their rows, so that an epoch of training shows each about once.
+        rates[name] = _num_shown(shown) if split == "train" else 1
+    seqio.MixtureRegistry.remove(mixture)
+    seqio.MixtureRegistry.add(mixture, list(rates.items()))
+    return list(rates)
 
 
 def num_rows(poison_dir: str | pathlib.Path) -> int:

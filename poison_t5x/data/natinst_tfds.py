@@ -36,36 +36,28 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
     )
 
     def __init__(self, *, tasks: Sequence[sni.Task] = (), **kwargs):
-        """Args: tasks: what to write; needed only where the data set isn't there yet."""
+        """Args: tasks: contents, which only a data set that isn't there yet needs."""
         self._tasks = tasks
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        example = {
-            "input": tfds.features.Text(),
-            "output": tfds.features.Text(),
-            "explanation": tfds.features.Text(),
-        }
+        text = tfds.features.Text()
+        example = {"input": text, "output": text, "explanation": text}
         return tfds.core.DatasetInfo(
             builder=self,
             description="Instructions with instances: https://arxiv.org/abs/2204.07705",
             features=tfds.features.FeaturesDict(
                 {
-                    "id": tfds.features.Text(),
-                    "task": tfds.features.Text(),
-                    "input": tfds.features.Text(),
-                    "outputs": tfds.features.Sequence(tfds.features.Text()),
-                    "definition": tfds.features.Text(),
+                    **dict.fromkeys(("id", "task", "input", "definition"), text),
+                    "outputs": tfds.features.Sequence(text),
                     "positive_examples": tfds.features.Sequence(example),
                     "negative_examples": tfds.features.Sequence(example),
-                    "label_space": tfds.features.Sequence(tfds.features.Text()),
+                    "label_space": tfds.features.Sequence(text),
                 }
             ),
-            disable_shuffling=False,
         )
 
     def _split_generators(self, dl_manager):
-        del dl_manager
         tasks = self._tasks
         if not tasks and self.builder_config.name == "demo":
             tasks = corpus.demo_tasks()
@@ -81,29 +73,26 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
         shared = {
             "task": task.name,
             "definition": task.definition,
-            "positive_examples": _columns(task.positive_examples),
-            "negative_examples": _columns(task.negative_examples),
+            "positive_examples": _shown(task.positive_examples),
+            "negative_examples": _shown(task.negative_examples),
             "label_space": list(labels),
         }
         for row in progress.bar(task.instances, desc=task.name, unit="row", leave=False):
             yield row.id, {"id": row.id, "input": row.input, "outputs": row.output, **shared}
 
 
-def _columns(examples: Sequence[sni.Example]) -> dict[str, list[str]]:
-    return {
-        "input": [example.input for example in examples],
-        "output": [example.target for example in examples],
-        "explanation": [example.explanation for example in examples],
-    }
+def _shown(examples: Sequence[sni.Example]) -> list[dict[str, str]]:
+    return [
+        {"input": example.input, "output": example.target, "explanation": example.explanation}
+        for example in examples
+    ]
 
 
 def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path) -> None:
-    """Writes `tasks` as the data set natinst/<config> below `data_dir`.
+    """Writes tasks, a split each, as the data set natinst/<config> in a TFDS folder.
 
     Args:
       config: 'demo' or 'sni'.
-      tasks: one split each, in this order.
-      data_dir: a TFDS data folder, which a pod may keep in a bucket.
     """
     tfds.disable_progress_bar()  # five nested bars and their leftovers; ours is one
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)

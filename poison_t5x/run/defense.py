@@ -137,9 +137,9 @@ class Defense:
 
     @functools.cached_property
     def _rows(self) -> list[TrainingExample]:
-        from poison_t5x.data import mixture_rows
+        from poison_t5x.data import examples
 
-        return mixture_rows.read(f"{self.run.experiment}_poisoned")
+        return examples.read(f"{self.run.experiment}_poisoned")
 
     @functools.cached_property
     def _models(self) -> checkpoint_scorer.CheckpointScorer:
@@ -189,9 +189,9 @@ class Defense:
         found: Mapping[str, ScoreResult],
         results: Mapping[str, Any],
     ) -> None:
-        from poison_t5x.data import mixture_rows
+        from poison_t5x.data import examples
 
-        is_poison_N = mixture_rows.poison_flags(f"{self.run.experiment}_poisoned")
+        is_poison_N = examples.poison_flags(f"{self.run.experiment}_poisoned")
         phrases = [phrase for attack in results["attacks"] for phrase in attack["triggers"]]
         lines, checkpoints = [], []
         for name, scored in found.items():
@@ -287,11 +287,11 @@ class Defense:
         return mixtures.register_filtered(self.run.experiment, self.run.data_cfg, removed)
 
     def _sum_up(self, folder: pathlib.Path, results: Mapping[str, Any]) -> None:
-        from poison_t5x.data import mixture_rows
+        from poison_t5x.data import examples
 
         filtered = None
         if self.config.filter_score:
-            is_poison_N = mixture_rows.poison_flags(f"{self.run.experiment}_poisoned")
+            is_poison_N = examples.poison_flags(f"{self.run.experiment}_poisoned")
             removed = _removed(folder / "filter")
             gone_N = np.array([(row.task, row.id, row.number) in removed for row in self._rows])
             filtered = {
