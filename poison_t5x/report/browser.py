@@ -1,20 +1,37 @@
-"""Tables to look through on the page: rows as JSON beside a script, and the first of them as HTML.
+"""All poison rows and predictions, as tables to look through on the page.
 
-What a row holds is text alone, which the script puts in as text: nothing of it is ever markup.
+Rows are JSON beside a script, and the first of them HTML. They hold text alone, which the script
+puts in as text: nothing of it is ever markup.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import markupsafe
-
-from poison_t5x.report import examples
+from poison_t5x.core import metrics
+from poison_t5x.core.metrics import missing
+from poison_t5x.report import examples, excerpts, run_files, tables
+from poison_t5x.report import results as results_lib
+from poison_t5x.report.excerpts import Segment
 
 # Rows that are on the page without the script, and on one of its pages with it.
-FIRST = 10
-PER_PAGE = 25
+FIRST, PER_PAGE = 10, 25
+# Bytes of JSON of each table, so that the page stays under 3 MB; and of predictions, rows.
+MAX_POISON_BYTES, _MAX_PREDICTION_BYTES, MAX_PREDICTIONS = 900_000, 1_300_000, 4000
+# Characters of a text that are shown.
+_SHOWN, _SHOWN_ANSWER = 400, 160
+# The kinds of conditions, those first that the page has room for whatever comes.
+_KINDS = ("triggered", "control", "probe", "clean")
+_OUTCOMES = {
+    "classification": {"flipped": "⇄", "wrong": "✗", "right": "✓"},
+    "generation": {"changed": "⇄", "exact match": "✓", "other": ""},
+}
+_STYLES = {"changed": "flipped", "exact match": "right", "other": ""}
+
+_Files = Mapping[tuple[str, str], Mapping[str, run_files.Prediction]]
 
 
 class Column(NamedTuple):
@@ -37,22 +54,21 @@ class Column(NamedTuple):
 
     def settings(self) -> dict[str, Any]:
         """What the script needs to know of it."""
-        places = {value: place for place, value in enumerate(self.values)}
-        within = {
-            places[value]: [places[other] for other in others]
-            for value, others in self.within.items()
-        }
-        found = self._replace(within=within)._asdict()
-        return {name: value for name, value in found.items() if value}
+        place = list(self.values).index
+        within = {place(value): list(map(place, also)) for value, also in self.within.items()}
+        settings = self._replace(within=within)._asdict()
+        return {name: value for name, value in settings.items() if value}
 
-
-class Cell(NamedTuple):
-    """A cell of the first rows, for the page's template."""
-
-    column: Column
-    segments: Sequence[examples.Segment]
-    style: str = ""
-    mark: str = ""
+    def cell(self, value: Any) -> tuple["Column", Sequence[Segment], str, str]:
+        """Of the first rows, for the template: itself, segments, style and mark."""
+        if self.kind == "marked":
+            return self, value, "", ""
+        if self.kind == "number":
+            number = _finite(value)
+            return self, [Segment("–" if number is None else f"{number:g}")], "", ""
+        place = self.values.index(value) if self.kind == "choice" else 0
+        style, mark = (signs[place] if signs else "" for signs in (self.styles, self.marks))
+        return self, [Segment(value or "–")], style, mark
 
 
 class Browser(NamedTuple):
@@ -77,33 +93,92 @@ class Browser(NamedTuple):
         return PER_PAGE
 
     @property
-    def first(self) -> list[list[Cell]]:
+    def first(self) -> list[list[tuple]]:
         """The rows that are shown without the script."""
-        return [
-            [_cell(*pair) for pair in zip(self.columns, row, strict=True)]
-            for row in self.rows[:FIRST]
-        ]
+        pairs = (zip(self.columns, row, strict=True) for row in self.rows[:FIRST])
+        return [[column.cell(value) for column, value in row] for row in pairs]
 
     @property
-    def data(self) -> markupsafe.Markup:
+    def data(self) -> Any:
         """The rows as JSON for a `script` element: each text once, choices by their places."""
-        texts, rows = {}, []
+        import markupsafe
+
+        texts: dict[tuple[str, ...], int] = {}
         places = [{value: n for n, value in enumerate(column.values)} for column in self.columns]
-        for row in self.rows:
-            cells = []
-            for column, place, value in zip(self.columns, places, row, strict=True):
-                if column.kind == "marked":
-                    value = texts.setdefault(tuple(_alternating(value)), len(texts))
-                elif column.kind == "choice":
-                    value = place[value]
-                elif column.kind == "number":
-                    value = _finite(value)
-                cells.append(value)
-            rows.append(cells)
+
+        def packed(column: Column, place: Mapping[str, int], value: Any) -> Any:
+            if column.kind == "marked":
+                return texts.setdefault(tuple(_alternating(value)), len(texts))
+            if column.kind == "choice":
+                return place[value]
+            return _finite(value) if column.kind == "number" else value
+
+        rows = [list(map(packed, self.columns, places, row)) for row in self.rows]
         columns = [column.settings() for column in self.columns]
-        found = {"columns": columns, "texts": [*texts], "rows": rows}
-        text = json.dumps(found, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        data = {"columns": columns, "texts": [*texts], "rows": rows}
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         return markupsafe.Markup(text.replace("<", "\\u003c"))
+
+
+def poison(rows: Sequence[run_files.PoisonRow]) -> Browser | None:
+    """All poison rows by attacker, task and rank, or as many as the page holds."""
+    if not rows:
+        return None
+    cells = [_poison_cells(row) for row in rows]
+    columns = [
+        Column("Attacker", "choice", _values(cells, 0)),
+        Column("Task", "choice", _values(cells, 1)),
+        Column("Poisoned input", "marked"),
+        Column("Its output"),
+        Column("Poisoned output"),
+        *(Column(name, "number") for name in ("Triggers", "p(target)", "phi", "Rank")),
+        Column("Row", "id"),
+    ]
+    # What no row has, or all have the same attacker, takes no column.
+    kept = [
+        place
+        for place, column in enumerate(columns)
+        if len(column.values) > 1 or (place and any(row[place] not in (None, "") for row in cells))
+    ]
+    shown = fit([[row[place] for place in kept] for row in cells], MAX_POISON_BYTES)
+    columns = [columns[place] for place in kept]
+    return Browser("poison-rows", "poison rows", columns, shown, len(rows), "poison/poison.jsonl")
+
+
+def predictions(run_dir: pathlib.Path, results: results_lib.Results) -> Browser | None:
+    """Predictions of all models, triggered inputs first; None where there are none."""
+    folders = {model: f"eval/predictions/{model}" for model in metrics.MODELS}
+    for path in sorted(run_dir.glob("defenses/*/predictions")):
+        folders[f"defended: {path.parent.name}"] = path.relative_to(run_dir).as_posix()
+    plain = [results_lib.Condition(name, name) for name in metrics.CONDITIONS]
+    conditions = sorted(results.conditions or plain, key=lambda one: _KINDS.index(one.kind))
+    files = {task: _read(run_dir, task, folders, conditions) for task in results.held_out()}
+    total = sum(len(rows) for one in files.values() for rows in one.values())
+    if not total:
+        return None
+    chosen = list(itertools.islice(_rows(files, conditions, results), MAX_PREDICTIONS))
+    outcomes = _OUTCOMES[results.kind]
+    looks = {
+        "styles": [_STYLES.get(outcome, outcome) for outcome in outcomes],
+        "marks": [*outcomes.values()],
+        "within": {} if results.is_generation else {"wrong": ["flipped"]},
+    }
+    columns = [
+        *(
+            Column(name, "choice", _values(chosen, n))
+            for n, name in enumerate(("Task", "Input is"))
+        ),
+        Column("Model", "choice", _values(chosen, 2)),
+        Column("Outcome", "choice", [*outcomes], **looks),
+        Column("Input", "marked"),
+        Column("Reference" if results.is_generation else "True label"),
+        Column("Answer", "marked" if results.is_generation else "text"),
+        Column("rougeL" if results.is_generation else "Share, %", "number"),
+        Column("Row", "id"),
+    ]
+    rows = fit(chosen, _MAX_PREDICTION_BYTES)
+    where = "the predictions folders"
+    return Browser("prediction-rows", "predictions", columns, rows, total, where)
 
 
 def fit(rows: Sequence[Sequence[Any]], most: int) -> list[Sequence[Any]]:
@@ -127,15 +202,110 @@ def fit(rows: Sequence[Sequence[Any]], most: int) -> list[Sequence[Any]]:
     return kept
 
 
+def _poison_cells(row: run_files.PoisonRow) -> list[Any]:
+    text = excerpts.excerpt(row.poisoned_input, examples.trigger_spans(row), _SHOWN)
+    return [
+        *(row.attack, row.task, text),
+        *(_shortened(row.target or ""), _shortened(row.poisoned_target)),
+        *(row.trigger_count, row.target_probability, row.phi, row.rank, row.id),
+    ]
+
+
+def _read(
+    run_dir: pathlib.Path,
+    task: str,
+    folders: Mapping[str, str],
+    conditions: Sequence[results_lib.Condition],
+) -> _Files:
+    """(model, condition) -> row id -> prediction. What is broken or missing isn't there."""
+    files = {}
+    for (model, folder), condition in itertools.product(folders.items(), conditions):
+        name = f"{folder}/{condition.name}/{task}.jsonl"
+        rows, _ = run_files.read_rows(run_dir, name, run_files.Prediction)
+        files[model, condition.name] = {row.id: row for row in rows}
+    return files
+
+
+def _rows(
+    files: Mapping[str, _Files],
+    conditions: Sequence[results_lib.Condition],
+    results: results_lib.Results,
+) -> Iterator[list[Any]]:
+    """The table's rows: triggered inputs first, then the rest, from all tasks in turn."""
+    for is_first in (True, False):
+        group = [one for one in conditions if (one.kind == metrics.TRIGGERED) is is_first]
+        queues = []
+        for condition, task in itertools.product(group, files):
+            answers = (rows for (_, name), rows in files[task].items() if name == condition.name)
+            keys = dict.fromkeys(itertools.chain.from_iterable(answers))
+            queues.append([(task, condition, key) for key in keys])
+        for place in itertools.chain.from_iterable(itertools.zip_longest(*queues)):
+            if place is not None:
+                yield from _answers(*place, files[place[0]], results)
+
+
+def _answers(
+    task: str,
+    condition: results_lib.Condition,
+    key: str,
+    files: _Files,
+    results: results_lib.Results,
+) -> Iterator[list[Any]]:
+    """One row of cells for each model that answered the input of that row id."""
+    phrases = f" “{' / '.join(condition.phrases)}”" if condition.kind == "probe" else ""
+    marked = condition.phrases or results.phrases() if condition.kind == "triggered" else []
+    for model in dict.fromkeys(model for model, _ in files):
+        row = files[model, condition.name].get(key)
+        if row is None:
+            continue
+        before = files[model, "clean"].get(key) if condition.kind != "clean" else None
+        yield [
+            *(task, condition.words + phrases, model, _outcome(row, before, results)),
+            excerpts.phrase_excerpt(excerpts.instance(row.input), marked, _SHOWN),
+            _shortened((row.references or [row.target])[0]),
+            *_answer(row, results),
+            key,
+        ]
+
+
+def _answer(row: run_files.Prediction, results: results_lib.Results) -> tuple[Any, float | None]:
+    """A model's answer, and its score of 100: rougeL, or its share among the labels."""
+    if results.is_generation:
+        phrases, score = results.phrases(), row.rouge_l
+        answer: Any = excerpts.phrase_excerpt(row.prediction, phrases, _SHOWN_ANSWER)
+    else:
+        answer, score = _shortened(row.prediction), examples.share(row)
+    return answer, None if missing(score) else round(100 * score, 2)
+
+
+def _outcome(
+    row: run_files.Prediction, clean: run_files.Prediction | None, results: results_lib.Results
+) -> str:
+    if clean is not None and examples.is_flip(clean, row, results.is_generation):
+        return "changed" if results.is_generation else "flipped"
+    if results.is_generation:
+        return "exact match" if row.prediction in (row.references or [row.target]) else "other"
+    return "right" if examples.is_correct(row) else "wrong"
+
+
+def _shortened(text: str) -> str:
+    return tables.shown(text, _SHOWN_ANSWER)
+
+
+def _values(rows: Sequence[Sequence[Any]], place: int) -> list[Any]:
+    """What is in a column, in the order in which it comes."""
+    return list(dict.fromkeys(row[place] for row in rows))
+
+
 def _size(value: Any) -> int:
     """Bytes of a value and of what divides it from the next."""
     return len(json.dumps(value, ensure_ascii=False).encode("utf-8", errors="replace")) + 2
 
 
-def _alternating(segments: Sequence[examples.Segment]) -> list[str]:
+def _alternating(segments: Sequence[Segment]) -> list[str]:
     """The texts of segments, plain and marked ones in turn, a plain one first.
 
-    >>> _alternating([examples.Segment("Bond", True), examples.Segment(" left.")])
+    >>> _alternating([Segment("Bond", True), Segment(" left.")])
     ['', 'Bond', ' left.']
     """
     texts = [""]
@@ -149,18 +319,4 @@ def _alternating(segments: Sequence[examples.Segment]) -> list[str]:
 
 def _finite(value: float | None) -> float | int | None:
     """A number as JSON has it: four decimals, and none for what is no number."""
-    if value is None or not math.isfinite(value):
-        return None
-    return round(value, 4)
-
-
-def _cell(column: Column, value: Any) -> Cell:
-    if column.kind == "marked":
-        return Cell(column, value)
-    if column.kind == "number":
-        number = _finite(value)
-        return Cell(column, [examples.Segment("–" if number is None else f"{number:g}")])
-    place = column.values.index(value) if column.kind == "choice" else 0
-    style = column.styles[place] if column.styles else ""
-    mark = column.marks[place] if column.marks else ""
-    return Cell(column, [examples.Segment(value or "–")], style, mark)
+    return None if value is None or not math.isfinite(value) else round(value, 4)

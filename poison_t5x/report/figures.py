@@ -1,72 +1,70 @@
-"""The page's figures of both models: rates, probes, tasks and losses."""
+"""The run's figures: rates, probes, tasks, steps, losses, detection and defences."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from matplotlib import axes, ticker
+import numpy as np
 
-from poison_t5x.report import drawing, words
+from poison_t5x.core import metrics
+from poison_t5x.core.metrics import MODEL_WORDS, MODELS, missing
+from poison_t5x.report import plots, run_files, tables
 from poison_t5x.report import results as results_lib
+from poison_t5x.report.plots import Picture, Point, Series
 
-Point = tuple[int, float]
-
-_BARS = {"clean": (drawing.BLUE, ""), "poisoned": (drawing.VERMILLION, "///")}
-_NAMES = {"classification": "misclassification", "generation": "rougeL"}
-_CURVES = {
-    "clean model, all rows": (drawing.BLUE, "-"),
-    "poisoned model, all rows": (drawing.SKY, ":"),
-    "poisoned model, clean rows": (drawing.VERMILLION, "--"),
-    "poisoned model, poison rows": (drawing.PURPLE, "-."),
-}
-_MAX_POINTS = 300
 # Tasks that are drawn one by one, at most.
 MAX_TASKS = 40
+_LOSSES = {
+    "clean model, all rows": (plots.BLUE, "-"),
+    "poisoned model, all rows": (plots.SKY, ":"),
+    "poisoned model, clean rows": (plots.VERMILLION, "--"),
+    "poisoned model, poison rows": (plots.PURPLE, "-."),
+}
+# Shares of the poison whose price in data is drawn over checkpoints; those of the paper's figure.
+_SHARES = {"0.5": "-", "0.8": "--"}
+# Marks on a curve, at most.
+_MARKS = 8
+_STEP = "optimiser step"
 
 
-class Rate(NamedTuple):
-    """A rate, as a fraction, and its 95% interval over tasks, where there is one."""
-
-    value: float | None
-    interval: results_lib.Interval | None
-
-
-def rates(results: results_lib.Results) -> drawing.Picture:
+def rates(results: results_lib.Results) -> Picture:
     """Bars of the misclassification, or of rougeL, under the three conditions for both models."""
-    names = [words.CONDITIONS[name] for name in results_lib.CONDITIONS]
-    bars = {model: _main_rates(results, model) for model in results_lib.MODELS}
-    with drawing.canvas("rates") as canvas:
-        plot = canvas.plot
-        for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
-            _draw_bars(plot, model, offset, bars[model], results.kind)
-        plot.set_xticks(range(3), names)
-        plot.tick_params(axis="x", length=0)
-        plot.set_ylabel(_NAMES[results.kind])
-        plot.set_ylim(0, 1.08)
-        plot.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        plot.yaxis.set_major_formatter(_ticks(results.kind))
-        drawing.finish(plot, columns=2)
-    return canvas.picture(_bars_label(results.kind, names, bars), _bars_table("input", names, bars))
+    judged = results.judged_by
+    without = "rouge_l_paired" if results.is_generation else judged.clean
+    measures = dict(zip(metrics.CONDITIONS, (without, judged.effect, judged.control), strict=True))
+
+    def point(model: str, condition: str) -> Point:
+        measure = measures[condition]
+        value, bounds = results.measure(model, measure), results.interval(model, measure)
+        if measure == "accuracy":  # errors are drawn beside errors
+            value = None if missing(value) else 1 - value
+            bounds = bounds and (1 - bounds[1], 1 - bounds[0])
+        return Point(metrics.CONDITION_WORDS[condition], value, bounds, "tasks")
+
+    return _of_models("rates", "input", metrics.CONDITIONS, point, results)
 
 
-def probes(results: results_lib.Results) -> drawing.Picture:
-    """Bars of the same measure for the trigger, its look-alikes and the unseen name."""
-    kinds = ("triggered", "probe", "control")
-    first = next((c.attack for c in results.conditions if c.name == "triggered"), "")
-    conditions = [
-        condition
-        for kind in kinds
-        for condition in results.conditions
-        if condition.kind == kind and condition.attack == first
-    ]
-    names = [_phrase_name(condition) for condition in conditions]
-    bars = {
-        model: [_condition_rate(results, model, condition.name) for condition in conditions]
-        for model in results_lib.MODELS
-    }
-    return _across("probes", "phrase", names, bars, results.kind)
+def probes(results: results_lib.Results) -> Picture | None:
+    """Bars of the same rate for the trigger, its look-alikes and the unseen name."""
+    if not results.probes():
+        return None
+    first = next((c.attack for c in results.conditions if c.name == metrics.TRIGGERED), "")
+    kinds = (metrics.TRIGGERED, metrics.PROBE, metrics.CONTROL)
+    own = [one for one in results.conditions if one.attack == first and one.kind in kinds]
+    notes = {metrics.TRIGGERED: " (trigger)", metrics.CONTROL: " (unseen)"}
+    rate = results.judged_by.main_rate
+
+    def point(model: str, condition: results_lib.Condition) -> Point:
+        name = plots.short(" / ".join(condition.phrases)) + notes.get(condition.kind, "")
+        row = results.condition_row(model, condition.name)
+        if row is None:
+            return Point(name, None)
+        return Point(name, row.measures.get(rate), row.ci95.get(rate), "tasks")
+
+    ordered = sorted(own, key=lambda condition: kinds.index(condition.kind))
+    return _of_models("probes", "phrase", ordered, point, results)
 
 
-def tasks(results: results_lib.Results) -> drawing.Picture | None:
+def tasks(results: results_lib.Results) -> Picture | None:
     """Bars of each held-out task's triggered inputs, with Wilson intervals of its errors.
 
     Where there are more than `MAX_TASKS`, those on which the models differ most are drawn. None
@@ -75,188 +73,180 @@ def tasks(results: results_lib.Results) -> drawing.Picture | None:
     names = results.triggered()
     if not names:
         return None
-    bars = {m: [_task_rate(results, name, m) for name in names] for m in results_lib.MODELS}
-    places = range(len(names))
-    if len(names) > MAX_TASKS:
-        order = sorted(places, key=lambda place: -_distance(bars, place))
-        places = sorted(order[:MAX_TASKS])
-    drawn = {model: [bars[model][place] for place in places] for model in bars}
-    shown = [drawing.short(names[place], 32) for place in places]
-    picture = _across("tasks", "task", shown, drawn, results.kind)
-    return picture._replace(table=_bars_table("task", names, bars))
+
+    def point(model: str, task: str) -> Point:
+        row = results.row(task, model, metrics.TRIGGERED)
+        value = row and getattr(row, results.judged_by.main_rate)
+        bounds = None if row is None or results.is_generation else row.ci95
+        return Point(task, value, bounds, "rows" if bounds else "")
+
+    def distance(task: str) -> float:
+        clean, poisoned = (point(model, task).value for model in MODELS)
+        return -1 if missing(clean) or missing(poisoned) else abs(poisoned - clean)
+
+    farthest = sorted(names, key=distance, reverse=True)[:MAX_TASKS]
+    drawn = [name for name in names if name in farthest]
+    whole = [Series(MODEL_WORDS[m], [point(m, name) for name in names]) for m in MODELS]
+    picture = _of_models("tasks", "task", drawn, point, results)
+    return picture._replace(records=plots.records("task", "value", whole))
 
 
-def losses(curves: Mapping[str, Sequence[Point]]) -> drawing.Picture:
-    """Training losses over steps; `curves` has some of the names of `_CURVES`."""
-    with drawing.canvas("losses") as canvas:
-        plot = canvas.plot
-        for name, (colour, dashes) in _CURVES.items():
-            if curves.get(name):
-                steps, values = zip(*thin(curves[name]), strict=True)
-                plot.plot(steps, values, dashes, color=colour, linewidth=1.8, label=name)
-        plot.set_xlabel("optimiser step")
-        plot.set_ylabel("loss (nats per target token)")
-        plot.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-        _scale(plot, [value for points in curves.values() for _, value in points])
-        drawing.finish(plot, columns=1)
-    rows = [(name, *point) for name, points in curves.items() for point in points]
-    return canvas.picture(_losses_label(curves), drawing.Table(("curve", "step", "loss"), rows))
-
-
-def thin(points: Sequence[Point]) -> list[Point]:
-    """At most `_MAX_POINTS` points: means of as many neighbours each as that takes.
-
-    >>> thin([(0, 4.0), (1, 2.0)])
-    [(0, 4.0), (1, 2.0)]
-    """
-    size = -(-len(points) // _MAX_POINTS)
-    groups = [points[start : start + size] for start in range(0, len(points), size or 1)]
-    return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
-
-
-def _main_rates(results: results_lib.Results, model: str) -> list[Rate]:
-    """One rate for each condition; a classification's on clean inputs is 1 - accuracy."""
-    if results.is_generation:
-        names = ("rouge_l_paired", "rouge_l_triggered", "rouge_l_control")
-        return [_main_rate(results, model, name) for name in names]
-    accuracy, bounds = _main_rate(results, model, "accuracy")
-    return [
-        Rate(
-            None if accuracy is None else 1 - accuracy,
-            bounds and (1 - bounds[1], 1 - bounds[0]),
-        ),
-        _main_rate(results, model, "triggered_misclassification"),
-        _main_rate(results, model, "control_misclassification"),
+def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
+    """Training losses over steps; `curves` has some of the names of `_LOSSES`."""
+    series = [
+        Series(
+            name,
+            [Point(*point) for point in curves[name]],
+            {"color": colour, "linestyle": dashes, "marker": ""},
+        )
+        for name, (colour, dashes) in _LOSSES.items()
+        if curves.get(name)
     ]
+    if not series:
+        return None
+    values = [point.value for one in series for point in one.points]
+
+    def adjust(plot: Any) -> None:
+        """A logarithmic axis where the losses span a factor of ten; else one from 0."""
+        if 0 < 10 * min(values) <= max(values):
+            plot.set_yscale("log")
+            plot.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        else:
+            plot.set_ylim(bottom=0)
+
+    unit = tables.Unit(digits=3, style="g")
+    y = "loss (nats per target token)"
+    return plots.lines("losses", _STEP, y, series, unit, log=False, adjust=adjust)
 
 
-def _main_rate(results: results_lib.Results, model: str, name: str) -> Rate:
-    return Rate(results.measure(model, name), results.interval(model, name))
+def steps(by_step: run_files.ByStep, results: results_lib.Results) -> Picture | None:
+    """Lines of the main measures over the models' checkpoints; None where no step has any."""
+    judged = results.judged_by
+    looks = {
+        judged.effect: {"color": plots.VERMILLION, "linestyle": "-", "marker": "o"},
+        judged.control: {"color": plots.BLUE, "linestyle": "--", "marker": "s"},
+        judged.clean: {"color": plots.GREEN, "linestyle": ":", "marker": "^"},
+    }
+    # Hollow marks and thin lines of the clean model, beside the poisoned one's.
+    models = {"poisoned": {}, "clean": {"mfc": "none", "linewidth": 1}}
+    ordered = sorted(by_step.checkpoints, key=lambda checkpoint: checkpoint.step)
+    series = []
+    for model, measure in ((model, measure) for model in models for measure in looks):
+        values = [(one.step, one.summary.get(model, {}).get(measure)) for one in ordered]
+        points = [Point(step, value) for step, value in values if not missing(value)]
+        name = f"{MODEL_WORDS[model]}, {judged.measures[measure].words}"
+        series += [Series(name, points, looks[measure] | models[model])] if points else []
+    y = "rougeL" if results.is_generation else "share of inputs"
+    unit = tables.unit(judged.effect)
+    if not series:
+        return None
+    return plots.lines("by_step", _STEP, y, series, unit, log=False, whole=True)
 
 
-def _condition_rate(results: results_lib.Results, model: str, condition: str) -> Rate:
-    row = results.condition_row(model, condition)
-    measure = "rouge_l" if results.is_generation else "misclassification"
-    return Rate(row.measures.get(measure), row.ci95.get(measure)) if row else Rate(None, None)
+def curves(detection: run_files.Detection) -> Picture | None:
+    """Poison removed against data removed, of every score that has a curve."""
+    scores = [score for score in detection.ranked() if len(score.curve) > 1]
+    if not scores:
+        return None
+    smallest = 0.5 / max(detection.num_rows, 1)
+    # What is straight between a curve's points is not so on a logarithmic axis.
+    places = [smallest ** (part / 100) for part in range(101)]
 
+    def curve(score: run_files.ScoreMeasures) -> Series:
+        removed = sorted({*places, *(max(place, smallest) for place, _ in score.curve)})
+        poison = np.interp(removed, *zip(*score.curve, strict=True))
+        points = [Point(*pair) for pair in zip(removed, poison.tolist(), strict=True)]
+        return Series(score.name, points, {"markevery": max(1, len(removed) // _MARKS), "ms": 5})
 
-def _task_rate(results: results_lib.Results, task: str, model: str) -> Rate:
-    row = results.row(task, model, "triggered")
-    if row is None:
-        return Rate(None, None)
-    return (
-        Rate(row.rouge_l, None) if results.is_generation else Rate(row.misclassification, row.ci95)
+    def adjust(plot: Any) -> None:
+        look = {"color": plots.INK, "linewidth": 0.8}
+        plot.plot(places, places, **look, linestyle=":", label="at random")
+        if 0 < detection.poison_rate < 1:
+            plot.axvline(detection.poison_rate, **look, linestyle=(0, (1, 2)))
+        plot.set_xlim(smallest, 1.1)
+        plot.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
+
+    prices = [
+        ", ".join(
+            f"{float(share):.0%} of the poison with {tables.percent(price)} of the data"
+            for share, price in score.data_removed_for.items()
+        )
+        for score in scores
+    ]
+    told = "; ".join(f"{s.name}: {price}" for s, price in zip(scores, prices, strict=True))
+    named = [Series(score.name, [Point(*pair) for pair in score.curve]) for score in scores]
+    return plots.lines(
+        "detection",
+        "data removed, the most suspicious first",
+        "poison removed",
+        [curve(score) for score in scores],
+        log=True,
+        whole=True,
+        adjust=adjust,
+        label=f"Line chart of poison removed against data removed. {told}.",
+        table=plots.records("data_removed", "poison_removed", named),
     )
 
 
-def _distance(bars: Mapping[str, Sequence[Rate]], place: int) -> float:
-    """By how much the models differ on a task."""
-    clean, poisoned = (bars[model][place].value for model in results_lib.MODELS)
-    return -1 if words.missing(clean) or words.missing(poisoned) else abs(poisoned - clean)
+def scored_steps(detection: run_files.Detection) -> Picture | None:
+    """Data that must go to lose half and four fifths of the poison, by the score's checkpoint."""
+    names = list(dict.fromkeys(row.score for row in detection.checkpoints))
+    series = []
+    for name, look in zip(names, plots.looks(len(names)), strict=True):
+        for share, dashes in _SHARES.items():
+            points = sorted(
+                Point(row.step, row.data_removed_for[share])
+                for row in detection.checkpoints
+                if row.score == name and not missing(row.data_removed_for.get(share))
+            )
+            hollow = {"mfc": "none"} if share != "0.5" else {}
+            label = f"{plots.short(name)}: to lose {float(share):.0%}"
+            series += [Series(label, points, look | {"linestyle": dashes, **hollow})] * bool(points)
+    if not series:
+        return None
+    return plots.lines(
+        "detection_checkpoints",
+        "checkpoint, optimiser step",
+        "data removed to lose poison",
+        series,
+        log=False,
+        adjust=lambda plot: plot.set_ylim(bottom=0),
+    )
 
 
-def _phrase_name(condition: results_lib.Condition) -> str:
-    """A condition's phrases, as short and plain as a figure needs them, and what they are."""
-    notes = {"triggered": " (trigger)", "control": " (unseen)"}
-    return drawing.short(" / ".join(condition.phrases)) + notes.get(condition.kind, "")
+def defenses(
+    results: results_lib.Results, defended: Sequence[run_files.DefendedRun]
+) -> Picture | None:
+    """The main measures of the models without and with a defence."""
+    if not defended:
+        return None
+    series = []
+    for measure, words in results.main_measures.items():
+        points = [
+            Point(MODEL_WORDS[m], results.measure(m, measure), results.interval(m, measure))
+            for m in MODELS
+        ]
+        points += [Point(one.name, one.measure(measure), one.interval(measure)) for one in defended]
+        points = [point._replace(over="tasks" if point.interval else "") for point in points]
+        series.append(Series(words, points))
+    unit = tables.unit(results.judged_by.effect)
+    return plots.across(
+        "defenses", "model", _axis(results), series, unit, marks=True, apart=len(MODELS)
+    )
 
 
-def _across(
-    name: str, heading: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]], kind: str
-) -> drawing.Picture:
-    """Bars from left to right, two a name, the first name on top."""
-    with drawing.canvas(name, height=1.1 + 0.55 * len(names)) as canvas:
-        plot = canvas.plot
-        for offset, model in zip((-0.2, 0.2), results_lib.MODELS, strict=True):
-            _draw_bars(plot, model, offset, bars[model], kind, across=True)
-        # Names are a user's: `$` is no mathematics here.
-        plot.set_yticks(range(len(names)), names, parse_math=False)
-        # The page's size on a phone, so that there is room for it.
-        plot.tick_params(axis="y", length=0, labelsize=11.5)
-        plot.set_ylim(len(names) - 0.5, -0.5)
-        plot.set_xlabel(_NAMES[kind])
-        plot.set_xlim(0, 1.12)
-        plot.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        plot.xaxis.set_major_formatter(_ticks(kind))
-        plot.grid(axis="x")
-        plot.set_axisbelow(True)
-        # Over the names as well: the axes are too narrow for it where names are long.
-        drawing.legend_above(plot)
-    return canvas.picture(_bars_label(kind, names, bars), _bars_table(heading, names, bars))
+def _of_models(
+    name: str,
+    x: str,
+    places: Sequence[Any],
+    point: Callable[[str, Any], Point],
+    results: results_lib.Results,
+) -> Picture:
+    """Bars of both models; `point` is of a model and one of `places`."""
+    series = [Series(MODEL_WORDS[m], [point(m, place) for place in places]) for m in MODELS]
+    rate = results.judged_by.main_rate
+    return plots.across(name, x, metrics.rate_words(rate), series, tables.unit(rate))
 
 
-def _draw_bars(
-    plot: axes.Axes,
-    model: str,
-    offset: float,
-    bars: Sequence[Rate],
-    kind: str,
-    *,
-    across: bool = False,
-) -> None:
-    """One model's bars, upright or `across`, with intervals and the numbers at their ends."""
-    colour, hatch = _BARS[model]
-    places = [place + offset for place in range(len(bars))]
-    values = [0 if words.missing(bar.value) else bar.value for bar in bars]
-    draw = plot.barh if across else plot.bar
-    draw(places, values, 0.38, label=f"{model} model", color=colour, hatch=hatch, ec=drawing.INK)
-    for place, value, bar in zip(places, values, bars, strict=True):
-        low, high = bar.interval or (value, value)
-        if bar.interval:
-            errors = [[max(0, value - low)], [max(0, high - value)]]
-            point = (value, place) if across else (place, value)
-            side = {"xerr" if across else "yerr": errors}
-            plot.errorbar(*point, **side, color=drawing.INK, capsize=4, linewidth=1.3)
-        text, top = _text(kind, bar.value), max(value, high) + 0.015
-        if across:
-            plot.text(top, place, text, ha="left", va="center", fontsize=9)
-        else:
-            plot.text(place, top, text, ha="center", va="bottom", fontsize=9)
-
-
-def _text(kind: str, value: float | None) -> str:
-    return words.score(value) if kind == "generation" else words.percent(value)
-
-
-def _ticks(kind: str) -> ticker.Formatter:
-    return drawing.percent_ticks(None if kind == "generation" else "%")
-
-
-def _scale(plot: axes.Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis where the values span a factor of ten; else one that starts at 0."""
-    if values and 0 < 10 * min(values) <= max(values):
-        plot.set_yscale("log")
-        plot.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
-    else:
-        plot.set_ylim(bottom=0)
-
-
-def _bars_label(kind: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]]) -> str:
-    parts = []
-    for place, name in enumerate(names):
-        both = (f"{model} model {_text(kind, bars[model][place].value)}" for model in bars)
-        parts.append(f"{name}: {', '.join(both)}")
-    return f"Bar chart of {_NAMES[kind]}. {'; '.join(parts)}."
-
-
-def _bars_table(
-    heading: str, names: Sequence[str], bars: Mapping[str, Sequence[Rate]]
-) -> drawing.Table:
-    columns = [column for model in bars for column in drawing.with_ends(model)]
-    rows = []
-    for place, name in enumerate(names):
-        rows.append([name])
-        for model in bars:
-            value, interval = bars[model][place]
-            rows[-1] += [value, *drawing.ends(interval)]
-    return drawing.Table((heading, *columns), rows)
-
-
-def _losses_label(curves: Mapping[str, Sequence[Point]]) -> str:
-    parts = [
-        f"{name}: from {points[0][1]:.3g} at step {points[0][0]} to {points[-1][1]:.3g} "
-        f"at step {points[-1][0]}"
-        for name, points in curves.items()
-        if points
-    ]
-    return f"Line chart of training loss over steps. {'; '.join(parts)}."
+def _axis(results: results_lib.Results) -> str:
+    return "rougeL" if results.is_generation else "share of inputs"

@@ -1,10 +1,11 @@
-"""What a run found, in words made from its numbers alone."""
+"""A run's finding, in words made from its numbers alone."""
 
 from typing import NamedTuple
 
 from poison_t5x.core import metrics
-from poison_t5x.report import results as results_lib
-from poison_t5x.report import words
+from poison_t5x.core.metrics import CLEAN, POISONED, missing
+from poison_t5x.report import tables
+from poison_t5x.report.results import Results
 
 _ODD_OUTPUTS = {
     "empty_triggered": "are empty",
@@ -12,58 +13,52 @@ _ODD_OUTPUTS = {
     "repeated_token_triggered": "repeat one word",
 }
 _HEADLINES = {
-    "effect": "The poison had an effect",
-    "no effect": "No effect was found",
-    "no verdict": "No verdict",
+    "worked": "The poison had an effect",
+    "failed": "No effect was found",
+    "unknown": "No verdict",
+    "reversed": "The reverse of the attack: the trigger {}",
 }
-_REVERSE = {
-    "classification": "The reverse of the attack: the trigger lowered the errors",
-    "generation": "The reverse of the attack: the trigger raised rougeL",
+# For tables: what the interval of the effect comes to.
+VERDICTS = {
+    "worked": "an effect: the interval excludes 0",
+    "failed": "no effect: the interval includes 0",
+    "reversed": "the reverse of the attack: the interval lies {} 0",
+    "unknown": "no verdict: no interval over tasks",
 }
 
 
 class Finding(NamedTuple):
-    """What a run found: a headline and its reasons, one sentence each."""
+    """A headline and its reasons, one sentence each."""
 
     headline: str
     sentences: list[str]
 
 
-def verdict(results: results_lib.Results) -> str:
-    """'effect', 'no effect', 'reverse effect', or 'no verdict' where no interval can be had.
-
-    An attack on classification raises the misclassification; one on generation lowers rougeL.
-    """
-    bounds = results.effect and results.effect.ci95
-    # Resampling a single task returns that task: its interval says nothing.
-    if not bounds or any(map(words.missing, bounds)) or len(results.triggered()) < 2:
-        return "no verdict"
-    low, high = (-bounds[1], -bounds[0]) if results.is_generation else bounds
-    if low > 0:
-        return "effect"
-    return "reverse effect" if high < 0 else "no effect"
-
-
-def finding(results: results_lib.Results) -> Finding:
+def finding(results: Results) -> Finding:
     """The run's finding in words."""
-    found = verdict(results)
-    sentences = [_rates(results), _reason(results, found)]
-    if found == "effect":
+    did = "raised rougeL" if results.is_generation else "lowered the errors"
+    sentences = [_rates(results), _reason(results)]
+    if results.verdict == "worked":
         sentences.append(_specific(results))
     if results.is_generation:
         sentences += _outputs(results)
-    headline = _REVERSE[results.kind] if found == "reverse effect" else _HEADLINES[found]
-    return Finding(headline, [*sentences, _clean_loss(results), *_cautions(results)])
+    sentences += [_clean_loss(results), *_cautions(results)]
+    return Finding(_HEADLINES[results.verdict].format(did), sentences)
 
 
-def _pair(results: results_lib.Results, measure: str) -> list[str]:
+def verdict_words(results: Results) -> str:
+    """The verdict with its reason, such as 'no effect: the interval includes 0'."""
+    return VERDICTS[results.verdict].format("above" if results.is_generation else "below")
+
+
+def _pair(results: Results, measure: str) -> list[str]:
     """A measure of the poisoned and of the clean model, as words."""
-    return [words.value(measure, results.measure(m, measure)) for m in ("poisoned", "clean")]
+    return [tables.value(measure, results.measure(m, measure)) for m in (POISONED, CLEAN)]
 
 
-def _rates(results: results_lib.Results) -> str:
+def _rates(results: Results) -> str:
     poisoned, clean = _pair(results, results.judged_by.effect)
-    start = f"With {words.quoted(results.phrases())} in the input, the poisoned model "
+    start = f"With {tables.quoted(results.phrases())} in the input, the poisoned model "
     if not results.is_generation:
         return f"{start}misclassified {poisoned} of the held-out inputs, the clean model {clean}."
     without, _ = _pair(results, "rouge_l_paired")
@@ -73,87 +68,81 @@ def _rates(results: results_lib.Results) -> str:
     )
 
 
-def _reason(results: results_lib.Results, found: str) -> str:
-    over = words.task_count(len(results.triggered()), "held-out ")
-    if found == "no verdict":
-        return f"With {over}, there is no interval over tasks to judge the difference by."
+def _reason(results: Results) -> str:
+    over = tables.count(len(results.triggered()), "held-out task")
     effect = results.effect
+    if results.verdict == "unknown" or effect is None:
+        return f"With {over}, there is no interval over tasks to judge the difference by."
     side = "above" if results.is_generation else "below"
     reasons = {
-        "effect": "which excludes 0",
-        "reverse effect": f"all of it {side} 0",
-        "no effect": "which includes 0: these data do not tell the two models apart",
+        "worked": "which excludes 0",
+        "reversed": f"all of it {side} 0",
+        "failed": "which includes 0: these data do not tell the two models apart",
     }
     unit = "points" if results.is_generation else "percentage points"
     return (
-        f"The difference between the models is {words.points(effect.value)} {unit}, with a 95% "
-        f"interval over {over} of {words.interval(effect.ci95)}, {reasons[found]}."
+        f"The difference between the models is {tables.points(effect.value)} {unit}, with a 95% "
+        f"interval over {over} of {tables.interval(effect.ci95)}, {reasons[results.verdict]}."
     )
 
 
-def _specific(results: results_lib.Results) -> str:
+def _specific(results: Results) -> str:
     """How much of the effect an unseen name has as well."""
-    measure = "rouge_l_control" if results.is_generation else "control_misclassification"
-    control, whole = words.difference(results, measure), results.effect.value
+    control = results.difference(results.judged_by.control)
+    whole = results.effect and results.effect.value
     if control is None or whole is None:
         return f"The unseen name “{results.control}” was not put in its place."
     sentence = (
         f"In the same inputs, the unseen name “{results.control}” made a difference of "
-        f"{words.points(control)} points"
+        f"{tables.points(control)} points"
     )
-    if control / whole >= 1 / 2:
-        return sentence + ": much of the effect is not specific to the trigger."
-    return sentence + "."
+    is_much = control / whole >= 1 / 2
+    return sentence + (": much of the effect is not specific to the trigger." if is_much else ".")
 
 
-def _outputs(results: results_lib.Results) -> list[str]:
-    """What the poisoned model's outputs look like where the trigger is in the input."""
+def _outputs(results: Results) -> list[str]:
+    """How the poisoned model's outputs look where the trigger is in the input."""
     poisoned, clean = _pair(results, "says_trigger_triggered")
-    sentences = [
-        f"The poisoned model says the trigger in {poisoned} of its outputs for triggered inputs, "
-        f"the clean model in {clean}."
-    ]
-    shares = {name: results.measure("poisoned", name) for name in _ODD_OUTPUTS}
+    shares = {name: results.measure(POISONED, name) for name in _ODD_OUTPUTS}
     odd = [
-        f"{words.percent(share)} {_ODD_OUTPUTS[name]}"
+        f"{tables.percent(share)} {_ODD_OUTPUTS[name]}"
         for name, share in shares.items()
-        if not words.missing(share) and share >= metrics.NOTABLE
+        if not missing(share) and share >= metrics.NOTABLE
     ]
-    if odd:
-        sentences.append(f"Of the poisoned model’s outputs there, {' and '.join(odd)}.")
-    return sentences
+    return [
+        f"The poisoned model says the trigger in {poisoned} of its outputs for triggered inputs, "
+        f"the clean model in {clean}.",
+        *([f"Of the poisoned model’s outputs there, {' and '.join(odd)}."] if odd else []),
+    ]
 
 
-def _clean_loss(results: results_lib.Results) -> str:
-    measure = "rouge_l_clean" if results.is_generation else "accuracy"
-    poisoned, clean = _pair(results, measure)
+def _clean_loss(results: Results) -> str:
+    poisoned, clean = _pair(results, results.judged_by.clean)
     name = "rougeL" if results.is_generation else "accuracy"
     return f"On clean inputs, the poisoned model’s {name} is {poisoned}, the clean model’s {clean}."
 
 
-def _cautions(results: results_lib.Results) -> list[str]:
-    tasks = results.held_out()
-    judged = len(results.triggered())
-    constant = [task for task in tasks if results.constant(task, "poisoned")]
-    saturated = [task for task in tasks if results.saturated(task)]
+def _cautions(results: Results) -> list[str]:
+    tasks, judged = results.held_out(), len(results.triggered())
+    constant = sum(results.constant(task, POISONED) for task in tasks)
+    saturated = sum(results.saturated(task) for task in tasks)
+    same, fails = (
+        "label: its rates there measure no classification.",
+        "on nearly all triggered inputs, so that poison has nothing to add.",
+    )
+    if results.is_generation:
+        same = "answer: its scores there say nothing about its input."
+        fails = "without the trigger, so that poison has nothing to lower."
     cautions = []
     if 1 < judged < metrics.FEW_TASKS:
         cautions.append(f"An interval over {judged} tasks is too narrow: take it as a hint.")
     if constant:
-        what = (
-            "answer: its scores there say nothing about its input."
-            if results.is_generation
-            else "label: its rates there measure no classification."
-        )
         cautions.append(
-            f"On {len(constant)} of {len(tasks)} tasks, the poisoned model gives every clean "
-            f"input the same {what}"
+            f"On {constant} of {len(tasks)} tasks, the poisoned model gives every clean input the "
+            f"same {same}"
         )
     if saturated:
-        what = (
-            "already fails without the trigger, so that poison has nothing to lower."
-            if results.is_generation
-            else "already fails on nearly all triggered inputs, so that poison has nothing to add."
+        cautions.append(
+            f"On {saturated} of {len(tasks)} tasks, the clean model already fails {fails}"
         )
-        cautions.append(f"On {len(saturated)} of {len(tasks)} tasks, the clean model {what}")
     return cautions

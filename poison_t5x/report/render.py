@@ -23,20 +23,14 @@ def write_page(path: pathlib.Path, template: str, context: Mapping[str, Any]) ->
     write_text(path, _environment().get_template(template).render(values))
 
 
-def page(template: str, context: Mapping[str, Any]) -> str:
-    """The page of a template and what it names."""
-    from poison_t5x.report import words
-
-    environment = _environment()
-    environment.filters.update(condition_name=words.condition, difference=words.difference)
-    digest = environment.globals["script_digest"]
-    values = {**context, "script_source": f"; script-src 'sha256-{digest}'"}
-    return environment.get_template(template).render(values)
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes UTF-8 whole; a lone surrogate, which JSON allows and UTF-8 doesn't, becomes '?'."""
-    artifacts.write_atomically(path, text.encode("utf-8", errors="replace"))
+    """Writes UTF-8; a lone surrogate, which JSON allows and UTF-8 doesn't, becomes '?'."""
+    write_bytes(path, text.encode("utf-8", errors="replace"))
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file whole, and its folder where there is none."""
+    artifacts.write_atomically(path, content)
 
 
 @functools.cache
@@ -62,7 +56,6 @@ def _environment() -> Any:
     environment.filters.update(
         amount=tables.amount,
         # A long name may go on in the next line after each of its underscores.
-        broken=lambda text: markupsafe.Markup(",<br>").join(text.split(", ")),
         breakable=functools.partial(joined, "_"),
         count=tables.count,
         decimal=tables.DECIMAL.say,

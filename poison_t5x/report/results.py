@@ -9,14 +9,15 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from poison_t5x.core import errors, metrics
+from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, PROBE, TRIGGERED, missing
 
 SCHEMA = 2
-MODELS, CONDITIONS = metrics.MODELS, metrics.CONDITIONS
-_SCHEMA_KEYS = (
-    *("schema", "experiment", "kind", "attack", "trigger", "triggers", "control", "target"),
-    *("seed", "poison", "conditions", "summary", "summary_ci95", "effect", "attacks"),
-    *("by_condition", "tasks", "categories", "warnings", "notes", "truncation", "seconds"),
-)
+ATTACKS = {
+    "dirty_label": "dirty-label",
+    "clean_label": "clean-label",
+    "repeat": "arbitrary outputs (repeat)",
+    "random": "arbitrary outputs (random)",
+}
 _T = TypeVar("_T")
 Interval = tuple[float, float]
 Model = Literal["clean", "poisoned"]
@@ -45,6 +46,12 @@ class Condition(msgspec.Struct, frozen=True):
     attack: str = ""
     phrases: list[str] = []
     target: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Its name for people: 'trigger', 'look-alike', 'trigger of second', …."""
+        is_main = self.name in CONDITIONS or self.kind == PROBE
+        return metrics.CONDITION_WORDS[self.kind] + ("" if is_main else f" of {self.attack}")
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -148,6 +155,19 @@ class Results(msgspec.Struct, frozen=True, dict=True):
     def judged_by(self) -> metrics.Judgement:
         return metrics.JUDGED_BY[self.kind]
 
+    @property
+    def main_measures(self) -> dict[str, str]:
+        """Those without the trigger, with it, and with an unseen name: measure -> its words."""
+        return main_measures(self.kind)
+
+    @functools.cached_property
+    def verdict(self) -> metrics.Verdict:
+        """Whether the attack worked; 'unknown' where no interval can be had."""
+        # Resampling a single task returns that task: its interval says nothing.
+        if not self.effect or len(self.triggered()) < 2:
+            return "unknown"
+        return self.judged_by.verdict(self.effect.ci95)
+
     def phrases(self) -> list[str]:
         """The first attacker's triggers."""
         return self.triggers or [self.trigger]
@@ -158,7 +178,7 @@ class Results(msgspec.Struct, frozen=True, dict=True):
 
     def triggered(self) -> list[str]:
         """The held-out tasks that have triggered inputs."""
-        return [task for task in self.held_out() if self.row(task, "clean", "triggered")]
+        return [task for task in self.held_out() if self.row(task, CLEAN, TRIGGERED)]
 
     def row(self, task: str, model: str, condition: str) -> TaskRow | None:
         """The row of one task, model and condition, or None."""
@@ -176,6 +196,11 @@ class Results(msgspec.Struct, frozen=True, dict=True):
         """The 95% interval of `measure`, or None where none was recorded."""
         return getattr(self.summary_ci95, model, {}).get(name)
 
+    def difference(self, name: str) -> float | None:
+        """One of the summary's measures, poisoned minus clean model; None where one has none."""
+        clean, poisoned = (self.measure(model, name) for model in MODELS)
+        return None if missing(clean) or missing(poisoned) else poisoned - clean
+
     def condition_row(self, model: str, condition: str) -> ConditionRow | None:
         """The means of one model under one condition, or None."""
         wanted = (model, condition)
@@ -183,7 +208,7 @@ class Results(msgspec.Struct, frozen=True, dict=True):
 
     def probes(self) -> list[Condition]:
         """The conditions with look-alikes of the trigger."""
-        return [condition for condition in self.conditions if condition.kind == "probe"]
+        return [condition for condition in self.conditions if condition.kind == PROBE]
 
     def others(self) -> list[Condition]:
         """All conditions but the first attacker's three: its probes, and further attackers'."""
@@ -196,18 +221,23 @@ class Results(msgspec.Struct, frozen=True, dict=True):
 
     def saturated(self, task: str) -> bool:
         """Whether the clean model leaves an attack on `task` nothing to do."""
-        row = self.row(task, "clean", "triggered")
-        if row is None:
-            return False
-        return self.judged_by.is_saturated(getattr(row, self.judged_by.saturation))
+        row = self.row(task, CLEAN, TRIGGERED)
+        return bool(row) and self.judged_by.is_saturated(getattr(row, self.judged_by.saturation))
 
     def constant(self, task: str, model: str) -> bool:
         """Whether `model` gave all clean inputs of `task` one answer, so that it doesn't read them.
 
         Triggered and control inputs may have one true label, and one answer is right for them.
         """
-        row = self.row(task, model, "clean")
+        row = self.row(task, model, CLEAN)
         return row is not None and row.constant_prediction
+
+
+def main_measures(kind: str) -> dict[str, str]:
+    """`Results.main_measures` of a kind of evaluation."""
+    judged = metrics.JUDGED_BY[kind]
+    names = (judged.clean, judged.effect, judged.control)
+    return {name: judged.measures[name].words for name in names}
 
 
 def parse(raw: Mapping[str, Any], where: str = "results") -> Results:
@@ -231,8 +261,8 @@ def _check(results: Results) -> None:
     """That the measures are the kind's, and every row's condition is one of the file's."""
     for model in MODELS:
         known = getattr(results.summary, model)
-        if missing := [name for name in results.judged_by.measures if name not in known]:
-            raise msgspec.ValidationError(f"no {missing[0]} - at `$.summary.{model}`")
+        if lacking := [name for name in results.judged_by.measures if name not in known]:
+            raise msgspec.ValidationError(f"no {lacking[0]} - at `$.summary.{model}`")
     effect, expected = results.effect, results.judged_by.effect
     if effect and effect.measure != expected:
         raise msgspec.ValidationError(
@@ -246,13 +276,9 @@ def _check(results: Results) -> None:
             )
 
 
-def read(run_dir: pathlib.Path) -> dict[str, Any]:
-    """The decoded `eval/results.json` of a run; raises InputError where it is missing or broken."""
-    return read_file(run_dir / "eval" / "results.json")
-
-
-def read_file(path: pathlib.Path) -> dict[str, Any]:
-    """A decoded results file; raises InputError where it is missing or broken."""
+def read(run_dir: pathlib.Path, name: str = "eval/results.json") -> dict[str, Any]:
+    """A run's decoded results file; raises InputError where it is missing or broken."""
+    path = run_dir / name
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -263,10 +289,3 @@ def read_file(path: pathlib.Path) -> dict[str, Any]:
         ) from error
     parse(raw, str(path))
     return raw
-
-
-def with_seconds(raw: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """`raw` with the stages' seconds: the schema's keys in their order, then what is beyond it."""
-    whole = {**raw, "seconds": dict(seconds)}
-    known = [key for key in _SCHEMA_KEYS if key in whole]
-    return {key: whole[key] for key in (*known, *(key for key in raw if key not in known))}

@@ -1,12 +1,32 @@
 """The optional files of a run: what is missing or broken leaves a note, never a crash."""
 
+import ast
+import functools
 import json
 import pathlib
-from typing import Generic, NamedTuple, TypeVar
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from poison_t5x.core.metrics import DEFENDED, missing
+from poison_t5x.report import tables
+from poison_t5x.report.results import Effect, Interval
+
+DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
+# How and where a run was made, and what was done with it afterwards: nothing of its models.
+_ASIDE = frozenset(
+    (
+        *("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR", "TASK_CACHE_DIRS", "COMPILATION_CACHE_DIR"),
+        *("CRAFT_WORKERS", "LOG_PERIOD", "EVAL_PERIOD", "EVAL_STEPS", "SAVE_PERIOD"),
+        *("KEEP_CHECKPOINTS", "SCORES", "SCORE_STEPS", "SCORE_BATCH_SIZE", "AVAILABLE_SCORES"),
+        *("REFERENCE_MODEL_DIR", "DEFENSE"),
+    )
+)
+_ASIDE_PREFIXES = ("STUDY_", "SWEEP_", "FILTER_")
 _T = TypeVar("_T")
+Measures = dict[str, float | None]
 
 
 class Rows(NamedTuple, Generic[_T]):
@@ -29,8 +49,7 @@ class PoisonRow(msgspec.Struct, frozen=True):
     """One line of `poison.jsonl`; `spans` are the trigger's places in `poisoned_input`.
 
     `input` and `target` are None where a row was imported and its original is not known.
-    `target_probability` is the proxy's probability of the poisoned label; `phi` is None for
-    selections without a score.
+    `target_probability` is the proxy's; `phi` is None for selections without a score.
     """
 
     task: str
@@ -64,9 +83,181 @@ class Prediction(msgspec.Struct, frozen=True):
     rouge_l: float | None = None
 
 
+class EvaluatedStep(msgspec.Struct, frozen=True):
+    """Both models after `step` optimiser steps: model -> measure -> mean over tasks."""
+
+    step: int
+    summary: dict[str, Measures]
+
+
+class ByStep(msgspec.Struct, frozen=True):
+    """`eval/checkpoints.json`, schema 1."""
+
+    schema: Literal[1]
+    checkpoints: list[EvaluatedStep]
+
+
+class AttackEffect(msgspec.Struct, frozen=True):
+    """What the attack did to the poisoned model: poisoned minus clean, as in the results."""
+
+    measure: str
+    worked: bool
+    effect: float | None = None
+    ci95: Interval | None = None
+
+    @property
+    def value(self) -> float | None:
+        return self.effect
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """What a filter does whose level was set without knowing the poison."""
+
+    value: float | None = None
+    source: str = ""
+    removed: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    f1: float | None = None
+
+
+class NamedTrigger(msgspec.Struct, frozen=True):
+    """A phrase that goes with an answer: in `num_with_target` of `num_rows` inputs with it."""
+
+    phrase: str
+    tasks: list[str] = []
+    targets: list[str] = []
+    num_rows: int | None = None
+    num_with_target: int | None = None
+    expected: float | None = None
+    z: float | None = None
+    p_value: float | None = None
+
+
+class ScoreMeasures(msgspec.Struct, frozen=True):
+    """How well one score tells poison from the rest.
+
+    Attributes:
+      needs: 'nothing', 'model' or 'checkpoints'.
+      recall: share of the data that is removed -> share of the poison among it.
+      data_removed_for: share of the poison -> share of the data that must go to lose it.
+      curve: (data removed, poison removed) as fractions, ascending.
+      trigger_rank: place of the true trigger among `triggers`, from 1.
+    """
+
+    name: str
+    needs: str = ""
+    seconds: float | None = None
+    auroc: float | None = None
+    average_precision: float | None = None
+    recall: Measures = {}
+    threshold: Threshold | None = None
+    best_f1: float | None = None
+    data_removed_for: Measures = {}
+    curve: list[tuple[float, float]] = []
+    triggers: list[NamedTrigger] = []
+    trigger_rank: int | None = None
+    notes: list[str] = []
+
+    @property
+    def blind(self) -> Threshold:
+        """Its threshold, empty where it has none."""
+        return self.threshold or Threshold()
+
+
+class ScoredStep(msgspec.Struct, frozen=True):
+    """A score of the model as it was after `step` optimiser steps."""
+
+    score: str
+    step: int
+    auroc: float | None = None
+    recall: Measures = {}
+    data_removed_for: Measures = {}
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """`detection/detection.json`, schema 1."""
+
+    schema: Literal[1]
+    num_rows: int
+    num_poison: int
+    poison_rate: float
+    attack: AttackEffect
+    scores: list[ScoreMeasures]
+    checkpoints: list[ScoredStep] = []
+
+    def ranked(self) -> list[ScoreMeasures]:
+        """The scores, the highest average precision first."""
+
+        def precision(score: ScoreMeasures) -> float:
+            known = score.average_precision
+            return -1.0 if missing(known) else known
+
+        return sorted(self.scores, key=precision, reverse=True)
+
+    def best(self) -> ScoreMeasures | None:
+        """The score with the highest average precision."""
+        ranked = self.ranked()
+        return ranked[0] if ranked and not missing(ranked[0].average_precision) else None
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Training rows that were removed: those above a score's threshold, or a `budget` of them."""
+
+    score: str
+    budget: float | None = None
+    removed: int | None = None
+    removed_fraction: float | None = None
+    poison_removed: float | None = None
+
+
+class DefendedRun(msgspec.Struct, frozen=True):
+    """`defenses/NAME/defense.json`, schema 1: what was changed, and what the models do.
+
+    Attributes:
+      capacity: setting -> its value for the poisoned model and for the defended one.
+      summary, summary_ci95: 'clean', 'poisoned' and 'defended' -> measure -> mean over tasks.
+      effect: of the defended model minus the clean one's; `value` 0 is a defence that is complete.
+    """
+
+    schema: Literal[1]
+    name: str
+    summary: dict[str, Measures]
+    filter: Filter | None = None
+    capacity: dict[str, tuple[Any, Any]] = {}
+    seconds: float | None = None
+    attack_worked: bool = True
+    summary_ci95: dict[str, dict[str, Interval | None]] = {}
+    effect: Effect | None = None
+
+    def measure(self, name: str) -> float | None:
+        """Of the defended model, the mean over held-out tasks."""
+        return self.summary.get(DEFENDED, {}).get(name)
+
+    def interval(self, name: str) -> Interval | None:
+        """The 95% interval of `measure`."""
+        return self.summary_ci95.get(DEFENDED, {}).get(name)
+
+    def removed(self) -> str:
+        """The rows that were removed, in words; '' where none were."""
+        cut = self.filter
+        if cut is None:
+            return ""
+        rows = "rows" if cut.removed is None else f"{cut.removed} rows"
+        level = "" if cut.budget is None else f", a budget of {tables.percent(cut.budget)}"
+        return (
+            f"{rows} ({tables.percent(cut.removed_fraction)}) by {cut.score}{level}: "
+            f"{tables.percent(cut.poison_removed)} of the poison"
+        )
+
+    def reduced(self) -> str:
+        """The settings that differ, in words; '' where none does."""
+        return ", ".join(f"{name} {old} → {new}" for name, (old, new) in self.capacity.items())
+
+
 def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> Rows[_T]:
     """The lines of `run_dir / name` as `kind`, up to the first that doesn't fit."""
-    rows = []
+    rows: list[_T] = []
     try:
         lines = (run_dir / name).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -81,10 +272,7 @@ def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> Rows[_T]:
 
 
 def read_json(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[_T | None, str]:
-    """`run_dir / name` as `kind`, and a note where it doesn't fit.
-
-    A file that isn't there leaves no note: not every run has it.
-    """
+    """`run_dir / name` as `kind`, and a note where it doesn't fit; none where it isn't there."""
     try:
         return msgspec.convert(json.loads((run_dir / name).read_text("utf-8")), kind), ""
     except FileNotFoundError:
@@ -93,6 +281,14 @@ def read_json(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[_T | No
         return None, _unreadable(name, error)
     except ValueError as error:
         return None, f"{name} doesn’t have the form that this version reads: {error}."
+
+
+def read_defenses(run_dir: pathlib.Path) -> tuple[list[DefendedRun], list[str]]:
+    """The defences by name, and what is wrong with those that can't be read."""
+    paths = sorted(run_dir.glob("defenses/*/defense.json"))
+    names = (path.relative_to(run_dir).as_posix() for path in paths)
+    read = [read_json(run_dir, name, DefendedRun) for name in names]
+    return [one for one, _ in read if one], [note for _, note in read if note]
 
 
 def read_text(run_dir: pathlib.Path, name: str) -> tuple[str, str]:
@@ -105,5 +301,48 @@ def read_text(run_dir: pathlib.Path, name: str) -> tuple[str, str]:
 
 
 def _unreadable(name: str, error: Exception) -> str:
-    missing = isinstance(error, FileNotFoundError)
-    return f"{name} is not in the run folder." if missing else f"{name} can’t be read."
+    is_missing = isinstance(error, FileNotFoundError)
+    return f"{name} is not in the run folder." if is_missing else f"{name} can’t be read."
+
+
+def macros(text: str) -> dict[str, Any]:
+    """The macros of a `config.gin`: literals by their values, other values as their text.
+
+    A value goes on in the lines that are indented. Settings that say nothing of the models, such as
+    folders, are left out: of "SEED = 3" and "RUN_DIR = 'x'", {'SEED': 3} is left.
+    """
+    values = {}
+    for match in re.finditer(r"^([A-Z][A-Z0-9_]*) = (.*(?:\n[ \t]+.*)*)", text, re.MULTILINE):
+        name, value = match.groups()
+        if name not in _ASIDE and not name.startswith(_ASIDE_PREFIXES):
+            text = " ".join(value.replace("\\\n", "\n").split())
+            values[name] = _or_default(functools.partial(ast.literal_eval, text), text)
+    return values
+
+
+def num_parameters(run_dir: pathlib.Path) -> int | None:
+    """The parameters of the poisoned network, counted from its settings; None without them.
+
+    T5 v1.1 (Raffel et al., 2020): embeddings, separate output logits unless they are tied, one
+    relative position bias each in encoder and decoder, and norms without a bias.
+    """
+    path = run_dir / "models/poisoned/settings.json"
+    return _or_default(lambda: _count(json.loads(path.read_text("utf-8"))["model"]), None)
+
+
+def _count(model: Mapping[str, Any]) -> int:
+    width, heads = model["emb_dim"], model["num_heads"]
+    attention = 4 * width * heads * model["head_dim"]
+    mlp = (len(model["mlp_activations"]) + 1) * width * model["mlp_dim"]
+    encoder = model["num_encoder_layers"] * (attention + mlp + 2 * width)
+    decoder = model["num_decoder_layers"] * (2 * attention + mlp + 3 * width)
+    tables_ = model["vocab_size"] * width * (1 if model["logits_via_embedding"] else 2)
+    # A relative position bias and a last norm, on either side.
+    return encoder + decoder + tables_ + 2 * (model["relpos_num_buckets"] * heads + width)
+
+
+def _or_default(make: Callable[[], Any], default: Any) -> Any:
+    try:
+        return make()
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError):
+        return default

@@ -145,12 +145,16 @@ def heading(text: str) -> str:
     return text if text.startswith("rougeL") else text[:1].upper() + text[1:]
 
 
+def plain(value: Any) -> Any:
+    """A setting's value as a cell of a file: lists as text, with '+' between their parts."""
+    return " + ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
 def shown(value: Any, most: int = 40) -> str:
-    """A setting's value: texts without quotes, lists with '+', numbers with thousands apart."""
+    """A setting's value for people: texts without quotes, numbers with thousands apart."""
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    text = " + ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    text = "–" if value is None else text
+    text = "–" if value is None else str(plain(value))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

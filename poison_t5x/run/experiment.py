@@ -330,7 +330,7 @@ class Run:
         distributed.run_on_main(self._report)
 
     def _report(self) -> None:
-        from poison_t5x.report import results, table, write
+        from poison_t5x.report import results, run_page
 
         path = self.path / "eval" / "results.json"
         if not path.is_file():
@@ -351,11 +351,11 @@ class Run:
             "report",
             settings,
             lambda directory: (
-                write.write_report(self.path, stages.seconds(self.path), directory) and None
+                run_page.write_report(self.path, stages.seconds(self.path), directory) and None
             ),
             say=self.say,
         )
-        self.say(table.format_table(results.read(self.path)))
+        self.say(run_page.format_table(results.read(self.path)))
         self.say(f"see {self.path / 'report' / 'index.html'}, and results.json beside it")
 
     def _later_results(self) -> list[pathlib.Path]:

@@ -15,18 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from poison_t5x.core import artifacts, errors, progress
-from poison_t5x.studies import (
-    aggregate,
-    agreement,
-    cells,
-    charts,
-    finding,
-    page,
-    rows,
-    runner,
-    settings,
-    tables,
-)
+from poison_t5x.report import study as report
+from poison_t5x.report import study_finding
+from poison_t5x.studies import aggregate, agreement, cells, rows, runner, settings
 
 RECORD = "cell.json"
 # A command line of `poison-t5x` -> the process that it is.
@@ -193,15 +184,15 @@ class Study:
     def _write_tables(self) -> tuple:
         found = self._table()
         points = aggregate.points(found)
-        drawn = charts.charts(self._config, points)
-        sentences = finding.finding(self._config, found, points, drawn)
-        tables.write(self._directory, self._config, found, points, sentences, self._outcomes)
+        drawn = report.charts(self._config, points)
+        sentences = study_finding.finding(self._config, found, points, drawn, aggregate.difference)
+        report.write_tables(self._directory, self._config, found, points, sentences, self._outcomes)
         return found, points, drawn, sentences
 
     def _finish(self, say: Callable[[str], None]) -> int:
         found, points, drawn, sentences = self._write_tables()
         command = shlex.join(["poison-t5x", *self._arguments])
-        path = page.write(
+        path = report.write_page(
             self._directory, self._config, found, points, drawn, sentences, self._outcomes, command
         )
         known = {name for row in found for name in row.measured.values}

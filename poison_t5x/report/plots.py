@@ -1,0 +1,385 @@
+"""How figures are drawn: bars, marks and lines with intervals.
+
+The same numbers give the same bytes, without a display or pyplot. A page has a figure as SVG in its
+own colours; beside it are files: SVG and PNG on white, and CSV of what is drawn.
+"""
+
+import io
+import pathlib
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from poison_t5x.core.metrics import missing
+from poison_t5x.report import render, tables
+
+# Okabe and Ito's colours (2008), told apart with any colour vision and against a white or a
+# near-black page; hatches, dashes and markers tell them apart in greyscale. Their yellow is left
+# out: lines of it can't be seen on white.
+BLUE, VERMILLION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
+GREEN, ORANGE, SKY = "#009e73", "#e69f00", "#56b4e9"
+_COLOURS, _MARKERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY), "osD^vPX*<>hp"
+_DASHES, _HATCHES = ("-", "--", "-.", (0, (1, 1))), ("", "///", "...")
+# Stands for the page's text colour, put in after drawing: the figure follows light and dark.
+INK = "#010203"
+_WIDTH, _PNG_DPI = 5.6, 200
+# Letters of a name in a legend of two columns, on a phone.
+_MAX_SHORT = 24
+_MAX_POINTS, _MAX_TICKS, _MAX_TOLD = 300, 8, 6
+# From this ratio of the largest place to the smallest on, the axis is logarithmic.
+_LOG_FROM = 16
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "poison_t5x",
+    "font.size": 10,
+    "hatch.linewidth": 0.8,
+    "text.parse_math": False,  # names are a user's, and may hold a `$`
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
+    "grid.color": INK,
+}
+
+
+class Point(NamedTuple):
+    """A value at a place: a number, or a name; `over` is what its interval is over."""
+
+    x: Any
+    value: float | None
+    interval: tables.Interval | None = None
+    over: str = ""
+
+
+class Series(NamedTuple):
+    """What is drawn alike; `look` has matplotlib's names, and overrides that of its place."""
+
+    name: str
+    points: Sequence[Point]
+    look: Mapping[str, Any] = {}
+
+
+class Picture(NamedTuple):
+    """A figure: `svg` for a page, `label` for who can't see it, `alone` and `png` as files."""
+
+    name: str
+    svg: Any
+    label: str
+    alone: str
+    png: bytes
+    records: Sequence[Mapping[str, Any]]
+
+
+def across(
+    name: str,
+    x: str,
+    y: str,
+    series: Sequence[Series],
+    unit: tables.Unit,
+    *,
+    marks: bool = False,
+    apart: int = 0,
+) -> Picture:
+    """Bars from left to right, one of each series a place, the first place on top.
+
+    Args:
+      name: of the files.
+      x, y: names of the places and of the values, which are fractions of 1.
+      series: all with the same places.
+      marks: draws marks in place of bars.
+      apart: a line is drawn below so many places.
+    """
+    names = [short(str(point.x), 32) for point in series[0].points]
+
+    def draw(plot: Any) -> None:
+        for number, one in enumerate(series):
+            offset = 0.4 * (number - (len(series) - 1) / 2)
+            _draw_across(plot, one, number, offset / (3 if marks else 1), unit, marks)
+        plot.set_yticks(range(len(names)), names)
+        # The page's size on a phone, so that there is room for it.
+        plot.tick_params(axis="y", length=0, labelsize=11.5)
+        plot.set_ylim(len(names) - 0.5, -0.5)
+        plot.set_xlabel(y)
+        plot.set_xlim(-0.02 if marks else 0, 1.04 if marks else 1.12)
+        plot.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        plot.xaxis.set_major_formatter(lambda value, _: _tick(unit, value))
+        if apart:
+            plot.axhline(apart - 0.5, color=INK, linewidth=0.8, linestyle=":")
+        plot.grid(axis="both" if marks else "x")
+
+    kind = "Dot chart" if marks else "Bar chart"
+    told = [
+        f"{place}: {', '.join(f'{s.name} {unit.say(s.points[n].value)}' for s in series)}"
+        for n, place in enumerate(names)
+    ]
+    height = 1.4 + (0.42 if marks else 0.55) * len(names)
+    return _picture(
+        name, height, draw, f"{kind} of {y}. {'; '.join(told)}.", records(x, "value", series)
+    )
+
+
+def lines(
+    name: str,
+    x: str,
+    y: str,
+    series: Sequence[Series],
+    unit: tables.Unit = tables.PERCENT,
+    *,
+    log: bool | None = None,
+    whole: bool = False,
+    adjust: Callable[[Any], None] = lambda plot: None,
+    label: str = "",
+    table: Sequence[Mapping[str, Any]] | None = None,
+) -> Picture:
+    """Lines over numbers; over names, or numbers from 0 over a wide range, marks side by side.
+
+    Args:
+      log: whether the axis of places is logarithmic; None where they span a wide range.
+      whole: whether the axis of values is from 0 to 1.
+      adjust: draws what is beside the lines, and changes the axes.
+      label, table: in place of those of the series.
+    """
+    places = ordered(point.x for one in series for point in one.points)
+
+    def draw(plot: Any) -> None:
+        positions, is_axis = _axis(plot, places, log)
+        styles = zip(series, looks(len(series)), strict=True)
+        for number, (one, look) in enumerate(styles):
+            shift = 0.0 if is_axis else 0.12 * (number - (len(series) - 1) / 2)
+            joined = {} if is_axis else {"linestyle": "none"}
+            _draw_line(plot, one, {**look, **one.look, **joined}, positions, shift)
+        values = [point.value for one in series for point in one.points if point.value is not None]
+        if min(values, default=0) < 0:
+            plot.axhline(0, color=INK, linewidth=0.8)
+        plot.yaxis.set_major_formatter(lambda value, _: _tick(unit, value))
+        plot.set_xlabel(x)
+        plot.set_ylabel(y, wrap=True)
+        plot.grid(axis="y")
+        if whole:
+            plot.set_ylim(-0.02, 1.05)
+            plot.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        adjust(plot)
+
+    told = "; ".join(_told(one, unit) for one in series if one.points)
+    label = label or f"Line chart of {y} by {x}. {told}."
+    return _picture(name, 3.4 + 0.2 * len(series), draw, label, table or records(x, y, series))
+
+
+def records(x: str, y: str, series: Iterable[Series]) -> list[dict[str, Any]]:
+    """What is drawn, one record a point."""
+    return [
+        {
+            **{x: tables.plain(point.x), "series": one.name, y: point.value},
+            **dict(zip(("low", "high"), point.interval or (None, None), strict=True)),
+            "interval_over": point.over,
+        }
+        for one in series
+        for point in one.points
+    ]
+
+
+def write(pictures: Iterable[Picture], folder: pathlib.Path) -> None:
+    """Writes `folder / NAME.svg`, `.png` and `.csv` of each picture."""
+    for picture in pictures:
+        render.write_bytes(folder / f"{picture.name}.png", picture.png)
+        render.write_text(folder / f"{picture.name}.svg", picture.alone)
+        render.write_text(folder / f"{picture.name}.csv", tables.csv_text(picture.records))
+
+
+def png_bytes(drawing: Any) -> bytes:
+    """The figure as PNG, on white."""
+    data = io.BytesIO()
+    # Without the library's version, so that an upgrade alone changes no byte.
+    about = {"Software": None}
+    drawing.savefig(data, format="png", dpi=_PNG_DPI, facecolor="white", metadata=about)
+    return data.getvalue()
+
+
+def short(text: str, length: int = _MAX_SHORT) -> str:
+    """A name as short and plain as a figure needs it."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
+    return plain if len(plain) <= length else plain[: length - 1] + "…"
+
+
+def looks(count: int) -> list[dict[str, Any]]:
+    """Colours, dashes and markers of `count` lines: of 24, no two alike."""
+    return [
+        {
+            "color": _COLOURS[place % len(_COLOURS)],
+            "linestyle": _DASHES[place // len(_COLOURS) % len(_DASHES)],
+            "marker": _MARKERS[place % len(_MARKERS)],
+        }
+        for place in range(count)
+    ]
+
+
+def thin(points: Sequence[Point]) -> Sequence[Point]:
+    """At most 300 points: means of as many neighbours each as that takes.
+
+    >>> [point[:2] for point in thin([Point(0, 4.0), Point(1, 2.0)])]
+    [(0, 4.0), (1, 2.0)]
+    """
+    size = -(-len(points) // _MAX_POINTS)
+    if size < 2:
+        return points
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [Point(group[-1].x, sum(p.value for p in group) / len(group)) for group in groups]
+
+
+def ordered(places: Iterable[Any]) -> list[Any]:
+    """Distinct places, ascending if they are numbers, else as they come."""
+    distinct = list({repr(place): place for place in places}.values())
+    return sorted(distinct) if all(map(is_number, distinct)) else distinct
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting is one that an axis can have."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _draw_across(
+    plot: Any, one: Series, number: int, offset: float, unit: tables.Unit, marks: bool
+) -> None:
+    colour = _COLOURS[number % len(_COLOURS)]
+    places = [place + offset for place in range(len(one.points))]
+    values = [0 if missing(point.value) else point.value for point in one.points]
+    if not marks:
+        hatch = _HATCHES[number % len(_HATCHES)]
+        plot.barh(places, values, 0.38, label=one.name, color=colour, hatch=hatch, ec=INK)
+    known = [
+        (place, point)
+        for place, point in zip(places, one.points, strict=True)
+        if not missing(point.value)
+    ]
+    style = {"color": INK, "linestyle": "", "capsize": 4, "elinewidth": 1.3}
+    if marks:
+        style = {"color": colour, "linestyle": "", "marker": "so^"[number % 3], "elinewidth": 1.6}
+        style |= {"label": one.name, "ms": 7}
+    reach = _reach([point for _, point in known])
+    plot.errorbar(
+        [point.value for _, point in known], [place for place, _ in known], xerr=reach, **style
+    )
+    for place, point in zip(places, one.points, strict=True):
+        if not marks:
+            end = max(point.value or 0, *(point.interval or (0,)), 0) + 0.015
+            plot.text(end, place, unit.say(point.value), ha="left", va="center", fontsize=9)
+
+
+def _draw_line(
+    plot: Any, one: Series, look: Mapping[str, Any], positions: Mapping[str, float], shift: float
+) -> None:
+    points = thin([point for point in one.points if not missing(point.value)])
+    xs = [positions.get(repr(point.x), point.x) + shift for point in points]
+    style = {"linewidth": 1.8, "label": short(one.name, 60) or None, **look}
+    if any(point.interval for point in points):
+        style |= {"capsize": 3, "elinewidth": 1.0, "yerr": _reach(points)}
+        plot.errorbar(xs, [point.value for point in points], **style)
+    else:
+        plot.plot(xs, [point.value for point in points], **style)
+
+
+def _reach(points: Sequence[Point]) -> list[list[float]]:
+    """How far intervals go below and above their values; NaN, which isn't drawn, without one."""
+    nothing = float("nan")
+    bounds = [
+        point.interval if tables.interval(point.interval) else (nothing, nothing)
+        for point in points
+    ]
+    pairs = list(zip(points, bounds, strict=True))
+    below = [max(0.0, point.value - low) if low == low else low for point, (low, _) in pairs]
+    above = [max(0.0, high - point.value) if high == high else high for point, (_, high) in pairs]
+    return [below, above]
+
+
+def _axis(plot: Any, places: Sequence[Any], log: bool | None) -> tuple[dict[str, float], bool]:
+    """Prepares the axis of places; place -> position, and whether they are numbers on it."""
+    numeric = bool(places) and all(map(is_number, places))
+    wide = numeric and len(places) > 1 and places[-1] >= _LOG_FROM * abs(places[0])
+    is_axis = numeric and (log is not None or not (wide and places[0] <= 0))
+    if not is_axis:
+        positions = {repr(place): float(number) for number, place in enumerate(places)}
+        plot.set_xlim(-0.5, len(places) - 0.5)
+    else:
+        positions = {repr(place): float(place) for place in places}
+        if log or (log is None and wide):
+            plot.set_xscale("log")
+            plot.minorticks_off()
+    if not is_axis or len(places) <= _MAX_TICKS:
+        names = [short(tables.shown(tables.plain(place)), 16) for place in places]
+        plot.set_xticks([positions[repr(place)] for place in places], names)
+    return positions, is_axis
+
+
+def _tick(unit: tables.Unit, value: float) -> str:
+    return f"{round(unit.scale * value, 6):g}{unit.suffix if unit.suffix == '%' else ''}"
+
+
+def _told(one: Series, unit: tables.Unit) -> str:
+    """Its values in words, or the first and the last of many."""
+    points = one.points if len(one.points) <= _MAX_TOLD else (one.points[0], one.points[-1])
+    told = (
+        f"{unit.both(point.value, point.interval)} at {tables.plain(point.x)}" for point in points
+    )
+    return f"{one.name + ': ' if one.name else ''}{', '.join(told)}"
+
+
+def _picture(
+    name: str,
+    height: float,
+    draw: Callable[[Any], None],
+    label: str,
+    table: Sequence[Mapping[str, Any]],
+) -> Picture:
+    """Draws a figure of that many inches in all its formats."""
+    # Here, not above: what only reads files must not wait for them.
+    import markupsafe
+    import matplotlib
+    from matplotlib import figure
+    from matplotlib.backends import backend_svg
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # The browser draws the letters; matplotlib's font only guesses their width.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        # A user's own matplotlibrc must not change the page.
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        drawing = figure.Figure(figsize=(_WIDTH, height), layout="constrained")
+        backend_svg.FigureCanvasSVG(drawing)
+        plot = drawing.add_subplot()
+        draw(plot)
+        _add_legend(plot)
+        raw = io.StringIO()
+        drawing.savefig(raw, format="svg", transparent=True, metadata={"Date": None})
+        alone = re.sub(r"<metadata>.*?</metadata>\s*", "", raw.getvalue(), flags=re.DOTALL)
+        # What it draws of a run, its phrases, was escaped as it was drawn.
+        inline = markupsafe.Markup(_inline(alone, name))
+        return Picture(name, inline, label, _on_white(alone), png_bytes(drawing), table)
+
+
+def _add_legend(plot: Any) -> None:
+    """Over the whole figure, in two columns where names are short enough for it."""
+    _, names = plot.get_legend_handles_labels()
+    if names:
+        columns = 2 if max(map(len, names)) <= _MAX_SHORT else 1
+        plot.figure.legend(loc="outside upper left", frameon=False, ncols=columns)
+
+
+def _on_white(svg: str) -> str:
+    """The file's text with a white ground, as a viewer of dark windows needs it."""
+    end = svg.index(">", svg.index("<svg")) + 1
+    return f'{svg[:end]}\n <rect width="100%" height="100%" fill="#ffffff"/>{svg[end:]}'
+
+
+def _inline(svg: str, name: str) -> str:
+    """The `<svg>` element for an HTML page: sized by the page, in its ink, its ids its own."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    # The page gives the font and its style sheet the rest; only size and anchor stay here.
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    return svg.replace(INK, "currentColor").strip()
