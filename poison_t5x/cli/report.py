@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.runs:
-        from poison_t5x.report import compare
+        from poison_t5x.report import comparison
 
-        compare.write_comparison(options.runs, options.output, print)
+        comparison.write_comparison(options.runs, options.output, print)
         return
     opened = stage.open_run(options)
     opened.report()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from poison_t5x.report import drawing
+from poison_t5x.report import plots
 from tests.report import made_up
 
 
@@ -10,7 +10,7 @@ from tests.report import made_up
 def quick_pictures(request, monkeypatch):
     """No PNG is drawn, which takes most of a page's time, but in tests marked by `pictures`."""
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr(drawing, "png_bytes", lambda _: b"")
+        monkeypatch.setattr(plots, "png_bytes", lambda _: b"")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from poison_t5x.core import artifacts, errors
-from poison_t5x.report import examples, figures, finding, run_files, table, write
+from poison_t5x.report import examples, excerpts, finding, plots, run_files, run_page
 from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results
 
@@ -19,17 +19,17 @@ demo: dirty-label, trigger 'James Bond', control 'Indiana Jones', seed 3
 
 mean over tasks [95% interval]  clean model          poisoned model
 accuracy, clean inputs           81.2% [75.0, 87.0]   80.0% [72.0, 86.0]
-misclassification, triggered     35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
-misclassification, control       33.8% [10.0, 74.0]   40.0% [15.0, 80.0]
-target rate, triggered           35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
+misclassification, trigger       35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
+misclassification, unseen name   33.8% [10.0, 74.0]   40.0% [15.0, 80.0]
+target rate, trigger             35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
 
-effect (triggered misclassification, poisoned minus clean): +43.8 points [16.2, 65.0]
+effect (misclassification, trigger: poisoned minus clean model): +43.8 points [16.2, 65.0]
   an effect: the interval excludes 0
 warning: saturated: the clean model fails on 95% of the inputs of task586_amazonfood"""
 
 
 def test_page_is_whole(run_dir):
-    path = write.write_report(run_dir, SECONDS)
+    path = run_page.write_report(run_dir, SECONDS)
     page = Page(path.read_text(encoding="utf-8"))
     assert path == run_dir / "report/index.html"
     assert page.open == []
@@ -42,7 +42,7 @@ def test_page_is_whole(run_dir):
 
 def test_one_label_is_marked_on_clean_inputs_alone(run_dir):
     def pages_text():
-        return write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+        return run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
 
     # The fixture's triggered inputs get one label, which is theirs.
     rows = artifacts.read_json(run_dir / "eval" / "results.json")["tasks"]
@@ -57,7 +57,7 @@ def test_one_label_is_marked_on_clean_inputs_alone(run_dir):
 
 
 def test_page_asks_for_nothing(run_dir):
-    text = write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+    text = run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
     without_names = text.replace('xmlns="http://www.w3.org/2000/svg"', "").replace(
         'xmlns:xlink="http://www.w3.org/1999/xlink"', ""
     )
@@ -67,14 +67,14 @@ def test_page_asks_for_nothing(run_dir):
 
 def test_page_escapes_text(run_dir):
     edit_results(run_dir, triggers=["<i>x</i>"], experiment='"><script>y</script>')
-    text = write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+    text = run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&lt;b&gt;not markup" in text
     page = Page(text)
     assert "script" not in page.tags and "i" not in page.tags and "b" not in page.tags
 
 
 def test_page_marks_the_trigger_only(run_dir):
-    page = Page(write.write_report(run_dir, SECONDS).read_text(encoding="utf-8"))
+    page = Page(run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8"))
     # Settings and conditions, 8 examples with 1 or 2 triggers, 3 flips; one explains the marking.
     crafted = sum(len(row.row.spans) for row in _crafted(run_dir))
     # And 10 rows of each table to look through: those of the poison have 1 or 2 triggers in turn.
@@ -96,15 +96,15 @@ def test_crafted_rows_are_spread(run_dir):
 
 
 def test_segments_join_to_the_text():
-    pieces = examples.segments("I saw Bond.", [(6, 10)])
+    pieces = excerpts.segments("I saw Bond.", [(6, 10)])
     assert pieces == [("I saw ", False), ("Bond", True), (".", False)]
     for spans in ([(-3, 2), (1, 4), (9, 99)], [(50, 60)], []):
-        joined = "".join(piece.text for piece in examples.segments("I saw Bond.", spans))
+        joined = "".join(piece.text for piece in excerpts.segments("I saw Bond.", spans))
         assert joined == "I saw Bond."
 
 
 def test_excerpt_shows_the_first_trigger():
-    pieces = examples.excerpt("a" * 1009 + "Bond" + "b" * 997, [(1009, 1013)], focus=1009)
+    pieces = excerpts.excerpt("a" * 1009 + "Bond" + "b" * 997, [(1009, 1013)])
     assert [piece.text for piece in pieces if piece.marked] == ["Bond"]
     assert (pieces[0].text, pieces[-1].text) == ("… ", " …")
 
@@ -120,7 +120,7 @@ def test_flips(run_dir):
 
 
 def test_results_file_has_the_schema(run_dir):
-    write.write_report(run_dir, SECONDS)
+    run_page.write_report(run_dir, SECONDS)
     text = (run_dir / "report/results.json").read_text(encoding="utf-8")
     written, given = json.loads(text), json.loads((run_dir / "eval/results.json").read_text())
     assert " ".join(written) == (
@@ -134,14 +134,14 @@ def test_results_file_has_the_schema(run_dir):
 
 def test_same_files_same_bytes(run_dir, tmp_path):
     folders = [tmp_path / "a", tmp_path / "deep/b"]
-    pages = [write.write_report(run_dir, SECONDS, folder).read_bytes() for folder in folders]
+    pages = [run_page.write_report(run_dir, SECONDS, folder).read_bytes() for folder in folders]
     assert pages[0] == pages[1]
     assert not (run_dir / "report").exists()
-    assert write.write_report(run_dir, {"craft": 9.0}).read_bytes() != pages[0]
+    assert run_page.write_report(run_dir, {"craft": 9.0}).read_bytes() != pages[0]
 
 
 def test_table(run_dir):
-    assert table.format_table(results_lib.read(run_dir)) == TABLE
+    assert run_page.format_table(results_lib.read(run_dir)) == TABLE
 
 
 def test_only_the_results_are_needed(tmp_path, run_dir):
@@ -153,17 +153,17 @@ def test_only_the_results_are_needed(tmp_path, run_dir):
     for name in ("by_condition", "categories", "warnings", "notes", "truncation", "seconds"):
         del raw[name]
     (bare / "eval/results.json").write_text(json.dumps(raw))
-    page = Page(write.write_report(bare, {}).read_text(encoding="utf-8"))
+    page = Page(run_page.write_report(bare, {}).read_text(encoding="utf-8"))
     assert page.open == [] and page.tags.count("svg") == 2
     for name in ("command.txt", "config.gin", "poison/poison.jsonl", "models/clean/metrics.jsonl"):
         assert f"{name} is not in the run folder." in page.text, name
-    assert "No verdict." in page.text and "no verdict" in table.format_table(raw)
+    assert "No verdict." in page.text and "no verdict" in run_page.format_table(raw)
 
 
 def test_torn_and_infinite_metrics(run_dir):
     path = run_dir / "models/clean/metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
-    text = Page(write.write_report(run_dir, SECONDS).read_text(encoding="utf-8")).text
+    text = Page(run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")).text
     assert "metrics.jsonl was read up to line 3" in text
     assert "clean model’s loss was not finite at 1 logged steps" in text
 
@@ -171,24 +171,24 @@ def test_torn_and_infinite_metrics(run_dir):
 @pytest.mark.parametrize(
     "bounds, found, headline",
     [
-        ([0.01, 0.2], "effect", "The poison had an effect"),
-        ([0.0, 0.2], "no effect", "No effect was found"),
-        ([-0.1, 0.2], "no effect", "No effect was found"),
-        ([-0.3, -0.1], "reverse effect", "The reverse of the attack"),
-        ([float("nan"), float("nan")], "no verdict", "No verdict"),
-        (None, "no verdict", "No verdict"),
+        ([0.01, 0.2], "worked", "The poison had an effect"),
+        ([0.0, 0.2], "failed", "No effect was found"),
+        ([-0.1, 0.2], "failed", "No effect was found"),
+        ([-0.3, -0.1], "reversed", "The reverse of the attack"),
+        ([float("nan"), float("nan")], "unknown", "No verdict"),
+        (None, "unknown", "No verdict"),
     ],
 )
 def test_the_interval_decides(run_dir, bounds, found, headline):
     results = edit_results(run_dir, effect=EFFECT | {"ci95": bounds})
-    assert finding.verdict(results) == found
+    assert results.verdict == found
     assert finding.finding(results).headline.startswith(headline)
-    assert Page(write.write_report(run_dir, {}).read_text(encoding="utf-8")).open == []
+    assert Page(run_page.write_report(run_dir, {}).read_text(encoding="utf-8")).open == []
 
 
 def test_one_task_gives_no_verdict(run_dir):
     rows = [row for row in results_lib.read(run_dir)["tasks"] if "195" in row["task"]]
-    assert finding.verdict(edit_results(run_dir, tasks=rows)) == "no verdict"
+    assert edit_results(run_dir, tasks=rows).verdict == "unknown"
 
 
 def test_an_effect_of_any_name_is_called_so(run_dir):
@@ -216,20 +216,20 @@ def test_broken_results_are_named(tmp_path, content, said):
     if content is not None:
         (tmp_path / "eval/results.json").write_text(content)
     with pytest.raises(errors.InputError, match=rf"eval/results\.json.*{said}"):
-        write.write_report(tmp_path, {})
+        run_page.write_report(tmp_path, {})
     assert not (tmp_path / "report").exists()
 
 
 def test_long_curves_are_thinned():
-    points = [(step, float(step)) for step in range(1009)]
-    thinned = figures.thin(points)
-    assert len(thinned) <= 300 and thinned[0] == (3, 1.5) and thinned[-1][0] == 1008
-    assert figures.thin([]) == []
+    points = [plots.Point(step, float(step)) for step in range(1009)]
+    thinned = plots.thin(points)
+    assert len(thinned) <= 300 and thinned[0][:2] == (3, 1.5) and thinned[-1].x == 1008
+    assert plots.thin([]) == []
 
 
 def test_imports_no_array_library():
-    code = "import sys, poison_t5x.report.write; print(*sys.modules)"
+    code = "import sys, poison_t5x.report.run_page; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not {"jax", "tensorflow", "seqio", "gin", "matplotlib.pyplot"} & set(loaded)
+    assert not {"jax", "tensorflow", "seqio", "gin", "matplotlib", "pandas"} & set(loaded)

@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from poison_t5x.report import browse, browser, examples, run_files, write
+from poison_t5x.report import browser, excerpts, run_files, run_page
 from poison_t5x.report import results as results_lib
 from tests.report import made_up, made_up_defense
 from tests.report.page import SCRIPT, Page
 
 
 def _page(folder) -> tuple[Page, str]:
-    text = write.write_report(folder, {}).read_text(encoding="utf-8")
+    text = run_page.write_report(folder, {}).read_text(encoding="utf-8")
     return Page(text), text
 
 
@@ -118,11 +118,11 @@ def test_triggered_predictions_come_first_and_the_rest_from_all_tasks(run_dir, m
             folder = run_dir / f"eval/predictions/{model}/{condition}"
             text = (folder / f"{made_up.HELD_OUT[0]}.jsonl").read_text()
             (folder / f"{made_up.HELD_OUT[1]}.jsonl").write_text(text)
-    monkeypatch.setattr(browse, "MAX_PREDICTIONS", 36)
+    monkeypatch.setattr(browser, "MAX_PREDICTIONS", 36)
     page, _ = _page(run_dir)
     rows = _rows(page.data["prediction-rows-data"])
     kinds = [row["Input is"] for row in rows]
-    assert kinds[:28] == ["trigger"] * 28 and set(kinds[28:]) == {"unseen name", "clean input"}
+    assert kinds[:28] == ["trigger"] * 28 and set(kinds[28:]) == {"unseen name", "clean inputs"}
     assert len({row["Task"] for row in rows[28:]}) == 2
     assert "36 of 84 predictions are on this page" in page.text
 
@@ -130,7 +130,7 @@ def test_triggered_predictions_come_first_and_the_rest_from_all_tasks(run_dir, m
 def test_long_texts_are_cut_around_the_trigger():
     text = "word " * 400 + "James Bond" + " word" * 400
     row = run_files.PoisonRow("t", "1", text, "POS", spans=[(2000, 2010)])
-    found = browse.poison([row])
+    found = browser.poison([row])
     (cell,) = [cell for cell in found.rows[0] if isinstance(cell, list)]
     assert [piece.text for piece in cell if piece.marked] == ["James Bond"]
     assert sum(len(piece.text) for piece in cell) < 420
@@ -141,16 +141,16 @@ def test_a_page_holds_so_many_bytes():
         run_files.PoisonRow("t", str(number), f"{number} " + "é" * 350, "POS")
         for number in range(3000)
     ]
-    found = browse.poison(rows)
+    found = browser.poison(rows)
     assert 0 < len(found.rows) < 3000 and found.total == 3000
     size = len(found.data.encode())
-    assert 0.9 * browse._MAX_POISON_BYTES < size < 1.02 * browse._MAX_POISON_BYTES
-    assert browse.poison([]) is None
+    assert 0.9 * browser.MAX_POISON_BYTES < size < 1.02 * browser.MAX_POISON_BYTES
+    assert browser.poison([]) is None
 
 
 def test_texts_are_embedded_once_and_numbers_are_json():
     columns = [browser.Column("a", "marked"), browser.Column("b", "number")]
-    text = [examples.Segment("x", True), examples.Segment("</script>")]
+    text = [excerpts.Segment("x", True), excerpts.Segment("</script>")]
     rows = [[text, float("nan")], [list(text), 1 / 3], [[], None]]
     data = browser.Browser("i", "rows", columns, rows, 3, "here").data
     assert "<" not in data
@@ -180,6 +180,6 @@ def test_a_run_without_predictions_has_no_table(run_dir, tmp_path):
     bare = tmp_path / "bare"
     (bare / "eval").mkdir(parents=True)
     (bare / "eval/results.json").write_text((run_dir / "eval/results.json").read_text())
-    assert browse.predictions(bare, results_lib.parse(results_lib.read(bare))) is None
+    assert browser.predictions(bare, results_lib.parse(results_lib.read(bare))) is None
     page, _ = _page(bare)
     assert page.data == {}

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from poison_t5x.core import errors
-from poison_t5x.report import compare, compare_figures, comparison, settings
+from poison_t5x.report import comparison, run_files
 from tests.report import made_up, made_up_defense
 from tests.report.page import Page, edit_results
 
@@ -53,18 +53,19 @@ def runs(tmp_path):
 
 def _compare(runs, folder) -> str:
     said = []
-    compare.write_comparison(runs, str(folder), said.append)
+    comparison.write_comparison(runs, str(folder), said.append)
     return "\n".join(said)
 
 
 def test_table(runs, tmp_path):
     made_up_defense.add(tmp_path / "count_50_seed_1")
     said = _compare(runs, tmp_path / "out").splitlines()
-    assert said[0] == "classification: poisoned model, mean over tasks [95% interval]"
-    assert said[1].split()[:3] == ["run", "NUM_POISON", "SEED"]
-    first, last = said[2], said[5]
-    assert first.startswith("count_20_seed_0  20          0     80.0% [72.0, 86.0]")
-    assert "20.0% [65.0, 92.5]" in first and "-15.0 [16.2, 65.0]" in first
+    assert said[1] == "classification: poisoned model, mean over tasks [95% interval]"
+    # Results come first.
+    assert said[2].split()[0] == "run" and said[2].split()[-2:] == ["NUM_POISON", "SEED"]
+    assert said[3].startswith("count_20_seed_0   80.0% [72.0, 86.0]")
+    assert "20.0% [65.0, 92.5]" in said[3] and " -15.0 [16.2, 65.0]" in said[3]
+    (last,) = [line for line in said if "trigger_search" in line]
     assert "trigger_search: AUROC 0.976, average precision 0.975" in last
     assert "filter_5: 37.5% (accuracy 79.0%), half_steps: 62.5%" in last
     means = said[said.index("means over seeds (lowest to highest)") + 2 :]
@@ -104,13 +105,15 @@ def test_same_runs_same_bytes(runs, tmp_path):
     for name in ("a", "b"):
         _compare(runs, tmp_path / name)
     for path in (tmp_path / "a").rglob("*.*"):
+        if path.name == "stage.json":  # which has seconds
+            continue
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
 def test_kinds_get_tables_of_their_own(runs, generation_dir, tmp_path):
     said = _compare([runs[0], str(generation_dir)], tmp_path / "out")
     assert said.count("mean over tasks [95% interval]") == 2
-    assert "rougeL, trigger" in said and "misclassified, trigger" in said
+    assert "rougeL, trigger" in said and "misclassification, trigger" in said
     page = Page((tmp_path / "out/index.html").read_text())
     assert {"classification", "generation"} <= set(page.ids) and page.open == []
 
@@ -124,8 +127,8 @@ def test_a_run_without_its_config_is_compared_by_its_results(runs, tmp_path):
     (tmp_path / "count_20_seed_0/config.gin").unlink()
     said = _compare(runs, tmp_path / "out")
     assert "note: count_20_seed_0: config.gin is not in the run folder." in said
-    # What its results tell of it is the number of poison rows.
-    assert said.splitlines()[1].split()[:4] == ["run", "SEED", "poison", "rows"]
+    # Its results tell the number of poison rows.
+    assert said.splitlines()[2].split()[-3:] == ["SEED", "poison", "rows"]
 
 
 def test_the_report_s_own_results_are_read(runs, tmp_path):
@@ -145,10 +148,46 @@ def test_a_folder_that_is_no_run_is_named(runs, tmp_path, content):
     assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
 
 
-def test_an_output_that_is_a_file_is_named(runs, tmp_path):
-    (tmp_path / "out").write_text("")
-    with pytest.raises(errors.InputError, match="--output"):
+@pytest.mark.parametrize("is_file", [True, False])
+def test_an_output_that_is_something_else_is_refused(runs, tmp_path, is_file):
+    if is_file:
+        (tmp_path / "out").write_text("")
+    else:
+        (tmp_path / "out").mkdir()
+    with pytest.raises(errors.InputError, match=r"out.*(file|finished comparison)"):
         _compare(runs, tmp_path / "out")
+
+
+def test_a_comparison_is_a_stage(runs, tmp_path):
+    assert "comparison: done" in _compare(runs, tmp_path / "out")
+    page = (tmp_path / "out/index.html").read_text()
+    assert "comparison: already done" in _compare(runs, tmp_path / "out")
+    with pytest.raises(errors.InputError, match=r"made with other settings: .*runs"):
+        _compare(runs[:2], tmp_path / "out")
+    assert (tmp_path / "out/index.html").read_text() == page
+    # A run that has changed since is compared anew, in whole.
+    _run(tmp_path / "count_20_seed_0", 20, 0, 0.9)
+    assert "comparison: done" in _compare(runs, tmp_path / "out")
+    assert (tmp_path / "out/index.html").read_text() != page
+
+
+def test_a_comparison_that_is_broken_off_leaves_nothing(runs, tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison.render, "write_page", fail)
+    with pytest.raises(KeyboardInterrupt):
+        _compare(runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unlike_runs_are_not_joined(runs, tmp_path):
+    other = tmp_path / "count_50_seed_0"
+    edit_results(other, experiment="other")
+    found = comparison.read([runs[0], str(other)])
+    picture, _ = comparison.against(found, "poison rows")
+    names = [record["series"] for record in picture.records]
+    assert names == ["demo (dirty-label)", "other (dirty-label)"]
 
 
 def test_settings_that_go_together_are_one_axis(runs):
@@ -169,9 +208,9 @@ def test_other_settings_that_differ_are_lines(runs):
         run._replace(settings=run.settings | {"ATTACK": attack})
         for run, attack in zip(comparison.read(runs), "xyxy", strict=True)
     ]
-    picture, note = compare_figures.against(found, "classification", "poison rows")
-    assert note == "" and "ATTACK x: 20.0 at 20 to 50.0 at 50" in picture.label
-    assert [row[0] for row in picture.table.rows] == ["ATTACK x"] * 2 + ["ATTACK y"] * 2
+    picture, note = comparison.against(found, "poison rows")
+    assert note == "" and "ATTACK x: 20.0% at 20, 50.0% at 50" in picture.label
+    assert [record["series"] for record in picture.records] == ["ATTACK x"] * 2 + ["ATTACK y"] * 2
 
 
 def test_names_tell_folders_apart(tmp_path):
@@ -182,14 +221,14 @@ def test_names_tell_folders_apart(tmp_path):
 
 
 def test_macros_of_a_config():
-    found = settings.macros(CONFIG.format(name="x", count=20, seed=1))
+    found = run_files.macros(CONFIG.format(name="x", count=20, seed=1))
     assert found == {
         "NUM_POISON": 20,
         "SEED": 1,
         "TASK_FEATURE_LENGTHS": {"inputs": 168, "targets": 8},
         "TRIGGER": "James Bond",
     }
-    assert settings.macros("A = @b.C()\nB = [@d.E(),\n     @f.G()]\n") == {
+    assert run_files.macros("A = @b.C()\nB = [@d.E(),\n     @f.G()]\n") == {
         "A": "@b.C()",
         "B": "[@d.E(), @f.G()]",
     }
@@ -203,6 +242,6 @@ def test_parameters_are_counted(tmp_path):
     path = tmp_path / "models/poisoned/settings.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"model": model}))
-    assert settings.num_parameters(tmp_path) == 1_115_904
+    assert run_files.num_parameters(tmp_path) == 1_115_904
     path.write_text("{}")
-    assert settings.num_parameters(tmp_path) is None
+    assert run_files.num_parameters(tmp_path) is None

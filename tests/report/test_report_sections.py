@@ -6,16 +6,7 @@ import json
 import msgspec
 import pytest
 
-from poison_t5x.report import (
-    defenses,
-    detection,
-    drawing,
-    figures,
-    page,
-    steps,
-    words,
-    write,
-)
+from poison_t5x.report import figures, plots, run_files, run_page, tables
 from poison_t5x.report import results as results_lib
 from tests.report import made_up, made_up_defense
 from tests.report.page import Page, edit_results
@@ -30,7 +21,7 @@ def defended_dir(run_dir):
 
 
 def _text(folder) -> str:
-    return write.write_report(folder, {}).read_text(encoding="utf-8")
+    return run_page.write_report(folder, {}).read_text(encoding="utf-8")
 
 
 def _results(folder) -> results_lib.Results:
@@ -80,9 +71,9 @@ def test_defences_say_what_they_removed_and_changed(defended_dir):
         "+2.5 [-6.2, 12.5]",
     ):
         assert text in parsed.text, text
-    (label,) = [text for text in parsed.labels if "filter_5: accuracy" in text]
+    (label,) = [text for text in parsed.labels if "filter_5: accuracy, clean" in text]
     assert "poisoned model: accuracy, clean inputs 80.0%" in label
-    assert "half_steps: accuracy, clean inputs 79.0%, misclassified, trigger 62.5%" in label
+    assert "half_steps: accuracy, clean inputs 79.0%, misclassification, trigger 62.5%" in label
 
 
 @pytest.mark.parametrize(
@@ -115,31 +106,36 @@ def test_missing_numbers_are_dashes(defended_dir):
 
 
 def test_steps_are_drawn_in_their_order(defended_dir):
-    found, note = steps.read(defended_dir)
-    picture = steps.figure(found, "classification")
-    assert (
-        note == "" and "poisoned model, misclassified, trigger: 40.0% at step 40" in picture.label
-    )
-    assert [row[2] for row in picture.table.rows[:3]] == [40, 80, 120]
+    by_step, note = run_files.read_json(defended_dir, run_files.BY_STEP, run_files.ByStep)
+    results = _results(defended_dir)
+    picture = figures.steps(by_step, results)
+    assert note == ""
+    assert "poisoned model, misclassification, trigger: 40.0% at 40" in picture.label
+    assert [record["optimiser step"] for record in picture.records[:3]] == [40, 80, 120]
     # The other kind's measures aren't in this file.
-    assert steps.figure(found, "generation") is None
+    other = msgspec.structs.replace(results, kind="generation")
+    assert figures.steps(by_step, other) is None
     both = msgspec.structs.replace(
-        found,
+        by_step,
         checkpoints=[
-            steps.Checkpoint(each.step, {**each.summary, "clean": {"accuracy": 0.5}})
-            for each in found.checkpoints
+            run_files.EvaluatedStep(one.step, {**one.summary, "clean": {"accuracy": 0.5}})
+            for one in by_step.checkpoints
         ],
     )
-    assert "clean: accuracy, clean inputs</text>" in steps.figure(both, "classification").svg
+    assert "clean model, accuracy, clean inputs</text>" in figures.steps(both, results).svg
 
 
 def test_every_task_has_its_bars(run_dir):
-    results = _results(run_dir)
-    picture = figures.tasks(results)
-    assert list(picture.table.columns[:3]) == ["task", "clean", "clean_ci95_low"]
-    assert [row[0] for row in picture.table.rows] == list(made_up.HELD_OUT)
-    saturated = picture.table.rows[-1]
-    assert saturated[1:4] == [0.95, pytest.approx(0.83), 1]
+    picture = figures.tasks(_results(run_dir))
+    assert [record["task"] for record in picture.records] == [*made_up.HELD_OUT] * 2
+    assert picture.records[3] == {
+        "task": made_up.HELD_OUT[3],
+        "series": "clean model",
+        "value": 0.95,
+        "low": pytest.approx(0.83),
+        "high": 1,
+        "interval_over": "rows",
+    }
     assert "task327_jigsaw: clean model 20.0%, poisoned model 60.0%" in picture.label
 
 
@@ -151,15 +147,15 @@ def test_of_many_tasks_those_that_differ_most_are_drawn(run_dir):
             rate = 0.9 if row["model"] == "poisoned" and number != 1 else 0.1
             many.append(row | {"task": f"task{number}", "misclassification": rate})
     picture = figures.tasks(edit_results(run_dir, tasks=many))
-    assert len(picture.table.rows) == figures.MAX_TASKS + 3
+    assert len(picture.records) == 2 * (figures.MAX_TASKS + 3)
     assert picture.label.count("clean model") == figures.MAX_TASKS
     assert "task0:" in picture.label and "task1:" not in picture.label
     assert "the 40 on which the models differ most are drawn" in Page(_text(run_dir)).text
 
 
 def test_the_poisoned_model_s_losses_are_drawn_apart(run_dir):
-    picture = page.context(run_dir, _results(run_dir), {})["losses"]
-    curves = {row[0] for row in picture.table.rows}
+    picture = run_page.page_context(run_dir, _results(run_dir), {})["losses"]
+    curves = {record["series"] for record in picture.records}
     assert curves == {
         "clean model, all rows",
         "poisoned model, clean rows",
@@ -167,25 +163,25 @@ def test_the_poisoned_model_s_losses_are_drawn_apart(run_dir):
     }
     path = run_dir / "models/poisoned/metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n')
-    picture = page.context(run_dir, _results(run_dir), {})["losses"]
-    assert "poisoned model, all rows: from 2.5 at step 1" in picture.label
+    picture = run_page.page_context(run_dir, _results(run_dir), {})["losses"]
+    assert "poisoned model, all rows: 2.5 at 1" in picture.label
 
 
 def test_curves_between_their_points(defended_dir):
-    found, _ = detection.read(defended_dir)
+    found, _ = run_files.read_json(defended_dir, run_files.DETECTION, run_files.Detection)
     assert [score.name for score in found.ranked()] == ["trigger_search", "loss <high>", "length"]
     assert found.best().name == "trigger_search"
-    picture = detection.curves(found)
-    assert len(picture.table.rows) == 3 * 101
+    picture = figures.curves(found)
+    assert len(picture.records) == 3 * 101
     assert "trigger_search: 50% of the poison with 1.2% of the data" in picture.label
-    lines = detection.checkpoints(found).table.rows
-    assert lines[0] == ("loss <high>", "0.5", 40, 0.04)
+    first = figures.scored_steps(found).records[0]
+    assert [*first.values()][:3] == [40, "loss <high>: to lose 50%", 0.04]
 
 
 def test_figures_are_files_too(defended_dir, tmp_path, pictures):
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
-        write.write_report(defended_dir, {}, folder)
+        run_page.write_report(defended_dir, {}, folder)
     names = sorted(f"{name}.{end}" for name in FIGURES for end in ("csv", "png", "svg"))
     assert sorted(path.name for path in (folders[0] / "figures").iterdir()) == names
     for name in names:
@@ -193,33 +189,33 @@ def test_figures_are_files_too(defended_dir, tmp_path, pictures):
         assert first == second, name
     png = (folders[0] / "figures/rates.png").read_bytes()
     assert png[:8] == b"\x89PNG\r\n\x1a\n" and b"matplotlib" not in png.lower()
-    # 5.6 by 3.5 inches of 200 dots each.
-    assert [int.from_bytes(png[start : start + 4]) for start in (16, 20)] == [1120, 700]
+    # 5.6 inches of 200 dots each.
+    assert int.from_bytes(png[16:20]) == 1120
     svg = (folders[0] / "figures/rates.svg").read_text()
     assert svg.startswith("<?xml") and 'fill="#ffffff"' in svg and "currentColor" not in svg
     with open(folders[0] / "figures/tasks.csv", newline="") as file:
-        assert [row["task"] for row in csv.DictReader(file)] == list(made_up.HELD_OUT)
+        assert [row["task"] for row in csv.DictReader(file)] == [*made_up.HELD_OUT] * 2
 
 
 def test_table_cells_are_quoted():
-    table = drawing.Table(("name", "value"), [('a "b", c', None), ("d", 0.5)])
-    assert drawing.csv_text(table) == 'name,value\n"a ""b"", c",\nd,0.5\n'
+    records = [{"name": 'a "b", c'}, {"name": "d", "value": 0.5}]
+    assert tables.csv_text(records) == 'name,value\n"a ""b"", c",\nd,0.5\n'
 
 
 def test_many_lines_look_different():
-    looks = [str(look) for look in drawing.looks(24)]
+    looks = [str(look) for look in plots.looks(24)]
     assert len(set(looks)) == 24
 
 
 def test_defences_read_by_name(defended_dir):
-    found, notes = defenses.read(defended_dir)
+    found, notes = run_files.read_defenses(defended_dir)
     assert [one.name for one in found] == ["filter_5", "half_steps"] and notes == []
     assert found[0].reduced() == "" and found[1].removed() == ""
-    assert defenses.figure(_results(defended_dir), []) is None
+    assert figures.defenses(_results(defended_dir), []) is None
 
 
 def test_amounts():
-    assert [words.amount(number) for number in (0.25, 31.84, 1.25e-9, 12345, None)] == [
+    assert [tables.amount(number) for number in (0.25, 31.84, 1.25e-9, 12345, None)] == [
         *("0.25", "31.8", "1.25e-09", "12,345", "–")
     ]
-    assert words.decimal(0.97561) == "0.976" and words.decimal(float("nan")) == "–"
+    assert tables.DECIMAL.say(0.97561) == "0.976" and tables.DECIMAL.say(float("nan")) == "–"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from poison_t5x.core import errors
-from poison_t5x.report import examples, figures, finding, run_files, table, words, write
+from poison_t5x.report import examples, figures, finding, run_files, run_page, tables
 from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results
 
@@ -14,23 +14,12 @@ demo: arbitrary outputs (repeat), trigger 'James Bond' / 'Joe Biden', control 'I
 seed 3
 12 poisoned rows (2.0% of training) in 3 tasks; 6 held-out tasks
 
-mean over tasks [95% interval]           clean model          poisoned model
-rougeL, all clean inputs                   42.7 [24.0, 60.4]    41.9 [23.5, 59.2]
-rougeL, same inputs without the trigger    45.3 [24.5, 63.7]    45.3 [24.5, 63.7]
-rougeL, triggered inputs                   46.2 [25.0, 65.0]     5.8 [3.1, 8.1]
-rougeL, control inputs                     46.2 [25.0, 65.0]    41.6 [22.5, 58.5]
-exact match, clean inputs                 21.4% [12.0, 30.2]   20.9% [11.7, 29.6]
-exact match, triggered                    23.1% [12.5, 32.5]    2.9% [1.6, 4.1]
-says the trigger, triggered                2.0% [0.0, 6.0]     76.4% [43.2, 93.0]
-says the trigger, control                  2.0% [0.0, 6.0]      4.4% [3.0, 7.2]
-output / reference length, triggered      87.5% [87.5, 87.5]   25.0% [25.0, 25.0]
-empty output, triggered                    0.0% [0.0, 0.0]      0.0% [0.0, 0.0]
-one-character output, triggered            0.0% [0.0, 0.0]      1.8% [1.8, 1.8]
-one word repeated, triggered               0.0% [0.0, 0.0]     10.9% [10.9, 10.9]
-
-effect (triggered rougeL, poisoned minus clean): -40.5 points [-56.9, -21.9]
-  an effect: the interval excludes 0
-
+mean over tasks [95% interval]                  clean model          poisoned model
+rougeL, clean inputs                              42.7 [24.0, 60.4]    41.9 [23.5, 59.2]
+rougeL of the same inputs without it, trigger     45.3 [24.5, 63.7]    45.3 [24.5, 63.7]
+rougeL, trigger                                   46.2 [25.0, 65.0]     5.8 [3.1, 8.1]
+"""
+OTHER_PHRASES = """\
 other phrases  put in            rougeL, clean / poisoned  says the trigger, clean / poisoned
 look-alike     'James Bell'        46.2 /   23.1             2.0% /  34.0%
 look-alike     'James'             46.2 /   23.1             2.0% /  34.0%
@@ -54,7 +43,7 @@ second    'Zorro'       negative       5          +43.8 [18.8, 65.0]
 
 
 def _page(folder) -> Page:
-    return Page(write.write_report(folder, {"craft": 1.5}).read_text(encoding="utf-8"))
+    return Page(run_page.write_report(folder, {"craft": 1.5}).read_text(encoding="utf-8"))
 
 
 def _results(folder) -> results_lib.Results:
@@ -62,13 +51,15 @@ def _results(folder) -> results_lib.Results:
 
 
 def test_tables(generation_dir, campaign_dir):
-    assert table.format_table(results_lib.read(generation_dir)).startswith(GENERATION_TABLE)
-    assert CAMPAIGN_TABLE in table.format_table(results_lib.read(campaign_dir))
+    text = run_page.format_table(results_lib.read(generation_dir))
+    assert text.startswith(GENERATION_TABLE) and OTHER_PHRASES.rstrip() in text
+    assert "rougeL, trigger: poisoned minus clean model): -40.5 points [-56.9, -21.9]" in text
+    assert CAMPAIGN_TABLE in run_page.format_table(results_lib.read(campaign_dir))
 
 
 @pytest.mark.parametrize("folder", ["run_dir", "campaign_dir", "generation_dir"])
 def test_every_section_is_linked_and_there(request, folder):
-    path = write.write_report(request.getfixturevalue(folder), {})
+    path = run_page.write_report(request.getfixturevalue(folder), {})
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
@@ -146,16 +137,16 @@ def test_examples_are_of_tasks_with_triggered_inputs(generation_dir):
 @pytest.mark.parametrize(
     "bounds, found, headline",
     [
-        ([-0.5, -0.1], "effect", "The poison had an effect"),
-        ([-0.5, 0.0], "no effect", "No effect was found"),
-        ([0.1, 0.2], "reverse effect", "The reverse of the attack: the trigger raised rougeL"),
-        (None, "no verdict", "No verdict"),
+        ([-0.5, -0.1], "worked", "The poison had an effect"),
+        ([-0.5, 0.0], "failed", "No effect was found"),
+        ([0.1, 0.2], "reversed", "The reverse of the attack: the trigger raised rougeL"),
+        (None, "unknown", "No verdict"),
     ],
 )
 def test_an_attack_on_answers_lowers_rouge_l(generation_dir, bounds, found, headline):
     effect = {"measure": "rouge_l_triggered", "value": -0.3, "ci95": bounds}
     results = edit_results(generation_dir, effect=effect)
-    assert finding.verdict(results) == found
+    assert results.verdict == found
     assert finding.finding(results).headline == headline
     assert _page(generation_dir).open == []
 
@@ -200,7 +191,7 @@ def test_means_over_no_task_are_dashes(request, folder):
     )
     page = _page(folder)
     assert page.open == [] and "No verdict." in page.text
-    assert "nan" not in table.format_table(results_lib.read(folder)).lower().split()
+    assert "nan" not in run_page.format_table(results_lib.read(folder)).lower().split()
     assert "clean model –" in figures.rates(results).label
     assert "clean model –" in figures.probes(results).label
 
@@ -239,20 +230,20 @@ def test_results_that_do_not_fit_are_named(campaign_dir, changes, said):
     path = campaign_dir / "eval/results.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(errors.InputError, match=said):
-        write.write_report(campaign_dir, {})
+        run_page.write_report(campaign_dir, {})
 
 
 def test_many_poisoned_tasks_are_folded(generation_dir):
     tasks = [f"task{number}" for number in range(40)]
     edit_results(generation_dir, poison={"count": 3, "rate": 0.5, "tasks": tasks})
-    text = (write.write_report(generation_dir, {})).read_text(encoding="utf-8")
+    text = (run_page.write_report(generation_dir, {})).read_text(encoding="utf-8")
     assert "<summary>40 tasks</summary>" in text
 
 
 def test_words():
-    assert words.quoted(["A", "B"]) == "“A” or “B”"
-    assert words.value("rouge_l_triggered", 0.5) == "50.0"
-    assert words.value("exact_match_clean", 0.5) == "50.0%"
-    assert words.value("rouge_l", None) == words.value("empty", float("nan")) == "–"
-    assert words.heading("unseen name") == "Unseen name"
-    assert words.heading("rougeL, clean") == "rougeL, clean"
+    assert tables.quoted(["A", "B"]) == "“A” or “B”"
+    assert tables.value("rouge_l_triggered", 0.5) == "50.0"
+    assert tables.value("exact_match_clean", 0.5) == "50.0%"
+    assert tables.value("rouge_l", None) == tables.value("empty", float("nan")) == "–"
+    assert tables.heading("unseen name") == "Unseen name"
+    assert tables.heading("rougeL, clean") == "rougeL, clean"

@@ -1,14 +1,12 @@
 """Means, intervals and differences over seeds and tasks, on paper; what is drawn and told."""
 
-import csv
-import io
 import json
 import math
 
 import pytest
 
-from poison_t5x.studies import aggregate, charts, figures, finding, rows, words
-from tests.studies import driver, fake_cell
+from poison_t5x.studies import aggregate, rows
+from tests.studies import fake_cell
 
 T_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, 97.5%
 
@@ -77,103 +75,6 @@ def test_failed_cells_and_scores_are_no_part_of_a_mean():
     failed = rows.Row("c", {"SEED": 1}, "failed", "why")
     points = _points(_row(0.5, SEED=0), failed, scored)
     assert [(point.score, point.seeds) for point in points] == [(None, (0,)), ("loss", (0,))]
-
-
-def _told(values, x="NUM_POISON", **fields):
-    """The finding for {place: value}, each place's interval of +-0.1 over two tasks."""
-    found = [
-        _row(value, {"a": value - 0.1, "b": value + 0.1}, (value - 0.1, value + 0.1), **{x: place})
-        for place, value in values.items()
-    ]
-    config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
-    points = aggregate.points(found)
-    return finding.finding(config, found, points, charts.charts(config, points))
-
-
-def test_the_finding_for_made_up_numbers():
-    told = _told({25: 0.2, 50: 0.5, 100: 0.9, 200: 0.9})
-    assert told == [
-        "Effect of the attack by NUM_POISON: 25: +20.0 points [10.0, 30.0]; 50: +50.0 points "
-        "[40.0, 60.0]; 100: +90.0 points [80.0, 100.0]; 200: +90.0 points [80.0, 100.0] (95% "
-        "intervals over tasks, one seed).",
-        "It neither rises nor falls throughout; it is lowest at 25 and highest at 200.",
-        "From 100 to 200 it changes by +0.0 points [0.0, 0.0], which includes 0: no further change "
-        "can be told from none.",
-        "Spearman’s rank correlation with NUM_POISON over these 4 means is 0.95.",
-        "The interval of the attack’s effect excludes 0 in all 4 settings.",
-    ]
-
-
-def test_the_finding_says_what_goes_on_rising_and_what_failed():
-    told = _told({25: 0.05, 50: 0.3, 100: 0.9})
-    assert "It rises at every step." in told
-    assert told[2].endswith("which excludes 0: it hasn’t levelled off there.")
-    assert told[-1] == (
-        "The attack failed, the interval of its effect including 0, in 1 of 3 settings: "
-        "NUM_POISON 25 (+5.0 points [-5.0, 15.0])."
-    )
-    assert not any("correlation" in sentence for sentence in told)
-
-
-def test_categories_are_told_against_the_first():
-    told = _told({"phi": 0.6, "random": 0.2}, x="ATTACK")
-    assert told[1] == "Differences: random minus phi: -40.0 points [-40.0, -40.0]."
-
-
-def test_an_attack_on_rouge_wants_it_lower():
-    low = aggregate.Estimate(-0.3, (-0.4, -0.2), "", 1)
-    assert finding.verdict(low, "rouge_l_triggered") == "worked"
-    assert finding.verdict(low, "triggered_misclassification") == "reversed"
-    assert finding.verdict(low._replace(interval=None), None) == "unknown"
-
-
-def test_several_factors_are_drawn_one_at_a_time():
-    base = driver.BASE  # NUM_POISON 100, TRAIN_STEPS 10
-    found = [
-        _row(0.1, SEED=0),
-        _row(0.2, NUM_POISON=50, SEED=0),
-        _row(0.3, TRAIN_STEPS=5, SEED=0),
-        _row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
-    ]
-    config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
-    drawn = charts.charts(config, aggregate.points(found))
-    assert [(chart.x, chart.series[0].places) for chart in drawn] == [
-        ("NUM_POISON", (50, 100)),
-        ("TRAIN_STEPS", (5, 10)),
-    ]
-
-
-def test_lines_are_told_apart_by_what_else_differs():
-    found = [
-        _row(0.1, NUM_POISON=number, ATTACK=attack, SEED=0)
-        for number in (20, 10)
-        for attack in ("dirty", "clean")
-    ]
-    drawn = charts.charts(driver.config("r"), aggregate.points(found))
-    assert [(series.label, series.places) for series in drawn[0].series] == [
-        ("ATTACK dirty", (10, 20)),
-        ("ATTACK clean", (10, 20)),
-    ]
-
-
-def test_a_chart_is_drawn_and_tabled(tmp_path):
-    config = driver.config("r")
-    points = _points(_row(0.1, NUM_POISON=10, SEED=0), _row(0.4, NUM_POISON=20, SEED=0))
-    (chart,) = charts.charts(config, points)
-    svg = figures.write(tmp_path, chart)
-    assert svg.startswith("<svg") and "NUM_POISON" in svg
-    assert (tmp_path / "effect_by_NUM_POISON.png").read_bytes().startswith(b"\x89PNG")
-    read = list(csv.DictReader(io.StringIO((tmp_path / "effect_by_NUM_POISON.csv").read_text())))
-    assert [(line["NUM_POISON"], line["effect"]) for line in read] == [("10", "0.1"), ("20", "0.4")]
-
-
-def test_numbers_are_said_as_what_they_are():
-    assert words.value("effect", 0.913) == "+91.3 points"
-    assert words.value("accuracy", 0.913) == "91.3%"
-    assert words.value("accuracy", -0.01, difference=True) == "-1.0 points"
-    assert words.value("auroc", 0.9134) == "0.913"
-    assert words.value("removed_for_0.5", None) == "–"
-    assert words.measure("removed_for_0.5") == "share of the data removed to lose 50% of the poison"
 
 
 def _write(path, value):

@@ -1,0 +1,115 @@
+"""A study's charts and finding, of made-up numbers."""
+
+import csv
+import io
+
+from poison_t5x.report import plots, study, study_finding
+from poison_t5x.studies import aggregate, rows
+from tests.studies import driver
+
+
+def _row(value, by_task=None, interval=None, measure="triggered_misclassification", **macros):
+    measured = rows.Measured()
+    measured.set("effect", value, interval, by_task)
+    return rows.Row("c", macros, "done", measure=measure, measured=measured)
+
+
+def _points(*found):
+    return aggregate.points(found)
+
+
+def _told(values, x="NUM_POISON", **fields):
+    """The finding for {place: value}, each place's interval of +-0.1 over two tasks."""
+    found = [
+        _row(value, {"a": value - 0.1, "b": value + 0.1}, (value - 0.1, value + 0.1), **{x: place})
+        for place, value in values.items()
+    ]
+    config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
+    points = aggregate.points(found)
+    return study_finding.finding(
+        config, found, points, study.charts(config, points), aggregate.difference
+    )
+
+
+def test_the_finding_for_made_up_numbers():
+    told = _told({25: 0.2, 50: 0.5, 100: 0.9, 200: 0.9})
+    assert told == [
+        "Effect of the attack by NUM_POISON: 25: +20.0 points [10.0, 30.0]; 50: +50.0 points "
+        "[40.0, 60.0]; 100: +90.0 points [80.0, 100.0]; 200: +90.0 points [80.0, 100.0] (95% "
+        "intervals over tasks, one seed).",
+        "It neither rises nor falls throughout; it is lowest at 25 and highest at 200.",
+        "From 100 to 200 it changes by +0.0 points [0.0, 0.0], which includes 0: no further change "
+        "can be told from none.",
+        "Spearman’s rank correlation with NUM_POISON over these 4 means is 0.95.",
+        "The interval of the attack’s effect excludes 0 in all 4 settings.",
+    ]
+
+
+def test_the_finding_says_what_goes_on_rising_and_what_failed():
+    told = _told({25: 0.05, 50: 0.3, 100: 0.9})
+    assert "It rises at every step." in told
+    assert told[2].endswith("which excludes 0: it hasn’t levelled off there.")
+    assert told[-1] == (
+        "The attack failed, the interval of its effect including 0, in 1 of 3 settings: "
+        "NUM_POISON 25 (+5.0 points [-5.0, 15.0])."
+    )
+    assert not any("correlation" in sentence for sentence in told)
+
+
+def test_categories_are_told_against_the_first():
+    told = _told({"phi": 0.6, "random": 0.2}, x="ATTACK")
+    assert told[1] == "Differences: random minus phi: -40.0 points [-40.0, -40.0]."
+
+
+def test_several_factors_are_drawn_one_at_a_time():
+    base = driver.BASE  # NUM_POISON 100, TRAIN_STEPS 10
+    found = [
+        _row(0.1, SEED=0),
+        _row(0.2, NUM_POISON=50, SEED=0),
+        _row(0.3, TRAIN_STEPS=5, SEED=0),
+        _row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
+    ]
+    config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
+    drawn = study.charts(config, aggregate.points(found))
+    assert [(chart.x, chart.lines[0].places) for chart in drawn] == [
+        ("NUM_POISON", (50, 100)),
+        ("TRAIN_STEPS", (5, 10)),
+    ]
+
+
+def test_lines_are_told_apart_by_what_else_differs():
+    found = [
+        _row(0.1, NUM_POISON=number, ATTACK=attack, SEED=0)
+        for number in (20, 10)
+        for attack in ("dirty", "clean")
+    ]
+    drawn = study.charts(driver.config("r"), aggregate.points(found))
+    assert [(line.label, line.places) for line in drawn[0].lines] == [
+        ("ATTACK dirty", (10, 20)),
+        ("ATTACK clean", (10, 20)),
+    ]
+
+
+def test_a_chart_is_drawn_and_tabled(tmp_path, pictures):
+    config = driver.config("r")
+    points = _points(_row(0.1, NUM_POISON=10, SEED=0), _row(0.4, NUM_POISON=20, SEED=0))
+    (chart,) = study.charts(config, points)
+    picture = chart.picture()
+    assert picture.svg.startswith("<svg") and "NUM_POISON" in picture.svg
+    plots.write([picture], tmp_path)
+    assert (tmp_path / "effect_by_NUM_POISON.png").read_bytes().startswith(b"\x89PNG")
+    read = list(csv.DictReader(io.StringIO((tmp_path / "effect_by_NUM_POISON.csv").read_text())))
+    assert [(line["NUM_POISON"], line["effect"]) for line in read] == [("10", "0.1"), ("20", "0.4")]
+
+
+def test_numbers_are_said_as_what_they_are():
+    def value(measure, number, **options):
+        return study.measure_unit(measure, **options).say(number)
+
+    assert value("effect", 0.913) == "+91.3 points"
+    assert value("accuracy", 0.913) == "91.3%"
+    assert value("accuracy", -0.01, difference=True) == "-1.0 points"
+    assert value("auroc", 0.9134) == "0.913" and value("trigger_rank", 12) == "12"
+    assert value("removed_for_0.5", None) == "–"
+    words = study.measure_words("removed_for_0.5")
+    assert words == "share of the data removed to lose 50% of the poison"
