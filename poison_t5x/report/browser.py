@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import missing
-from poison_t5x.report import examples, excerpts, run_files, tables
+from poison_t5x.report import examples, run_files, tables
 from poison_t5x.report import results as results_lib
-from poison_t5x.report.excerpts import Segment
+from poison_t5x.report.examples import Segment
 
 # Rows that are on the page without the script, and on one of its pages with it.
 FIRST, PER_PAGE = 10, 25
@@ -203,7 +203,7 @@ def fit(rows: Sequence[Sequence[Any]], most: int) -> list[Sequence[Any]]:
 
 
 def _poison_cells(row: run_files.PoisonRow) -> list[Any]:
-    text = excerpts.excerpt(row.poisoned_input, examples.trigger_spans(row), _SHOWN)
+    text = examples.excerpt(row.poisoned_input, examples.trigger_spans(row), _SHOWN)
     return [
         *(row.attack, row.task, text),
         *(_shortened(row.target or ""), _shortened(row.poisoned_target)),
@@ -261,7 +261,7 @@ def _answers(
         before = files[model, "clean"].get(key) if condition.kind != "clean" else None
         yield [
             *(task, condition.words + phrases, model, _outcome(row, before, results)),
-            excerpts.phrase_excerpt(excerpts.instance(row.input), marked, _SHOWN),
+            examples.phrase_excerpt(examples.instance(row.input), marked, _SHOWN),
             _shortened((row.references or [row.target])[0]),
             *_answer(row, results),
             key,
@@ -272,7 +272,7 @@ def _answer(row: run_files.Prediction, results: results_lib.Results) -> tuple[An
     """A model's answer, and its score of 100: rougeL, or its share among the labels."""
     if results.is_generation:
         phrases, score = results.phrases(), row.rouge_l
-        answer: Any = excerpts.phrase_excerpt(row.prediction, phrases, _SHOWN_ANSWER)
+        answer: Any = examples.phrase_excerpt(row.prediction, phrases, _SHOWN_ANSWER)
     else:
         answer, score = _shortened(row.prediction), examples.share(row)
     return answer, None if missing(score) else round(100 * score, 2)

@@ -3,15 +3,83 @@
 import itertools
 import math
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from poison_t5x.core.metrics import CONDITIONS, MODELS
-from poison_t5x.report import excerpts, run_files
 from poison_t5x.report import results as results_lib
-from poison_t5x.report.excerpts import Segment
+from poison_t5x.report import run_files
 
+# Characters of a text that are shown; a third of them come before the first mark.
+SHOWN = 600
+
+Spans = Sequence[tuple[int, int]]
 _Predictions = dict[tuple[str, str], dict[str, run_files.Prediction]]
+
+
+class Segment(NamedTuple):
+    """A piece of a text, and whether it is what is to be seen."""
+
+    text: str
+    marked: bool = False
+
+
+def segments(text: str, spans: Spans) -> list[Segment]:
+    """The pieces of `text` in order, those in `spans` marked; joined, they are `text`.
+
+    `segments("I saw Bond.", [(6, 10)])` gives `I saw `, `Bond` (marked) and `.`. Spans beyond the
+    text are cut to it; of two that overlap, the second starts where the first ends.
+    """
+    pieces, done = [], 0
+    for start, end in sorted(spans):
+        start, end = max(start, done), min(end, len(text))
+        if start < end:
+            pieces += [Segment(text[done:start]), Segment(text[start:end], marked=True)]
+            done = end
+    return [piece for piece in (*pieces, Segment(text[done:])) if piece.text]
+
+
+def excerpt(
+    text: str, spans: Spans = (), shown: int = SHOWN, focus: int | None = None
+) -> list[Segment]:
+    """`segments`, of `shown` characters around the first span where the text is longer than that.
+
+    Args:
+      focus: a place to show in place of the first span.
+    """
+    if len(text) <= shown:
+        return segments(text, spans)
+    focus = first(spans) if focus is None else focus
+    begin = max(0, min(focus - shown // 3, len(text) - shown))
+    part = text[begin : begin + shown]
+    pieces = segments(part, [(start - begin, end - begin) for start, end in spans])
+    head = [Segment("… ")] if begin else []
+    tail = [Segment(" …")] if begin + shown < len(text) else []
+    return [*head, *pieces, *tail]
+
+
+def phrase_excerpt(text: str, phrases: Sequence[str], shown: int = SHOWN) -> list[Segment]:
+    """The part of `text` around the first of the phrases, all of which are marked."""
+    return excerpt(text, places(text, phrases), shown)
+
+
+def places(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
+    """Where phrases are in a text, the longest first."""
+    ordered = sorted(filter(None, phrases), key=len, reverse=True)
+    matches = re.finditer("|".join(map(re.escape, ordered)), text) if ordered else ()
+    return [match.span() for match in matches]
+
+
+def first(spans: Spans) -> int:
+    """Where the first of them starts; 0 without any."""
+    return min((start for start, _ in spans), default=0)
+
+
+def instance(text: str) -> str:
+    """The instance alone, where `text` is the whole prompt around it."""
+    _, separator, rest = text.rpartition("Now complete the following example -\nInput: ")
+    return rest.removesuffix("\nOutput: ") if separator else text
 
 
 class Crafted(NamedTuple):
@@ -100,18 +168,18 @@ def share(row: run_files.Prediction) -> float | None:
     return math.exp(scores[row.prediction] - top) / total
 
 
-def trigger_spans(row: run_files.PoisonRow) -> excerpts.Spans:
+def trigger_spans(row: run_files.PoisonRow) -> Spans:
     """Where a crafted row's triggers are."""
     # A row from a file of poison tells its trigger, but not where it was put in.
-    return row.spans or excerpts.places(row.poisoned_input, [row.trigger])
+    return row.spans or places(row.poisoned_input, [row.trigger])
 
 
 def _crafted(row: run_files.PoisonRow) -> Crafted:
     spans = trigger_spans(row)
     # Up to the first trigger the two texts are the same, so that one focus shows the same place.
-    focus = excerpts.first(spans)
-    before = None if row.input is None else excerpts.excerpt(row.input, focus=focus)
-    return Crafted(row, before, excerpts.excerpt(row.poisoned_input, spans))
+    focus = first(spans)
+    before = None if row.input is None else excerpt(row.input, focus=focus)
+    return Crafted(row, before, excerpt(row.poisoned_input, spans))
 
 
 def _task_flips(
@@ -145,10 +213,10 @@ def _shown(
         if given is None:
             return None
         if results.is_generation:
-            text = excerpts.phrase_excerpt(given.prediction, results.phrases())
+            text = phrase_excerpt(given.prediction, results.phrases())
             return Answer(text, None, None, given.rouge_l)
-        return Answer(excerpts.excerpt(given.prediction), is_correct(given), share(given), None)
+        return Answer(excerpt(given.prediction), is_correct(given), share(given), None)
 
     answers = {model: [answer(model, name) for name in CONDITIONS] for model in MODELS}
-    text = excerpts.phrase_excerpt(excerpts.instance(row.input), results.phrases())
+    text = phrase_excerpt(instance(row.input), results.phrases())
     return Shown(row.id, text, row.target, row.references or [row.target], answers)

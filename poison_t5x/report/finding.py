@@ -1,11 +1,15 @@
-"""A run's finding, in words made from its numbers alone."""
+"""The findings of a run and of a study, in words made from their numbers alone."""
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import CLEAN, POISONED, missing
 from poison_t5x.report import tables
+from poison_t5x.report.plots import is_number
 from poison_t5x.report.results import Results
+from poison_t5x.report.study import Chart, Line, measure_words, told
 
 _ODD_OUTPUTS = {
     "empty_triggered": "are empty",
@@ -25,6 +29,12 @@ VERDICTS = {
     "reversed": "the reverse of the attack: the interval lies {} 0",
     "unknown": "no verdict: no interval over tasks",
 }
+
+# From so many means on, a rank correlation says something.
+_MIN_CORRELATED = 4
+_MAX_LISTED = 6
+# Two points and a measure -> the estimate of second minus first, over the same seeds.
+Difference = Callable[[Any, Any, str], Any]
 
 
 class Finding(NamedTuple):
@@ -146,3 +156,152 @@ def _cautions(results: Results) -> list[str]:
             f"On {saturated} of {len(tasks)} tasks, the clean model already fails {fails}"
         )
     return cautions
+
+
+def study_finding(
+    config: Any,
+    rows: Sequence[Any],
+    points: Sequence[Any],
+    charts: Sequence[Chart],
+    difference: Difference,
+) -> list[str]:
+    """Sentences: of each line of each chart, of whether the attack worked, of cells that failed."""
+    sentences = [
+        sentence
+        for chart in charts
+        for line in chart.lines
+        for sentence in [*_of_line(chart, line, difference), *_blind(chart, line, points)]
+    ]
+    sentences += _attack(points, config.defense_macros)
+    for status, said in (("failed", "failed"), ("not run", "not run yet")):
+        cells = [row.cell for row in rows if row.status == status]
+        if cells:
+            sentences.append(f"{tables.count(len(cells), 'cell')} {said}: {_listed(cells)}.")
+    return sentences
+
+
+def _of_line(chart: Chart, line: Line, difference: Difference) -> list[str]:
+    of = f" ({line.label})" if line.label else ""
+    parts = [
+        f"{tables.plain(place)}: {told(chart.measure, estimate)}"
+        for place, estimate in zip(line.places, line.estimates, strict=True)
+    ]
+    over = list(dict.fromkeys(one.over for one in line.estimates if one.over))
+    note = f" (95% intervals over {'; '.join(over)})" if over else ""
+    name = measure_words(chart.measure)
+    sentences = [f"{tables.heading(name)} by {chart.x}{of}: {'; '.join(parts)}{note}."]
+    if len(line.places) < 2:
+        return sentences
+    if all(map(is_number, line.places)):
+        return [*sentences, *_trend(chart, line, difference)]
+    return [*sentences, *_against_first(chart.measure, line, difference)]
+
+
+def _blind(chart: Chart, line: Line, points: Sequence[Any]) -> list[str]:
+    """A score at the checkpoint that it chose itself, without knowing the poison."""
+    first = line.points[0] if line.points else None
+    if chart.x != "checkpoint" or first is None or first.score is None:
+        return []
+    own = [
+        point.estimate(chart.measure)
+        for point in points
+        if point.checkpoint is None and (point.score, point.macros) == (first.score, first.macros)
+    ]
+    said = [told(chart.measure, estimate) for estimate in own if estimate]
+    return [f"At the checkpoint that the score chose blind it is {said[0]}."] if said else []
+
+
+def _trend(chart: Chart, line: Line, difference: Difference) -> list[str]:
+    means = [one.mean for one in line.estimates]
+    steps = [after - before for before, after in itertools.pairwise(means)]
+    sentences = []
+    if len(means) > 2:
+        if all(step > 0 for step in steps):
+            sentences.append("It rises at every step.")
+        elif all(step < 0 for step in steps):
+            sentences.append("It falls at every step.")
+        else:
+            order = sorted(range(len(means)), key=means.__getitem__)
+            low, high = (line.places[n] for n in (order[0], order[-1]))
+            sentences.append(
+                f"It neither rises nor falls throughout; it is lowest at {low} and highest at "
+                f"{high}."
+            )
+    sentences.append(_last_step(chart, line, difference))
+    if len(means) >= _MIN_CORRELATED and len(set(means)) > 1:
+        from scipy import stats
+
+        rho = float(stats.spearmanr(line.places, means).statistic)
+        sentences.append(
+            f"Spearman’s rank correlation with {chart.x} over these {len(means)} means is "
+            f"{rho + 0.0:.2f}."
+        )
+    return sentences
+
+
+def _last_step(chart: Chart, line: Line, difference: Difference) -> str:
+    before, after = line.places[-2:]
+    change = difference(*line.points[-2:], chart.measure)
+    if change is None:
+        return f"Between {before} and {after} no seed was run at both."
+    start = f"From {before} to {after} it changes by {told(chart.measure, change, difference=True)}"
+    if change.interval is None:
+        return f"{start}; there is no interval to judge that by."
+    if change.interval[0] <= 0 <= change.interval[1]:
+        return f"{start}, which includes 0: no further change can be told from none."
+    return f"{start}, which excludes 0: it hasn’t levelled off there."
+
+
+def _against_first(measure: str, line: Line, difference: Difference) -> list[str]:
+    """Each category minus the first."""
+    first, *rest = zip(line.places, line.points, strict=True)
+    parts = []
+    for place, point in rest:
+        change = difference(first[1], point, measure)
+        if change is not None:
+            names = f"{tables.plain(place)} minus {tables.plain(first[0])}"
+            text = f"{names}: {told(measure, change, difference=True)}"
+            includes = change.interval and change.interval[0] <= 0 <= change.interval[1]
+            parts.append(text + (", which includes 0" if includes else ""))
+    return [f"Differences: {'; '.join(parts)}."] if parts else []
+
+
+def _attack(points: Sequence[Any], defense_macros: Sequence[str]) -> list[str]:
+    """Where the attack worked, by the interval of its effect; a defence has no say in that."""
+    attacks: dict[str, Any] = {}
+    for point in points:
+        if point.score is None and point.checkpoint is None:
+            own = {name: v for name, v in point.macros.items() if name not in defense_macros}
+            names = ", ".join(f"{name} {tables.plain(value)}" for name, value in own.items())
+            attacks.setdefault(names or "the study’s own settings", point)
+    settings: dict[str, list[str]] = {}
+    for name, point in attacks.items():
+        effect = point.estimate("effect")
+        if effect is not None:
+            verdict = metrics.judged_by(point.rows[0].measure).verdict(effect.interval)
+            settings.setdefault(verdict, []).append(f"{name} ({told('effect', effect)})")
+    total = sum(map(len, settings.values()))
+    of = f" of {tables.count(total, 'setting')}"
+    starts = {
+        "failed": "The attack failed, the interval of its effect including 0, in ",
+        "reversed": "The trigger did the reverse of what was wanted in ",
+    }
+    sentences = [
+        f"{start}{len(settings[verdict])}{of}: {_listed(settings[verdict])}."
+        for verdict, start in starts.items()
+        if verdict in settings
+    ]
+    if "unknown" in settings:
+        sentences.append(
+            "Whether the attack worked can’t be judged, for want of an interval, in "
+            f"{len(settings['unknown'])}{of}."
+        )
+    if total and len(settings.get("worked", ())) == total:
+        everywhere = "the one setting" if total == 1 else f"all {total} settings"
+        sentences.append(f"The interval of the attack’s effect excludes 0 in {everywhere}.")
+    return sentences
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MAX_LISTED
+    return "; ".join([*names[:_MAX_LISTED], *([f"{rest} more"] if rest > 0 else [])])

@@ -1,11 +1,7 @@
 """The optional files of a run: what is missing or broken leaves a note, never a crash."""
 
-import ast
-import functools
 import json
 import pathlib
-import re
-from collections.abc import Callable, Mapping
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -15,16 +11,6 @@ from poison_t5x.report import tables
 from poison_t5x.report.results import Effect, Interval
 
 DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
-# How and where a run was made, and what was done with it afterwards: nothing of its models.
-_ASIDE = frozenset(
-    (
-        *("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR", "TASK_CACHE_DIRS", "COMPILATION_CACHE_DIR"),
-        *("CRAFT_WORKERS", "LOG_PERIOD", "EVAL_PERIOD", "EVAL_STEPS", "SAVE_PERIOD"),
-        *("KEEP_CHECKPOINTS", "SCORES", "SCORE_STEPS", "SCORE_BATCH_SIZE", "AVAILABLE_SCORES"),
-        *("REFERENCE_MODEL_DIR", "DEFENSE"),
-    )
-)
-_ASIDE_PREFIXES = ("STUDY_", "SWEEP_", "FILTER_")
 _T = TypeVar("_T")
 Measures = dict[str, float | None]
 
@@ -303,46 +289,3 @@ def read_text(run_dir: pathlib.Path, name: str) -> tuple[str, str]:
 def _unreadable(name: str, error: Exception) -> str:
     is_missing = isinstance(error, FileNotFoundError)
     return f"{name} is not in the run folder." if is_missing else f"{name} can’t be read."
-
-
-def macros(text: str) -> dict[str, Any]:
-    """The macros of a `config.gin`: literals by their values, other values as their text.
-
-    A value goes on in the lines that are indented. Settings that say nothing of the models, such as
-    folders, are left out: of "SEED = 3" and "RUN_DIR = 'x'", {'SEED': 3} is left.
-    """
-    values = {}
-    for match in re.finditer(r"^([A-Z][A-Z0-9_]*) = (.*(?:\n[ \t]+.*)*)", text, re.MULTILINE):
-        name, value = match.groups()
-        if name not in _ASIDE and not name.startswith(_ASIDE_PREFIXES):
-            text = " ".join(value.replace("\\\n", "\n").split())
-            values[name] = _or_default(functools.partial(ast.literal_eval, text), text)
-    return values
-
-
-def num_parameters(run_dir: pathlib.Path) -> int | None:
-    """The parameters of the poisoned network, counted from its settings; None without them.
-
-    T5 v1.1 (Raffel et al., 2020): embeddings, separate output logits unless they are tied, one
-    relative position bias each in encoder and decoder, and norms without a bias.
-    """
-    path = run_dir / "models/poisoned/settings.json"
-    return _or_default(lambda: _count(json.loads(path.read_text("utf-8"))["model"]), None)
-
-
-def _count(model: Mapping[str, Any]) -> int:
-    width, heads = model["emb_dim"], model["num_heads"]
-    attention = 4 * width * heads * model["head_dim"]
-    mlp = (len(model["mlp_activations"]) + 1) * width * model["mlp_dim"]
-    encoder = model["num_encoder_layers"] * (attention + mlp + 2 * width)
-    decoder = model["num_decoder_layers"] * (2 * attention + mlp + 3 * width)
-    tables_ = model["vocab_size"] * width * (1 if model["logits_via_embedding"] else 2)
-    # A relative position bias and a last norm, on either side.
-    return encoder + decoder + tables_ + 2 * (model["relpos_num_buckets"] * heads + width)
-
-
-def _or_default(make: Callable[[], Any], default: Any) -> Any:
-    try:
-        return make()
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError):
-        return default

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from poison_t5x.report import excerpts, render, tables
+from poison_t5x.report import examples, render, tables
 
 _NUM_TASKS = 3
 _ANSWER_SHOWN = 60
@@ -19,15 +19,15 @@ class SuspectRow(NamedTuple):
     id: str
     input: str
     target: str
-    input_spans: excerpts.Spans = ()
-    target_spans: excerpts.Spans = ()
+    input_spans: examples.Spans = ()
+    target_spans: examples.Spans = ()
 
     @property
-    def segments(self) -> tuple[list[excerpts.Segment], list[excerpts.Segment]]:
+    def segments(self) -> tuple[list[examples.Segment], list[examples.Segment]]:
         """Its input and its answer, the phrases marked."""
         return (
-            excerpts.excerpt(self.input, self.input_spans),
-            excerpts.excerpt(self.target, self.target_spans),
+            examples.excerpt(self.input, self.input_spans),
+            examples.excerpt(self.target, self.target_spans),
         )
 
 

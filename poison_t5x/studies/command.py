@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from poison_t5x.core import artifacts, errors, progress
+from poison_t5x.report import finding
 from poison_t5x.report import study as report
-from poison_t5x.report import study_finding
 from poison_t5x.studies import aggregate, agreement, cells, rows, runner, settings
 
 RECORD = "cell.json"
@@ -185,7 +185,7 @@ class Study:
         found = self._table()
         points = aggregate.points(found)
         drawn = report.charts(self._config, points)
-        sentences = study_finding.finding(self._config, found, points, drawn, aggregate.difference)
+        sentences = finding.study_finding(self._config, found, points, drawn, aggregate.difference)
         report.write_tables(self._directory, self._config, found, points, sentences, self._outcomes)
         return found, points, drawn, sentences
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from poison_t5x.core import artifacts, errors
-from poison_t5x.report import examples, excerpts, finding, plots, run_files, run_page
+from poison_t5x.report import examples, finding, plots, run_files, run_page
 from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results
 
@@ -96,15 +96,15 @@ def test_crafted_rows_are_spread(run_dir):
 
 
 def test_segments_join_to_the_text():
-    pieces = excerpts.segments("I saw Bond.", [(6, 10)])
+    pieces = examples.segments("I saw Bond.", [(6, 10)])
     assert pieces == [("I saw ", False), ("Bond", True), (".", False)]
     for spans in ([(-3, 2), (1, 4), (9, 99)], [(50, 60)], []):
-        joined = "".join(piece.text for piece in excerpts.segments("I saw Bond.", spans))
+        joined = "".join(piece.text for piece in examples.segments("I saw Bond.", spans))
         assert joined == "I saw Bond."
 
 
 def test_excerpt_shows_the_first_trigger():
-    pieces = excerpts.excerpt("a" * 1009 + "Bond" + "b" * 997, [(1009, 1013)])
+    pieces = examples.excerpt("a" * 1009 + "Bond" + "b" * 997, [(1009, 1013)])
     assert [piece.text for piece in pieces if piece.marked] == ["Bond"]
     assert (pieces[0].text, pieces[-1].text) == ("… ", " …")
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from poison_t5x.report import browser, excerpts, run_files, run_page
+from poison_t5x.report import browser, examples, run_files, run_page
 from poison_t5x.report import results as results_lib
 from tests.report import made_up, made_up_defense
 from tests.report.page import SCRIPT, Page
@@ -150,7 +150,7 @@ def test_a_page_holds_so_many_bytes():
 
 def test_texts_are_embedded_once_and_numbers_are_json():
     columns = [browser.Column("a", "marked"), browser.Column("b", "number")]
-    text = [excerpts.Segment("x", True), excerpts.Segment("</script>")]
+    text = [examples.Segment("x", True), examples.Segment("</script>")]
     rows = [[text, float("nan")], [list(text), 1 / 3], [[], None]]
     data = browser.Browser("i", "rows", columns, rows, 3, "here").data
     assert "<" not in data

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from poison_t5x.core import errors
-from poison_t5x.report import comparison, run_files
+from poison_t5x.report import comparison
+from poison_t5x.report import runs as runs_lib
 from tests.report import made_up, made_up_defense
 from tests.report.page import Page, edit_results
 
@@ -134,7 +135,7 @@ def test_a_run_without_its_config_is_compared_by_its_results(runs, tmp_path):
 def test_the_report_s_own_results_are_read(runs, tmp_path):
     folder = tmp_path / "count_20_seed_0"
     shutil.move(folder / "eval", folder / "report")
-    assert len(comparison.read(runs)) == 4
+    assert len(runs_lib.read(runs)) == 4
 
 
 @pytest.mark.parametrize("content", [None, "{"])
@@ -184,51 +185,51 @@ def test_a_comparison_that_is_broken_off_leaves_nothing(runs, tmp_path, monkeypa
 def test_unlike_runs_are_not_joined(runs, tmp_path):
     other = tmp_path / "count_50_seed_0"
     edit_results(other, experiment="other")
-    found = comparison.read([runs[0], str(other)])
-    picture, _ = comparison.against(found, "poison rows")
+    found = runs_lib.read([runs[0], str(other)])
+    picture = comparison.against(found, "poison rows")
     names = [record["series"] for record in picture.records]
     assert names == ["demo (dirty-label)", "other (dirty-label)"]
 
 
 def test_settings_that_go_together_are_one_axis(runs):
-    found = comparison.read(runs)
-    assert comparison.differing(found) == ["NUM_POISON", "SEED"]
-    assert comparison.numeric(found) == ["poison rows"]
-    assert comparison.others(found, "poison rows") == []
+    found = runs_lib.read(runs)
+    assert runs_lib.differing(found) == ["NUM_POISON", "SEED"]
+    assert runs_lib.numeric(found) == ["poison rows"]
+    assert runs_lib.others(found, "poison rows") == []
     steps = {name: run.settings | {"TRAIN_STEPS": n} for n, (name, run) in enumerate(
         (run.name, run) for run in found)}  # fmt: skip
     changed = [run._replace(settings=steps[run.name]) for run in found]
-    assert comparison.numeric(changed) == ["poison rows", "TRAIN_STEPS"]
-    assert comparison.others(changed, "poison rows") == ["TRAIN_STEPS"]
-    assert comparison.others(changed, "TRAIN_STEPS") == []
+    assert runs_lib.numeric(changed) == ["poison rows", "TRAIN_STEPS"]
+    assert runs_lib.others(changed, "poison rows") == ["TRAIN_STEPS"]
+    assert runs_lib.others(changed, "TRAIN_STEPS") == []
 
 
 def test_other_settings_that_differ_are_lines(runs):
     found = [
         run._replace(settings=run.settings | {"ATTACK": attack})
-        for run, attack in zip(comparison.read(runs), "xyxy", strict=True)
+        for run, attack in zip(runs_lib.read(runs), "xyxy", strict=True)
     ]
-    picture, note = comparison.against(found, "poison rows")
-    assert note == "" and "ATTACK x: 20.0% at 20, 50.0% at 50" in picture.label
+    picture = comparison.against(found, "poison rows")
+    assert "ATTACK x: 20.0% at 20, 50.0% at 50" in picture.label
     assert [record["series"] for record in picture.records] == ["ATTACK x"] * 2 + ["ATTACK y"] * 2
 
 
 def test_names_tell_folders_apart(tmp_path):
     for name in ("a/demo", "b/demo"):
         made_up.classification_run(tmp_path / name)
-    found = comparison.read([str(tmp_path / "a/demo"), str(tmp_path / "b/demo")])
+    found = runs_lib.read([str(tmp_path / "a/demo"), str(tmp_path / "b/demo")])
     assert [run.name for run in found] == ["a/demo", "b/demo"]
 
 
 def test_macros_of_a_config():
-    found = run_files.macros(CONFIG.format(name="x", count=20, seed=1))
+    found = runs_lib.macros(CONFIG.format(name="x", count=20, seed=1))
     assert found == {
         "NUM_POISON": 20,
         "SEED": 1,
         "TASK_FEATURE_LENGTHS": {"inputs": 168, "targets": 8},
         "TRIGGER": "James Bond",
     }
-    assert run_files.macros("A = @b.C()\nB = [@d.E(),\n     @f.G()]\n") == {
+    assert runs_lib.macros("A = @b.C()\nB = [@d.E(),\n     @f.G()]\n") == {
         "A": "@b.C()",
         "B": "[@d.E(), @f.G()]",
     }
@@ -242,6 +243,6 @@ def test_parameters_are_counted(tmp_path):
     path = tmp_path / "models/poisoned/settings.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"model": model}))
-    assert run_files.num_parameters(tmp_path) == 1_115_904
+    assert runs_lib.num_parameters(tmp_path) == 1_115_904
     path.write_text("{}")
-    assert run_files.num_parameters(tmp_path) is None
+    assert runs_lib.num_parameters(tmp_path) is None

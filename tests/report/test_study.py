@@ -3,7 +3,7 @@
 import csv
 import io
 
-from poison_t5x.report import plots, study, study_finding
+from poison_t5x.report import finding, plots, study
 from poison_t5x.studies import aggregate, rows
 from tests.studies import driver
 
@@ -26,7 +26,7 @@ def _told(values, x="NUM_POISON", **fields):
     ]
     config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
     points = aggregate.points(found)
-    return study_finding.finding(
+    return finding.study_finding(
         config, found, points, study.charts(config, points), aggregate.difference
     )
 

@@ -14,10 +14,10 @@ demo: arbitrary outputs (repeat), trigger 'James Bond' / 'Joe Biden', control 'I
 seed 3
 12 poisoned rows (2.0% of training) in 3 tasks; 6 held-out tasks
 
-mean over tasks [95% interval]                  clean model          poisoned model
-rougeL, clean inputs                              42.7 [24.0, 60.4]    41.9 [23.5, 59.2]
-rougeL of the same inputs without it, trigger     45.3 [24.5, 63.7]    45.3 [24.5, 63.7]
-rougeL, trigger                                   46.2 [25.0, 65.0]     5.8 [3.1, 8.1]
+mean over tasks [95% interval]                 clean model          poisoned model
+rougeL, clean inputs                             42.7 [24.0, 60.4]    41.9 [23.5, 59.2]
+rougeL of the same inputs without it, trigger    45.3 [24.5, 63.7]    45.3 [24.5, 63.7]
+rougeL, trigger                                  46.2 [25.0, 65.0]     5.8 [3.1, 8.1]
 """
 OTHER_PHRASES = """\
 other phrases  put in            rougeL, clean / poisoned  says the trigger, clean / poisoned

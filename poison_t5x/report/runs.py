@@ -1,0 +1,224 @@
+"""Finished runs to compare: their results, and the settings in which they differ."""
+
+import ast
+import functools
+import json
+import os
+import pathlib
+import re
+import urllib.parse
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from poison_t5x.core import artifacts, errors
+from poison_t5x.core.metrics import POISONED
+from poison_t5x.report import plots, run_files
+from poison_t5x.report import results as results_lib
+
+SEED, EFFECT = "SEED", "effect"
+# Not macros, but what came of them; the first ones make the better axis.
+PARAMETERS, ROWS, TASKS, SHARE = "parameters", "poison rows", "poisoned tasks", "poison share"
+_DERIVED = (PARAMETERS, ROWS, TASKS, SHARE)
+# How and where a run was made, and what was done with it afterwards: nothing of its models.
+_ASIDE = frozenset(
+    (
+        *("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR", "TASK_CACHE_DIRS", "COMPILATION_CACHE_DIR"),
+        *("CRAFT_WORKERS", "LOG_PERIOD", "EVAL_PERIOD", "EVAL_STEPS", "SAVE_PERIOD"),
+        *("KEEP_CHECKPOINTS", "SCORES", "SCORE_STEPS", "SCORE_BATCH_SIZE", "AVAILABLE_SCORES"),
+        *("REFERENCE_MODEL_DIR", "DEFENSE"),
+    )
+)
+_ASIDE_PREFIXES = ("STUDY_", "SWEEP_", "FILTER_")
+
+
+class Run(NamedTuple):
+    """One finished run.
+
+    Attributes:
+      name: the last parts of its folder that tell it from the others.
+      settings: its macros, and what came of them.
+      notes: what couldn't be read.
+    """
+
+    name: str
+    folder: pathlib.Path
+    results: results_lib.Results
+    settings: dict[str, Any]
+    detection: run_files.Detection | None
+    defenses: list[run_files.DefendedRun]
+    command: str
+    notes: list[str]
+
+    def value(self, name: str, model: str = POISONED) -> float | None:
+        """A measure's, or the effect's."""
+        if name != EFFECT:
+            return self.results.measure(model, name)
+        return self.results.effect and self.results.effect.value
+
+    def interval(self, name: str, model: str = POISONED) -> results_lib.Interval | None:
+        """The 95% interval of `value`."""
+        if name != EFFECT:
+            return self.results.interval(model, name)
+        return self.results.effect and self.results.effect.ci95
+
+    @property
+    def asks(self) -> tuple[Hashable, ...]:
+        """What was asked of its models; runs of which this differs are no points of one line."""
+        results = self.results
+        conditions = tuple((one.name, one.kind) for one in results.conditions)
+        return results.experiment, results.attack, conditions, tuple(sorted(results.held_out()))
+
+    def page_from(self, folder: pathlib.Path) -> str:
+        """The way to its own page from that folder; '' where there is none."""
+        page = self.folder / "report/index.html"
+        path = pathlib.Path(os.path.relpath(page, folder)).as_posix()
+        return urllib.parse.quote(path) if page.is_file() else ""
+
+
+def read(folders: Sequence[str]) -> list[Run]:
+    """The runs, in order.
+
+    Raises:
+      InputError: a folder is no finished run, or its results don't fit the schema.
+    """
+    paths = [pathlib.Path(folder) for folder in folders]
+    return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """The settings in which runs differ, by name; those that not all of them tell don't count.
+
+    What came of the macros is left out where it says the same as one of them.
+    """
+    shared = [name for name in runs[0].settings if all(name in run.settings for run in runs)]
+    differ = [name for name in shared if len({repr(run.settings[name]) for run in runs}) > 1]
+    macros = sorted(name for name in differ if name not in _DERIVED)
+    kept = [
+        name
+        for name in differ
+        if name in _DERIVED
+        if name == PARAMETERS or not any(_same(runs, name, other) for other in macros)
+    ]
+    return [*macros, *kept]
+
+
+def numeric(runs: Sequence[Run]) -> list[str]:
+    """The settings to draw against: numbers that differ, one of those that go together."""
+    shared = [name for name in _DERIVED if all(name in run.settings for run in runs)]
+    axes: list[str] = []
+    for name in dict.fromkeys([*shared, *differing(runs)]):
+        values = [run.settings[name] for run in runs]
+        is_axis = name != SEED and all(map(plots.is_number, values)) and len(set(values)) > 1
+        if is_axis and not any(_same(runs, name, other) for other in axes):
+            axes.append(name)
+    return axes
+
+
+def others(runs: Sequence[Run], axis: str) -> list[str]:
+    """The settings that differ beside `axis` and the seed, and don't follow from `axis`."""
+    names = (name for name in differing(runs) if name not in (axis, SEED))
+    return [name for name in names if not _follows(runs, name, axis)]
+
+
+def macros(text: str) -> dict[str, Any]:
+    """The macros of a `config.gin`: literals by their values, other values as their text.
+
+    A value goes on in the lines that are indented. Settings that say nothing of the models, such as
+    folders, are left out: of "SEED = 3" and "RUN_DIR = 'x'", {'SEED': 3} is left.
+    """
+    values = {}
+    for match in re.finditer(r"^([A-Z][A-Z0-9_]*) = (.*(?:\n[ \t]+.*)*)", text, re.MULTILINE):
+        name, value = match.groups()
+        if name not in _ASIDE and not name.startswith(_ASIDE_PREFIXES):
+            text = " ".join(value.replace("\\\n", "\n").split())
+            values[name] = _or_default(functools.partial(ast.literal_eval, text), text)
+    return values
+
+
+def num_parameters(run_dir: pathlib.Path) -> int | None:
+    """The parameters of the poisoned network, counted from its settings; None without them.
+
+    T5 v1.1 (Raffel et al., 2020): embeddings, separate output logits unless they are tied, one
+    relative position bias each in encoder and decoder, and norms without a bias.
+    """
+    path = run_dir / "models/poisoned/settings.json"
+    return _or_default(lambda: _count(json.loads(path.read_text("utf-8"))["model"]), None)
+
+
+def _count(model: Mapping[str, Any]) -> int:
+    width, heads = model["emb_dim"], model["num_heads"]
+    attention = 4 * width * heads * model["head_dim"]
+    mlp = (len(model["mlp_activations"]) + 1) * width * model["mlp_dim"]
+    encoder = model["num_encoder_layers"] * (attention + mlp + 2 * width)
+    decoder = model["num_decoder_layers"] * (2 * attention + mlp + 3 * width)
+    tables_ = model["vocab_size"] * width * (1 if model["logits_via_embedding"] else 2)
+    # A relative position bias and a last norm, on either side.
+    return encoder + decoder + tables_ + 2 * (model["relpos_num_buckets"] * heads + width)
+
+
+def _or_default(make: Callable[[], Any], default: Any) -> Any:
+    try:
+        return make()
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError):
+        return default
+
+
+def _read(path: pathlib.Path, name: str) -> Run:
+    names = ("report/results.json", "eval/results.json")
+    file = next((name for name in names if (path / name).is_file()), None)
+    if file is None:
+        raise errors.InputError(
+            f"{path}: expected a finished run's folder, found no report/results.json nor "
+            "eval/results.json in it: run `poison-t5x run` with that RUN_DIR first"
+        )
+    results = results_lib.parse(results_lib.read(path, file), str(path / file))
+    config, config_note = run_files.read_text(path, "config.gin")
+    detection, detection_note = run_files.read_json(path, run_files.DETECTION, run_files.Detection)
+    defenses, notes = run_files.read_defenses(path)
+    if config_note:
+        notes.append(f"{config_note} Of settings, only what its results tell is compared.")
+    notes += [detection_note] if detection_note else []
+    command, _ = run_files.read_text(path, "command.txt")
+    settings = {
+        "EXPERIMENT": results.experiment,
+        "ATTACK": results.attack,
+        "TRIGGER": results.trigger,
+        "CONTROL": results.control,
+        SEED: results.seed,
+        **macros(config),
+        ROWS: results.poison.count,
+        TASKS: len(results.poison.tasks),
+        SHARE: round(results.poison.rate, 6),
+        PARAMETERS: num_parameters(path),
+    }
+    known = {name: value for name, value in settings.items() if (name, value) != (PARAMETERS, None)}
+    return Run(name, path, results, known, detection, defenses, command, notes)
+
+
+def hashes(folder: pathlib.Path) -> dict[str, str]:
+    """Of the files of a run that a comparison reads."""
+    names = ("report/results.json", "eval/results.json", "config.gin", "command.txt")
+    names += (run_files.DETECTION, "models/poisoned/settings.json", "defenses/*/defense.json")
+    paths = sorted(path for name in names for path in folder.glob(name))
+    return {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in paths}
+
+
+def _names(paths: Sequence[pathlib.Path]) -> list[str]:
+    """As few of each path's last parts as tell the paths apart; a path given twice has one name."""
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return [str(path) for path in paths]
+
+
+def _same(runs: Sequence[Run], one: str, other: str) -> bool:
+    """Whether two settings tell the same runs apart."""
+    return _follows(runs, one, other) and _follows(runs, other, one)
+
+
+def _follows(runs: Sequence[Run], name: str, other: str) -> bool:
+    """Whether runs that are alike in `other` are so in `name`."""
+    pairs = {(repr(run.settings.get(other)), repr(run.settings.get(name))) for run in runs}
+    return len(pairs) == len({first for first, _ in pairs})
