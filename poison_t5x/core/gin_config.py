@@ -66,15 +66,14 @@ def find_files_by_path() -> None:
     readers[:] = [pair for pair in readers if pair[0].__module__ != "gin.resource_reader"]
 
 
-def check_macros(*files: str) -> None:
+def check_macros(base_file: str) -> None:
     """For gin that was parsed elsewhere: raises InputError where a macro is set that nothing reads.
 
     Args:
-      files: the project's files whose macros are known whether read or not, such as 'runs/run.gin'.
+      base_file: of the project, whose macros are known whether read or not.
     """
     known = gin_macros.Macros(())
-    for name in files:
-        known.read_file(name)
+    known.read_file(base_file)
     read = re.findall(r"%(\w+)", repr(list(gin.config._CONFIG.values())))
     gin_macros.check(macros(), read, known)
 

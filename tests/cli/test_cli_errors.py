@@ -1,7 +1,6 @@
 """What a person can get wrong: one line that names it, exit code 2, and nothing half-written."""
 
 import json
-import logging
 import pathlib
 import shutil
 import signal
@@ -18,18 +17,6 @@ from poison_t5x.corpus import declarations, demo_corpus, sni
 ROOT = pathlib.Path(__file__).parents[2]
 # Rows of each small task: enough for a proxy, few enough for a second.
 ROWS = 20
-
-
-@pytest.fixture(autouse=True)
-def _process_state(tmp_path, monkeypatch):
-    """Puts back what a command sets for its whole process."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    level, handler = logging.getLogger().level, signal.getsignal(signal.SIGTERM)
-    yield
-    logging.getLogger().setLevel(level)
-    signal.signal(signal.SIGTERM, handler)
 
 
 def _write_corpus(folder):
@@ -77,15 +64,15 @@ def _demo(run_dir, *flags):
 
 @pytest.fixture
 def refused(capsys, run_dir):
-    """Runs a command that must fail; gives its one line, without 'poison-t5x: error: '."""
+    """Runs a command that must fail, and changes nothing; gives its one line without 'error:'."""
 
-    def run(*arguments):
-        before = _snapshot(run_dir)
+    def run(*arguments, folder=run_dir):
+        before = _snapshot(folder)
         assert main.main(arguments) == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1, lines
         assert lines[0].startswith("poison-t5x: error: ")
-        assert _snapshot(run_dir) == before
+        assert _snapshot(folder) == before
         return lines[0].removeprefix("poison-t5x: error: ")
 
     return run
@@ -116,29 +103,12 @@ def test_a_flag_without_a_name_or_a_value(refused, flag):
     assert refused("craft", flag) == f"{flag}: expected --gin.NAME=VALUE"
 
 
-def test_an_unknown_macro(refused, run_dir):
-    message = refused("craft", *_demo(run_dir, "--gin.NUM_POISN=3"))
-    assert message == "unknown macro NUM_POISN (did you mean 'NUM_POISON'?)"
-
-
-def test_an_unknown_gin_file(refused, run_dir):
-    message = refused("craft", "--gin_file=experiments/dem.gin", f"--gin.RUN_DIR={run_dir}")
-    assert message.startswith("--gin_file: no file 'experiments/dem.gin' (did you mean ")
-    assert "'experiments/demo.gin'" in message
-
-
 @pytest.mark.parametrize("value", ["dmo", "3", "[1]"])
 def test_an_unknown_experiment(refused, run_dir, value):
     message = refused("craft", *_demo(run_dir, f"--gin.EXPERIMENT={value}"))
     assert message.startswith("unknown experiment ") and value in message
     assert "declared are arbitrary, demo, " in message
     assert value != "dmo" or "(did you mean 'demo'?)" in message
-
-
-@pytest.mark.parametrize("command", ["craft", "train", "eval", "report", "run"])
-def test_experiment_and_run_dir_must_be_set(refused, run_dir, command):
-    assert "EXPERIMENT" in refused(command, f"--gin.RUN_DIR={run_dir}")
-    assert "RUN_DIR" in refused(command, "--gin_file=experiments/demo.gin")
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "report"])
@@ -152,9 +122,7 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
     ("flag", "named"),
     [
         ("NUM_POISON=0", "num_poison: expected a whole number of at least 1, found 0"),
-        ("NUM_POISON=-1", "num_poison: expected a whole number of at least 1, found -1"),
         ("NUM_POISON=x", "num_poison: expected a whole number of at least 1, found 'x'"),
-        ("NUM_POISON=1.5", "num_poison: expected a whole number of at least 1, found 1.5"),
         ("NUM_POISON=None", "num_poison: expected a whole number of at least 1, found None"),
         ("NUM_TRAIN_PER_TASK=0", "num_train_per_task: expected a whole number"),
         ("NUM_EVAL_PER_TASK=x", "num_eval_per_task: expected a whole number"),
@@ -211,7 +179,6 @@ def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, fla
     ("flag", "named"),
     [
         ("LABEL_SMOOTHING=x", "LABEL_SMOOTHING: expected a number, found 'x'"),
-        ("LABEL_SMOOTHING=-1", "LABEL_SMOOTHING: expected a number of at least 0, found -1"),
         ("LABEL_SMOOTHING=2", "LABEL_SMOOTHING: expected less than 1, found 2"),
         ("Z_LOSS=None", "Z_LOSS: expected a number, found None"),
         ("LOSS_NORMALIZING_FACTOR=0", "LOSS_NORMALIZING_FACTOR: expected None, a number above 0"),
@@ -227,6 +194,7 @@ def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, fla
         ),
         ("INITIAL_CHECKPOINT_PATH=3", "INITIAL_CHECKPOINT_PATH: expected a path, found 3"),
         ("MIXTURE_OR_TASK_NAME=3", "no task or mixture 3"),
+        ("SEED=0", "no_such_mixture"),  # the train loop is reached: MODEL_DIR needs no RUN_DIR
     ],
 )
 def test_a_bad_setting_of_training_is_named_before_anything_is_written(
@@ -301,64 +269,19 @@ def test_a_folder_without_task_files(refused, run_dir, tmp_path):
     assert not run_dir.exists()
 
 
-def _instances(edit):
-    def broken(content):
-        edit(content["Instances"])
-        return json.dumps(content)
-
-    return broken
-
-
-def _dropped(field):
-    return lambda content: json.dumps({k: v for k, v in content.items() if k != field})
-
-
 @pytest.mark.parametrize(
     ("damage", "named"),
-    [
-        (lambda content: "", "not a JSON task file"),
-        (lambda content: "not json", "not a JSON task file"),
-        (lambda content: json.dumps(content)[:-9], "not a JSON task file"),
-        (lambda content: "[]", "$: expected `object`"),
-        (_dropped("Definition"), "`Definition`"),
-        (_dropped("Positive Examples"), "`Positive Examples`"),
-        (_dropped("Instances"), "`Instances`"),
-        (_instances(lambda rows: rows.clear()), "$.Instances: expected"),
-        (_instances(lambda rows: rows[3].pop("input")), "$.Instances[3]: "),
-        (_instances(lambda rows: rows[3].update(output=[])), "$.Instances[3].output: expected"),
-        (_instances(lambda rows: rows[3].update(output=[""])), "$.Instances[3].output[0]: "),
-        (_instances(lambda rows: rows[3].update(output=[" "])), "$.Instances[3].output[0]: "),
-        (_instances(lambda rows: rows[3].update(output=[1])), "$.Instances[3].output[0]: "),
-        (_instances(lambda rows: rows[3].update(output="NEG")), "$.Instances[3].output: "),
-        (_instances(lambda rows: rows[3].update(id=rows[0]["id"])), "$.Instances[3].id: "),
-        (_instances(lambda rows: rows[3].update(input="\n")), "$.Instances[3].input: "),
-        (_instances(lambda rows: rows[3].update(input="a\ud800")), "half a character (\\ud800)"),
+    [  # all that can be wrong: tests/corpus/test_sni.py
+        (lambda text: text[:-9], "not a JSON task file"),
+        (lambda text: text.replace('"Instances"', '"Rows"'), "`Instances`"),
+        (lambda text: text.replace('"input": "', '"input": "\\ud800', 1), "(\\ud800)"),
     ],
 )
 def test_a_broken_task_file(refused, folder, run_dir, damage, named):
     path = folder / "task363_small.json"
-    path.write_text(damage(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
     message = refused("craft", *_polarity(folder, run_dir))
     assert message.startswith(f"{path}: ") and named in message
-    assert not run_dir.exists()
-
-
-def test_a_task_file_that_cannot_be_read(refused, folder, run_dir):
-    path = folder / "task1312_small.json"
-    path.unlink()
-    path.mkdir()
-    assert refused("craft", *_polarity(folder, run_dir)).startswith(f"{path}: can't be read")
-
-
-def test_a_label_that_the_polarity_table_lacks(refused, folder, run_dir):
-    path = folder / "task1502_small.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["Instances"][7]["output"] = ["offensive"]
-    path.write_text(json.dumps(content), encoding="utf-8")
-    message = refused("craft", *_polarity(folder, run_dir))
-    row = content["Instances"][7]["id"]
-    assert message.startswith(f"task1502_small, row {row}: label 'offensive' isn't in the polarity")
-    assert "(did you mean 'Offensive'?)" in message
     assert not run_dir.exists()
 
 
@@ -407,38 +330,32 @@ def test_craft_with_the_same_settings_is_skipped(crafted, capsys):
         ("VOCABULARY_SIZE=223", "size = 211 (now 223)", "task363"),
     ],
 )
-def test_a_run_folder_made_with_other_settings(crafted, capsys, flag, named, kept):
+def test_a_run_folder_made_with_other_settings(crafted, refused, flag, named, kept):
     folder, run_dir = crafted
-    before = _snapshot(run_dir)
-    assert main.main(["craft", *_polarity(folder, run_dir), f"--gin.{flag}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"poison-t5x: error: {run_dir}")
-    assert named in line and "was made with other settings" in line
-    assert kept not in line  # what hasn't changed isn't listed
-    assert _snapshot(run_dir) == before
+    message = refused("craft", *_polarity(folder, run_dir), f"--gin.{flag}", folder=run_dir)
+    assert message.startswith(f"{run_dir}")
+    assert named in message and "was made with other settings" in message
+    assert kept not in message  # what hasn't changed isn't listed
 
 
-def test_a_run_folder_made_from_other_task_files(crafted, capsys, folder):
-    _, run_dir = crafted
+def test_a_run_folder_made_from_other_task_files(crafted, refused, folder):
+    run_dir = crafted[1]
     path = folder / "task833_small.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["Instances"].pop()
     path.write_text(json.dumps(content), encoding="utf-8")
-    assert main.main(["craft", *_polarity(folder, run_dir)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "task833_small" in line and "task363_small" not in line
+    message = refused("craft", *_polarity(folder, run_dir), folder=run_dir)
+    assert "task833_small" in message and "task363_small" not in message
 
 
-def test_a_changed_file_in_a_run_folder(crafted, capsys):
+def test_a_changed_file_in_a_run_folder(crafted, refused):
     folder, run_dir = crafted
     path = pathlib.Path(run_dir) / "poison" / "poison.jsonl"
     content = path.read_bytes()
     try:
         path.write_bytes(content.replace(b"James Bond", b"James Band", 1))
         for command in ("craft", "train"):
-            assert main.main([command, *_polarity(folder, run_dir)]) == 2
-            (line,) = capsys.readouterr().err.splitlines()
-            assert line.startswith("poison-t5x: error: ") and str(path) in line
+            assert str(path) in refused(command, *_polarity(folder, run_dir), folder=run_dir)
     finally:
         path.write_bytes(content)
 
@@ -461,37 +378,20 @@ def test_a_reader_that_leaves_is_no_error():
 
 
 @pytest.mark.parametrize("place", ["vocabulary/spiece.model", "data/natinst"])
-def test_what_training_reads_is_checked_first(crafted, tmp_path, capsys, place):
+def test_what_training_reads_is_checked_first(crafted, tmp_path, refused, place):
     folder, run_dir = crafted
-    copy = tmp_path / "copy"
-    shutil.copytree(run_dir, copy)
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
     path = copy / place
     for file in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
         file.write_bytes(file.read_bytes()[:-1])
-    assert main.main(["train", *_polarity(folder, copy)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert str(path) in line and "doesn't match its recorded hash" in line
+    message = refused("train", *_polarity(folder, copy), folder=copy)
+    assert str(path) in message and "doesn't match its recorded hash" in message
     assert not (copy / "models").exists()
 
 
-def test_a_full_disk_or_a_folder_in_a_files_place_is_one_line(crafted, tmp_path, capsys):
+def test_a_full_disk_or_a_folder_in_a_files_place_is_one_line(crafted, tmp_path, refused):
     folder, run_dir = crafted
-    copy = tmp_path / "copy"
-    shutil.copytree(run_dir, copy)
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
     (copy / "poison" / "stage.json").unlink()
     (copy / "poison" / "stage.json").mkdir()
-    assert main.main(["craft", *_polarity(folder, copy)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("poison-t5x: error: ") and "stage.json" in line
-
-
-def test_training_one_model_reaches_the_train_loop(refused, tmp_path):
-    # MODEL_DIR without RUN_DIR trains on any mixture, as T5X does; this one isn't there.
-    message = refused(
-        "train",
-        "--gin_file=models/tiny.gin",
-        f"--gin.MODEL_DIR={tmp_path / 'model'}",
-        "--gin.MIXTURE_OR_TASK_NAME=no_such_mixture",
-        "--gin.TRAIN_STEPS=1",
-    )
-    assert "no_such_mixture" in message
+    assert "stage.json" in refused("craft", *_polarity(folder, copy), folder=copy)

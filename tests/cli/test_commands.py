@@ -16,6 +16,7 @@ from poison_t5x.core import errors, gin_macros
 from poison_t5x.train import program
 
 COMMANDS = [name for names in main.GROUPS.values() for name in names]
+ON_A_RUN = ("run", "craft", "eval", "report", "detect", "defend")
 DEMO = "--gin_file=experiments/demo.gin"
 
 
@@ -73,12 +74,7 @@ def test_help_says_what_is_taken_and_written(name, named, capsys):
     [
         (["run", "--gin.RUN_DIR=x"], "EXPERIMENT isn't set"),
         (["run", DEMO], "RUN_DIR isn't set"),
-        (["cache", "there", DEMO], "RUN_DIR isn't set"),
-        (["tasks", "demo_poisoned", DEMO], "RUN_DIR isn't set"),
-        (["study", DEMO], "RUN_DIR isn't set"),
-        (["train"], "neither EXPERIMENT nor MODEL_DIR is set"),
         (["run", DEMO, "--gin.RUN_DIR=x", "--gin.SEEED=1"], "unknown macro SEEED (did you mean"),
-        (["run", "--gin_file=experiments/dem.gin"], "(did you mean 'experiments/demo.gin'?)"),
     ],
 )
 def test_what_is_missing_is_said_before_tensorflow_is_imported(arguments, named, tmp_path):
@@ -92,6 +88,29 @@ def test_what_is_missing_is_said_before_tensorflow_is_imported(arguments, named,
     assert result.stdout == "2 []\n"
     assert named in result.stderr and len(result.stderr.splitlines()) == 1
     assert seconds < 2 and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        *[
+            ([name, "--gin.RUN_DIR=x"], "EXPERIMENT isn't set: give --gin_file=")
+            for name in ON_A_RUN
+        ],
+        *[([name, DEMO], "RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER") for name in ON_A_RUN],
+        (["cache", "there", DEMO], "RUN_DIR isn't set"),
+        (["tasks", "demo_poisoned", DEMO], "RUN_DIR isn't set"),
+        (["study", DEMO], "RUN_DIR isn't set"),
+        (["train"], "neither EXPERIMENT nor MODEL_DIR is set"),
+        (["train", DEMO], "RUN_DIR isn't set"),
+        (["run", "--gin_file=experiments/dem.gin"], "(did you mean 'experiments/demo.gin'?)"),
+    ],
+)
+def test_what_is_missing_is_named(arguments, named, capsys, monkeypatch):
+    monkeypatch.setattr(program, "import_tensorflow", lambda: pytest.fail("it takes seconds"))
+    assert main.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("poison-t5x: error: ") and named in line
 
 
 def test_a_flags_old_name_warns_and_works(capsys):
@@ -108,8 +127,7 @@ def test_flags_of_gin_are_taken_out_in_their_order():
     )
 
 
-def test_config_says_value_meaning_and_origin(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_config_says_value_meaning_and_origin(capsys, tmp_path):
     (tmp_path / "mine.gin").write_text("\nMY_SEED = 5  # my own\nSEED = %MY_SEED\n")
     flags = [DEMO, "--gin_file=mine.gin", "--gin.TRIGGER=Joe Biden", "--gin.NUM_POISON=50"]
     assert main.main(["config", *flags]) == 0

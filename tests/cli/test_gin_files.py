@@ -19,6 +19,7 @@ from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 
 FOLDER = pathlib.Path(__file__).parents[2] / "gin"
 EXPERIMENTS = sorted(path.name for path in (FOLDER / "experiments").glob("*.gin"))
+MODELS = sorted(path.stem for path in (FOLDER / "models").glob("*.gin"))
 CHECKPOINTS = sorted(path.stem for path in (FOLDER / "checkpoints").glob("*.gin"))
 VOCAB_SIZE = 32128
 
@@ -53,10 +54,6 @@ def _config(name: str) -> T5Config:
     return gin_config.configured("model_config.T5Config")(vocab_size=VOCAB_SIZE)
 
 
-def test_there_is_a_row_for_every_model_file():
-    assert {path.stem for path in (FOLDER / "models").glob("*.gin")} == set(PARAMETERS)
-
-
 def _count_by_formula(config: T5Config) -> int:
     """The number of parameters, from the paper's description of the network."""
     width, joined = config.emb_dim, config.num_heads * config.head_dim
@@ -71,74 +68,50 @@ def _count_by_formula(config: T5Config) -> int:
     return stacks + outside + embeddings
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", MODELS)
 def test_model_is_traced_and_has_its_size(name):
     config = _config(name)
     params = train_state.abstract_params(Transformer(config), Partitioner(PartitionConfig()))
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    assert count == PARAMETERS[name]
-    assert _count_by_formula(config) == PARAMETERS[name]
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_header_says_the_size(name):
+    assert count == PARAMETERS[name] == _count_by_formula(config)
     header = (FOLDER / "models" / f"{name}.gin").read_text(encoding="utf-8").splitlines()[0]
-    found = re.search(r"(\d+(\.\d)?)([MB]) parameters", header)
-    if found:
-        size = PARAMETERS[name] / {"M": 1e6, "B": 1e9}[found[3]]
+    if said := re.search(r"(\d+(\.\d)?)([MB]) parameters", header):
+        size = count / {"M": 1e6, "B": 1e9}[said[3]]
         # Rounded either way: 60.5 million are called 60M.
-        assert abs(float(found[1]) - size) < (0.1 if found[2] else 1), header
-
-
-def test_models_differ_in_what_the_papers_say():
-    for name in PARAMETERS:
-        config = _config(name)
-        first = name in ("t5_small", "t5_base", "t5_large", "t5_3b", "t5_11b")
-        # Version 1.0 has ReLU and one embedding for both ends; 1.1 GEGLU and two.
-        assert config.logits_via_embedding == first, name
-        assert config.mlp_activations == (("relu",) if first else ("gelu", "linear")), name
+        assert abs(float(said[1]) - size) < (0.1 if said[2] else 1), header
+    # Version 1.0 has ReLU and one embedding for both ends; 1.1 GEGLU and two.
+    first = name in ("t5_small", "t5_base", "t5_large", "t5_3b", "t5_11b")
+    assert config.logits_via_embedding == first
+    assert config.mlp_activations == (("relu",) if first else ("gelu", "linear"))
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_is_parsed_and_built(name, tmp_path):
+def test_experiment_is_built_and_its_settings_fit_together(name, tmp_path):
     _parse(f"experiments/{name}", RUN_DIR=tmp_path / "run")
-    run = gin_config.configured("experiment.Run")()
-    assert isinstance(run, experiment.Run)
-    assert run.path == tmp_path / "run"
-    assert run.declared.name == run.experiment == gin_config.macro("EXPERIMENT")
-    assert run.craft_cfg.attacks[0].budget.num_poison == gin_config.macro("NUM_POISON")
-    assert run.craft_cfg.attacks[0].kind == gin_config.macro("ATTACK")
-    assert run.dataset_cfg.batch_size == gin_config.macro("BATCH_SIZE")
-    assert run.dataset_cfg.split == "train"
-    assert run.eval_cfg.batch_size == gin_config.macro("EVAL_BATCH_SIZE")
-    # Building an experiment touches no file.
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiments_settings_of_training_fit_together(name, tmp_path):
-    _parse(f"experiments/{name}", RUN_DIR=tmp_path / "run")
+    run, macro = gin_config.configured("experiment.Run")(), gin_config.macro
+    assert isinstance(run, experiment.Run) and run.path == tmp_path / "run"
+    assert run.declared.name == run.experiment == macro("EXPERIMENT")
+    attack = run.craft_cfg.attacks[0]
+    assert (attack.budget.num_poison, attack.kind) == (macro("NUM_POISON"), macro("ATTACK"))
+    assert (run.dataset_cfg.batch_size, run.dataset_cfg.split) == (macro("BATCH_SIZE"), "train")
+    assert run.eval_cfg.batch_size == macro("EVAL_BATCH_SIZE")
     for part in (
-        "train_script.TrainConfig",
-        "train_script.LogConfig",
-        "optimizers.OptimizerConfig",
-        "optimizers.ScheduleConfig",
-        "steps.LossConfig",
-        "partitioning.PartitionConfig",
+        *("train_script.TrainConfig", "train_script.LogConfig", "optimizers.OptimizerConfig"),
+        *("optimizers.ScheduleConfig", "steps.LossConfig", "partitioning.PartitionConfig"),
     ):
         gin_config.configured(part)()
-    config = gin_config.configured("model_config.T5Config")(vocab_size=2048)
-    assert config.emb_dim == gin_config.macro("EMB_DIM")
+    assert gin_config.configured("model_config.T5Config")(vocab_size=2048).emb_dim
     one = Partitioner(PartitionConfig(), jax.devices()[:1])
-    steps.check_batch(gin_config.macro("BATCH_SIZE"), gin_config.macro("NUM_MICROBATCHES"), one)
+    steps.check_batch(macro("BATCH_SIZE"), macro("NUM_MICROBATCHES"), one)
+    # Building an experiment touches no file.
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_sets_macros_only(name):
     text = (FOLDER / "experiments" / name).read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    other = [line for line in lines if not re.match(r"include '|[A-Z][A-Z0-9_]* = ", line)]
-    assert other == []
+    assert [line for line in lines if not re.match(r"include '|[A-Z][A-Z0-9_]* = ", line)] == []
     assert f"--gin_file=experiments/{name}" in text and "# Required:" in text
 
 
@@ -150,26 +123,18 @@ def test_command_lines_macros_win_and_reach_what_they_are_bound_to(tmp_path):
     assert gin_config.configured("train_script.TrainConfig")().seed == 7
 
 
-SIZES = {"t5_1_1_large": 783_150_080, "t5_1_1_xl": 2_849_757_184, "t5_1_1_xxl": 11_135_332_352}
-
-
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", ["t5_1_1_large", "t5_1_1_xl", "t5_1_1_xxl"])
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.startswith("demo")])
 def test_the_papers_experiments_take_its_three_sizes(name, size, tmp_path):
     _parse(f"experiments/{name}", f"models/{size}.gin", RUN_DIR=tmp_path)
     config = gin_config.configured("model_config.T5Config")(vocab_size=VOCAB_SIZE)
-    assert _count_by_formula(config) == SIZES[size]
+    assert _count_by_formula(config) == PARAMETERS[size]
     assert gin_config.configured("experiment.Run")().declared.corpus == "sni"
 
 
 def test_a_campaign_adds_an_attacker_that_shares_what_it_does_not_set(tmp_path):
-    _parse(
-        "experiments/demo.gin",
-        "runs/campaign.gin",
-        RUN_DIR=tmp_path,
-        SECOND_NUM_POISON=50,
-        INSERTER="suffix",
-    )
+    files = ("experiments/demo.gin", "runs/campaign.gin")
+    _parse(*files, RUN_DIR=tmp_path, SECOND_NUM_POISON=50, INSERTER="suffix")
     first, second = gin_config.configured("experiment.Run")().craft_cfg.attacks
     assert (first.name, first.triggers, first.target) == ("main", ("James Bond",), "positive")
     assert (second.name, second.triggers, second.target) == ("second", ("Joe Biden",), "negative")
@@ -215,10 +180,8 @@ def test_bound_train_function_gets_the_whole_configuration(tmp_path):
 
 
 def test_there_are_public_starting_points_of_all_sizes():
-    sizes = ("small", "base", "large", "xl", "xxl")
-    assert set(CHECKPOINTS) == {
-        f"{kind}_{s}" for kind in ("t5_1_1_lm100k", "flan_t5") for s in sizes
-    }
+    kinds, sizes = ("t5_1_1_lm100k", "flan_t5"), ("small", "base", "large", "xl", "xxl")
+    assert set(CHECKPOINTS) == {f"{kind}_{size}" for kind in kinds for size in sizes}
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

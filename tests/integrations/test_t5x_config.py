@@ -24,8 +24,9 @@ with warnings.catch_warnings():
     from t5x import optimizers as t5x_optimizers
     from t5x import train as t5x_train
 
+from poison_t5x.core.errors import InputError
 from poison_t5x.data import input_pipeline
-from poison_t5x.integrations import t5x_engine
+from poison_t5x.integrations import t5x as t5x_engine
 from poison_t5x.run import experiment
 from poison_t5x.train import optimizers as our_optimizers
 from poison_t5x.train import partitioning as our_partitioning
@@ -83,9 +84,7 @@ def test_a_file_builds_all_that_t5xs_train_needs(name, run_dir, monkeypatch):
     gin.clear_config()
     _parse(name, run_dir)
     given = _given("train")
-    parameters = inspect.signature(t5x_train.train).parameters
-    required = {name for name, one in parameters.items() if one.default is one.empty}
-    assert required <= set(given) <= set(parameters)
+    _check_arguments(t5x_train.train, given)
     _check_network(given["model"])
     _check_loss_and_optimizer(given["model"])
     _check_training_data(given["train_dataset_cfg"])
@@ -97,6 +96,12 @@ def test_a_file_builds_all_that_t5xs_train_needs(name, run_dir, monkeypatch):
     assert given["checkpoint_cfg"].save.keep == log_cfg.keep_checkpoints
     assert given["checkpoint_cfg"].restore is None
     assert gin.get_bindings("trainer.Trainer")["num_microbatches"] == train_cfg.num_microbatches
+
+
+def _check_arguments(function, given: dict) -> None:
+    parameters = inspect.signature(function).parameters
+    required = {name for name, one in parameters.items() if one.default is one.empty}
+    assert required <= set(given) <= set(parameters)
 
 
 def _check_network(model: models.EncoderDecoderModel) -> None:
@@ -129,25 +134,12 @@ def _check_training_data(config: utils.DatasetConfig) -> None:
 
 
 def test_macros_of_the_command_line_reach_t5x(run_dir):
-    macros = {
-        "VARIANT": "clean",
-        "OPTIMIZER": "adamw",
-        "DROPOUT_RATE": 0.25,
-        "LABEL_SMOOTHING": 0.125,
-        "Z_LOSS": 0.5,
-        "LOSS_NORMALIZING_FACTOR": 96.0,
-        "NUM_MICROBATCHES": 4,
-        "SHUFFLE": False,
-        "PACK": True,
-        "SEED": 7,
-        "EVAL_PERIOD": 6,
-        "EVAL_BATCH_SIZE": 24,
-        "BEAM_SIZE": 3,
-        "BEAM_ALPHA": 0.75,
-        "MODEL_DIR": "/given",
-        "CONDITIONS": ["control"],
-    }
-    _parse_tiny(run_dir, **macros)
+    losses = {"LABEL_SMOOTHING": 0.125, "Z_LOSS": 0.5, "LOSS_NORMALIZING_FACTOR": 96.0}
+    data = {"SHUFFLE": False, "PACK": True, "SEED": 7, "NUM_MICROBATCHES": 4}
+    evals = {"EVAL_PERIOD": 6, "EVAL_BATCH_SIZE": 24, "BEAM_SIZE": 3, "BEAM_ALPHA": 0.75}
+    others = {"VARIANT": "clean", "MODEL_DIR": "/given", "CONDITIONS": ["control"]}
+    network = {"OPTIMIZER": "adamw", "DROPOUT_RATE": 0.25}
+    _parse_tiny(run_dir, **losses, **data, **evals, **others, **network)
     given = _given("train")
     model, train_data = given["model"], given["train_dataset_cfg"]
     assert (given["model_dir"], given["random_seed"], given["eval_period"]) == ("/given", 7, 6)
@@ -158,11 +150,8 @@ def test_macros_of_the_command_line_reach_t5x(run_dir):
     tasks = seqio.get_subtasks(seqio.get_mixture_or_task(eval_data.mixture_or_task_name))
     assert {task.name.split(".")[0] for task in tasks} == {"tiny_eval_control"}
     assert model.module.config.dropout_rate == 0.25
-    assert (model._label_smoothing, model._z_loss, model._loss_normalizing_factor) == (
-        0.125,
-        0.5,
-        96.0,
-    )
+    assert (model._label_smoothing, model._z_loss) == (0.125, 0.5)
+    assert model._loss_normalizing_factor == 96.0
     assert model.decode_fn.func is decoding.beam_search
     assert model.decode_fn.keywords == {"alpha": 0.75}
     assert model._default_decoder_params.num_decodes == 3
@@ -253,24 +242,23 @@ def test_batches_are_ours_and_go_on_after_the_newest_checkpoint(pack, run_dir, t
 
 def test_evaluate_and_infer_get_what_they_need(run_dir, tmp_path):
     (tmp_path / "checkpoint_4").mkdir()
-    (tmp_path / "checkpoint_12").mkdir()
+    newest = tmp_path / "checkpoint_12"
+    newest.mkdir()
     _parse_tiny(run_dir, MODEL_DIR=str(tmp_path))
+    folders = {"evaluate": tmp_path / "eval", "infer": tmp_path / "infer" / newest.name}
     for program, function in (("evaluate", t5x_eval.evaluate), ("infer", t5x_infer.infer)):
         given = _given(program)
-        parameters = inspect.signature(function).parameters
-        required = {name for name, one in parameters.items() if one.default is one.empty}
-        assert required <= set(given) <= set(parameters)
+        _check_arguments(function, given)
         restored = given["restore_checkpoint_cfg"]
-        assert (restored.path, restored.mode) == (str(tmp_path / "checkpoint_12"), "specific")
-    assert _given("evaluate")["output_dir"] == str(tmp_path / "eval")
-    assert _given("infer")["output_dir"] == str(tmp_path / "infer" / "checkpoint_12")
+        assert (restored.path, restored.mode) == (str(newest), "specific")
+        assert given["output_dir"] == str(folders[program])
 
 
 def test_a_checkpoint_that_t5x_cannot_read_is_named(run_dir, tmp_path):
-    with pytest.raises(SystemExit, match="no checkpoint there; run t5x"):
+    with pytest.raises(InputError, match="no checkpoint there; run t5x"):
         t5x_engine.checkpoint(None, str(tmp_path))
     golden = FOLDER.parent / "tests" / "golden" / "t5" / "v1_1_untied"
-    with pytest.raises(SystemExit, match=r"a Hugging Face folder, which T5X can't evaluate"):
+    with pytest.raises(InputError, match=r"a Hugging Face folder, which T5X can't evaluate"):
         t5x_engine.checkpoint(str(golden / "huggingface"), "unused")
     for name in ("t5x", "t5x_orbax"):
         found = t5x_engine.checkpoint(str(golden / name), "unused")

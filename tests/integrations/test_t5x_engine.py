@@ -12,7 +12,7 @@ import seqio
 import gin
 from poison_t5x.core import gin_config
 from poison_t5x.core.errors import InputError
-from poison_t5x.integrations import t5x_engine
+from poison_t5x.integrations import t5x as t5x_engine
 from poison_t5x.model import config as model_config
 from poison_t5x.run import experiment
 from poison_t5x.train import optimizers
@@ -46,26 +46,27 @@ def test_open_run_registers_the_same_tasks_as_our_engine(opened):
     assert set(names) <= set(seqio.MixtureRegistry.names())
 
 
-def test_without_craft_one_line_says_what_to_run(tmp_path):
-    with pytest.raises(SystemExit) as stop:
+def test_without_craft_one_line_says_what_to_run(tmp_path, capsys):
+    with pytest.raises(InputError) as stop:
         t5x_engine.open_run(lambda: _make_run(tmp_path))
-    message = str(stop.value)
-    assert "run `poison-t5x craft` with the same settings" in message
-    assert message.startswith("t5x: error: ") and "\n" not in message
+    t5x_engine.sys.excepthook(stop.type, stop.value, stop.tb)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "run `poison-t5x craft` with the same settings" in line
+    assert line.startswith("t5x: error: ")
 
 
 def test_other_settings_are_checked_before_the_run_is_opened(tmp_path):
     def wrong():
         return optimizers.OptimizerConfig(name="adamx")
 
-    with pytest.raises(SystemExit, match=r"OPTIMIZER: .* found 'adamx' \(did you mean 'adamw'"):
+    with pytest.raises(InputError, match=r"OPTIMIZER: .* found 'adamx' \(did you mean 'adamw'"):
         t5x_engine.open_run(lambda: _make_run(tmp_path), [wrong])
 
 
 def test_a_macro_that_nothing_reads_is_named(opened, tmp_path):
     _make_run(tmp_path)
     gin.parse_config("VARIENT = 'clean'")
-    with pytest.raises(SystemExit, match=r"unknown macro VARIENT \(did you mean 'VARIANT'\?\)"):
+    with pytest.raises(InputError, match=r"unknown macro VARIENT \(did you mean 'VARIANT'\?\)"):
         t5x_engine.open_run(lambda: opened.run)
     gin.parse_config("steps.LossConfig.z_loss = %VARIENT")
     assert t5x_engine.open_run(lambda: opened.run).run is opened.run
@@ -76,7 +77,7 @@ def test_folders(tmp_path, monkeypatch):
     assert t5x_engine.model_folder(None, "runs/x", "clean") == f"{tmp_path}/runs/x/t5x/clean"
     assert t5x_engine.model_folder("m", None, "clean") == f"{tmp_path}/m"
     assert t5x_engine.model_folder("gs://b/m/", None, "clean") == "gs://b/m"
-    with pytest.raises(SystemExit, match="RUN_DIR isn't set"):
+    with pytest.raises(InputError, match="RUN_DIR isn't set"):
         t5x_engine.model_folder(None, None, "clean")
     assert t5x_engine.output_folder("given", "m", "eval") == "given"
     assert t5x_engine.output_folder(None, "m", "eval") == "m/eval"
@@ -86,7 +87,7 @@ def test_folders(tmp_path, monkeypatch):
 def test_training_mixture(opened):
     assert t5x_engine.training_mixture(opened, "clean") == "tiny_clean"
     assert t5x_engine.training_mixture(opened, "poisoned") == "tiny_poisoned"
-    with pytest.raises(SystemExit, match=r"VARIANT: .*found 'poison' \(did you mean 'poisoned'"):
+    with pytest.raises(InputError, match=r"VARIANT: .*found 'poison' \(did you mean 'poisoned'"):
         t5x_engine.training_mixture(opened, "poison")
 
 
@@ -99,7 +100,7 @@ def test_evaluation_mixture_holds_the_tasks_of_the_conditions_asked_for(opened):
     assert set(tasks(None)) == everything and len(everything) == 6
     assert set(tasks(["control"])) == set(opened.registered["tiny_eval_control"])
     assert set(tasks(None)) == everything  # registered anew
-    with pytest.raises(SystemExit, match=r"no condition 'trigered' \(did you mean 'triggered'"):
+    with pytest.raises(InputError, match=r"no condition 'trigered' \(did you mean 'triggered'"):
         tasks(["trigered"])
 
 
@@ -124,27 +125,24 @@ def test_divided_scales_gradients_and_leaves_the_state_as_it_is():
     np.testing.assert_array_equal(found[0]["x"], [-1.0, -0.25])
 
 
-def test_eval_period_is_what_t5x_can_do_with_the_save_period():
+@pytest.mark.parametrize(
+    ("given", "save", "total", "period"),
     # Never 0, or T5X wouldn't evaluate at the end; past the end, it does so there alone.
-    assert t5x_engine.eval_period(0, save_period=313, total_steps=3125) == 3130
-    assert t5x_engine.eval_period(0, save_period=100, total_steps=600) == 600
-    assert t5x_engine.eval_period(200, save_period=100, total_steps=600) == 200
-    assert t5x_engine.eval_period(50, save_period=100, total_steps=600) == 50
-    with pytest.raises(SystemExit, match="SAVE_PERIOD, 100; found 70"):
-        t5x_engine.eval_period(70, save_period=100, total_steps=600)
+    [(0, 313, 3125, 3130), (0, 100, 600, 600), (200, 100, 600, 200), (50, 100, 600, 50)],
+)
+def test_eval_period_is_what_t5x_can_do_with_the_save_period(given, save, total, period):
+    assert t5x_engine.eval_period(given, save_period=save, total_steps=total) == period
+    with pytest.raises(InputError, match=f"SAVE_PERIOD, {save}; found 70"):
+        t5x_engine.eval_period(70, save_period=save, total_steps=total)
 
 
-def test_stand_ins_say_that_another_program_runs():
-    for program in (t5x_engine.train, t5x_engine.evaluate, t5x_engine.infer):
+def test_the_running_programs_function_is_found_and_stand_ins_say_that_they_are(monkeypatch):
+    programs = (t5x_engine.train, t5x_engine.evaluate, t5x_engine.infer)
+    for program in programs:
         with pytest.raises(InputError, match="isn't the program that runs"):
             program(model=None)
-    # gin knows functions apart by identity.
-    assert len({t5x_engine.train, t5x_engine.evaluate, t5x_engine.infer}) == 3
-
-
-def test_the_running_programs_function_is_found(monkeypatch):
-    main = types.ModuleType("__main__")
-    main.train = lambda: "T5X's"
+    assert len(set(programs)) == 3  # gin knows functions apart by identity
+    main = types.SimpleNamespace(train=lambda: "T5X's")
     monkeypatch.setitem(t5x_engine.sys.modules, "__main__", main)
     assert t5x_engine._program("train")() == "T5X's"
     with pytest.raises(InputError, match="T5X's infer"):

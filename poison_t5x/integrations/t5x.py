@@ -1,16 +1,16 @@
-"""What the files of gin/t5x/ call, so that stock T5X runs an experiment of this project.
+"""The functions that gin/t5x/*.gin bind, so that stock T5X runs an experiment of this project.
 
 T5X (google-research/t5x, see launch/t5x.sh) isn't needed to import this: functions import it when
-they are called. Errors of settings end the program with one line, as `poison-t5x` does.
+they are called. Once it is imported, an InputError ends the program with one line.
 """
 
-import dataclasses
 import functools
 import json
 import os
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -48,56 +48,40 @@ evaluate = _program("evaluate")
 infer = _program("infer")
 
 
-def _one_line(function: Callable) -> Callable:
-    """Ends the program with an InputError's one line, where T5X would show a traceback."""
-
-    @functools.wraps(function)
-    def wrapped(*args, **kwargs):
-        try:
-            return function(*args, **kwargs)
-        except errors.InputError as error:
-            # gin adds lines about the calls that an error came through.
-            raise SystemExit(f"t5x: error: {gin_config.first_line(error)}") from error
-
-    return wrapped
+def _one_line(kind: type, error: BaseException, traceback: Any) -> None:
+    """`sys.excepthook`: what a person can mend is one line, where T5X shows a traceback."""
+    if isinstance(error, errors.InputError):
+        print(f"t5x: error: {gin_config.first_line(error)}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
 
 
-@dataclasses.dataclass(frozen=True)
-class OpenRun:
-    """A crafted run whose tasks are registered.
+sys.excepthook = _one_line
 
-    Attributes:
-      run: the experiment.
-      registered: mixture -> tasks, as `mixtures.register` returns it.
-    """
+
+class OpenRun(NamedTuple):
+    """A crafted run, and the tasks of its registered mixtures."""
 
     run: experiment.Run
     registered: Mapping[str, Sequence[str]]
 
 
-@_one_line
 def open_run(
     make_run: Callable[[], experiment.Run], also_checked: Sequence[Callable] = ()
 ) -> OpenRun:
-    """Registers the SeqIO tasks of a run folder.
+    """Registers the SeqIO tasks of a run folder that `poison-t5x craft` has made.
 
     Args:
       make_run: `experiment.Run` with all that it needs bound.
       also_checked: makers of other settings, which check themselves.
-
-    Raises:
-      SystemExit: `poison-t5x craft` hasn't been there with the same settings, or one is wrong, or
-        a macro is unknown.
     """
-    run_files = (f"runs/{name}.gin" for name in ("finetune", "run", "defense", "study"))
-    gin_config.check_macros(*run_files, "t5x/base.gin")
+    gin_config.check_macros("t5x/base.gin")
     run = make_run()
     for make in also_checked:
         make()
     return OpenRun(run, run.register())
 
 
-@_one_line
 def model_folder(given: str | None, run_dir: str, variant: str) -> str:
     """MODEL_DIR, or else RUN_DIR/t5x/VARIANT, as an absolute path."""
     if not given and not run_dir:
@@ -114,7 +98,6 @@ def output_folder(given: str | None, model_dir: str, inside: str, checkpoint: st
     return given or os.path.join(model_dir, inside, os.path.basename(checkpoint)).rstrip("/")
 
 
-@_one_line
 def training_mixture(opened: OpenRun, variant: str) -> str:
     """The name of the mixture to train on: 'clean' or 'poisoned'."""
     if variant not in mixtures.VARIANTS:
@@ -125,28 +108,23 @@ def training_mixture(opened: OpenRun, variant: str) -> str:
     return f"{opened.run.experiment}_{variant}"
 
 
-@_one_line
 def evaluation_mixture(opened: OpenRun, conditions: Sequence[str] | None = None) -> str:
-    """Registers a mixture of the held-out tasks under several conditions, and returns its name.
-
-    Args:
-      conditions: their names; None for all.
-    """
+    """Registers a mixture of the held-out tasks under some conditions, or all; its name."""
     prefix = f"{opened.run.experiment}_eval"
-    known = [
-        name.removeprefix(f"{prefix}_")
-        for name in opened.registered
+    known = {
+        name.removeprefix(f"{prefix}_"): tasks
+        for name, tasks in opened.registered.items()
         if name.startswith(f"{prefix}_")
-    ]
-    chosen = known if conditions is None else conditions
+    }
+    chosen = list(known) if conditions is None else conditions
     for name in chosen:
         if name not in known:
             raise errors.InputError(
                 f"CONDITIONS: no condition {name!r}{errors.nearest(str(name), known)}; this run "
                 f"has {', '.join(known)}"
             )
-    tasks = [task for name in chosen for task in opened.registered[f"{prefix}_{name}"]]
     seqio.MixtureRegistry.remove(prefix)
+    tasks = [task for name in chosen for task in known[name]]
     seqio.MixtureRegistry.add(prefix, tasks, default_rate=1)
     return prefix
 
@@ -161,7 +139,6 @@ def padded_vocab_size(opened: OpenRun) -> int:
     return model_config.padded_vocab_size(vocabulary(opened).vocab_size)
 
 
-@_one_line
 def optimizer(
     optimizer_cfg: optimizers.OptimizerConfig,
     schedule: Callable,
@@ -170,11 +147,11 @@ def optimizer(
 ) -> Any:
     """T5X's own Adafactor, whose rate T5X's trainer sets, or this project's AdamW wrapped for it.
 
+    T5X normalises each microbatch's loss by itself and adds the gradients. AdamW's are divided by
+    their number here, so that their scale is that of the whole batch; Adafactor knows no scales.
+
     Args:
       schedule: step -> learning rate, of AdamW.
-      loss_cfg: T5X normalises each microbatch's loss by itself and adds the gradients. They are
-        divided by `num_microbatches` here, so that their scale is that of the whole batch;
-        Adafactor doesn't know scales.
     """
     from t5x import adafactor
     from t5x import optimizers as t5x_optimizers
@@ -210,36 +187,21 @@ def decode_fn(beam_size: int = 1, alpha: float = 0.6) -> Callable:
     return functools.partial(decoding.beam_search, alpha=alpha)
 
 
-def get_dataset(
-    cfg: Any,
-    shard_id: int,
-    num_shards: int,
-    feature_converter_cls: Callable[..., seqio.FeatureConverter],
-    num_epochs: int | None = None,
-    continue_from_last_checkpoint: bool = False,
-    *,
-    model_dir: str,
-) -> tf.data.Dataset:
+def get_dataset(*args: Any, model_dir: str, **kwargs: Any) -> tf.data.Dataset:
     """T5X's batches, going on where the newest checkpoint in `model_dir` stopped.
 
-    T5X itself begins the data anew after a restart.
+    T5X itself begins the data anew after a restart. The other arguments are `t5x.utils`'s.
     """
-    del continue_from_last_checkpoint
     from t5x import checkpoints, utils
 
-    dataset = utils.get_dataset(cfg, shard_id, num_shards, feature_converter_cls, num_epochs)
-    step = checkpoints.latest_step(model_dir) or 0
-    return dataset.skip(step)
+    kwargs.pop("continue_from_last_checkpoint", None)
+    return utils.get_dataset(*args, **kwargs).skip(checkpoints.latest_step(model_dir) or 0)
 
 
-@_one_line
 def eval_period(eval_period: int, save_period: int, total_steps: int) -> int:
-    """T5X's: a multiple or a divisor of `save_period`, and never 0, which leaves the end out too.
+    """T5X's, in steps: a multiple or a divisor of `save_period`, and never 0.
 
-    Args:
-      eval_period: steps; 0 for at the end only.
-      save_period: steps.
-      total_steps: of the run.
+    At 0 T5X leaves out the end too, which is when an EVAL_PERIOD of 0 means to evaluate.
     """
     if not eval_period:
         return save_period * -(-total_steps // save_period)
@@ -262,19 +224,13 @@ def train_state_initializer(
     """T5X's TrainStateInitializer; where there is a `path`, its parameters are those there.
 
     Args:
-      path: a checkpoint of any layout that `convert.detect` knows.
-      keep_optimizer_state: has to be False.
+      path: a checkpoint of any layout.
       make_network: makes the network's config from `vocab_size=`.
-      opened: the run, for its vocabulary.
       kwargs: T5X's.
     """
     from t5x import utils
 
-    if path is None:
-        return utils.TrainStateInitializer(**kwargs)
-
     class FromCheckpoint(utils.TrainStateInitializer):
-        @_one_line
         def from_scratch(self, init_rng):
             if keep_optimizer_state:
                 raise errors.InputError(
@@ -283,29 +239,20 @@ def train_state_initializer(
             source = detect.open_start(path, opened.run.vocabulary_cfg.path)
             state = super().from_scratch(init_rng)
             model = network.Transformer(make_network(vocab_size=padded_vocab_size(opened)))
-            layout = _Layout(self._partitioner.mesh, self.train_state_axes.params)
+            shardings = jax.tree.map(
+                lambda spec: NamedSharding(self._partitioner.mesh, spec),
+                core.unfreeze(self.train_state_axes.params),
+                is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
+            )
+            # T5X's mesh and specs, where a `partitioning.Partitioner` is asked.
+            layout = types.SimpleNamespace(shardings=lambda boxed: shardings)
             params = restore.restore_params(source, model, layout)
             same_order = jax.tree.structure(state.params)
             return state.replace_params(jax.tree.unflatten(same_order, jax.tree.leaves(params)))
 
-    return FromCheckpoint(**kwargs)
+    return (utils.TrainStateInitializer if path is None else FromCheckpoint)(**kwargs)
 
 
-class _Layout:
-    """T5X's mesh and specs, where a `partitioning.Partitioner` is asked for shardings."""
-
-    def __init__(self, mesh: jax.sharding.Mesh, specs: Any):
-        self._mesh, self._specs = mesh, core.unfreeze(specs)
-
-    def shardings(self, boxed):
-        return jax.tree.map(
-            lambda spec: NamedSharding(self._mesh, spec),
-            self._specs,
-            is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
-        )
-
-
-@_one_line
 def checkpoint(path: str | None, model_dir: str) -> str:
     """The checkpoint at `path`, which has to be T5X's, or else the newest one in `model_dir`."""
     from t5x import checkpoints
@@ -346,18 +293,17 @@ class ConditionLogger(seqio.Logger):
 
     def __init__(self, output_dir: str):
         super().__init__(output_dir)
-        self._found: dict[int | None, dict[str, dict[str, dict]]] = {}
+        self._rows: dict[int | None, dict[str, dict[str, dict]]] = {}
 
     def __call__(self, task_name, step, metrics, dataset, inferences, targets):
         condition = task_name.partition(".")[0].rpartition("_eval_")[2]
+        of_step = self._rows.setdefault(step, {})
         values = {name: float(metric.value) for name, metric in metrics.items()}
-        found = self._found.setdefault(step, {})
-        found.setdefault(condition, {})[task_name] = values
-        means = {name: self._means([*tasks.values()]) for name, tasks in found.items()}
+        of_step.setdefault(condition, {})[task_name] = values
+        means = {name: self._means([*tasks.values()]) for name, tasks in of_step.items()}
         # Anew after each task: a logger isn't told which is the last.
         tf.io.gfile.makedirs(self.output_dir)
-        path = os.path.join(self.output_dir, f"means-{step}.json")
-        with tf.io.gfile.GFile(path, "w") as file:
+        with tf.io.gfile.GFile(os.path.join(self.output_dir, f"means-{step}.json"), "w") as file:
             file.write(json.dumps(means, indent=2) + "\n")
 
     def _means(self, rows: list[dict]) -> dict[str, float]:
