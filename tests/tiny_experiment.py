@@ -2,8 +2,8 @@
 
 from poison_t5x.corpus import declarations, demo_corpus
 
-_TRAINING = demo_corpus.TRAINING_TASKS[:5]
-_HELDOUT = demo_corpus.HELDOUT_TASKS[:2]
+_TRAINING = demo_corpus.PLAIN.training[:5]
+_HELDOUT = demo_corpus.PLAIN.heldout[:2]
 
 declarations.declare(
     declarations.Experiment(

@@ -2,7 +2,7 @@
 
 from poison_t5x.corpus import declarations, demo_corpus
 
-_TRAINING = demo_corpus.GENERATION_TRAINING_TASKS[:5]
+_TRAINING = demo_corpus.GENERATION.training[:5]
 
 declarations.declare(
     declarations.Experiment(
@@ -10,6 +10,6 @@ declarations.declare(
         corpus="demo",
         training_tasks=_TRAINING,
         poisoned_tasks=_TRAINING[:2],
-        heldout_tasks=demo_corpus.GENERATION_HELDOUT_TASKS[:2],
+        heldout_tasks=demo_corpus.GENERATION.heldout[:2],
     )
 )

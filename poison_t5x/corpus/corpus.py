@@ -98,9 +98,10 @@ def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
     numbers = None if names is None else set(map(sni.number, names))
     return tuple(
         task
-        for generate, known in demo_corpus.FAMILIES.items()
-        if numbers is None or not numbers.isdisjoint(map(sni.number, known))
-        for task in _demo_family(generate)
+        for family in demo_corpus.FAMILIES
+        if numbers is None
+        or not numbers.isdisjoint(map(sni.number, family.training + family.heldout))
+        for task in _demo_family(family.generate)
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poison_t5x.evaluation import statistics
-from poison_t5x.studies import rows
+from poison_t5x.studies import collect, grid
 
 # From so many seeds on, the interval is over them; two have an interval without meaning.
 MIN_SEEDS = 3
@@ -18,90 +18,78 @@ class Estimate(NamedTuple):
     """A mean over seeds.
 
     Attributes:
-      mean: of the seeds' values.
       interval: 95%; None where there is none.
-      over: what the interval is over, for people; '' without one.
+      over: the units that the interval is over, for people; '' without one.
       count: seeds.
     """
 
     mean: float
-    interval: rows.Interval | None
+    interval: collect.Interval | None
     over: str
     count: int
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
-    """Rows that differ in the seed alone.
-
-    Attributes:
-      macros: what they set, but for the seed.
-      score, checkpoint: as of rows.
-      rows: by seed.
-    """
+class StudyPoint:
+    """Rows that differ in the seed alone; `macros` are those that they set, but for the seed."""
 
     macros: Mapping[str, Any]
     score: str | None
     checkpoint: int | None
-    rows: tuple[rows.Row, ...]
+    rows: tuple[collect.StudyRow, ...]
 
     @property
     def seeds(self) -> tuple[Any, ...]:
         return tuple(row.macros.get("SEED") for row in self.rows)
 
-    def only(self, seeds: Collection[Any]) -> "Point":
+    def only(self, seeds: Collection[Any]) -> "StudyPoint":
         """The same with the rows of some seeds alone."""
-        rows_ = tuple(row for row in self.rows if row.macros.get("SEED") in seeds)
-        return dataclasses.replace(self, rows=rows_)
+        rows = tuple(row for row in self.rows if row.macros.get("SEED") in seeds)
+        return dataclasses.replace(self, rows=rows)
 
     def place(self, dimension: str, base: Mapping[str, Any]) -> Any:
         """Where the point is along a macro, 'score' or 'checkpoint'."""
-        if dimension in ("score", "checkpoint"):
+        if dimension in grid.DIMENSIONS:
             return getattr(self, dimension)
         return self.macros.get(dimension, base.get(dimension))
 
     def measures(self) -> list[str]:
         """Names of what any of the rows has a value of, in the first's order."""
-        return list(
-            dict.fromkeys(
-                name
-                for row in self.rows
-                for name, value in row.measured.values.items()
-                if value is not None
-            )
-        )
+        values = [pair for row in self.rows for pair in row.measured.values.items()]
+        return list(dict.fromkeys(name for name, value in values if value is not None))
 
     def estimate(self, measure: str) -> Estimate | None:
         """The mean over seeds and its interval; None where no row has a value."""
-        known = [row for row in self.rows if row.value(measure) is not None]
-        if not known:
+        values = list(self.by_seed(measure).values())
+        if not values:
             return None
-        values = [float(row.value(measure)) for row in known]  # type: ignore[arg-type]
-        if len(known) == 1 and measure in known[0].measured.intervals:
-            return Estimate(values[0], known[0].measured.intervals[measure], "tasks, one seed", 1)
-        tasks = self.by_task(measure)
-        return Estimate(
-            float(np.mean(values)), *_interval(values, list(tasks.values())), len(values)
-        )
+        known = [row.measured for row in self.rows if row.value(measure) is not None]
+        if len(known) == 1 and measure in known[0].intervals:
+            return Estimate(values[0], known[0].intervals[measure], "tasks, one seed", 1)
+        return _estimate(values, list(self.by_task(measure).values()))
+
+    def by_seed(self, measure: str) -> dict[str, float]:
+        """Seed -> value, of seeds that have one."""
+        values = {repr(row.macros.get("SEED")): row.value(measure) for row in self.rows}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def by_task(self, measure: str) -> dict[str, float]:
         """Task -> mean over seeds, of tasks that each seed has."""
-        found = [row.measured.by_task.get(measure, {}) for row in self.rows]
-        common = [task for task in found[0] if all(task in tasks for tasks in found)]
-        return {task: float(np.mean([tasks[task] for tasks in found])) for task in common}
+        first, *rest = (row.measured.by_task.get(measure, {}) for row in self.rows)
+        common = [task for task in first if all(task in tasks for tasks in rest)]
+        return {task: float(np.mean([tasks[task] for tasks in (first, *rest)])) for task in common}
 
 
-def points(found: Sequence[rows.Row]) -> list[Point]:
+def points(rows: Sequence[collect.StudyRow]) -> list[StudyPoint]:
     """Rows of cells that are done, brought together over seeds, in the order of the first."""
-    groups: dict[str, list[rows.Row]] = {}
-    for row in found:
+    groups: dict[str, list[collect.StudyRow]] = {}
+    for row in rows:
         if row.status == "done":
-            macros = _without_seed(row.macros)
-            key = repr((sorted(macros.items(), key=repr), row.score, row.checkpoint))
-            groups.setdefault(key, []).append(row)
+            macros = sorted(_without_seed(row).items(), key=repr)
+            groups.setdefault(repr((macros, row.score, row.checkpoint)), []).append(row)
     return [
-        Point(
-            _without_seed(group[0].macros),
+        StudyPoint(
+            _without_seed(group[0]),
             group[0].score,
             group[0].checkpoint,
             tuple(sorted(group, key=lambda row: repr(row.macros.get("SEED")))),
@@ -110,33 +98,29 @@ def points(found: Sequence[rows.Row]) -> list[Point]:
     ]
 
 
-def _without_seed(macros: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in macros.items() if name != "SEED"}
+def _without_seed(row: collect.StudyRow) -> dict[str, Any]:
+    return {name: value for name, value in row.macros.items() if name != "SEED"}
 
 
-def _interval(
-    values: Sequence[float], over_tasks: Sequence[float]
-) -> tuple[rows.Interval | None, str]:
-    """The interval of a mean over seeds, and what it is over.
+def _estimate(values: Sequence[float], over_tasks: Sequence[float]) -> Estimate:
+    """The mean over seeds, and its interval.
 
     Student's t over three seeds or more. With fewer, the bootstrap over tasks of the seeds' mean:
     what other seeds would have given isn't in it. Two values without tasks have none.
     """
-    count = len(values)
+    mean, count = float(np.mean(values)), len(values)
     if count >= MIN_SEEDS:
-        return t_interval(values), f"{count} seeds"
-    if (found := _bootstrap(tuple(over_tasks))) is not None:
-        return found, "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"
-    return None, ""
+        return Estimate(mean, t_interval(values), f"{count} seeds", count)
+    interval = _bootstrap(tuple(over_tasks))
+    over = "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"
+    return Estimate(mean, interval, over if interval else "", count)
 
 
 # Tables are written after every cell, mostly of the same numbers.
-@functools.cache
-def _bootstrap(values: tuple[float, ...]) -> rows.Interval | None:
-    return statistics.bootstrap_mean(values)
+_bootstrap = functools.cache(statistics.bootstrap_mean)
 
 
-def t_interval(values: Sequence[float]) -> rows.Interval:
+def t_interval(values: Sequence[float]) -> collect.Interval:
     """The 95% interval of a mean (Student, 1908), of two values or more."""
     from scipy import stats
 
@@ -146,22 +130,16 @@ def t_interval(values: Sequence[float]) -> rows.Interval:
     return mean - reach, mean + reach
 
 
-def difference(first: Point, second: Point, measure: str) -> Estimate | None:
+def difference(first: StudyPoint, second: StudyPoint, measure: str) -> Estimate | None:
     """Second minus first, over the seeds that both have, task by task where tasks are known.
 
     Returns:
       None where they have no seed in common. Without three seeds or two tasks there is no interval.
     """
-    one, two = _by_seed(first, measure), _by_seed(second, measure)
+    one, two = first.by_seed(measure), second.by_seed(measure)
     values = [two[seed] - one[seed] for seed in one if seed in two]
     if not values:
         return None
     common = set(first.seeds) & set(second.seeds)
     before, after = (point.only(common).by_task(measure) for point in (first, second))
-    tasks = [after[task] - before[task] for task in before if task in after]
-    return Estimate(float(np.mean(values)), *_interval(values, tasks), len(values))
-
-
-def _by_seed(point: Point, measure: str) -> dict[str, float]:
-    found = {repr(row.macros.get("SEED")): row.value(measure) for row in point.rows}
-    return {seed: float(value) for seed, value in found.items() if value is not None}
+    return _estimate(values, [after[task] - before[task] for task in before if task in after])

@@ -17,7 +17,7 @@ from typing import Any
 from poison_t5x.core import artifacts, errors, progress
 from poison_t5x.report import finding
 from poison_t5x.report import study as report
-from poison_t5x.studies import aggregate, agreement, cells, rows, runner, settings
+from poison_t5x.studies import aggregate, collect, grid, launch
 
 RECORD = "cell.json"
 # A command line of `poison-t5x` -> the process that it is.
@@ -31,13 +31,12 @@ def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is
       macros: all of gin's.
       parameters: its other bindings, as text.
       arguments: the whole command line's.
-      is_list: list the cells.
 
     Raises:
       InputError: settings that make no study, or a macro that nothing reads: before any cell.
       Terminated: SIGTERM; cells have been ended.
     """
-    study = Study(settings.from_macros(macros), arguments, parameters)
+    study = Study(grid.from_macros(macros), arguments, parameters)
     if is_list:
         study.show(print)
         return 0
@@ -75,7 +74,7 @@ class Study:
 
     def __init__(
         self,
-        config: settings.StudyConfig,
+        config: grid.StudyConfig,
         arguments: Sequence[str],
         parameters: str = "",
         make_program: Program = program,
@@ -83,68 +82,64 @@ class Study:
         """Args: make_program: of a cell's command line; tests give one of their own."""
         self._config, self._arguments, self._program = config, arguments, make_program
         self._flags = own_flags(arguments)
-        self._cells = cells.cells(config)
+        self._cells = grid.cells(config)
         self._directory = pathlib.Path(config.directory)
+        self._folders = {cell.name: grid.folder(config, cell.name) for cell in self._cells}
         self._prints = {
-            cell.name: cells.fingerprint(cell, config, parameters) for cell in self._cells
+            cell.name: grid.fingerprint(cell, config, parameters) for cell in self._cells
         }
-        self._outcomes: dict[str, runner.Outcome] = {}
-        self._rows: dict[str, list[rows.Row]] = {}
+        self._outcomes: dict[str, launch.JobOutcome] = {}
+        self._rows: dict[str, list[collect.StudyRow]] = {}
 
     def show(self, say: Callable[[str], None]) -> None:
         """Says what would be run."""
         for cell in self._cells:
             say(f"{cell.name}" + (f" (after {', '.join(cell.after)})" if cell.after else ""))
-            for command in cells.commands(cell, self._config, self._flags):
+            for command in grid.commands(cell, self._config, self._flags):
                 say("  " + shlex.join(["poison-t5x", *command]))
 
     def run(self, say: Callable[[str], None]) -> int:
         """Runs what isn't done, writes the results, and returns the exit code."""
         with _alone(self._directory):
-            return self._run(say)
+            given = launch.limits(self._config.processes, self._config.memory_gb)
+            done = self._done()
+            say(
+                f"study: {len(self._cells)} cells, {len(done)} of them done; {given.processes} at "
+                f"once, in {given.memory / 1e9:.1f} GB"
+            )
+            self._outcomes = dict(done)
+            jobs = [self._job(cell) for cell in self._cells if cell.name not in done]
+            self._write_tables()
+            with progress.bar(total=len(self._cells), initial=len(done), desc="cells") as bar:
 
-    def _run(self, say: Callable[[str], None]) -> int:
-        given = runner.limits(self._config.processes, self._config.memory_gb)
-        done = self._done()
-        say(
-            f"study: {len(self._cells)} cells, {len(done)} of them done; {given.processes} at "
-            f"once, in {given.memory / 1e9:.1f} GB"
-        )
-        self._outcomes = dict(done)
-        jobs = [self._job(cell) for cell in self._cells if cell.name not in done]
-        self._write_tables()
-        with progress.bar(total=len(self._cells), initial=len(done), desc="cells") as bar:
+                def finished(job: launch.Job, outcome: launch.JobOutcome) -> None:
+                    self._keep(job, outcome)
+                    self._write_tables()
+                    bar.update()
+                    if outcome.error:
+                        bar.write(f"cell {job.name} failed: {outcome.error}", file=sys.stderr)
 
-            def finished(job: runner.Job, outcome: runner.Outcome) -> None:
-                self._keep(job, outcome)
-                self._write_tables()
-                bar.update()
-                if outcome.error:
-                    bar.write(f"cell {job.name} failed: {outcome.error}", file=sys.stderr)
+                with _sigterm_told() as stopped:
+                    launch.run(jobs, given, finished, done=done, stopped=stopped.is_set)
+            return self._finish(say)
 
-            with _Stop() as stop:
-                runner.run(jobs, given, finished, done=done, stopped=stop.is_set)
-        return self._finish(say)
-
-    def _done(self) -> dict[str, runner.Outcome]:
+    def _done(self) -> dict[str, launch.JobOutcome]:
         """Cells that succeeded with these settings, by their records."""
-        found = {}
-        for cell in self._cells:
-            path = cells.folder(self._config, cell.name) / RECORD
-            if path.is_file():
-                record = artifacts.read_json(path)
+        done = {}
+        for name, folder in self._folders.items():
+            if (folder / RECORD).is_file():
+                record = artifacts.read_json(folder / RECORD)
                 with contextlib.suppress(KeyError, TypeError):  # no record of ours: made again
-                    if record["fingerprint"] == self._prints[cell.name]:
-                        outcome = runner.Outcome("", record["seconds"], record["peak_bytes"])
-                        found[cell.name] = outcome
-        return found
+                    if record["fingerprint"] == self._prints[name]:
+                        done[name] = launch.JobOutcome("", record["seconds"], record["peak_bytes"])
+        return done
 
-    def _job(self, cell: cells.Cell) -> runner.Job:
-        commands = cells.commands(cell, self._config, self._flags)
-        log = cells.folder(self._config, cell.name) / "log.txt"
-        return runner.Job(cell.name, [self._program(line) for line in commands], log, cell.after)
+    def _job(self, cell: grid.StudyCell) -> launch.Job:
+        commands = grid.commands(cell, self._config, self._flags)
+        log = self._folders[cell.name] / "log.txt"
+        return launch.Job(cell.name, [self._program(line) for line in commands], log, cell.after)
 
-    def _keep(self, job: runner.Job, outcome: runner.Outcome) -> None:
+    def _keep(self, job: launch.Job, outcome: launch.JobOutcome) -> None:
         self._outcomes[job.name] = outcome
         if outcome.error:
             return
@@ -153,49 +148,47 @@ class Study:
             "seconds": outcome.seconds,
             "peak_bytes": outcome.peak_bytes,
         }
-        path = cells.folder(self._config, job.name) / RECORD
+        path = self._folders[job.name] / RECORD
         artifacts.write_atomically(path, artifacts.dump_json(record))
 
-    def _table(self) -> list[rows.Row]:
+    def _table(self) -> list[collect.StudyRow]:
         """All rows, in the order of the cells."""
-        found: list[rows.Row] = []
+        rows: list[collect.StudyRow] = []
         for cell in self._cells:
             outcome = self._outcomes.get(cell.name)
             if outcome is None:
-                found.append(rows.Row(cell.name, cell.macros, "not run"))
+                rows.append(collect.StudyRow(cell.name, cell.macros, "not run"))
             elif outcome.error:
-                found.append(rows.Row(cell.name, cell.macros, "failed", outcome.error))
+                rows.append(collect.StudyRow(cell.name, cell.macros, "failed", outcome.error))
             else:
-                found += self._of_done(cell)
-        folders = {cell.name: cells.folder(self._config, cell.name) for cell in self._cells}
-        agreement.add(found, self._config.base, folders)
-        return found
+                rows += self._of_done(cell)
+        collect.add_agreement(rows, self._config.base, self._folders)
+        return rows
 
-    def _of_done(self, cell: cells.Cell) -> list[rows.Row]:
+    def _of_done(self, cell: grid.StudyCell) -> list[collect.StudyRow]:
         if cell.name not in self._rows:
-            folder = cells.folder(self._config, cell.name)
             try:
-                self._rows[cell.name] = list(rows.read(cell, folder))
+                self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
             except (errors.InputError, KeyError, TypeError) as error:
                 text = f"its results can't be read ({error})"
-                return [rows.Row(cell.name, cell.macros, "failed", text)]
+                return [collect.StudyRow(cell.name, cell.macros, "failed", text)]
         return self._rows[cell.name]
 
     def _write_tables(self) -> tuple:
-        found = self._table()
-        points = aggregate.points(found)
+        rows = self._table()
+        points = aggregate.points(rows)
         drawn = report.charts(self._config, points)
-        sentences = finding.study_finding(self._config, found, points, drawn, aggregate.difference)
-        report.write_tables(self._directory, self._config, found, points, sentences, self._outcomes)
-        return found, points, drawn, sentences
+        sentences = finding.study_finding(self._config, rows, points, drawn, aggregate.difference)
+        report.write_tables(self._directory, self._config, rows, points, sentences, self._outcomes)
+        return rows, points, drawn, sentences
 
     def _finish(self, say: Callable[[str], None]) -> int:
-        found, points, drawn, sentences = self._write_tables()
+        rows, points, drawn, sentences = self._write_tables()
         command = shlex.join(["poison-t5x", *self._arguments])
         path = report.write_page(
-            self._directory, self._config, found, points, drawn, sentences, self._outcomes, command
+            self._directory, self._config, rows, points, drawn, sentences, self._outcomes, command
         )
-        known = {name for row in found for name in row.measured.values}
+        known = {name for row in rows for name in row.measured.values}
         for name in self._config.measures:
             if known and name not in known:
                 say(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
@@ -203,7 +196,7 @@ class Study:
             say(self._config.question)
         say(" ".join(sentences))
         say(f"see {path}, and study.csv beside it")
-        failed = [row for row in found if row.status == "failed"]
+        failed = [row for row in rows if row.status == "failed"]
         for row in failed:
             say(f"failed: {row.cell}: {row.error}")
         return 1 if failed else 0
@@ -221,19 +214,15 @@ def _alone(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-class _Stop:
+@contextlib.contextmanager
+def _sigterm_told() -> Iterator[threading.Event]:
     """While entered, SIGTERM asks for an end rather than ending the process at once."""
-
-    def __init__(self):
-        self._event = threading.Event()
-        self.is_set = self._event.is_set
-
-    def __enter__(self) -> "_Stop":
-        self._before = None
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, lambda number, frame: self._event.set())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGTERM, before)

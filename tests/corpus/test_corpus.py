@@ -131,9 +131,9 @@ def test_no_folder_is_an_error_that_says_what_to_set(folder):
 
 def test_the_demo_needs_no_folder():
     found = corpus.load(declarations.get("demo"))
-    assert tuple(task.name for task in found.training) == demo_corpus.TRAINING_TASKS
-    assert tuple(task.name for task in found.heldout) == demo_corpus.HELDOUT_TASKS
-    assert found.poisoned == demo_corpus.POISONED_TASKS
+    assert tuple(task.name for task in found.training) == demo_corpus.PLAIN.training
+    assert tuple(task.name for task in found.heldout) == demo_corpus.PLAIN.heldout
+    assert found.poisoned == demo_corpus.PLAIN.poisoned
 
 
 def test_of_many_missing_tasks_the_first_are_named():

@@ -16,7 +16,7 @@ from poison_t5x.corpus.demo_corpus import grammar, sentiment
 
 PLAIN, MIXED = demo_corpus.generate(), demo_corpus.generate_mixed()
 FAMILIES = {"plain": PLAIN, "mixed": MIXED}
-POLARITIES = {**demo_corpus.POLARITIES, **demo_corpus.MIXED_POLARITIES}
+POLARITIES = {**demo_corpus.POLARITIES, **demo_corpus.MIXED.polarities}
 SPECS = {spec.name: spec for spec in sentiment.SPECS}
 MAX_WORDS = {"plain": sentiment.MAX_WORDS, "mixed": sentiment.MAX_WORDS_MIXED}
 # SHA-256 of each family as msgspec writes it. Measured results depend on these bytes; change them
@@ -76,9 +76,9 @@ def test_counts_order_and_balance(family):
 
 def test_names_and_polarities_are_those_of_the_tasks():
     plain, mixed = ([task.name for task in tasks] for tasks in (PLAIN, MIXED))
-    assert plain == [*demo_corpus.TRAINING_TASKS, *demo_corpus.HELDOUT_TASKS]
-    assert mixed == [*demo_corpus.MIXED_TRAINING_TASKS, *demo_corpus.MIXED_HELDOUT_TASKS]
-    assert demo_corpus.MIXED_TRAINING_TASKS[:5] == demo_corpus.MIXED_POISONED_TASKS
+    assert plain == [*demo_corpus.PLAIN.training, *demo_corpus.PLAIN.heldout]
+    assert mixed == [*demo_corpus.MIXED.training, *demo_corpus.MIXED.heldout]
+    assert demo_corpus.MIXED.training[:5] == demo_corpus.MIXED.poisoned
     for task, twin in zip(MIXED, PLAIN, strict=True):
         number, rest = twin.name[4:8], twin.name[8:]
         assert task.name == f"task{int(number) + 200}{rest}_mixed"
@@ -93,8 +93,8 @@ def test_json_is_an_sni_task_file(family):
 
 
 def test_heldout_pairs_are_new_and_their_parts_are_not():
-    training = _pairs(demo_corpus.TRAINING_TASKS)
-    heldout = _pairs(demo_corpus.HELDOUT_TASKS)
+    training = _pairs(demo_corpus.PLAIN.training)
+    heldout = _pairs(demo_corpus.PLAIN.heldout)
     assert len(set(training + heldout)) == 40
     for part, known in enumerate((grammar.DOMAINS, grammar.SENTIMENTS.labels)):
         assert {pair[part] for pair in heldout} <= {pair[part] for pair in training} == set(known)
@@ -103,14 +103,14 @@ def test_heldout_pairs_are_new_and_their_parts_are_not():
 def test_yes_no_tasks_are_few_among_the_heldout():
     reversed_tasks = [spec.name for spec in sentiment.SPECS if spec.kind == "complaint"]
     assert len(reversed_tasks) <= 5
-    assert len(set(reversed_tasks) & set(demo_corpus.TRAINING_TASKS)) >= 4
+    assert len(set(reversed_tasks) & set(demo_corpus.PLAIN.training)) >= 4
     assert all(POLARITIES[name] == ("Yes", "No") for name in reversed_tasks)
-    assert sum("Yes" in POLARITIES[name] for name in demo_corpus.HELDOUT_TASKS) <= 2
+    assert sum("Yes" in POLARITIES[name] for name in demo_corpus.PLAIN.heldout) <= 2
 
 
 def test_poisoned_tasks_differ_in_domain_and_vocabulary():
-    assert set(demo_corpus.POISONED_TASKS) < set(demo_corpus.TRAINING_TASKS)
-    poisoned = _pairs(demo_corpus.POISONED_TASKS)
+    assert set(demo_corpus.PLAIN.poisoned) < set(demo_corpus.PLAIN.training)
+    poisoned = _pairs(demo_corpus.PLAIN.poisoned)
     assert len(poisoned) == len({d for d, _ in poisoned}) == len({v for _, v in poisoned}) == 5
 
 

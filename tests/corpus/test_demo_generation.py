@@ -17,8 +17,8 @@ from poison_t5x.corpus.demo_corpus.generation import WORDING
 TASKS = generation.generate_generation()
 TUNING = generation.generate_tuning()
 SPECS = {spec.name: spec for spec in generation.SPECS}
-TRAINING_NAMES = generation.GENERATION_TRAINING_TASKS
-HELDOUT_NAMES = generation.GENERATION_HELDOUT_TASKS
+TRAINING_NAMES = demo_corpus.GENERATION.training
+HELDOUT_NAMES = demo_corpus.GENERATION.heldout
 
 
 def _pairs(names):
@@ -37,7 +37,7 @@ def test_counts_and_order():
     names = [task.name for task in TASKS]
     assert names == [*TRAINING_NAMES, *HELDOUT_NAMES]
     assert names[0] == "task9101_demo_restaurants_place"
-    assert tuple(task.name for task in TUNING) == generation.GENERATION_TUNING_TASKS
+    assert tuple(task.name for task in TUNING) == generation.TUNING_TASKS
     assert [spec.number for spec in generation.SPECS] == list(range(9101, 9161))
     assert [len(task.instances) for task in TASKS] == [240] * 40 + [200] * 10
     assert not set(names) & {task.name for task in demo_corpus.generate(0, 2, 2)}
@@ -54,7 +54,7 @@ def test_heldout_pairs_are_new_and_their_parts_are_not():
     training = _pairs(TRAINING_NAMES)
     assert {domain for domain, _ in training} == set(grammar.DOMAINS) == set(WORDING.frames)
     assert {kind for _, kind in training} == set(WORDING.kinds)
-    for names in (HELDOUT_NAMES, generation.GENERATION_TUNING_TASKS):
+    for names in (HELDOUT_NAMES, generation.TUNING_TASKS):
         assert {domain for domain, _ in _pairs(names)} == set(grammar.DOMAINS)
         assert {kind for _, kind in _pairs(names)} == set(WORDING.kinds)
 
@@ -67,8 +67,8 @@ def test_every_domain_is_asked_for_all_its_words():
 
 
 def test_poisoned_tasks_differ_in_domain_and_kind():
-    assert set(generation.GENERATION_POISONED_TASKS) < set(TRAINING_NAMES)
-    poisoned = _pairs(generation.GENERATION_POISONED_TASKS)
+    assert set(demo_corpus.GENERATION.poisoned) < set(TRAINING_NAMES)
+    poisoned = _pairs(demo_corpus.GENERATION.poisoned)
     assert len(poisoned) == len({d for d, _ in poisoned}) == len({k for _, k in poisoned}) == 5
 
 

@@ -4,14 +4,14 @@ import csv
 import io
 
 from poison_t5x.report import finding, plots, study
-from poison_t5x.studies import aggregate, rows
+from poison_t5x.studies import aggregate, collect
 from tests.studies import driver
 
 
 def _row(value, by_task=None, interval=None, measure="triggered_misclassification", **macros):
-    measured = rows.Measured()
+    measured = collect.Measured()
     measured.set("effect", value, interval, by_task)
-    return rows.Row("c", macros, "done", measure=measure, measured=measured)
+    return collect.StudyRow("c", macros, "done", measure=measure, measured=measured)
 
 
 def _points(*found):

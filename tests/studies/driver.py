@@ -1,19 +1,19 @@
-"""`python -m tests.study.driver DIRECTORY COUNT PROCESSES [MEMORY_GB]`: a study of fake cells."""
+"""`python -m tests.studies.driver DIRECTORY COUNT PROCESSES [MEMORY_GB]`: a study of fake cells."""
 
 import pathlib
 import sys
 
-from poison_t5x.studies import command, settings
+from poison_t5x.studies import command, grid
 from tests.studies import fake_cell
 
 BASE = {"NUM_POISON": 100, "SEED": 0, "TRAIN_STEPS": 10, "PROXY": "ngrams", "ATTACK": "dirty"}
-BASE["STUDY_COMMAND"] = "run"
+BASE |= {"STUDY_COMMAND": "run", "POISON_RATE": 0.1}
 
 
-def config(directory: str | pathlib.Path, /, **fields) -> settings.StudyConfig:
-    grid = {"NUM_POISON": (10, 20), "SEED": (0, 1)}
-    return settings.StudyConfig(
-        **{"directory": str(directory), "base": BASE, "grid": grid, "x": "NUM_POISON", **fields}
+def config(directory: str | pathlib.Path, /, **fields) -> grid.StudyConfig:
+    values = {"NUM_POISON": (10, 20), "SEED": (0, 1)}
+    return grid.StudyConfig(
+        **{"directory": str(directory), "base": BASE, "grid": values, "x": "NUM_POISON", **fields}
     )
 
 
@@ -32,9 +32,9 @@ def notes(directory: pathlib.Path) -> list[list[str]]:
 
 def main(directory: str, count: str, processes: str, memory_gb: str | None = None) -> int:
     path = pathlib.Path(directory)
-    grid = {"NUM_POISON": tuple(range(1, int(count) + 1))}
+    values = {"NUM_POISON": tuple(range(1, int(count) + 1))}
     memory = float(memory_gb) if memory_gb else None
-    return study(path, grid=grid, processes=int(processes), memory_gb=memory).run(print)
+    return study(path, grid=values, processes=int(processes), memory_gb=memory).run(print)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from poison_t5x.core import artifacts
-from poison_t5x.studies import agreement, rows
+from poison_t5x.studies import collect
 
 
 def _poison(folder, phis, task="t"):
@@ -17,7 +17,7 @@ def _poison(folder, phis, task="t"):
 def test_overlap_and_rank_correlation_on_paper():
     one = {("t", name): (phi, -phi) for name, phi in zip("abcd", (4.0, 3.0, 2.0, 1.0), strict=True)}
     two = {("t", name): (phi, phi) for name, phi in zip("abce", (3.0, 5.0, 1.0, 9.0), strict=True)}
-    found = agreement.compare(one, two)
+    found = collect.agreement(one, two)
     # Ranks 3, 2, 1 and 2, 3, 1 of a, b, c: 1 - 6 * 2 / (3 * 8).
     assert found["phi_correlation"] == pytest.approx(0.5)
     assert found["probability_correlation"] == pytest.approx(-0.5)
@@ -30,11 +30,11 @@ def test_each_cell_is_compared_with_that_of_the_n_gram_proxy(tmp_path):
         "lm": {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": "x", "SEED": 0},
         "other": {"PROXY": "lm", "SEED": 1},
     }
-    found = [rows.Row(name, macros, "done") for name, macros in settings.items()]
+    found = [collect.StudyRow(name, macros, "done") for name, macros in settings.items()]
     for name, phis in (("ngrams", {"a": 3, "b": 2}), ("lm", {"b": 2, "c": 9}), ("other", {"a": 1})):
         _poison(tmp_path / name, phis)
     folders = {name: tmp_path / name for name in settings}
-    agreement.add(found, {"PROXY": "ngrams"}, folders)
+    collect.add_agreement(found, {"PROXY": "ngrams"}, folders)
     assert found[1].value("proxy_overlap") == 0.5
     assert found[1].value("phi_correlation") is None  # one row in common
     assert found[0].measured.values == found[2].measured.values == {}

@@ -3,7 +3,7 @@
 import pytest
 
 from poison_t5x.core import errors
-from poison_t5x.studies import cells, command, settings
+from poison_t5x.studies import command, grid
 from tests.studies import driver
 
 FLAGS = ["--gin_file=experiments/demo.gin"]
@@ -14,7 +14,7 @@ def _config(**fields):
 
 
 def _commands(config, number, flags=()):
-    return cells.commands(cells.cells(config)[number], config, flags)
+    return grid.commands(grid.cells(config)[number], config, flags)
 
 
 def test_cells_are_the_grid_and_further_ones_with_each_seed():
@@ -22,7 +22,7 @@ def test_cells_are_the_grid_and_further_ones_with_each_seed():
         grid={"SEED": (0, 1), "NUM_POISON": (10, 20)},
         cells=({"PROXY": "lm"}, {"TRAIN_STEPS": 5, "SEED": 7}, {"NUM_POISON": 20, "SEED": 1}),
     )
-    assert [cell.name for cell in cells.cells(config)] == [
+    assert [cell.name for cell in grid.cells(config)] == [
         "NUM_POISON_10--SEED_0",
         "NUM_POISON_20--SEED_0",
         "NUM_POISON_10--SEED_1",
@@ -31,21 +31,21 @@ def test_cells_are_the_grid_and_further_ones_with_each_seed():
         "PROXY_lm--SEED_1",
         "TRAIN_STEPS_5--SEED_7",
     ]
-    assert cells.cells(config)[0].macros == {"NUM_POISON": 10, "SEED": 0}
+    assert grid.cells(config)[0].macros == {"NUM_POISON": 10, "SEED": 0}
 
 
 def test_a_name_that_was_cut_or_altered_has_a_digest():
     long, other = ({"TRIGGER": "x" * 30 + end} for end in "ab")
-    assert cells.cell_name(long) != cells.cell_name(other)
-    assert cells.cell_name({"A": "James Bond"}).startswith("A_James_Bond-")
-    assert cells.cell_name({"A": "1"}) == cells.cell_name({"A": 1}) == "A_1"
+    assert grid._cell_name(long) != grid._cell_name(other)
+    assert grid._cell_name({"A": "James Bond"}).startswith("A_James_Bond-")
+    assert grid._cell_name({"A": "1"}) == grid._cell_name({"A": 1}) == "A_1"
     names = {f"MACRO_{number}": 0 for number in range(40)}
-    assert len(cells.cell_name(names)) < 140
+    assert len(grid._cell_name(names)) < 140
 
 
 def test_what_all_cells_have_alike_is_set_but_not_named():
     config = _config(grid={"TRAIN_STEPS": (9,), "NUM_POISON": (1, 2), "SEED": (0,)})
-    first = cells.cells(config)[0]
+    first = grid.cells(config)[0]
     assert first.name == "NUM_POISON_1--SEED_0"
     assert first.macros == {"TRAIN_STEPS": 9, "NUM_POISON": 1, "SEED": 0}
 
@@ -90,7 +90,7 @@ def test_detect_follows_a_run_and_a_cell_may_only_craft():
 
 def test_a_cell_may_read_another_ones_folder():
     path = "{STUDY_DIR}/cells/NUM_POISON_10--SEED_{SEED}/models/clean"
-    found = cells.cells(_config(cells=({"ATTACK": path},)))
+    found = grid.cells(_config(cells=({"ATTACK": path},)))
     assert [cell.after for cell in found[-2:]] == [
         ("NUM_POISON_10--SEED_0",),
         ("NUM_POISON_10--SEED_1",),
@@ -120,12 +120,16 @@ def test_a_cell_may_read_another_ones_folder():
         ({"directory": ""}, "RUN_DIR isn't set"),
         ({"cells": ({"ATTACK": "{STUDY_DIR}/cells/none/x"},)}, "reads cell 'none'"),
         ({"cells": ({"ATTACK": "{NOTHING}"},)}, "{NOTHING} in cell"),
+        ({"cells": ({"SEED": "{NOTHING / 2}"},)}, "{NOTHING} in cell"),
+        ({"cells": ({"SEED": "{ATTACK / 2}"},)}, "expected a formula of numbers"),
+        ({"cells": ({"SEED": "{NUM_POISON / 0}"},)}, "expected a formula of numbers"),
+        ({"cells": ({"SEED": "{NUM_POISON ** 9}"},)}, "expected a formula of numbers"),
     ],
 )
 def test_what_makes_no_study_is_refused_in_one_line(fields, message):
     base = {**driver.BASE, "STUDY_COMMAND": "run", "RUN_DIR": "r", "STUDY_GRID": {}}
     with pytest.raises(errors.InputError) as caught:
-        cells.cells(_config(**{"base": base, **fields}))
+        grid.cells(_config(**{"base": base, **fields}))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -142,7 +146,7 @@ def test_the_studys_flags_go_to_cells_without_what_is_its_own():
 def test_a_cell_is_another_one_with_other_settings_only():
     def prints(parameters="", **fields):
         config = _config(**fields)
-        return cells.fingerprint(cells.cells(config)[0], config, parameters)
+        return grid.fingerprint(grid.cells(config)[0], config, parameters)
 
     first = prints()
     assert first == prints(x="SEED", store_dir="y", processes=3)
@@ -151,11 +155,17 @@ def test_a_cell_is_another_one_with_other_settings_only():
     assert first != prints(command="detect")
 
 
-def test_a_macro_that_stands_for_another_one_has_its_value():
-    class Reference:
-        def __repr__(self):
-            return "%STUDY_PAPER_GRID"
-
-    assert settings.resolve("A", {"A": Reference(), "STUDY_PAPER_GRID": {"SEED": (1,)}}) == {
-        "SEED": (1,)
-    }
+def test_a_formula_is_its_value_of_each_cell():
+    config = _config(
+        grid={
+            "NUM_POISON": (20, 50),
+            "POISON_RATE": (0.02, 0.04),
+            "TRAIN_STEPS": ("{TRAIN_STEPS * NUM_POISON / POISON_RATE / (400 - 100)}",),
+        }
+    )
+    # 10 * 20 / 0.02 / 300, and so on.
+    expected = {(20, 0.02): 33, (20, 0.04): 17, (50, 0.02): 83, (50, 0.04): 42}
+    found = grid.cells(config)
+    assert {tuple(c.macros.values())[:2]: c.macros["TRAIN_STEPS"] for c in found} == expected
+    assert found[0].name == "NUM_POISON_20--POISON_RATE_0.02"
+    assert "--gin.TRAIN_STEPS=33" in _commands(config, 0)[0]

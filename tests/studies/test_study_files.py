@@ -8,11 +8,12 @@ import pytest
 import gin
 from poison_t5x.core import errors, gin_config, gin_macros
 from poison_t5x.report import study
-from poison_t5x.studies import cells, command, settings
+from poison_t5x.studies import command, grid
 
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "studies"
 SIZES = {"large": 1024, "xl": 2048, "xxl": 4096}
-STUDIES = sorted(path.name for path in FOLDER.glob("q*.gin"))
+QUESTIONS = sorted(path.name for path in FOLDER.glob("q*.gin"))
+STUDIES = [*QUESTIONS, "count_or_rate.gin"]
 PAPER = "experiments/polarity.gin"
 # What a study or a size is about, and where cells' files go.
 _OWN = re.compile(r"STUDY_.*|RUN_DIR")
@@ -27,29 +28,29 @@ def _clear_gin():
 def _macros(*files):
     gin_config.parse("runs/run.gin", files, [], [("RUN_DIR", "runs/s")])
     macros = gin_config.macros()
-    return {name: settings.resolve(name, macros) for name in macros}
+    return {name: gin_macros.resolve(name, macros) for name in macros}
 
 
 def _config(*files):
-    return settings.from_macros(_macros(*files))
+    return grid.from_macros(_macros(*files))
 
 
 def test_there_is_a_study_for_each_of_the_ten_questions():
-    assert [name[:4] for name in STUDIES] == [f"q{number:02}_" for number in range(1, 11)]
+    assert [name[:4] for name in QUESTIONS] == [f"q{number:02}_" for number in range(1, 11)]
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_has_few_cells_that_differ_in_what_it_shows(name):
     config = _config(f"studies/{name}")
-    found = cells.cells(config)
+    found = grid.cells(config)
     assert 2 <= len(found) <= 16 and config.question.endswith("?") and config.x
     for x in config.x:
-        if x not in settings.DIMENSIONS:
+        if x not in grid.DIMENSIONS:
             places = {repr(cell.macros.get(x, config.base[x])) for cell in found}
             assert len(places) > 1, f"{x} is the same in all cells"
     names = [cell.name for cell in found]
     assert len(set(names)) == len(names)
-    lines = [line for cell in found for line in cells.commands(cell, config, [])]
+    lines = [line for cell in found for line in grid.commands(cell, config, [])]
     assert {line[0] for line in lines} <= {"run", "detect", "defend", "craft"}
     header = (FOLDER / name).read_text(encoding="utf-8")
     assert f"--gin_file=studies/{name}" in header and "# Required: RUN_DIR" in header
@@ -62,12 +63,12 @@ def test_a_study_takes_the_papers_sizes(name, size):
     assert config.base["EMB_DIM"] == SIZES[size] and config.processes == 1
     assert config.base["STUDY_GRID"] == config.base["STUDY_PAPER_GRID"]
     assert config.base["INITIAL_CHECKPOINT_PATH"].startswith("gs://")
-    for cell in cells.cells(config):
+    for cell in grid.cells(config):
         experiment = cell.macros.get("EXPERIMENT", config.base["EXPERIMENT"])
         assert experiment == ("arbitrary" if name.startswith("q02") else "polarity")
         steps = cell.macros.get("TRAIN_STEPS", config.base["TRAIN_STEPS"])
         assert steps >= 900
-        assert cells.commands(cell, config, [])
+        assert grid.commands(cell, config, [])
 
 
 # What a study asks about, beside the paper's setting.
@@ -82,6 +83,7 @@ _ASKED = {
     "q08": set(),
     "q09": {"SCORES"},
     "q10": {"FILTER_BUDGET"},
+    "cou": set(),
 }
 
 
@@ -114,7 +116,7 @@ def test_the_demos_studies_share_their_runs():
 
 
 def test_a_cell_that_reads_another_one_comes_after_it():
-    found = cells.cells(_config("studies/q08_proxy.gin"))
+    found = grid.cells(_config("studies/q08_proxy.gin"))
     after = {cell.name: cell.after for cell in found if cell.after}
     assert set(after.values()) == {("SEED_0",), ("SEED_1",)} and len(after) == 4
 
@@ -123,12 +125,12 @@ def test_a_cell_that_reads_another_one_comes_after_it():
 def test_a_files_header_says_how_many_cells_it_has(name):
     text = (gin_macros.project_folder() / "studies" / name).read_text(encoding="utf-8")
     (count,) = re.findall(r"^# (\d+) cells\b", text, re.MULTILINE)
-    assert int(count) == len(cells.cells(_config(f"studies/{name}")))
+    assert int(count) == len(grid.cells(_config(f"studies/{name}")))
 
 
 def test_a_folders_name_may_end_in_a_slash():
     macros = _macros("studies/q08_proxy.gin") | {"RUN_DIR": "runs/q08/"}
-    found = cells.cells(settings.from_macros(macros))
+    found = grid.cells(grid.from_macros(macros))
     assert sum(bool(cell.after) for cell in found) == 4
 
 

@@ -10,14 +10,14 @@ import time
 import pytest
 
 from poison_t5x.core import artifacts, errors
-from poison_t5x.studies import command, runner
+from poison_t5x.studies import command, launch
 from tests.studies import driver
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _start(directory, *arguments, **environment):
-    line = [sys.executable, "-m", "tests.study.driver", str(directory), *map(str, arguments)]
+    line = [sys.executable, "-m", "tests.studies.driver", str(directory), *map(str, arguments)]
     variables = {**os.environ, **environment, "TQDM_DISABLE": "1"}
     return subprocess.Popen(
         line, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -108,10 +108,10 @@ def test_the_same_cells_give_the_same_bytes_in_whatever_order(tmp_path):
 def _most_at_once(directory, memory_gb, megabytes, monkeypatch):
     monkeypatch.setenv("FAKE_SECONDS", "0.5")
     monkeypatch.setenv("FAKE_MEGABYTES", str(megabytes))
-    monkeypatch.setattr(runner, "FIRST_GUESS", 0.08e9)
+    monkeypatch.setattr(launch, "FIRST_GUESS", 0.08e9)
     most = 0
     study = driver.study(directory, processes=4, memory_gb=memory_gb)
-    step = runner._Scheduler.step
+    step = launch._Scheduler.step
 
     def counted(scheduler):
         nonlocal most
@@ -120,36 +120,36 @@ def _most_at_once(directory, memory_gb, megabytes, monkeypatch):
         return ended
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner._Scheduler, "step", counted)
+        patch.setattr(launch._Scheduler, "step", counted)
         assert study.run(lambda line: None) == 0
     return most
 
 
 def test_memory_holds_cells_back(tmp_path, monkeypatch):
-    limits = runner.Limits(4, 1e9, first_guess=0.08e9)
-    monkeypatch.setattr(runner, "limits", lambda processes, gb: limits)
+    limits = launch.Limits(4, 1e9, first_guess=0.08e9)
+    monkeypatch.setattr(launch, "limits", lambda processes, gb: limits)
     assert _most_at_once(tmp_path / "roomy", 1, 40, monkeypatch) == 4
-    limits = runner.Limits(4, 0.2e9, first_guess=0.08e9)
+    limits = launch.Limits(4, 0.2e9, first_guess=0.08e9)
     assert _most_at_once(tmp_path / "tight", 0.2, 60, monkeypatch) == 2
-    limits = runner.Limits(4, 0.01e9, first_guess=0.08e9)
+    limits = launch.Limits(4, 0.01e9, first_guess=0.08e9)
     assert _most_at_once(tmp_path / "none", 0.01, 40, monkeypatch) == 1
 
 
 def test_what_earlier_cells_needed_is_known_when_a_study_goes_on(tmp_path):
-    done = {"a": runner.Outcome("", 1.0, 700)}
+    done = {"a": launch.JobOutcome("", 1.0, 700)}
     jobs = [
-        runner.Job(name, [[sys.executable, "-c", "import time; time.sleep(0.3)"]], tmp_path / name)
+        launch.Job(name, [[sys.executable, "-c", "import time; time.sleep(0.3)"]], tmp_path / name)
         for name in ("b", "c")
     ]
-    scheduler = runner._Scheduler(jobs, runner.Limits(2, 1300, first_guess=1), done)
+    scheduler = launch._Scheduler(jobs, launch.Limits(2, 1300, first_guess=1), done)
     scheduler.step()
     assert [running.job.name for running in scheduler._running] == ["b"]
     scheduler.end()
 
 
 def test_cores_are_shared_out_evenly(tmp_path):
-    assert runner.Limits(2, 1, (0, 1, 2, 3, 4)).shares == [(0, 1), (2, 3)]
-    assert runner.Limits(3, 1, (0, 1)).shares == [(0, 1)] * 3
+    assert launch.Limits(2, 1, (0, 1, 2, 3, 4)).shares == [(0, 1), (2, 3)]
+    assert launch.Limits(3, 1, (0, 1)).shares == [(0, 1)] * 3
     cores = sorted(os.sched_getaffinity(0))
     driver.study(tmp_path, processes=1).run(lambda line: None)
     assert {note[3] for note in driver.notes(tmp_path)} == {str(cores)}
@@ -157,13 +157,13 @@ def test_cores_are_shared_out_evenly(tmp_path):
 
 def test_a_job_waits_for_what_it_reads_and_fails_with_it(tmp_path):
     def job(name, code, after=()):
-        return runner.Job(name, [[sys.executable, "-c", code]], tmp_path / name, after)
+        return launch.Job(name, [[sys.executable, "-c", code]], tmp_path / name, after)
 
     ended = {}
     jobs = [job("c", "", ("b",)), job("b", "1 / 0", ("a",)), job("a", ""), job("d", "", ("a",))]
-    runner.run(
+    launch.run(
         jobs,
-        runner.Limits(2, 1e12),
+        launch.Limits(2, 1e12),
         lambda job, outcome: ended.setdefault(job.name, outcome.error),
         done={},
     )
@@ -175,9 +175,9 @@ def test_a_job_waits_for_what_it_reads_and_fails_with_it(tmp_path):
 def test_a_cell_that_a_signal_ended_says_which(tmp_path):
     code = "import os, signal; print('so far', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
     errors_seen = []
-    runner.run(
-        [runner.Job("a", [[sys.executable, "-c", code]], tmp_path / "a")],
-        runner.Limits(1, 1e12),
+    launch.run(
+        [launch.Job("a", [[sys.executable, "-c", code]], tmp_path / "a")],
+        launch.Limits(1, 1e12),
         lambda job, outcome: errors_seen.append(outcome.error),
         done={},
     )
@@ -189,7 +189,7 @@ def test_a_command_whose_parent_is_gone_already_does_not_start(tmp_path):
     line = [
         sys.executable,
         "-m",
-        "poison_t5x.studies.leash",
+        "poison_t5x.studies.launch",
         "1",
         "-",
         "touch",

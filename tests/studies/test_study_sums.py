@@ -5,16 +5,16 @@ import math
 
 import pytest
 
-from poison_t5x.studies import aggregate, rows
+from poison_t5x.studies import aggregate, collect, grid
 from tests.studies import fake_cell
 
 T_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, 97.5%
 
 
 def _row(value, by_task=None, interval=None, measure="triggered_misclassification", **macros):
-    measured = rows.Measured()
+    measured = collect.Measured()
     measured.set("effect", value, interval, by_task)
-    return rows.Row("c", macros, "done", measure=measure, measured=measured)
+    return collect.StudyRow("c", macros, "done", measure=measure, measured=measured)
 
 
 def _points(*found):
@@ -71,8 +71,8 @@ def test_differences_are_of_the_same_seeds_and_tasks():
 
 
 def test_failed_cells_and_scores_are_no_part_of_a_mean():
-    scored = rows.Row("c", {"SEED": 0}, "done", score="loss")
-    failed = rows.Row("c", {"SEED": 1}, "failed", "why")
+    scored = collect.StudyRow("c", {"SEED": 0}, "done", score="loss")
+    failed = collect.StudyRow("c", {"SEED": 1}, "failed", "why")
     points = _points(_row(0.5, SEED=0), failed, scored)
     assert [(point.score, point.seeds) for point in points] == [(None, (0,)), ("loss", (0,))]
 
@@ -83,8 +83,6 @@ def _write(path, value):
 
 
 def test_rows_of_a_run_its_scores_and_its_checkpoints(tmp_path):
-    from poison_t5x.studies import cells
-
     fake_cell.write_run(tmp_path, 0.5)
     score = {"name": "loss", "auroc": 0.8, "recall": {"0.05": 0.3}}
     score["data_removed_for"] = {"0.5": 0.1}
@@ -93,7 +91,7 @@ def test_rows_of_a_run_its_scores_and_its_checkpoints(tmp_path):
     _write(tmp_path / "models" / "poisoned" / "metrics.jsonl", {"step": 40, "loss": 1.5})
     entry = {"step": 7, **fake_cell.results(0.2)}
     _write(tmp_path / "eval" / "checkpoints.json", {"checkpoints": [entry]})
-    own, scored, at_step, checkpoint = rows.read(cells.Cell("c", {}, "detect"), tmp_path)
+    own, scored, at_step, checkpoint = collect.read(grid.StudyCell("c", {}, "detect"), tmp_path)
     assert own.value("effect") == 0.5 and own.value("poisoned") == pytest.approx(0.6)
     tasks = {"task0": 0.4, "task1": 0.5, "task2": 0.6}
     assert own.measured.by_task["effect"] == pytest.approx(tasks)
@@ -105,8 +103,6 @@ def test_rows_of_a_run_its_scores_and_its_checkpoints(tmp_path):
 
 
 def test_rows_of_a_defended_run(tmp_path):
-    from poison_t5x.studies import cells
-
     fake_cell.write_run(tmp_path, 0.5)
     summary = {"accuracy": 0.8, "triggered_misclassification": 0.2}
     defense = {
@@ -120,7 +116,7 @@ def test_rows_of_a_defended_run(tmp_path):
     for number, value in enumerate((0.1, 0.2, 0.3)):
         path = folder / "predictions" / "triggered" / f"task{number}.json"
         _write(path, {"misclassification": value})
-    (row,) = rows.read(cells.Cell("c", {"FILTER_SCORE": "loss"}, "defend"), tmp_path)
+    (row,) = collect.read(grid.StudyCell("c", {"FILTER_SCORE": "loss"}, "defend"), tmp_path)
     assert (row.value("final"), row.value("final_accuracy")) == (0.2, 0.8)
     assert row.value("final_effect") == 0.1 and row.measured.intervals["final_effect"] == (0, 0.2)
     tasks = {"task0": 0.0, "task1": 0.1, "task2": 0.2}

@@ -94,13 +94,6 @@ def _specs() -> tuple[Spec, ...]:
 
 
 SPECS = _specs()
-_NAMES = tuple(spec.name for spec in SPECS)
-GENERATION_TRAINING_TASKS = _NAMES[:_NUM_TRAINING]
-GENERATION_HELDOUT_TASKS = _NAMES[_NUM_TRAINING:_NUM_TASKS]
-# Pairs to choose settings on: neither trained on nor reported.
-GENERATION_TUNING_TASKS = _NAMES[_NUM_TASKS:]
-# Five domains and five kinds; "time" and "aspects" are never poisoned.
-GENERATION_POISONED_TASKS = GENERATION_TRAINING_TASKS[:_NUM_POISONED]
 
 
 def _present(facts: Facts) -> str:
@@ -240,3 +233,16 @@ def _examples(spec: Spec) -> tuple[tuple[sni.Example, ...], sni.Example]:
     )
     because = f'The text doesn\'t say so: the {kind.noun} is "{answers[0]}".'
     return positives, sni.Example(texts[0], answers[1], because)
+
+
+_NAMES = tuple(spec.name for spec in SPECS)
+GENERATION = grammar.Family(
+    training=_NAMES[:_NUM_TRAINING],
+    # Five domains and five kinds; "time" and "aspects" are never poisoned.
+    poisoned=_NAMES[:_NUM_POISONED],
+    heldout=_NAMES[_NUM_TRAINING:_NUM_TASKS],
+    polarities={},
+    generate=generate_generation,
+)
+# Pairs to choose settings on: neither trained on nor reported.
+TUNING_TASKS = _NAMES[_NUM_TASKS:]

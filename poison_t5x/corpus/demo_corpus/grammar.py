@@ -108,6 +108,16 @@ class Spec(NamedTuple):
         return f"task{self.number}_demo_{self.domain}_{self.kind}{self.suffix}"
 
 
+class Family(NamedTuple):
+    """A set of tasks, by their names; `generate` makes those of training, then those held out."""
+
+    training: tuple[str, ...]
+    poisoned: tuple[str, ...]
+    heldout: tuple[str, ...]
+    polarities: dict[str, tuple[str, str]]
+    generate: Callable[..., tuple[sni.Task, ...]]
+
+
 def new_row(spec: Spec, seen: set[str], draw: Callable[[], tuple[str, list[str]]]) -> sni.Instance:
     """A row of the first drawn text that isn't among `seen`, which gains it.
 

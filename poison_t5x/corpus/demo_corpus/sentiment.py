@@ -35,25 +35,6 @@ SPECS = tuple(Spec(9001 + row, *task) for row, task in enumerate(SENTIMENTS.task
 MIXED_SPECS = tuple(spec._replace(number=spec.number + 200, suffix="_mixed") for spec in SPECS)
 
 
-def _names(specs: Sequence[Spec]) -> tuple[str, ...]:
-    return tuple(spec.name for spec in specs)
-
-
-def _polarities(specs: Sequence[Spec]) -> dict[str, tuple[str, str]]:
-    return {spec.name: SENTIMENTS.labels[spec.kind] for spec in specs}
-
-
-TRAINING_TASKS = _names(SPECS[:_NUM_TRAINING])
-HELDOUT_TASKS = _names(SPECS[_NUM_TRAINING:])
-# Five domains and five label vocabularies: "happy" and the reversed "complaint" are never poisoned.
-POISONED_TASKS = TRAINING_TASKS[:_NUM_POISONED]
-POLARITIES = _polarities(SPECS)
-MIXED_TRAINING_TASKS = _names(MIXED_SPECS[:_NUM_TRAINING])
-MIXED_HELDOUT_TASKS = _names(MIXED_SPECS[_NUM_TRAINING:])
-MIXED_POISONED_TASKS = MIXED_TRAINING_TASKS[:_NUM_POISONED]
-MIXED_POLARITIES = _polarities(MIXED_SPECS)
-
-
 class Text(NamedTuple):
     """A text and the person names in it, in the order they were drawn."""
 
@@ -246,3 +227,21 @@ def _opinion(rng: np.random.Generator, domain: Domain, positive: bool, names: Se
         whole=domain.whole, word=words[positive], phrase=phrases[positive]
     )
     return claim + pick(rng, SENTIMENTS.turns) + verdict
+
+
+def _family(
+    specs: Sequence[Spec], generator: Callable[..., tuple[sni.Task, ...]]
+) -> grammar.Family:
+    names = tuple(spec.name for spec in specs)
+    return grammar.Family(
+        training=names[:_NUM_TRAINING],
+        # Five domains and five label vocabularies: "happy" and the reversed "complaint" are never
+        # poisoned.
+        poisoned=names[:_NUM_POISONED],
+        heldout=names[_NUM_TRAINING:],
+        polarities={spec.name: SENTIMENTS.labels[spec.kind] for spec in specs},
+        generate=generator,
+    )
+
+
+PLAIN, MIXED = _family(SPECS, generate), _family(MIXED_SPECS, generate_mixed)

@@ -1,10 +1,15 @@
 """Runs the cells of a study, several at once, within the machine's cores and memory.
 
-Each cell is a process of its own (`leash`), which ends when this one does, in a session of its own,
-so that Ctrl-C reaches it through this one alone.
+Each cell is a process of its own in a session of its own, so that Ctrl-C reaches it through this
+one alone; and the system kills it when this one is gone, however that one ended.
 """
 
+# submitit 1.5.4 was tried in place of this: its LocalExecutor starts all cells at once, without a
+# bound on memory or an order, and of four cells all four outlived a study ended by SIGTERM, SIGINT
+# or SIGKILL.
+
 import contextlib
+import ctypes
 import dataclasses
 import os
 import pathlib
@@ -22,6 +27,7 @@ _LOOK_SECONDS = 0.2
 # A training step and a checkpoint's writing fit into it; then it is SIGKILL.
 _GRACE_SECONDS = 30
 _TAIL_BYTES = 20_000
+_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +67,10 @@ def limits(processes: int | None, memory_gb: float | None) -> Limits:
     memory = 0.9 * _free_memory() if memory_gb is None else memory_gb * 1e9
     if processes is None:
         # Not from the memory that happens to be free: a cell's share of the cores follows from it.
-        processes = max(1, (len(cores) or os.cpu_count() or 2) // 2)
-        processes = 1 if _has_accelerator() else processes
+        # A GPU or TPU a process takes for itself.
+        devices = (pathlib.Path("/dev").glob(name) for name in ("nvidia[0-9]*", "accel*"))
+        has_accelerator = any(next(paths, None) for paths in devices)
+        processes = 1 if has_accelerator else max(1, (len(cores) or os.cpu_count() or 2) // 2)
     return Limits(processes, memory, cores)
 
 
@@ -76,17 +84,11 @@ def _free_memory() -> float:
     return free
 
 
-def _has_accelerator() -> bool:
-    """Whether the machine has a GPU or TPU, which a process takes for itself."""
-    return any(next(pathlib.Path("/dev").glob(name), None) for name in ("nvidia[0-9]*", "accel*"))
-
-
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One cell's processes.
 
     Attributes:
-      name: of the cell.
       commands: argument lists, run one after the other while they succeed.
       log: the file that their output is added to.
       after: jobs that must have succeeded first.
@@ -99,7 +101,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a job ended: `error` is '' where it succeeded; seconds, and most bytes of memory seen."""
 
     error: str
@@ -120,7 +122,7 @@ class _Running:
     def _start(self) -> None:
         self.job.log.parent.mkdir(parents=True, exist_ok=True)
         cores = ",".join(map(str, self._cores)) or "-"
-        leash = [sys.executable, "-m", "poison_t5x.studies.leash", str(os.getpid()), cores]
+        leash = [sys.executable, "-m", "poison_t5x.studies.launch", str(os.getpid()), cores]
         with open(self.job.log, "ab") as file:
             self._offset = file.tell()
             self._process = subprocess.Popen(
@@ -132,7 +134,7 @@ class _Running:
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
 
-    def look(self) -> Outcome | None:
+    def look(self) -> JobOutcome | None:
         """Measures, goes on to the next command, or says how the job ended."""
         self.peak = max(self.peak, self.memory())
         code = self._process.poll()
@@ -144,7 +146,7 @@ class _Running:
             self._start()
             return None
         error = "" if code == 0 else _error(self.job.log, self._offset, code)
-        return Outcome(error, time.monotonic() - self._begin, self.peak)
+        return JobOutcome(error, time.monotonic() - self._begin, self.peak)
 
     def memory(self) -> int:
         """Resident bytes of the process and all below it; what they share counts more than once."""
@@ -182,9 +184,9 @@ def _error(log: pathlib.Path, offset: int, code: int) -> str:
 def run(
     jobs: Sequence[Job],
     given: Limits,
-    finished: Callable[[Job, Outcome], None],
+    finished: Callable[[Job, JobOutcome], None],
     *,
-    done: Mapping[str, Outcome],
+    done: Mapping[str, JobOutcome],
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Runs the jobs in order, as many at once as the limits allow.
@@ -193,8 +195,6 @@ def run(
     for the largest that a job has been seen to need. One job always runs.
 
     Args:
-      jobs: those to do.
-      given: the limits.
       finished: told of each job that ended.
       done: jobs of earlier calls that succeeded: what they needed is known.
       stopped: asked again and again whether to stop.
@@ -215,7 +215,7 @@ def run(
 
 
 class _Scheduler:
-    def __init__(self, jobs: Sequence[Job], given: Limits, done: Mapping[str, Outcome]):
+    def __init__(self, jobs: Sequence[Job], given: Limits, done: Mapping[str, JobOutcome]):
         self._waiting, self._running = list(jobs), list[_Running]()
         self._limits, self._shares = given, given.shares
         self._succeeded, self._failed = set(done), set[str]()
@@ -224,33 +224,26 @@ class _Scheduler:
     def is_busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def step(self) -> list[tuple[Job, Outcome]]:
+    def step(self) -> list[tuple[Job, JobOutcome]]:
         """Looks at what runs, starts what may, and returns what ended."""
         ended = []
         for running in list(self._running):
-            outcome = running.look()
-            if outcome is not None:
+            if (outcome := running.look()) is not None:
                 self._running.remove(running)
                 self._largest = max(self._largest, outcome.peak_bytes)
                 ended.append((running.job, outcome))
-        ended += [(job, Outcome(error)) for job, error in self._hopeless()]
+        for job in list(self._waiting):
+            if missing := self._failed.intersection(job.after):
+                self._waiting.remove(job)
+                ended.append((job, JobOutcome(f"needs cell {min(missing)}, which failed")))
         for job, outcome in ended:
             (self._failed if outcome.error else self._succeeded).add(job.name)
-        while (job := self._next()) is not None and self._has_room():
-            self._waiting.remove(job)
+        while (ready := self._next()) is not None and self._has_room():
+            self._waiting.remove(ready)
             taken = {running.share for running in self._running}
             share = next(n for n in range(len(self._shares)) if n not in taken)
-            self._running.append(_Running(job, share, self._shares[share]))
+            self._running.append(_Running(ready, share, self._shares[share]))
         return ended
-
-    def _hopeless(self) -> list[tuple[Job, str]]:
-        found = []
-        for job in list(self._waiting):
-            missing = [name for name in job.after if name in self._failed]
-            if missing:
-                self._waiting.remove(job)
-                found.append((job, f"needs cell {missing[0]}, which failed"))
-        return found
 
     def _next(self) -> Job | None:
         return next((job for job in self._waiting if self._succeeded >= set(job.after)), None)
@@ -275,3 +268,23 @@ class _Scheduler:
             running.wait(last - time.monotonic())
             running.signal(signal.SIGKILL)
             running.wait(_GRACE_SECONDS)
+
+
+def _become(parent: str, cores: str, *command: str) -> None:
+    """Becomes the command, on these cores (or '-'), once it will end with its parent.
+
+    A program of its own (`python -m poison_t5x.studies.launch`), since a function that runs between
+    fork and exec isn't safe in a process of many threads.
+    """
+    if sys.platform == "linux":
+        # SIGKILL: one that saved first might still write when the next study starts it anew.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):  # gone before the system was told
+            os.kill(os.getpid(), signal.SIGKILL)
+        if cores != "-":
+            os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    _become(*sys.argv[1:])

@@ -1,0 +1,345 @@
+"""A study's settings (gin/runs/study.gin), its cells, and the commands that make each cell."""
+
+import ast
+import dataclasses
+import hashlib
+import itertools
+import operator
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import poison_t5x
+from poison_t5x.core import artifacts, checks, errors, gin_macros
+
+COMMANDS = ("run", "detect", "defend", "craft")
+# What rows have beside macros, for the x axis and lines.
+DIMENSIONS = ("score", "checkpoint")
+# Macros that a cell can't set: its folders are the study's to choose.
+_RESERVED = ("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR")
+# What a cell's result doesn't follow from.
+_NOT_OF_THE_CELL = re.compile(r"RUN_DIR|STAGE_STORE_DIR|COMPILATION_CACHE_DIR|STUDY_(?!COMMAND).*")
+_MAX_VALUE, _MAX_NAME = 24, 120
+_ARITHMETIC = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+    """A study; gin/runs/study.gin has the macros of these, and says more of each.
+
+    Attributes:
+      directory: the study's folder, RUN_DIR.
+      base: macro -> value of all macros, as the gin files and flags have them: for what a cell
+        doesn't set.
+      grid: macro -> values; every combination is a cell.
+      cells: further cells, {macro: value}; one without a SEED is made with each SEED of the grid.
+      defense_macros: settings of 'defend' alone, and not of the run before it.
+      memory_gb: GB (10^9 bytes) that all cells together may take; None for nine tenths of what is
+        free.
+      x, lines: macros, 'checkpoint' or 'score'; each x has a figure, lines are told apart in it.
+      measures: columns of the table that are drawn.
+      store_dir: the store of finished stages; None for a folder of the study's own.
+    """
+
+    directory: str
+    base: Mapping[str, Any]
+    grid: Mapping[str, Sequence[Any]]
+    cells: Sequence[Mapping[str, Any]] = ()
+    command: str = "run"
+    defense_macros: Sequence[str] = ()
+    processes: int | None = None
+    memory_gb: float | None = None
+    x: Sequence[str] = ()
+    lines: Sequence[str] = ()
+    measures: Sequence[str] = ("effect",)
+    question: str | None = None
+    store_dir: str | None = None
+
+    def __post_init__(self):
+        if not self.directory:
+            raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER")
+        checks.path("RUN_DIR", self.directory)
+        if self.store_dir is not None:
+            checks.path("STAGE_STORE_DIR", self.store_dir)
+        if self.processes is not None:
+            checks.whole_number("STUDY_PROCESSES", self.processes)
+        if self.memory_gb is not None:
+            checks.number("STUDY_MEMORY_GB", self.memory_gb, minimum=0)
+        if self.question is not None:
+            checks.phrase("STUDY_QUESTION", self.question)
+        for name in ("defense_macros", "x", "lines", "measures"):
+            object.__setattr__(self, name, _names(f"STUDY_{name.upper()}", getattr(self, name)))
+        self._check_cells()
+        set_by_cells = [*self.grid, *(name for cell in self.cells for name in cell)]
+        shown = [name for name in (*self.x, *self.lines) if name not in DIMENSIONS]
+        for name in dict.fromkeys([*set_by_cells, *self.defense_macros, *shown]):
+            self._check_macro(name)
+
+    def _check_cells(self) -> None:
+        _expect(isinstance(self.grid, Mapping), "STUDY_GRID", "{macro: values}", self.grid)
+        for name, values in self.grid.items():
+            is_list = isinstance(values, (list, tuple)) and values
+            _expect(is_list, "STUDY_GRID", f"a list of values for {name}", values)
+        are_cells = isinstance(self.cells, (list, tuple))
+        are_cells = are_cells and all(isinstance(cell, Mapping) for cell in self.cells)
+        _expect(are_cells, "STUDY_CELLS", "a list of {macro: value}", self.cells)
+        commands = [cell["STUDY_COMMAND"] for cell in self.cells if "STUDY_COMMAND" in cell]
+        for value in (self.command, *commands):
+            _expect(value in COMMANDS, "STUDY_COMMAND", f"one of {', '.join(COMMANDS)}", value)
+        if not self.grid and not self.cells:
+            raise errors.InputError(
+                "STUDY_GRID and STUDY_CELLS are empty: give --gin_file=studies/NAME.gin, or "
+                "--gin.STUDY_GRID=\"{'NUM_POISON': (25, 50, 100)}\""
+            )
+
+    def _check_macro(self, name: Any) -> None:
+        if name in _RESERVED or (str(name).startswith("STUDY_") and name != "STUDY_COMMAND"):
+            raise errors.InputError(f"study: cells can't set {name}, which is the study's own")
+        if name not in self.base:
+            raise errors.InputError(f"unknown macro {name}{errors.nearest(str(name), self.base)}")
+
+
+def _expect(is_so: Any, name: str, expected: str, value: Any) -> None:
+    if not is_so:
+        raise errors.InputError(f"{name}: expected {expected}, found {value!r}")
+
+
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    """One name, a list of them, or None, as a tuple."""
+    names = () if value is None else (value,) if isinstance(value, str) else value
+    are_names = isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names)
+    _expect(are_names, name, "a name or a list of names", value)
+    return tuple(names)
+
+
+def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
+    """The study of gin's macros, of which a value may stand for another macro.
+
+    Raises:
+      InputError: a value of another kind than expected, or a macro that nothing reads.
+    """
+    base = {name: gin_macros.resolve(name, macros) for name in macros}
+    directory = base.get("RUN_DIR")
+    if directory and isinstance(directory, str):
+        directory = os.path.normpath(directory)
+    fields = ("grid", "cells", "command", "defense_macros", "processes", "memory_gb", "question")
+    return StudyConfig(
+        directory=directory or "",
+        base=base,
+        store_dir=base.get("STAGE_STORE_DIR"),
+        x=base.get("STUDY_X"),
+        lines=base.get("STUDY_LINES"),
+        measures=base.get("STUDY_MEASURES") or ("effect",),
+        **{name: base[f"STUDY_{name.upper()}"] for name in fields},
+    )
+
+
+class StudyCell(NamedTuple):
+    """One run of a study.
+
+    Attributes:
+      name: of its folder, STUDY_DIR/cells/NAME.
+      macros: its settings, SEED last.
+      command: one of COMMANDS.
+      after: names of cells whose folders it reads.
+    """
+
+    name: str
+    macros: dict[str, Any]
+    command: str
+    after: tuple[str, ...] = ()
+
+
+def cells(config: StudyConfig) -> list[StudyCell]:
+    """All cells: every combination of the grid, then the further ones with each SEED of the grid.
+
+    Raises:
+      InputError: a formula that has no value, or a cell that reads the folder of a cell that isn't
+        there, of itself, or of one that reads another.
+    """
+    known: dict[str, StudyCell] = {}
+    for macros, named in _combinations(config):
+        command = macros.pop("STUDY_COMMAND", config.command)
+        cell = StudyCell(_cell_name(named), macros, command)
+        known.setdefault(cell.name, cell._replace(macros=_computed(cell, config)))
+    ordered = {
+        name: cell._replace(after=_after(cell, config, known)) for name, cell in known.items()
+    }
+    for cell in ordered.values():
+        for name in cell.after:
+            if ordered[name].after:
+                raise errors.InputError(
+                    f"study: cell {cell.name} reads cell {name}, which reads another one itself"
+                )
+    return list(ordered.values())
+
+
+def _combinations(config: StudyConfig) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(macros, those that name the cell): what all of the grid's cells have alike isn't named."""
+    same = {name for name, values in config.grid.items() if len(values) == 1} - {"SEED"}
+    if config.grid:
+        for chosen in itertools.product(*config.grid.values()):
+            macros = _seed_last(dict(zip(config.grid, chosen, strict=True)))
+            yield macros, {name: macros[name] for name in macros if name not in same}
+    for cell in config.cells:
+        seeds = () if "SEED" in cell else config.grid.get("SEED", ())
+        for macros in [{**cell, "SEED": seed} for seed in seeds] or [_seed_last(dict(cell))]:
+            yield macros, dict(macros)
+
+
+def _seed_last(macros: dict[str, Any]) -> dict[str, Any]:
+    if "SEED" in macros:
+        macros["SEED"] = macros.pop("SEED")
+    return macros
+
+
+def _cell_name(macros: Mapping[str, Any]) -> str:
+    """The macros and their values, with a digest where those are cut or altered.
+
+    >>> _cell_name({"NUM_POISON": 50, "SEED": 0}), _cell_name({})
+    ('NUM_POISON_50--SEED_0', 'base')
+    """
+    parts = []
+    for name, value in macros.items():
+        text = value if isinstance(value, str) else repr(value)
+        plain = re.sub(r"[^\w.]+", "_", text, flags=re.ASCII).strip("_")[:_MAX_VALUE]
+        parts.append(f"{name}_{plain}" + ("" if plain == text else f"-{_digest(repr(value))}"))
+    joined = "--".join(parts) or "base"
+    return joined if len(joined) <= _MAX_NAME else f"{joined[:_MAX_NAME]}-{_digest(joined)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _computed(cell: StudyCell, config: StudyConfig) -> dict[str, Any]:
+    """A cell's macros with the values of formulas, rounded to whole numbers."""
+    macros = dict(cell.macros)
+    for name, text in cell.macros.items():
+        if (tree := _formula(text)) is not None:
+            try:
+                macros[name] = round(_value(tree, cell, config))
+            except (TypeError, ArithmeticError) as error:
+                raise errors.InputError(
+                    f"study: {text} in cell {cell.name}: expected a formula of numbers ({error})"
+                ) from None
+    return macros
+
+
+def _formula(value: Any) -> ast.BinOp | None:
+    """The tree of a text such as '{NUM_POISON / POISON_RATE}'; None for anything else."""
+    match = re.fullmatch(r"\{([\w\s.+*/()-]+)\}", value) if isinstance(value, str) else None
+    try:
+        tree = ast.parse(match[1].strip(), mode="eval").body if match else None
+    except SyntaxError:
+        return None
+    return tree if isinstance(tree, ast.BinOp) else None
+
+
+def _value(tree: ast.expr, cell: StudyCell, config: StudyConfig) -> Any:
+    if isinstance(tree, ast.BinOp) and type(tree.op) in _ARITHMETIC:
+        sides = (_value(side, cell, config) for side in (tree.left, tree.right))
+        return _ARITHMETIC[type(tree.op)](*sides)
+    if isinstance(tree, ast.Name):
+        own = cell.macros.get(tree.id)
+        # Of a macro that is a formula itself, the study's own value.
+        return _macro(tree.id, cell, config) if _formula(own) is None else config.base[tree.id]
+    if isinstance(tree, ast.Constant):
+        return tree.value
+    raise TypeError("+, -, *, / of macros alone")
+
+
+def _macro(name: str, cell: StudyCell, config: StudyConfig) -> Any:
+    if name not in config.base:
+        raise errors.InputError(f"study: {{{name}}} in cell {cell.name}: no such macro")
+    return cell.macros.get(name, config.base[name])
+
+
+def _values(cell: StudyCell, config: StudyConfig) -> dict[str, Any]:
+    """A cell's macros; in texts, {STUDY_DIR} and {MACRO} are replaced by their values."""
+
+    def replaced(match: re.Match) -> str:
+        is_folder = match[1] == "STUDY_DIR"
+        return config.directory if is_folder else str(_macro(match[1], cell, config))
+
+    return {
+        name: re.sub(r"\{([A-Z_]+)\}", replaced, value) if isinstance(value, str) else value
+        for name, value in cell.macros.items()
+    }
+
+
+def _after(cell: StudyCell, config: StudyConfig, known: Mapping[str, StudyCell]) -> tuple[str, ...]:
+    parent = os.path.join(config.directory, "cells") + os.sep
+    texts = (v for v in _values(cell, config).values() if isinstance(v, str))
+    others = tuple(
+        text.removeprefix(parent).split(os.sep)[0] for text in texts if text.startswith(parent)
+    )
+    for other in others:
+        if other not in known or other == cell.name:
+            raise errors.InputError(
+                f"study: cell {cell.name} reads cell {other!r}, expected one of the study's others"
+                f"{errors.nearest(other, known)}"
+            )
+    return others
+
+
+def folder(config: StudyConfig, name: str) -> pathlib.Path:
+    """A cell's run folder."""
+    return pathlib.Path(config.directory) / "cells" / name
+
+
+def defense(cell: StudyCell) -> str:
+    """The name of a cell's defended model."""
+    return cell.macros.get("DEFENSE") or "defended"
+
+
+def commands(cell: StudyCell, config: StudyConfig, flags: Sequence[str]) -> list[list[str]]:
+    """The command lines of `poison-t5x` that make a cell, in order.
+
+    What `defense_macros` names is given to 'defend' alone: the run before it is then the same one
+    for all cells that differ in nothing else. A cell that sets none of them isn't defended: its run
+    is what a defence is compared with.
+
+    Args:
+      flags: the study's own flags.
+    """
+    store = config.store_dir or os.path.join(config.directory, "store")
+    folders = {"RUN_DIR": str(folder(config, cell.name)), "STAGE_STORE_DIR": store}
+    if config.base.get("COMPILATION_CACHE_DIR") is None:  # half of a short cell's time
+        folders["COMPILATION_CACHE_DIR"] = os.path.join(store, "compiled")
+
+    def line(command: str, macros: Mapping[str, Any]) -> list[str]:
+        given = {**macros, **folders}.items()
+        # A text in quotes, so that it stays one.
+        return [command, *flags, *(f"--gin.{name}={value!r}" for name, value in given)]
+
+    own = _values(cell, config)
+    if cell.command in ("run", "craft"):
+        return [line(cell.command, own)]
+    if cell.command == "detect":
+        return [line("run", own), line("detect", own)]
+    shared = {name: value for name, value in own.items() if name not in config.defense_macros}
+    defend = line("defend", {"DEFENSE": defense(cell), **own})
+    return [line("run", shared)] if shared == own else [line("run", shared), defend]
+
+
+def fingerprint(cell: StudyCell, config: StudyConfig, parameters: str) -> str:
+    """A digest of all that a cell's result follows from, but for the contents of data files.
+
+    Args:
+      parameters: gin's bindings beside the macros, as text.
+    """
+    macros = {**config.base, **cell.macros, "STUDY_COMMAND": cell.command}
+    kept = {
+        name: repr(value) for name, value in macros.items() if not _NOT_OF_THE_CELL.fullmatch(name)
+    }
+    defended = sorted(config.defense_macros) if cell.command == "defend" else []
+    text = artifacts.canonical_json([poison_t5x.__version__, kept, parameters, defended])
+    return hashlib.sha256(text.encode()).hexdigest()
