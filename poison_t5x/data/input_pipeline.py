@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -171,7 +171,9 @@ def model_feature_lengths(config: DatasetConfig) -> dict[str, int]:
     return dict(converter.get_model_feature_lengths(lengths))
 
 
-def _shard(config: DatasetConfig, number: int, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+def _shard(
+    config: DatasetConfig, number: int, start_step: int
+) -> Generator[dict[str, np.ndarray], None, None]:
     """One shard's part of each batch."""
     converter, lengths = _converter(config)
     seed, shard = config.seed, None
