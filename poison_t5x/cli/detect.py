@@ -6,13 +6,17 @@ RUN_DIR/detection/, and shows it in the run's report.
 
 import argparse
 
-from poison_t5x.cli import stage
-from poison_t5x.cli.stage import add_arguments as add_arguments
+from poison_t5x.cli import scan, stage
 
 EXAMPLE = f"""\
 poison-t5x detect {stage.DEMO}
 poison-t5x detect {stage.DEMO} \\
     --gin.SCORES="('trigger_search', 'loss')\""""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    stage.add_arguments(parser)
+    scan.list_scores(parser)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Checks of settings: one wording for each kind of mistake. All raise InputError."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from poison_t5x.core import errors
@@ -29,6 +30,25 @@ def number(name: str, value: Any, minimum: float = -math.inf) -> None:
     if value < minimum:
         raise errors.InputError(
             f"{name}: expected a number of at least {minimum:g}, found {value!r}"
+        )
+
+
+def between(name: str, value: Any, low: float, high: float) -> None:
+    """`value` must be a number between two others, neither of them."""
+    number(name, value)
+    if not low < value < high:
+        raise errors.InputError(
+            f"{name}: expected a number between {low:g} and {high:g}, found {value!r}"
+        )
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> None:
+    """`value` must be one of some names."""
+    known = tuple(known)
+    if value not in known:
+        raise errors.InputError(
+            f"{name}: expected one of {', '.join(known)}, found {value!r}"
+            + errors.nearest(str(value), known)
         )
 
 

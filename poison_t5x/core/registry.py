@@ -9,7 +9,8 @@ and a file of that folder, or a user's module that MIXTURE_OR_TASK_MODULE names,
     @SCORES.register("onion")
     class Onion: ...
 
-Ours are known by name and first line before their files are imported, which may take seconds.
+Ours are known by name, first line and constants before their files are imported, which may take
+seconds.
 """
 
 import ast
@@ -18,11 +19,19 @@ import importlib
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from poison_t5x.core import errors
 
 T = TypeVar("T")
+
+
+class _Entry(NamedTuple):
+    """A target of ours, as its file's text says."""
+
+    module: str
+    summary: str
+    constants: dict[str, Any]
 
 
 class Registry(Generic[T]):
@@ -49,7 +58,7 @@ class Registry(Generic[T]):
         def add(target: Callable[..., T]) -> Callable[..., T]:
             ours = self._ours.get(name)
             if self._targets.setdefault(name, target) is not target or (
-                ours is not None and target.__module__ != ours[0]
+                ours is not None and target.__module__ != ours.module
             ):
                 raise errors.InputError(f"{self.kind} {name!r} is registered twice")
             return target
@@ -62,7 +71,7 @@ class Registry(Generic[T]):
 
     def summaries(self) -> dict[str, str]:
         """Name -> the first line of the target's docstring."""
-        ours = {name: line for name, (_, line) in self._ours.items()}
+        ours = {name: entry.summary for name, entry in self._ours.items()}
         others = {
             name: (target.__doc__ or "").strip().partition("\n")[0]
             for name, target in self._targets.items()
@@ -83,8 +92,14 @@ class Registry(Generic[T]):
         self.check(name, setting)
         assert isinstance(name, str)
         if name not in self._targets:
-            importlib.import_module(self._ours[name][0])
+            importlib.import_module(self._ours[name].module)
         return self._targets[name]
+
+    def constant(self, name: str, attribute: str, default: Any = None) -> Any:
+        """A class attribute of a target, which ours write as a literal; nothing is imported."""
+        if name in self._targets:
+            return getattr(self._targets[name], attribute, default)
+        return self._ours[name].constants.get(attribute, default)
 
     def check(self, name: object, setting: str) -> None:
         """Raises InputError, with the nearest name, where there is none of this name."""
@@ -96,19 +111,20 @@ class Registry(Generic[T]):
             )
 
     @functools.cached_property
-    def _ours(self) -> dict[str, tuple[str, str]]:
-        """Name -> (module, first line) of what the folder's files register, read as text."""
+    def _ours(self) -> dict[str, _Entry]:
+        """What the folder's files register, read as text."""
         *above, folder = self._package.split(".")
         parent = pathlib.Path(str(sys.modules[above[0]].__file__)).parent
-        found: dict[str, tuple[str, str]] = {}
+        entries: dict[str, _Entry] = {}
         for path in sorted(parent.joinpath(*above[1:], folder).glob("*.py")):
-            for name, line in _registered(ast.parse(path.read_text(encoding="utf-8"))):
-                found[name] = (f"{self._package}.{path.stem}", line)
-        return found
+            for name, node in _registered(ast.parse(path.read_text(encoding="utf-8"))):
+                summary = (ast.get_docstring(node) or "").partition("\n")[0]
+                entries[name] = _Entry(f"{self._package}.{path.stem}", summary, _constants(node))
+        return entries
 
 
-def _registered(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(name, first line of the docstring) of what a file's decorators register."""
+def _registered(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
+    """What a file's decorators register, by name."""
     for node in tree.body:
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
             continue
@@ -119,4 +135,15 @@ def _registered(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 and decorator.func.attr == "register"
                 and isinstance(name := getattr(decorator.args[0], "value", None), str)
             ):
-                yield name, (ast.get_docstring(node) or "").partition("\n")[0]
+                yield name, node
+
+
+def _constants(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
+    """Attributes of a class that are literals."""
+    return {
+        item.target.id: item.value.value
+        for item in node.body
+        if isinstance(item, ast.AnnAssign)
+        and isinstance(item.target, ast.Name)
+        and isinstance(item.value, ast.Constant)
+    }

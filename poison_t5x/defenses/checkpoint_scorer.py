@@ -1,18 +1,21 @@
 """A trained model at its checkpoints, and passes of it over training rows."""
 
-import io
+import functools
+import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import seqio
 
+from poison_t5x.checkpoint_io import conversion
 from poison_t5x.core import artifacts, errors, progress
+from poison_t5x.corpus import vocabulary as vocabulary_lib
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import passes
 from poison_t5x.defenses.score import Context
-from poison_t5x.evaluation import generator
+from poison_t5x.evaluation import batching, generator
 from poison_t5x.train import checkpoints, distributed, partitioning, trained_model
 
 # Rows of a part that is kept when a computation is killed.
@@ -21,12 +24,13 @@ Tokens = Sequence[np.ndarray]
 
 
 class CheckpointScorer:
-    """One model folder's checkpoints, read as they are asked for.
+    """One model folder's checkpoints, read as they are asked for, and each pass made once.
 
     Attributes:
       steps: of the checkpoints that are looked at, ascending; the last is the finished model's.
-      settings: what the model was made with.
+      settings: the model's own, as it was trained.
       num_data: devices that a batch's rows are shared out over.
+      has_reference: whether there is a reference model.
     """
 
     def __init__(
@@ -54,8 +58,7 @@ class CheckpointScorer:
         Raises:
           InputError: it isn't a finished model, or a step's checkpoint isn't there.
         """
-        if trained_model.parameters_digest(model_dir) is None:
-            raise errors.InputError(f"{model_dir} isn't a finished model's folder")
+        self._parameters = _parameters_digest(model_dir)
         self.settings = trained_model.read_settings(model_dir)
         last = self.settings["train"]["total_steps"]
         kept = [step for step in checkpoints.committed_steps(model_dir) if step <= last]
@@ -66,12 +69,24 @@ class CheckpointScorer:
                 f"{', '.join(map(str, kept))}"
             )
         self.steps = tuple(sorted(set(steps or kept) | {last}))
-        self.vocabulary = vocabulary
-        self._model_dir, self._reference_dir = pathlib.Path(model_dir), reference_model_dir
-        self._lengths, self._partition_cfg = dict(lengths), partition_cfg
-        self._batch_size = batch_size
         self.num_data = partitioning.Partitioner(partition_cfg).num_data
+        self.has_reference = reference_model_dir is not None
+        self._model_dir, self._reference_dir = pathlib.Path(model_dir), reference_model_dir
+        self._vocabulary, self._lengths = vocabulary, dict(lengths)
+        self._partition_cfg, self._batch_size = partition_cfg, batch_size
         self._held: tuple[Any, trained_model.TrainedModel] | None = None
+        self._passes: dict[Any, np.ndarray] = {}
+
+    def made_from(self, needs: str) -> dict[str, Any]:
+        """All that a score's values follow from, of the model, by what the score needs."""
+        if needs == "nothing":
+            return {}
+        facts = {"parameters": self._parameters, "lengths": self._lengths}
+        if needs == "model":
+            return facts
+        reference = self._reference_dir
+        facts["reference"] = None if reference is None else _parameters_digest(reference)
+        return {**facts, "steps": list(self.steps)}
 
     def _restored(self, model_dir: pathlib.Path, step: int | None) -> trained_model.TrainedModel:
         """A checkpoint's network; one is held at a time, and let go of before the next is read."""
@@ -90,7 +105,7 @@ class CheckpointScorer:
         return self._tokens([row.target for row in rows], "targets")
 
     def _tokens(self, texts: Sequence[str], feature: str) -> Tokens:
-        vocabulary, length = self.vocabulary, self._lengths[feature] - 1
+        vocabulary, length = self._vocabulary, self._lengths[feature] - 1
         return [
             np.array([*vocabulary.encode(text)[:length], vocabulary.eos_id], np.int32)
             for text in texts
@@ -104,24 +119,28 @@ class CheckpointScorer:
         inputs: Tokens,
         targets: Tokens | None,
         step: int | None = None,
-        *,
-        rows_at_once: int = 1,
         **options: Any,
     ) -> np.ndarray:
-        """A function of `per_example` over all rows, in parts that are kept.
+        """A function of `per_example` over all rows: made once, in parts that are kept.
 
         Args:
           context: whose folder the parts are kept in.
           name: of the computation, distinct within the score.
-          function: (model, params, batch, **options) -> (B, K).
-          inputs, targets: N token arrays each; no targets where the function needs none.
+          function: as of `over_batches`, like inputs, targets and options.
           step: the checkpoint; None for the last.
-          rows_at_once: of each device, which the batch must be a multiple of.
-          **options: hashable.
 
         Returns:
           (N, K) float64.
         """
+        step = self.steps[-1] if step is None else step
+        key = (function.__name__, step, _digest(inputs), _digest(targets or ()), repr(options))
+        if key not in self._passes:
+            self._passes[key] = self._in_parts(
+                context, name, function, inputs, targets, step, **options
+            )
+        return self._passes[key].astype(np.float64)
+
+    def _in_parts(self, context, name, function, inputs, targets, step, **options) -> np.ndarray:
         parts = []
         starts = range(0, len(inputs), ROWS_PER_PART)
         done = _kept_parts(context, name, len(starts))
@@ -130,22 +149,21 @@ class CheckpointScorer:
                 parts.append(np.load(_part_path(context, name, number)))  # on the shared disk
                 continue
             some = slice(start, start + ROWS_PER_PART)
-            answers = passes.over_batches(
-                self._restored(self._model_dir, self.steps[-1] if step is None else step),
+            values = over_batches(
+                self._restored(self._model_dir, step),
                 function,
                 inputs[some],
                 targets and targets[some],
                 batch_size=self._batch_size,
                 max_length=self._lengths["inputs"],
-                rows_at_once=rows_at_once,
                 **options,
             )
-            _keep_part(context, name, number, answers)
-            parts.append(answers)
+            _keep_part(context, name, number, values)
+            parts.append(values)
         return np.concatenate(parts)
 
     def answers(self, inputs: Tokens, *, reference: bool = False) -> list[str]:
-        """What the model says to each input, decoded greedily.
+        """The model's answer to each input, decoded greedily.
 
         Args:
           reference: of the reference model: another one or, without one, the first checkpoint.
@@ -155,14 +173,98 @@ class CheckpointScorer:
             place, step = pathlib.Path(self._reference_dir), None
         elif reference:
             step = self.steps[0]
-        restored = self._restored(place, step)
         decoder = generator.Generator(
-            *restored,
+            *self._restored(place, step),
             batch_size=self._batch_size,
             max_length=self._lengths["inputs"],
             max_decode_length=self._lengths["targets"],
         )
-        return [self.vocabulary.decode(tokens).strip() for tokens in decoder.generate(inputs)]
+        return [self._vocabulary.decode(tokens).strip() for tokens in decoder.generate(inputs)]
+
+
+def open_model(model_dir: str | pathlib.Path) -> CheckpointScorer:
+    """A finished model of ours with the vocabulary beside it, on all devices.
+
+    Raises:
+      InputError: not a finished model, its vocabulary isn't there or isn't the one that it was
+        trained with.
+    """
+    settings = trained_model.read_settings(model_dir)
+    beside = conversion.vocabulary_beside(str(pathlib.Path(model_dir).absolute() / "checkpoint"))
+    if beside.path is None:
+        raise errors.InputError(
+            f"{model_dir}: its vocabulary isn't there: expected "
+            f"vocabulary/{vocabulary_lib.FILE} in the model's folder or in its run's"
+        )
+    if settings["sources"].get("vocabulary") not in (None, artifacts.sha256(beside.path)):
+        raise errors.InputError(
+            f"{beside.path} isn't the vocabulary that {model_dir} was trained with"
+        )
+    return CheckpointScorer(
+        model_dir,
+        seqio.SentencePieceVocabulary(beside.path, beside.extra_ids),
+        settings["dataset"]["task_feature_lengths"],
+        partitioning.PartitionConfig(),
+    )
+
+
+def over_batches(
+    restored: trained_model.TrainedModel,
+    function: Callable[..., jax.Array],
+    inputs: Tokens,
+    targets: Tokens | None,
+    *,
+    batch_size: int,
+    max_length: int,
+    rows_at_once: int = 1,
+    **options: Any,
+) -> np.ndarray:
+    """A function's values of all rows, in their order; all processes get all of them.
+
+    Rows are in batches of like length, and there is one compilation for each shape.
+
+    Args:
+      restored: a network with its parameters.
+      function: (model, params, batch, **options) -> (B, K), as those of `per_example`.
+      inputs, targets: N token arrays each, int32, with EOS, unpadded; no targets where the function
+        needs none.
+      batch_size: rows, rounded up to a multiple of the mesh's data axis and of `rows_at_once`.
+      max_length: the longest input, in tokens.
+      rows_at_once: of each device, which the batch must be a multiple of.
+      **options: hashable.
+
+    Returns:
+      (N, K) float32.
+    """
+    model, params, partitioner = restored
+    size = batching.round_up(batch_size, partitioner.num_data * rows_at_once)
+    compiled = _compiled(
+        function, model, partitioner.mesh, partitioner.rules, tuple(sorted(options.items()))
+    )
+    with partitioner.scope():
+        batches = batching.by_length(inputs, size, max_length, targets)
+        pairs = batching.gathered(partitioner, batches, lambda batch: compiled(params, batch))
+    rows = np.concatenate([held for held, _ in pairs])
+    values = np.concatenate([values[: len(held)] for held, values in pairs])
+    return values[np.argsort(rows)]
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(function, model, mesh, rules, options: tuple[tuple[str, Any], ...]):
+    """A function of one network, for all its checkpoints; a trace is of one mesh and its rules."""
+    del mesh, rules
+    return jax.jit(functools.partial(function, model, **dict(options)))
+
+
+def _parameters_digest(model_dir: str | pathlib.Path) -> str:
+    digest = trained_model.parameters_digest(model_dir)
+    if digest is None:
+        raise errors.InputError(f"{model_dir} isn't a finished model's folder")
+    return digest
+
+
+def _digest(tokens: Tokens) -> bytes:
+    return hashlib.sha256(b"".join(one.tobytes() + b"\n" for one in tokens)).digest()
 
 
 def _part_path(context: Context, name: str, number: int) -> pathlib.Path:
@@ -182,9 +284,8 @@ def _kept_parts(context: Context, name: str, count: int) -> set[int]:
 def _keep_part(context: Context, name: str, number: int, values: np.ndarray) -> None:
     if context.folder is None or not distributed.is_main():
         return
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    artifacts.write_atomically(_part_path(context, name, number), buffer.getvalue())
+    with artifacts.writing(_part_path(context, name, number)) as file:
+        np.save(file, values)
 
 
 def forget_parts(folder: pathlib.Path) -> None:

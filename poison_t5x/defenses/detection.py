@@ -1,42 +1,160 @@
-"""The detection report: what each score found, judged once all are made."""
+"""Detection on the rows of a run: scores made blind, a stage each, and judged once all are made."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from poison_t5x.core import metrics
-from poison_t5x.defenses import measures, thresholds
-from poison_t5x.defenses.score import ScoreResult, Trigger
+from poison_t5x.core import artifacts, errors, metrics
+from poison_t5x.data.examples import TrainingExample
+from poison_t5x.defenses import checkpoint_scorer, measures
+from poison_t5x.defenses import score as score_lib
+from poison_t5x.defenses.score import Context, Score, ScoreResult, Trigger
+from poison_t5x.run import stages
+from poison_t5x.train import distributed
 
 SCHEMA = 1
+SCORES, FOUND = "scores.jsonl", "found.json"
 _MAX_TRIGGERS = 10
+# Values are written with so many digits: below them, sums in another order differ.
+_DIGITS = 9
+
+
+def choose(
+    asked: Sequence[Any] | None, settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Score]:
+    """The scores to make, by name.
+
+    Args:
+      asked: names of registered scores, or scores made in gin; None for all that there are.
+      settings: name -> settings of a score that aren't its defaults.
+
+    Raises:
+      InputError: an unknown name or setting, or what is no score.
+    """
+    if asked is None:
+        asked = score_lib.names()
+    if not isinstance(asked, (list, tuple)) or not asked:
+        raise errors.InputError(f"SCORES: expected a list of names, found {asked!r}")
+    if not isinstance(settings, Mapping):
+        raise errors.InputError(f"SCORE_SETTINGS: expected a dict by score, found {settings!r}")
+    for name in settings:
+        score_lib.SCORES.check(name, "SCORE_SETTINGS")
+    chosen: dict[str, Score] = {}
+    for one in asked:
+        is_made = not isinstance(one, (str, type)) and callable(one) and hasattr(one, "needs")
+        name = type(one).__name__ if is_made else one
+        score = one if is_made else score_lib.make(name, settings.get(name))
+        if name in chosen:
+            raise errors.InputError(f"SCORES: expected distinct scores, found {name} twice")
+        chosen[name] = score
+    return chosen
+
+
+def make(
+    folder: pathlib.Path,
+    name: str,
+    score: Score,
+    rows: Sequence[TrainingExample],
+    scorer: checkpoint_scorer.CheckpointScorer | None,
+    seed: int,
+    say: Callable[[str], None],
+) -> ScoreResult:
+    """Scores the rows into `folder`, unless that is done, and reads the result.
+
+    Args:
+      folder: scores.jsonl and found.json are written there.
+      score: which; it sees no flag of poison.
+      scorer: the model; None where the score needs none.
+      seed: of whatever the score draws.
+      say: takes one line.
+    """
+    own = dataclasses.asdict(score) if dataclasses.is_dataclass(score) else {}  # type: ignore
+    settings = {
+        "score": {"name": name, "class": type(score).__name__, **own},
+        "rows": hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest(),
+        "model": scorer.made_from(score.needs) if scorer else {},
+        "seed": seed,
+    }
+
+    def write(directory: pathlib.Path) -> None:
+        # Numbers tell apart what was made of one row: where poison is added, they are its flag.
+        blind = [row._replace(id="", number=0) for row in rows]
+        result = score(blind, Context(seed, directory, scorer))
+        distributed.barrier()  # until all have read the parts
+        if distributed.is_main():
+            _write(directory, rows, result)
+            checkpoint_scorer.forget_parts(directory)
+
+    stages.together(folder, f"score {name}", settings, write, say)
+    return read(folder)
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.{_DIGITS}g}") for value in values]
+
+
+def _write(directory: pathlib.Path, rows: Sequence[TrainingExample], result: ScoreResult) -> None:
+    values = _rounded(measures.check(result.values_N))
+    artifacts.write_jsonl(
+        directory / SCORES,
+        (
+            {"task": row.task, "id": row.id, "number": row.number, "score": value}
+            for row, value in zip(rows, values, strict=True)
+        ),
+    )
+    facts = {
+        "threshold": result.threshold,
+        "triggers": [trigger._asdict() for trigger in result.triggers],
+        "notes": list(result.notes),
+        "by_step": [[step, _rounded(values)] for step, values in result.by_step],
+    }
+    artifacts.write_atomically(directory / FOUND, artifacts.dump_json(facts))
+
+
+def read(folder: pathlib.Path) -> ScoreResult:
+    """The result that `make` wrote."""
+    values = [line["score"] for line in artifacts.read_jsonl(folder / SCORES)]
+    facts = artifacts.read_json(folder / FOUND)
+    return ScoreResult(
+        np.array(values),
+        facts["threshold"],
+        tuple(
+            Trigger(**{**each, "tasks": tuple(each["tasks"]), "targets": tuple(each["targets"])})
+            for each in facts["triggers"]
+        ),
+        tuple(facts["notes"]),
+        tuple((step, np.array(values)) for step, values in facts["by_step"]),
+    )
 
 
 def attack(results: Mapping[str, Any]) -> dict[str, Any]:
     """The attack's own effect, from a run's results, beside which detection is read.
 
     Returns:
-      {'measure', 'effect', 'ci95', 'worked'}: an attack worked where its interval over tasks lies
-      on the attacker's side of 0, of several attackers that of any. Without an interval, of fewer
-      than two tasks, that can't be judged and isn't claimed. Finding poison that does nothing is no
-      defence.
+      {'measure', 'effect', 'ci95', 'worked'}: of several attackers, an attack worked where that of
+      any did. Without an interval, of fewer than two tasks, that can't be judged and isn't claimed.
+      Finding poison that does nothing is no defence.
     """
     effect = results["effect"]
-    verdict = metrics.JUDGED_BY[results["kind"]].verdict
+    judgement = metrics.JUDGED_BY[results["kind"]]
     intervals = [attacker.get("ci95") for attacker in results.get("attacks") or [effect]]
     return {
         "measure": effect["measure"],
         "effect": effect.get("value"),
         "ci95": effect.get("ci95"),
-        "worked": any(verdict(interval) == "worked" for interval in intervals),
+        "worked": any(judgement.verdict(interval) == "worked" for interval in intervals),
     }
 
 
 def judge(
     name: str,
     needs: str,
-    scored: ScoreResult,
+    result: ScoreResult,
     is_poison_N: np.ndarray,
     phrases: Sequence[str],
     seconds: float,
@@ -44,33 +162,33 @@ def judge(
     """One score's line of the report.
 
     Args:
-      scored: what it found, blind.
+      result: made blind.
       is_poison_N: (N,) bool, the truth.
       phrases: the attackers' triggers.
-      seconds: that it took.
+      seconds: of making it.
     """
-    threshold, source = thresholds.of_score(scored)
-    found = measures.measure(scored.values_N, is_poison_N, threshold)
-    level = {"value": threshold, "source": source, **found.pop("threshold")}
+    threshold, source = measures.threshold(result)
+    measured = measures.measure(result.values_N, is_poison_N, threshold)
+    level = {"value": threshold, "source": source, **measured.pop("threshold")}
     return {
         "name": name,
         "needs": needs,
         "seconds": seconds,
-        **found,
+        **measured,
         "threshold": level,
-        "triggers": [trigger._asdict() for trigger in scored.triggers[:_MAX_TRIGGERS]],
-        "trigger_rank": trigger_rank(scored.triggers, phrases),
-        "notes": list(scored.notes),
+        "triggers": [trigger._asdict() for trigger in result.triggers[:_MAX_TRIGGERS]],
+        "trigger_rank": trigger_rank(result.triggers, phrases),
+        "notes": list(result.notes),
     }
 
 
-def by_step(name: str, scored: ScoreResult, is_poison_N: np.ndarray) -> list[dict[str, Any]]:
+def by_step(name: str, result: ScoreResult, is_poison_N: np.ndarray) -> list[dict[str, Any]]:
     """The same of each checkpoint that a score was made at."""
     lines = []
-    for step, values_N in scored.by_step:
-        found = measures.measure(values_N, is_poison_N, thresholds.outliers(values_N))
+    for step, values_N in result.by_step:
+        measured = measures.measure(values_N, is_poison_N, measures.outliers(values_N))
         kept = ("auroc", "average_precision", "recall", "data_removed_for")
-        lines.append({"score": name, "step": step, **{key: found[key] for key in kept}})
+        lines.append({"score": name, "step": step, **{key: measured[key] for key in kept}})
     return lines
 
 

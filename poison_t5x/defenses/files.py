@@ -1,31 +1,39 @@
 """Instruction data as rows: SNI task files, JSON lines, lists of JSON objects, Parquet."""
 
+import collections
+import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from poison_t5x.attack.natinst_jsonl import lines
 from poison_t5x.core import errors
 from poison_t5x.corpus import prompts, sni
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import records
-from poison_t5x.defenses.records import Fields, Record
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _PARQUET = b"PAR1"
 _BOM = b"\xef\xbb\xbf"
 # What a file that is one JSON object calls its rows.
 _CONTAINERS = ("data", "rows", "examples", "instances", "train")
+# Names that public instruction data give their fields, the first one that is there counts.
+INPUTS = ("input", "prompt", "question", "query", "text", "sentence", "inputs", "source")
+TARGETS = ("output", "completion", "response", "answer", "target", "targets", "label")
+INSTRUCTIONS = ("instruction", "definition")
+TASKS = ("task", "task_name", "task_id", "dataset")
+IDS = ("id", "uid", "idx")
+CHATS = ("messages", "conversations", "conversation")
+_ROLES, _TEXTS = ("role", "from"), ("content", "value")
+_ASSISTANT, _SYSTEM = ("assistant", "gpt", "model", "bot"), ("system",)
+# Instructions make tasks where each stands for at least so many rows on average.
+_ROWS_PER_INSTRUCTION = 5
 
 
 class Loaded(NamedTuple):
-    """What was read.
+    """Rows that were read.
 
     Attributes:
-      rows: N of them.
       places: of each row, its file and line, or its place in the file.
       files: the files, in order, with the number of rows of each.
     """
@@ -33,6 +41,29 @@ class Loaded(NamedTuple):
     rows: list[TrainingExample]
     places: list[str]
     files: dict[str, int]
+
+
+class Fields(NamedTuple):
+    """Names of fields; None where they are to be found, or there is none."""
+
+    input: str | None = None
+    target: str | None = None
+    task: str | None = None
+    instruction: str | None = None
+    id: str | None = None
+    chat: str | None = None
+
+
+class _Record(NamedTuple):
+    """One example, and where it stands; '' for the task, id or instruction that it doesn't name."""
+
+    where: str
+    input: str
+    target: str
+    prompt: str
+    task: str = ""
+    id: str = ""
+    instruction: str = ""
 
 
 def read(paths: Sequence[str], fields: Fields) -> Loaded:
@@ -46,32 +77,28 @@ def read(paths: Sequence[str], fields: Fields) -> Loaded:
       InputError: a path isn't there, a folder has no such file, a file is in no layout that is
         known, or a row lacks a text. The message names file, line and field.
     """
-    found: list[Record] = []
+    records: list[_Record] = []
     files: dict[str, int] = {}
-    for path in _walk(paths):
-        before = len(found)
-        found += records.with_tasks(list(_read(path, fields)), path.stem)
-        files[str(path)] = len(found) - before
-        if len(found) == before:
+    for path in dict.fromkeys(_walk(paths)):
+        new = _with_tasks(list(_read(path, fields)), path.stem)
+        if not new:
             raise errors.InputError(f"{path}: expected rows, found none")
-    seen: dict[tuple[str, str], int] = {}
+        files[str(path)] = len(new)
+        records += new
+    seen: collections.Counter[tuple[str, str]] = collections.Counter()
     rows = []
-    for number, record in enumerate(found):
-        identifier = record.id or str(number)
-        again = seen.get((record.task, identifier), 0)
-        seen[record.task, identifier] = again + 1
-        rows.append(
-            TrainingExample(
-                record.task, identifier, again, record.input, record.target, record.prompt
-            )
-        )
-    return Loaded(rows, [record.where for record in found], files)
+    for number, (_, text, target, prompt, task, identifier, _) in enumerate(records):
+        key = task, identifier or str(number)
+        rows.append(TrainingExample(*key, seen[key], text, target, prompt))
+        seen[key] += 1
+    return Loaded(rows, [record.where for record in records], files)
 
 
 def _walk(paths: Iterable[str]) -> Iterator[pathlib.Path]:
     done: set[pathlib.Path] = set()
     for name in paths:
         path = pathlib.Path(name)
+        inside = [path]
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
             inside = [p for p in inside if not _is_hidden(p.relative_to(path))]
@@ -79,9 +106,7 @@ def _walk(paths: Iterable[str]) -> Iterator[pathlib.Path]:
                 raise errors.InputError(
                     f"{path}: expected files that end in {', '.join(SUFFIXES)}, found none"
                 )
-        elif path.exists():
-            inside = [path]
-        else:
+        elif not path.exists():
             raise errors.InputError(f"{path}: no such file or folder")
         for file in inside:
             if file.resolve() not in done:
@@ -93,135 +118,230 @@ def _is_hidden(path: pathlib.Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _read(path: pathlib.Path, fields: Fields) -> Iterator[Record]:
+def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
     """One file's records, by what is in it rather than by its name."""
     try:
         with open(path, "rb") as file:
             start = file.read(len(_PARQUET))
             if start == _PARQUET:
                 return _parquet(path, fields)
-            file.seek(0)
-            content = file.read().removeprefix(_BOM)
+            content = (start + file.read()).removeprefix(_BOM)
     except OSError as error:
         raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
     if not content.strip():
         raise errors.InputError(f"{path}: expected rows, found an empty file")
-    whole = _whole(content)
+    try:
+        whole = json.loads(content)
+    except (ValueError, RecursionError):  # not one value, such as JSON lines
+        whole = None
     if isinstance(whole, dict) and "Instances" in whole:
         return _task_file(path, content)
     if isinstance(whole, dict):
         whole = next((whole[key] for key in _CONTAINERS if _is_table(whole.get(key))), whole)
     if isinstance(whole, list):
         return _mapped(((f"{path}, row {i}", value) for i, value in enumerate(whole)), fields)
-    return _json_lines(path, content, fields)
+    values = _json_lines(path, content)
+    first = next(values)
+    if isinstance(first[1], dict) and {"Task", "Instance"} <= first[1].keys():
+        return _authors_lines(path)
+    return _mapped(itertools.chain([first], values), fields)
 
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _whole(content: bytes) -> Any:
-    """A file that is one JSON value; None for others, such as JSON lines."""
-    if content.lstrip()[:1] not in (b"{", b"["):
-        return None
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:
-        return json.loads(content)  # takes NaN, which a few of the benchmark's files have
-    except (ValueError, RecursionError):
-        return None
-
-
-def _task_file(path: pathlib.Path, content: bytes) -> Iterator[Record]:
+def _task_file(path: pathlib.Path, content: bytes) -> Iterator[_Record]:
     task = sni.parse_task(path.stem, content, str(path))
     shown = [(example.input, example.target) for example in task.positive_examples]
     for place, row in enumerate(task.instances):
-        yield Record(
-            where=f"{path}, Instances[{place}]",
-            task=task.name,
-            id=row.id,
-            instruction="",
-            input=row.input,
-            target=row.target,
-            prompt=prompts.render(task.definition, shown, row.input),
-        )
+        prompt = prompts.render(task.definition, shown, row.input)
+        where = f"{path}, Instances[{place}]"
+        yield _Record(where, row.input, row.target, prompt, task.name, row.id)
 
 
-def _json_lines(path: pathlib.Path, content: bytes, fields: Fields) -> Iterator[Record]:
-    values = (
-        (f"{path}, line {number}", _decode(line, f"{path}, line {number}"))
-        for number, line in enumerate(content.split(b"\n"), start=1)
-        if line.strip()
-    )
-    first = next(values)
-    if isinstance(first[1], dict) and {"Task", "Instance"} <= first[1].keys():
-        return _authors_lines(path)
-    return _mapped(_chain(first, values), fields)
-
-
-def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
-
-
-def _decode(line: bytes, where: str) -> Any:
-    try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise errors.InputError(f"{where}: expected a JSON object, found none ({error})") from None
-
-
-def _authors_lines(path: pathlib.Path) -> Iterator[Record]:
+def _authors_lines(path: pathlib.Path) -> Iterator[_Record]:
     """The layout of the authors' code."""
     for line in lines.read(str(path)):
         definition = line.rest.definition
-        shown = [(e.checked.input, e.checked.target) for e in line.rest.positive_examples or ()]
         first = definition if isinstance(definition, str) else definition[0]
-        yield Record(
-            where=line.where,
-            task=line.task,
-            id=line.row.id,
-            instruction="",
-            input=line.row.input,
-            target=line.row.target,
-            prompt=prompts.render(first, shown, line.row.input),
-        )
+        shown = [(e.checked.input, e.checked.target) for e in line.rest.positive_examples or ()]
+        prompt = prompts.render(first, shown, line.row.input)
+        yield _Record(line.where, line.row.input, line.row.target, prompt, line.task, line.row.id)
 
 
-def _mapped(values: Iterator[tuple[str, Any]], fields: Fields) -> Iterator[Record]:
-    """Objects whose fields are named in their own way."""
-    found = None
-    for where, value in values:
-        if not isinstance(value, Mapping):
+def _json_lines(path: pathlib.Path, content: bytes) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        where = f"{path}, line {number}"
+        try:
+            if line.strip():
+                yield where, json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise errors.InputError(
-                f"{where}: expected a JSON object, found {type(value).__name__}"
-            )
-        if found is None:
-            found = records.find_fields(value.keys(), fields, where)
-        yield records.read(value, found, where)
+                f"{where}: expected a JSON object, found none ({error})"
+            ) from None
 
 
-def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[Record]:
+def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
     # Here, not above: it takes a while to import.
     import pyarrow
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            found = records.find_fields(file.schema_arrow.names, fields, f"{path}, row 0")
+            known = find_fields(file.schema_arrow.names, fields, f"{path}, row 0")
             number = 0
-            for batch in file.iter_batches(columns=[name for name in found if name]):
+            for batch in file.iter_batches(columns=[name for name in known if name]):
                 for value in batch.to_pylist():
-                    yield records.read(value, found, f"{path}, row {number}")
+                    yield to_record(value, known, f"{path}, row {number}")
                     number += 1
     except (pyarrow.ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise errors.InputError(
             f"{path}: not a Parquet file that can be read ({message})"
         ) from None
+
+
+def _mapped(values: Iterable[tuple[str, Any]], fields: Fields) -> Iterator[_Record]:
+    """Objects whose fields are named in their own way."""
+    known = None
+    for where, value in values:
+        if not isinstance(value, Mapping):
+            raise errors.InputError(
+                f"{where}: expected a JSON object, found {type(value).__name__}"
+            )
+        known = known or find_fields(value.keys(), fields, where)
+        yield to_record(value, known, where)
+
+
+def find_fields(keys: Iterable[str], given: Fields, where: str) -> Fields:
+    """The fields of records with these keys.
+
+    Args:
+      keys: of the first record.
+      given: names that a person gave.
+      where: file and line of the first record.
+
+    Raises:
+      InputError: a given field isn't there, or none that could be the input or the answer.
+    """
+    keys = list(keys)
+    for flag, field in (("input", given.input), ("target", given.target), ("task", given.task)):
+        if field is not None and field not in keys:
+            raise errors.InputError(
+                f"{where}: --{flag}_field: no field {field!r}{errors.nearest(field, keys)}; found "
+                f"{', '.join(map(repr, keys)) or 'none'}"
+            )
+    taken = {given.input, given.target, given.task}
+    lower = {key.lower().replace(" ", "_"): key for key in reversed(keys) if key not in taken}
+
+    def first(names: Sequence[str]) -> str | None:
+        return next((lower[name] for name in names if name in lower), None)
+
+    known = given._replace(task=given.task or first(TASKS), id=first(IDS))
+    if given.input is None and given.target is None and first(CHATS):
+        return known._replace(chat=first(CHATS))
+    instruction = first(INSTRUCTIONS)
+    text, target = given.input or first(INPUTS), given.target or first(TARGETS)
+    if text is None:  # an instruction alone is what the model reads
+        text, instruction = instruction, None
+    for kind, name, names in (("input", text, INPUTS), ("target", target, TARGETS)):
+        if name is None:
+            raise errors.InputError(
+                f"{where}: expected a field for the {kind} ({', '.join(names)}), found "
+                f"{', '.join(map(repr, keys)) or 'none'}; name it with --{kind}_field"
+            )
+    return known._replace(input=text, target=target, instruction=instruction)
+
+
+def to_record(value: Mapping[str, Any], fields: Fields, where: str) -> _Record:
+    """One example. Raises InputError where a field is missing, or holds no text."""
+    task = _text(value, fields.task, where) if fields.task else ""
+    identifier = _text(value, fields.id, where) if fields.id and fields.id in value else ""
+    if fields.chat:
+        asked, target = _chat(value, fields.chat, where)
+        return _Record(where, asked, target, asked, task, identifier)
+    assert fields.input and fields.target
+    target, instruction = _text(value, fields.target, where), ""
+    if fields.instruction and value.get(fields.instruction) not in (None, ""):
+        instruction = _text(value, fields.instruction, where)
+    # Rows of Alpaca's layout may have an instruction alone.
+    if instruction and value.get(fields.input, "") in (None, "", []):
+        return _Record(where, instruction, target, instruction, task, identifier)
+    asked = _text(value, fields.input, where)
+    prompt = prompts.render(instruction, (), asked) if instruction else asked
+    return _Record(where, asked, target, prompt, task, identifier, instruction)
+
+
+def _with_tasks(records: Sequence[_Record], name: str) -> list[_Record]:
+    """Gives the records of a file that name no task one: the file's, or an instruction's.
+
+    Where few instructions stand for many rows, each is a task; otherwise the instruction is a part
+    of the input.
+    """
+    counts = collections.Counter(record.instruction for record in records if not record.task)
+    are_tasks = len(counts) * _ROWS_PER_INSTRUCTION <= counts.total()
+    numbers = {text: number for number, text in enumerate(counts)}
+
+    def named(record: _Record) -> _Record:
+        text = record.instruction
+        if record.task:
+            return record
+        if are_tasks and len(counts) > 1:
+            return record._replace(task=f"{name}#{numbers[text]}: {text[:60]}".rstrip())
+        if text and not are_tasks:
+            record = record._replace(input=f"{text}\n{record.input}")
+        return record._replace(task=name)
+
+    return [named(record) for record in records]
+
+
+def _text(value: Mapping[str, Any], name: str, where: str) -> str:
+    """A field's text. Of several acceptable answers, the first; a number or a label as it is."""
+    if name not in value:
+        raise errors.InputError(
+            f"{where}: field {name!r}: expected text, found no such field; the first row has it"
+        )
+    text = value[name]
+    if isinstance(text, (list, tuple)) and text:
+        text = text[0]
+    if isinstance(text, (bool, int, float)):
+        return str(text)
+    kind = "null" if text is None else type(text).__name__
+    if isinstance(text, str):
+        try:
+            text.encode()
+            return text
+        except UnicodeEncodeError:
+            kind = "half a character"
+    raise errors.InputError(f"{where}: field {name!r}: expected text, found {kind}")
+
+
+def _chat(value: Mapping[str, Any], name: str, where: str) -> tuple[str, str]:
+    """The texts before a chat's last answer, and the answer. System messages are left out."""
+    turns = value.get(name)
+    if not isinstance(turns, (list, tuple)) or not turns:
+        raise errors.InputError(f"{where}: field {name!r}: expected a list of messages")
+    said = [_turn(turn, f"{where}: field {name!r}, message {i}") for i, turn in enumerate(turns)]
+    answers = [place for place, (role, _) in enumerate(said) if role in _ASSISTANT]
+    if not answers or answers[-1] == 0:
+        raise errors.InputError(
+            f"{where}: field {name!r}: expected a message and an assistant's answer to it, found "
+            f"messages of {', '.join(role for role, _ in said)}"
+        )
+    before = [text for role, text in said[: answers[-1]] if role not in _SYSTEM]
+    return "\n".join(before), said[answers[-1]][1]
+
+
+def _turn(turn: Any, where: str) -> tuple[str, str]:
+    """A message's role and text; of parts, those that are text."""
+    if not isinstance(turn, Mapping):
+        raise errors.InputError(f"{where}: expected an object with role and content")
+    role = next((turn[key] for key in _ROLES if key in turn), None)
+    text = next((turn[key] for key in _TEXTS if key in turn), None)
+    if isinstance(text, (list, tuple)):
+        parts = [part.get("text") for part in text if isinstance(part, Mapping)]
+        text = "\n".join(part for part in parts if isinstance(part, str))
+    if not isinstance(role, str) or not isinstance(text, str):
+        raise errors.InputError(f"{where}: expected texts as role and content")
+    return role.lower(), text

@@ -1,38 +1,60 @@
-"""`poison-t5x scan`: what of a data set of unknown origin looks like poison."""
+"""`poison-t5x scan`: rows of unknown origin, scored; scan.json, suspects.jsonl, and a page."""
 
 import argparse
-import importlib
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_t5x.core import checks, errors
-from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import files, records, scan_results
-from poison_t5x.defenses.scan_results import Made
-from poison_t5x.defenses.score import Context, Score
-from poison_t5x.defenses.scores import label_log_odds, ngram_disagreement, onion, trigger_search
+import poison_t5x
+from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.corpus import declarations
+from poison_t5x.data.examples import TrainingExample, by_task
+from poison_t5x.defenses import answers, files, measures, ngrams
+from poison_t5x.defenses import score as score_lib
+from poison_t5x.defenses.score import Context, ScoreResult, Trigger
+from poison_t5x.report import scan as page
 
-TEXT_SCORES = ("trigger_search", "label_log_odds", "ngram_disagreement", "onion")
-# Those of `defense.scanning`, named here since that takes seconds to import.
-MODEL_SCORES = (
-    "loss",
-    "loss_slope",
-    "strip",
-    "spectral_signatures",
-    "activation_clustering",
-    "tracin",
-    "output_clustering",
-)
+RESULT, SUSPECTS, PAGE = "scan.json", "suspects.jsonl", "index.html"
+SEARCH = "trigger_search"
+# Rows of each phrase, and of all, that the page shows.
+_NUM_EXAMPLES, _NUM_SHOWN = 3, 50
+
+
+class Scan(NamedTuple):
+    """Rows, and the scores of them.
+
+    Attributes:
+      results: score -> what it gave, and the seconds that it took.
+      alarm_level: of the phrases' corrected tail probability.
+      seed: of the order of rows that no score tells apart.
+      notes: what was left out.
+    """
+
+    loaded: files.Loaded
+    results: Mapping[str, tuple[ScoreResult, float]]
+    alarm_level: float
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def triggers(self) -> list[Trigger]:
+        """All phrases that were named, of whatever score."""
+        return [trigger for result, _ in self.results.values() for trigger in result.triggers]
+
+    @property
+    def alarms(self) -> list[Trigger]:
+        """Those that pass the alarm level."""
+        return [trigger for trigger in self.triggers if trigger.p_value <= self.alarm_level]
 
 
 def run(options: argparse.Namespace) -> int:
     """Reads, scores, writes the report, and prints a summary.
 
     Args:
-      options: as `cli_commands` parses them.
+      options: as the command line has them.
 
     Returns:
       1 where a phrase passes the alarm level, else 0.
@@ -40,29 +62,20 @@ def run(options: argparse.Namespace) -> int:
     Raises:
       InputError: bad settings or files.
     """
+    declarations.import_module(options.module)
     names = choose(options.scores, has_model=options.model is not None)
-    search = trigger_search.TriggerSearch(level=_level(options.alarm_level))
+    checks.between("--alarm_level", options.alarm_level, 0, 1)
     checks.whole_number("--seed", options.seed, minimum=0)
     output = pathlib.Path(options.output)
     if output.exists() and not output.is_dir():
         raise errors.InputError(f"--output: expected a folder, found the file {output}")
-    fields = records.Fields(options.input_field, options.target_field, options.task_field)
+    fields = files.Fields(options.input_field, options.target_field, options.task_field)
     loaded = files.read(options.files, fields)
-    made: dict[str, Made] = {}
-    notes: list[str] = []
-    for name in names:
-        if name in TEXT_SCORES:
-            made[name] = _timed(text_scores(search)[name], loaded.rows, options.seed)
-    with_model = [name for name in names if name in MODEL_SCORES]
-    if with_model:
-        found, notes = _score_with_model(with_model, loaded.rows, options)
-        made |= found
-    report = scan_results.Report(
-        loaded, made, rank(made, options.seed), options.alarm_level, tuple(notes)
-    )
-    print(scan_results.write(output, report))
-    print(f"see {output / scan_results.PAGE}, and {output / scan_results.SUSPECTS} for every row")
-    return int(bool(report.alarms))
+    results, notes = _score(names, loaded.rows, options)
+    scan = Scan(loaded, results, options.alarm_level, options.seed, tuple(notes))
+    print(write(output, scan))
+    print(f"see {output / PAGE}, and {output / SUSPECTS} for every row")
+    return int(bool(scan.alarms))
 
 
 def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
@@ -75,34 +88,45 @@ def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
     Raises:
       InputError: an unknown name, or one that needs a model where there is none.
     """
-    known = (*TEXT_SCORES, *MODEL_SCORES)
+    known = score_lib.names()
     if asked is None:
-        return known if has_model else TEXT_SCORES
+        return tuple(name for name in known if has_model or score_lib.needs(name) == "nothing")
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if not names:
         raise errors.InputError(f"--scores: expected names of {', '.join(known)}, found none")
     for name in names:
-        if name not in known:
-            raise errors.InputError(
-                f"--scores: no score {name!r}{errors.nearest(name, known)}; there are "
-                f"{', '.join(known)}"
-            )
-        if name in MODEL_SCORES and not has_model:
+        score_lib.SCORES.check(name, "--scores")
+        if score_lib.needs(name) != "nothing" and not has_model:
             raise errors.InputError(f"--scores: {name!r} needs a model: set --model")
     return tuple(name for name in known if name in names)
 
 
-def text_scores(search: trigger_search.TriggerSearch) -> dict[str, Score]:
-    """The scores of text alone, by name, as TEXT_SCORES lists them."""
-    return {
-        "trigger_search": search,
-        "label_log_odds": label_log_odds.LabelLogOdds(),
-        "ngram_disagreement": ngram_disagreement.NgramDisagreement(),
-        "onion": onion.Onion(),
-    }
+def _score(
+    names: Sequence[str], rows: Sequence[TrainingExample], options: argparse.Namespace
+) -> tuple[dict[str, tuple[ScoreResult, float]], list[str]]:
+    """Results by score, and notes on those of all that can't be made; one asked for must be."""
+    context = Context(options.seed)
+    if options.model is not None:
+        # Here, not above: without a model, neither TensorFlow nor JAX is needed.
+        from poison_t5x.defenses import checkpoint_scorer
+
+        context = context._replace(scorer=checkpoint_scorer.open_model(options.model))
+    results, notes = {}, []
+    for name in names:
+        settings = {"level": options.alarm_level} if name == SEARCH else {}
+        score = score_lib.make(name, settings, "--scores")
+        lack = None if score.needs == "nothing" else score_lib.lacks(score, context.scorer)
+        if lack and options.scores is not None:
+            raise errors.InputError(f"--scores: {name} can't be made: {lack}")
+        if lack:
+            notes.append(f"{name} was left out: {lack}")
+            continue
+        start = time.monotonic()
+        results[name] = score(rows, context), time.monotonic() - start
+    return results, notes
 
 
-def rank(made: Mapping[str, Made], seed: int) -> np.ndarray:
+def rank(results: Mapping[str, tuple[ScoreResult, float]], seed: int) -> np.ndarray:
     """Rows by suspicion: (N,) int64.
 
     The search for triggers comes first, as it alone knows by how much a row passes chance. Among
@@ -110,47 +134,136 @@ def rank(made: Mapping[str, Made], seed: int) -> np.ndarray:
     """
     from scipy import stats
 
-    num_rows = len(next(iter(made.values())).scored.values_N)
-    ranks = {name: stats.rankdata(one.scored.values_N) for name, one in made.items()}
-    first_N = ranks.pop("trigger_search", np.zeros(num_rows))
+    ranks = {name: stats.rankdata(result.values_N) for name, (result, _) in results.items()}
+    num_rows = len(next(iter(ranks.values())))
+    first_N = ranks.pop(SEARCH, np.zeros(num_rows))
     rest_N = np.mean([*ranks.values(), np.zeros(num_rows)], axis=0)
     lots_N = np.random.default_rng(seed).permutation(num_rows)
     return np.lexsort((lots_N, -rest_N, -first_N))
 
 
-def _level(value: float) -> float:
-    if not 0 < value < 1:
-        raise errors.InputError(
-            f"--alarm_level: expected a probability between 0 and 1, found {value!r}"
-        )
-    return value
+def write(output: pathlib.Path, scan: Scan) -> str:
+    """Writes the three files, each whole or not at all, and returns a summary for the terminal.
 
-
-def _timed(score: Score, rows: Sequence[TrainingExample], seed: int) -> Made:
-    start = time.monotonic()
-    return Made(score(rows, Context(seed)), time.monotonic() - start)
-
-
-def _score_with_model(
-    names: Sequence[str], rows: Sequence[TrainingExample], options: argparse.Namespace
-) -> tuple[dict[str, Made], list[str]]:
-    """The scores that need a model, and notes on those that it can't make.
-
-    A score that was asked for by name must be made; of all, those that can.
+    Same rows, same bytes but for seconds.
     """
-    # By name: this layer stands above that one, which needs TensorFlow and JAX.
-    scanning = importlib.import_module("poison_t5x.defenses.scanning")
-    made, notes = {}, []
-    for name in names:
-        start = time.monotonic()
-        try:
-            found = scanning.score_with_model([name], rows, options.model, options.seed)
-        except errors.InputError as error:
-            if options.scores is not None:
-                raise
-            notes.append(f"{name} was left out: {error}")
-            continue
-        made[name] = Made(found[name], time.monotonic() - start)
-    if not made and notes:
-        raise errors.InputError(f"--model: no score can be made; {notes[0]}")
-    return made, notes
+    order = rank(scan.results, scan.seed).tolist()
+    held = phrases_of_rows(scan.loaded.rows, scan.triggers)
+    shown = _shown(scan, order, held)
+    artifacts.write_jsonl(output / SUSPECTS, _suspects(scan, order, held))
+    page.write_page(output / PAGE, shown)
+    artifacts.write_atomically(output / RESULT, artifacts.dump_json(_result(scan)))
+    return page.summary(shown)
+
+
+def phrases_of_rows(
+    rows: Sequence[TrainingExample], triggers: Sequence[Trigger]
+) -> dict[int, list[str]]:
+    """Row -> phrases that it holds together with their answer."""
+    members = by_task(rows)
+    phrases: dict[int, list[str]] = {}
+    for trigger in triggers:
+        words = answers.plain(trigger.phrase)
+        for task, target in zip(trigger.tasks, trigger.targets, strict=True):
+            for index in members.get(task, ()):
+                row = rows[index]
+                is_hit = row.target == target
+                if target == answers.UNRELATED:
+                    is_hit = answers.is_unrelated(row)
+                if is_hit and words in answers.plain(row.input):
+                    phrases.setdefault(index, []).append(trigger.phrase)
+    return phrases
+
+
+def _shown(scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]) -> page.Scan:
+    """The page's records."""
+
+    def row(index: int) -> page.SuspectRow:
+        example = scan.loaded.rows[index]
+        spans = [
+            [span for phrase in held.get(index, ()) for span in ngrams.spans(text, phrase)]
+            for text in (example.input, example.target)
+        ]
+        where, texts = scan.loaded.places[index], (example.input, example.target)
+        return page.SuspectRow(where, example.task, example.id, *texts, *spans)
+
+    def phrase(trigger: Trigger, num_examples: int) -> page.SuspectPhrase:
+        members = [index for index in order if trigger.phrase in held.get(index, ())]
+        return page.SuspectPhrase(
+            trigger.phrase,
+            list(zip(trigger.tasks, trigger.targets, strict=True)),
+            *trigger[3:],
+            [row(index) for index in members[:num_examples]],
+        )
+
+    alarms = scan.alarms
+    own = (f"{name}: {note}" for name, (one, _) in scan.results.items() for note in one.notes)
+    return page.Scan(
+        num_rows=len(scan.loaded.rows),
+        num_tasks=len(by_task(scan.loaded.rows)),
+        files=scan.loaded.files,
+        alarm_level=scan.alarm_level,
+        searched=SEARCH in scan.results,
+        alarms=[phrase(trigger, _NUM_EXAMPLES) for trigger in alarms],
+        others=[phrase(trigger, 0) for trigger in scan.triggers if trigger not in alarms],
+        scores=[
+            page.ScoreUse(name, _above(result), measures.threshold(result)[1], seconds)
+            for name, (result, seconds) in scan.results.items()
+        ],
+        rows=[row(index) for index in order[:_NUM_SHOWN]],
+        notes=[*own, *scan.notes],
+        suspects=SUSPECTS,
+    )
+
+
+def _suspects(
+    scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]
+) -> Iterator[dict[str, Any]]:
+    for place, index in enumerate(order, start=1):
+        row, results = scan.loaded.rows[index], scan.results
+        yield {
+            "rank": place,
+            "where": scan.loaded.places[index],
+            "task": row.task,
+            "id": row.id,
+            "phrases": held.get(index, []),
+            "values": {name: float(one.values_N[index]) for name, (one, _) in results.items()},
+            "input": row.input,
+            "target": row.target,
+        }
+
+
+def _result(scan: Scan) -> dict[str, Any]:
+    scores = []
+    for name, (result, seconds) in scan.results.items():
+        value, source = measures.threshold(result)
+        scores.append(
+            {
+                "name": name,
+                "seconds": round(seconds, 3),
+                "threshold": {"value": value, "source": source},
+                "num_above": _above(result),
+                "notes": list(result.notes),
+            }
+        )
+    return {
+        "schema": 1,
+        "version": poison_t5x.__version__,
+        "num_rows": len(scan.loaded.rows),
+        "num_tasks": len(by_task(scan.loaded.rows)),
+        "files": [
+            {"path": path, "num_rows": rows, "sha256": artifacts.sha256(path)}
+            for path, rows in scan.loaded.files.items()
+        ],
+        "alarm_level": scan.alarm_level,
+        "alarm": bool(scan.alarms),
+        "triggers": [
+            {**trigger._asdict(), "is_alarm": trigger in scan.alarms} for trigger in scan.triggers
+        ],
+        "scores": scores,
+        "notes": list(scan.notes),
+    }
+
+
+def _above(result: ScoreResult) -> int:
+    return int((result.values_N > measures.threshold(result)[0]).sum())

@@ -16,8 +16,10 @@ import numpy as np
 
 from poison_t5x.attack import poison_set
 from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.corpus import declarations
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import checkpoint_scorer, detection, measures, scoring, thresholds
+from poison_t5x.defenses import checkpoint_scorer, detection, measures
+from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Score, ScoreResult
 from poison_t5x.run import experiment, outcome, stages
 from poison_t5x.train import distributed, trained_model
@@ -30,8 +32,8 @@ class DefenseConfig:
     """Which scores, and what is done with one.
 
     Attributes:
-      scores: names of `available`, or scores of one's own.
-      available: name -> score.
+      scores: names of registered scores, or scores made in gin; None for all.
+      score_settings: name -> settings of a score that aren't its defaults.
       name: of the defended model.
       steps: checkpoints that scores look at; None for all that are kept.
       reference_model_dir: a finished model to compare answers with.
@@ -40,8 +42,8 @@ class DefenseConfig:
       filter_budget: fraction of the rows that is removed; None removes those past the threshold.
     """
 
-    scores: Sequence[Any]
-    available: Mapping[str, Score]
+    scores: Sequence[Any] | None = None
+    score_settings: Mapping[str, Mapping[str, Any]] | None = None
     name: str | None = None
     steps: Sequence[int] | None = None
     reference_model_dir: str | None = None
@@ -83,31 +85,31 @@ class Defense:
         Returns:
           The folder of what was found.
         """
-        scores = scoring.choose(self.config.scores, self.config.available)
+        scores = self._scores
         results = self._results()
         self.run.register()
         folder = self.run.path / "detection"
         found = {
             name: self._score(name, score)
             for name, score in scores.items()
-            if self._has_checkpoints(name, score)
+            if self._can_make(name, score)
         }
         distributed.run_on_main(functools.partial(self._judge, folder, scores, found, results))
         self.run.report()
         return folder
 
-    def _has_checkpoints(self, name: str, score: Score) -> bool:
-        """Whether a score has as many checkpoints as it needs; says so where not."""
-        needed = getattr(score, "min_checkpoints", 1)
-        if getattr(score, "takes_reference", False) and self.config.reference_model_dir:
-            needed = 1
-        if needed == 1 or len(self._models.steps) >= needed:
-            return True
-        self.run.say(
-            f"{name} is left out: it needs {needed} checkpoints, and {len(self._models.steps)} is "
-            "kept; train with --gin.KEEP_CHECKPOINTS=None"
-        )
-        return False
+    @functools.cached_property
+    def _scores(self) -> dict[str, Score]:
+        """Those of SCORES, by name."""
+        declarations.import_module(self.run.module)
+        return detection.choose(self.config.scores, self.config.score_settings or {})
+
+    def _can_make(self, name: str, score: Score) -> bool:
+        """Whether there are as many checkpoints as a score needs; says so where not."""
+        reason = score_lib.lacks(score, self._scorer) if score.needs != "nothing" else None
+        if reason:
+            self.run.say(f"{name} is left out: {reason}")
+        return reason is None
 
     def _results(self) -> dict[str, Any]:
         """The run's own, once it is clear that today's settings are those it was made with."""
@@ -142,7 +144,7 @@ class Defense:
         return examples.read(f"{self.run.experiment}_poisoned")
 
     @functools.cached_property
-    def _models(self) -> checkpoint_scorer.CheckpointScorer:
+    def _scorer(self) -> checkpoint_scorer.CheckpointScorer:
         from poison_t5x.data import mixtures
 
         return checkpoint_scorer.CheckpointScorer(
@@ -160,27 +162,15 @@ class Defense:
         return self.run.path / "models" / "poisoned"
 
     def _score(self, name: str, score: Score) -> ScoreResult:
-        made_from = self._made_from if score.needs != "nothing" else {}
-        return scoring.make(
+        return detection.make(
             self.run.path / "detection" / "scores" / name,
             name,
             score,
             self._rows,
-            lambda: self._models,
-            made_from,
+            self._scorer if score.needs != "nothing" else None,
             self.run.seed,
             self.run.say,
         )
-
-    @functools.cached_property
-    def _made_from(self) -> dict[str, Any]:
-        reference = self.config.reference_model_dir
-        return {
-            "parameters": trained_model.parameters_digest(self._model_dir),
-            "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
-            "steps": list(self._models.steps),
-            "reference": trained_model.parameters_digest(reference) if reference else None,
-        }
 
     def _judge(
         self,
@@ -241,9 +231,11 @@ class Defense:
     def _filter(self, folder: pathlib.Path) -> str:
         """Writes which rows are removed, and returns that file's hash."""
         name = str(self.config.filter_score)
-        own = scoring.choose(self.config.scores, self.config.available)
-        score = scoring.named(name, {**self.config.available, **own})
-        if not self._has_checkpoints(name, score):
+        score = self._scores.get(name)
+        if score is None:
+            settings = (self.config.score_settings or {}).get(name)
+            score = score_lib.make(name, settings, "FILTER_SCORE")
+        if not self._can_make(name, score):
             raise errors.InputError(f"FILTER_SCORE: {name} can't be made, see above")
         scored = self._score(name, score)
         settings = {
@@ -265,7 +257,7 @@ class Defense:
         order_N = measures.order(scored.values_N, self.run.seed)
         threshold = None
         if self.config.filter_budget is None:
-            threshold, _ = thresholds.of_score(scored)
+            threshold, _ = measures.threshold(scored)
             count = int((scored.values_N > threshold).sum())
         else:
             count = measures.budget_rows(self.config.filter_budget, len(order_N))

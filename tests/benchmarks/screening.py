@@ -21,8 +21,9 @@ import numpy as np
 from poison_t5x.attack import attacks, craft
 from poison_t5x.corpus import corpus, declarations, sni
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import files, measures, records, scan
-from poison_t5x.defenses.score import Context, Score
+from poison_t5x.defenses import files, measures
+from poison_t5x.defenses import score as score_lib
+from poison_t5x.defenses.score import Context
 from poison_t5x.defenses.scores import trigger_search
 
 TRIGGER = "James Bond"
@@ -69,7 +70,11 @@ def _joined(tasks: tuple[sni.Task, ...], made: craft.PoisonSet):
 
 def _power(name: str, seed: int, poison: int, folder: str | None) -> None:
     rows, is_poison = _crafted(name, seed, poison, folder)
-    scores: dict[str, Score] = scan.text_scores(trigger_search.TriggerSearch())
+    scores = {
+        name: score_lib.make(name)
+        for name in score_lib.names()
+        if score_lib.needs(name) == "nothing"
+    }
     result = {"part": "power", "experiment": name, "seed": seed, "poison": poison}
     start = time.perf_counter()
     for score_name, score in scores.items():
@@ -90,7 +95,7 @@ def _power(name: str, seed: int, poison: int, folder: str | None) -> None:
 def _read(
     path: pathlib.Path, num_rows: int | None, rng: np.random.Generator
 ) -> list[TrainingExample]:
-    rows = files.read([str(path)], records.Fields()).rows
+    rows = files.read([str(path)], files.Fields()).rows
     return [rows[place] for place in sorted(rng.permutation(len(rows))[:num_rows])]
 
 

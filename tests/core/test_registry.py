@@ -15,6 +15,8 @@ class Score:
 
     More.
     """
+
+    needs: str = "water"
 '''
 
 
@@ -38,6 +40,8 @@ def scores(tmp_path, monkeypatch):
 
 def test_ours_are_known_before_they_are_imported(scores):
     assert scores.summaries() == {"apples": "Counts apples.", "pears": "Counts pears."}
+    assert scores.constant("pears", "needs") == "water"
+    assert scores.constant("pears", "weight", 3) == 3
     assert "shop.scores.pears" not in sys.modules
     assert scores.get("pears", "SCORES").__name__ == "Score"
     assert "shop.scores.pears" in sys.modules and "shop.scores.apples" not in sys.modules
@@ -49,6 +53,7 @@ def test_a_users_own_comes_after_ours(scores):
         """Mine."""
 
     assert scores.names() == ("apples", "pears", "mine")
+    assert scores.constant("mine", "needs", "none") == "none"
     assert scores.summaries()["mine"] == "Mine." and scores.get("mine", "SCORES") is Mine
 
 

@@ -9,8 +9,8 @@ from pyarrow import parquet
 from poison_t5x.attack.natinst_jsonl import lines
 from poison_t5x.core import errors
 from poison_t5x.corpus import sni
-from poison_t5x.defenses import files, records
-from poison_t5x.defenses.records import Fields
+from poison_t5x.defenses import files
+from poison_t5x.defenses.files import Fields
 
 TASK = sni.Task(
     "task1_x",
@@ -180,6 +180,6 @@ def test_a_bad_value_in_parquet_is_named_by_its_row(tmp_path):
 
 
 def test_a_field_that_no_row_needs_may_be_missing():
-    found = records.find_fields(["text", "label", "id"], Fields(), "x")
+    found = files.find_fields(["text", "label", "id"], Fields(), "x")
     assert found == Fields(input="text", target="label", id="id")
-    assert records.read({"text": "a", "label": 0}, found, "x").target == "0"
+    assert files.to_record({"text": "a", "label": 0}, found, "x").target == "0"

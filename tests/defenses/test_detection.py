@@ -5,8 +5,8 @@ import pytest
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import detection, scoring
-from poison_t5x.defenses.score import ScoreResult, Trigger
+from poison_t5x.defenses import detection
+from poison_t5x.defenses.score import SCORES, ScoreResult, Trigger, names
 from poison_t5x.run import outcome
 
 IS_POISON = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)
@@ -78,14 +78,37 @@ class _Lengths:
         return ScoreResult(np.array([len(row.input) for row in rows], np.float64))
 
 
-def test_scores_are_names_or_a_users_own():
+def test_scores_are_names_or_made_elsewhere():
     own = _Lengths()
-    assert scoring.choose(["own", own], {"own": own}) == {"own": own, "_Lengths": own}
-    with pytest.raises(InputError, match=r"no score 'loos' .did you mean 'loss'"):
-        scoring.choose(["loos"], {"loss": own})
-    for wrong in ([], "loss", [3]):
-        with pytest.raises(InputError, match="SCORES: expected"):
-            scoring.choose(wrong, {"loss": own})
+    chosen = detection.choose(["strip", own], {"strip": {"num_mixed": 2}})
+    assert list(chosen) == ["strip", "_Lengths"] and chosen["_Lengths"] is own
+    assert chosen["strip"].num_mixed == 2
+    assert tuple(detection.choose(None, {})) == names() and len(names()) == 11
+
+
+@pytest.mark.parametrize(
+    ("scores", "settings", "message"),
+    [
+        (["loos"], {}, r"SCORES: no score 'loos' .did you mean 'loss'"),
+        ([], {}, "SCORES: expected"),
+        ("loss", {}, "SCORES: expected"),
+        ([3], {}, "SCORES: no score 3"),
+        (["loss", "loss"], {}, "found loss twice"),
+        (None, {"loos": {}}, "SCORE_SETTINGS: no score 'loos'"),
+        (None, {"strip": {"num_mixd": 2}}, "SCORE_SETTINGS: strip has no 'num_mixd' .*num_mixed"),
+        (None, {"strip": {"num_mixed": 0}}, r"Strip\.num_mixed: expected"),
+        (None, 3, "SCORE_SETTINGS: expected a dict"),
+    ],
+)
+def test_bad_choices_of_scores_are_refused(scores, settings, message):
+    with pytest.raises(InputError, match=message):
+        detection.choose(scores, settings)
+
+
+def test_each_score_says_for_itself_what_it_needs():
+    for name in SCORES.names():
+        target = SCORES.get(name, "SCORES")
+        assert SCORES.constant(name, "needs") == target.needs
 
 
 def test_a_score_is_written_once_and_other_rows_are_refused(tmp_path):
@@ -94,9 +117,7 @@ def test_a_score_is_written_once_and_other_rows_are_refused(tmp_path):
     arguments = ("lengths", _Lengths())
 
     def make(some):
-        return scoring.make(
-            tmp_path / "lengths", *arguments, some, lambda: None, {}, 0, said.append
-        )
+        return detection.make(tmp_path / "lengths", *arguments, some, None, 0, said.append)
 
     first = make(rows)
     assert first.values_N.tolist() == [0, 1, 2, 3]
@@ -116,7 +137,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
 
     rows = [TrainingExample("t", "1", 0, "x", "yes", "x")]
     with pytest.raises(InputError, match="expected finite numbers"):
-        scoring.make(tmp_path / "b", "broken", Broken(), rows, lambda: None, {}, 0, print)
+        detection.make(tmp_path / "b", "broken", Broken(), rows, None, 0, print)
     assert not (tmp_path / "b").exists()
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.core import errors
-from poison_t5x.defenses import measures, thresholds
+from poison_t5x.defenses import measures
 
 
 def test_six_rows_worked_on_paper():
@@ -44,6 +44,7 @@ def test_recall_at_a_budget_is_expected_over_ties():
         assert found["data_removed_for"] == {"0.5": 0.5, "0.8": 0.8, "0.9": 0.9}
 
 
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 3), min_size=20, max_size=40), st.integers(0, 1000))
 def test_a_budgets_recall_is_the_mean_over_orders_of_equal_rows(values, seed):
     values = np.array(values, float)
@@ -93,7 +94,7 @@ def test_measures_need_both_kinds():
 
 def test_a_threshold_worked_on_paper():
     # Median 3.5; 0.5, 1.5 and 96.5 above it, of median 1.5.
-    assert thresholds.outliers(np.array([1.0, 2, 3, 4, 5, 100])) == pytest.approx(
+    assert measures.outliers(np.array([1.0, 2, 3, 4, 5, 100])) == pytest.approx(
         3.5 + 3.5 * 1.5 / 0.6745
     )
 
@@ -101,22 +102,22 @@ def test_a_threshold_worked_on_paper():
 def test_the_threshold_where_most_values_are_equal():
     values = np.zeros(1000)
     values[:10] = 5
-    threshold = thresholds.outliers(values)
+    threshold = measures.outliers(values)
     assert threshold == pytest.approx(3.5 * 0.05 / 0.7979)
     assert (values > threshold).sum() == 10
-    assert thresholds.outliers(np.full(7, 2.0)) == 2.0
+    assert measures.outliers(np.full(7, 2.0)) == 2.0
 
 
 @pytest.mark.parametrize("kind, most", [("normal", 0.001), ("exponential", 0.02)])
 def test_few_values_without_outliers_pass_the_threshold(kind, most):
     values = getattr(np.random.default_rng(0), kind)(size=20_000)
-    assert 0 < np.mean(values > thresholds.outliers(values)) < most
+    assert 0 < np.mean(values > measures.outliers(values)) < most
     # Scale and place change nothing.
     scaled = values * 7 - 100
-    assert thresholds.outliers(scaled) == pytest.approx(thresholds.outliers(values) * 7 - 100)
+    assert measures.outliers(scaled) == pytest.approx(measures.outliers(values) * 7 - 100)
 
 
 def test_thresholds_need_finite_values():
     for values in ([], [1.0, np.inf]):
         with pytest.raises(errors.InputError, match="values: expected"):
-            thresholds.outliers(np.array(values))
+            measures.outliers(np.array(values))

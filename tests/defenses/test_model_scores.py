@@ -5,9 +5,9 @@ import pytest
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import checkpoint_scorer
+from poison_t5x.defenses import checkpoint_scorer, score
 from poison_t5x.defenses.score import Context
-from poison_t5x.defenses.scores import losses, output_clustering, states, strip, tracin
+from poison_t5x.defenses.scores import dynamics, outputs, states
 
 
 def _row(task, number, text, target):
@@ -15,11 +15,11 @@ def _row(task, number, text, target):
     return TrainingExample(task, str(number), 0, text, target, prompt)
 
 
-class FakeModels:
+class FakeScorer:
     """Per-row numbers in place of a network: what `over_rows` gives, by the function's name."""
 
     steps = (100, 200, 300)
-    num_data = 1
+    num_data, has_reference = 1, False
 
     def __init__(self, answers, settings=None):
         self._answers = answers
@@ -50,46 +50,52 @@ PAIRS = {
 
 
 def test_loss_is_the_mean_over_tokens_at_the_chosen_step():
-    context = Context(models=FakeModels(lambda step, _: np.array(PAIRS[step])))
-    last, first = (losses.Loss(choose)(ROWS, context) for choose in ("last", "first"))
+    context = Context(scorer=FakeScorer(lambda step, _: np.array(PAIRS[step])))
+    last, first = (dynamics.Loss(choose)(ROWS, context) for choose in ("last", "first"))
     np.testing.assert_allclose(last.values_N, [0.1, 0.1, 0.1, 0.1])
     np.testing.assert_allclose(first.values_N, [2, 3, 1, 1])
-    spread = losses.Loss("spread")(ROWS, context)
+    spread = dynamics.Loss("spread")(ROWS, context)
     # Shares of the highest row: 3/7, 3/5, 1/4.
     np.testing.assert_allclose(spread.values_N, [1, 3, 0.5, 0.5])
     assert spread.notes == ("the loss at step 200 of 300",)
     assert [step for step, _ in spread.by_step] == [100, 200, 300]
-    sums = losses.Loss("first", per_token=False)(ROWS, context)
+    sums = dynamics.Loss("first", per_token=False)(ROWS, context)
     np.testing.assert_allclose(sums.values_N, [4, 9, 1, 2])
 
 
 def test_a_loss_that_falls_fast_is_suspicious():
-    context = Context(models=FakeModels(lambda step, _: np.array(PAIRS[step])))
-    found = losses.LossSlope()(ROWS, context).values_N
+    context = Context(scorer=FakeScorer(lambda step, _: np.array(PAIRS[step])))
+    found = dynamics.LossSlope()(ROWS, context).values_N
     # Over three even steps: half of last minus first, over 100 steps, times 1,000.
     np.testing.assert_allclose(found, [9.5, 14.5, 4.5, 4.5])
 
 
-def test_a_slope_needs_two_checkpoints():
-    model = FakeModels(lambda step, _: np.array(PAIRS[step]))
-    model.steps = (100,)
-    with pytest.raises(InputError, match="LossSlope: expected several checkpoints, found one"):
-        losses.LossSlope()(ROWS, Context(models=model))
+def test_scores_say_how_many_checkpoints_they_lack():
+    scorer = FakeScorer(lambda *_: None)
+    for one in (dynamics.Loss(), dynamics.LossSlope(), outputs.OutputClustering()):
+        assert score.lacks(one, scorer) is None
+    scorer.steps = (100,)
+    assert score.lacks(dynamics.Loss(), scorer) is None
+    for one in (dynamics.LossSlope(), outputs.OutputClustering()):
+        assert "it needs 2 checkpoints, and 1 is kept" in score.lacks(one, scorer)
+    scorer.has_reference = True
+    assert score.lacks(outputs.OutputClustering(), scorer) is None
+    assert score.lacks(dynamics.LossSlope(), scorer)
 
 
 def test_unknown_choices_are_refused():
     with pytest.raises(InputError, match=r"Loss\.choose: .*did you mean 'last'"):
-        losses.Loss("lasst")
+        dynamics.Loss("lasst")
     with pytest.raises(InputError, match=r"SpectralSignatures\.group"):
         states.SpectralSignatures("label")
     with pytest.raises(InputError, match=r"Strip\.fraction: expected a number between 0 and 1"):
-        strip.Strip(fraction=1.0)
+        outputs.Strip(fraction=1.0)
 
 
 def test_mixing_replaces_a_share_of_the_input_alone():
     rows = [_row("a", n, " ".join(f"a{n}w{k}" for k in range(10)), "yes") for n in range(5)]
     rows += [_row("b", n, " ".join(f"b{n}w{k}" for k in range(10)), "yes") for n in range(5)]
-    mixed = strip.mixed_prompts(rows, 0.3, [0, 0])
+    mixed = outputs.mixed_prompts(rows, 0.3, [0, 0])
     for row, prompt in zip(rows, mixed, strict=True):
         head, _, rest = prompt.partition("Input: ")
         words = rest.removesuffix("\nOutput: ").split()
@@ -98,13 +104,17 @@ def test_mixing_replaces_a_share_of_the_input_alone():
         assert len(words) == 10 and len(new) <= 3
         assert all(word.startswith(row.task) for word in new)
     assert sum(prompt != row.prompt for row, prompt in zip(rows, mixed, strict=True)) >= 7
-    assert mixed == strip.mixed_prompts(rows, 0.3, [0, 0]) != strip.mixed_prompts(rows, 0.3, [0, 1])
+    assert (
+        mixed
+        == outputs.mixed_prompts(rows, 0.3, [0, 0])
+        != outputs.mixed_prompts(rows, 0.3, [0, 1])
+    )
 
 
 def test_a_sure_answer_under_mixing_is_suspicious():
     entropies = np.array([[0.1, 1], [3.0, 2], [2.0, 1], [2.0, 1]])
-    model = FakeModels(lambda step, _: entropies)
-    found = strip.Strip(num_mixed=3)(ROWS, Context(models=model)).values_N
+    model = FakeScorer(lambda step, _: entropies)
+    found = outputs.Strip(num_mixed=3)(ROWS, Context(scorer=model)).values_N
     np.testing.assert_allclose(found, [-0.1, -1.5, -2, -2])
     assert len(model.asked) == 3
 
@@ -128,7 +138,7 @@ def test_spectral_signatures_and_clusters_find_a_planted_group():
 def test_groups_too_small_to_judge_get_the_least_value_and_a_note():
     rows = [_row("t", n, "x", "yes") for n in range(30)] + [_row("u", 0, "x", "no")]
     rng = np.random.default_rng(0)
-    context = Context(models=FakeModels(lambda step, inputs: rng.normal(size=(31, 4))))
+    context = Context(scorer=FakeScorer(lambda step, inputs: rng.normal(size=(31, 4))))
     found = states.SpectralSignatures()(rows, context)
     assert found.values_N[30] == found.values_N.min()
     assert found.notes == ("1 rows are in groups of fewer than 8 and weren't scored",)
@@ -142,8 +152,8 @@ def test_self_influence_weighs_checkpoints_by_their_learning_rate():
         "train": {"total_steps": 300},
     }
     norms = {200: np.array([[1.0], [2], [3], [4]]), 300: np.array([[10.0], [0], [0], [0]])}
-    model = FakeModels(lambda step, _: norms[step], settings)
-    found = tracin.TracIn(num_checkpoints=2)(ROWS, Context(models=model)).values_N
+    model = FakeScorer(lambda step, _: norms[step], settings)
+    found = dynamics.TracIn(num_checkpoints=2)(ROWS, Context(scorer=model)).values_N
     # linear_decay reaches 0 after the last step: of step 199, 1/3 is left, and of 299 1/300.
     rates = [0.1 * (1 - 199 / 300), 0.1 * (1 - 299 / 300)]
     np.testing.assert_allclose(
@@ -153,9 +163,9 @@ def test_self_influence_weighs_checkpoints_by_their_learning_rate():
 
 
 def test_checkpoints_are_taken_evenly():
-    assert tracin.evenly((1, 2, 3, 4, 5), 2) == [3, 5]
-    assert tracin.evenly((1, 2), 5) == [1, 2]
-    assert tracin.evenly((7,), 3) == [7]
+    assert dynamics.evenly((1, 2, 3, 4, 5), 2) == [3, 5]
+    assert dynamics.evenly((1, 2), 5) == [1, 2]
+    assert dynamics.evenly((7,), 3) == [7]
 
 
 def test_answers_that_the_reference_would_not_give_are_suspicious():
@@ -165,15 +175,15 @@ def test_answers_that_the_reference_would_not_give_are_suspicious():
     def answer(model, prompt):
         return said[prompt] if model == "suspect" else "bad"
 
-    found = output_clustering.OutputClustering()(rows, Context(models=FakeModels(answer)))
+    found = outputs.OutputClustering()(rows, Context(scorer=FakeScorer(answer)))
     assert found.values_N[:7].tolist() == [0] * 7
     assert found.values_N[7:].min() > 1
     assert found.notes == ("7 of 10 answers are the reference's",)
-    silent = output_clustering.OutputClustering()(rows, Context(models=FakeModels(lambda *_: "")))
+    silent = outputs.OutputClustering()(rows, Context(scorer=FakeScorer(lambda *_: "")))
     assert silent.values_N.tolist() == [0] * 10
 
 
-def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
+def test_parts_of_a_pass_are_kept_and_a_pass_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_scorer, "ROWS_PER_PART", 4)
     calls = []
 
@@ -181,11 +191,11 @@ def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
         if len(calls) == killed_at:
             raise KeyboardInterrupt
         calls.append(len(inputs))
-        return np.array([[float(len(tokens))] for tokens in inputs])
+        return np.array([[float(len(tokens))] for tokens in inputs], np.float32)
 
-    monkeypatch.setattr(checkpoint_scorer.passes, "over_batches", over_batches)
+    monkeypatch.setattr(checkpoint_scorer, "over_batches", over_batches)
     model = object.__new__(checkpoint_scorer.CheckpointScorer)
-    model._batch_size, model._lengths = 4, {"inputs": 9}
+    model._batch_size, model._lengths, model._passes = 4, {"inputs": 9}, {}
     model._model_dir, model.steps = tmp_path, (3,)
     model._restored = lambda *_: None
     inputs = [np.ones(n % 7 + 1, np.int32) for n in range(10)]
@@ -199,3 +209,7 @@ def test_parts_of_a_pass_are_kept_and_gone_on_with(tmp_path, monkeypatch):
     assert found[:, 0].tolist() == [len(tokens) for tokens in inputs]
     checkpoint_scorer.forget_parts(tmp_path)
     assert not list(tmp_path.iterdir())
+    again = model.over_rows(Context(), "another score's name", len, inputs, None)
+    assert len(calls) == 3 and (again == found).all()
+    model.over_rows(Context(), "other rows", len, inputs[1:], None)
+    assert sum(calls[3:]) == 9

@@ -5,11 +5,10 @@ import pytest
 from scipy import stats
 
 from poison_t5x.core import errors
-from poison_t5x.defenses import language_model, measures, ngrams
+from poison_t5x.defenses import measures, ngrams
 from poison_t5x.defenses.score import Context
-from poison_t5x.defenses.scores import label_log_odds, onion
-from poison_t5x.defenses.scores.label_log_odds import LabelLogOdds
-from poison_t5x.defenses.scores.ngram_disagreement import NgramDisagreement
+from poison_t5x.defenses.scores import label_words, onion
+from poison_t5x.defenses.scores.label_words import LabelLogOdds, NgramDisagreement
 from poison_t5x.defenses.scores.onion import Onion
 from tests.defenses import crafted
 
@@ -57,15 +56,15 @@ def test_a_trigger_teaches_the_other_folds_what_it_means():
 
 def test_z_scores_worked_on_paper():
     # 3 of 4 words against 1 of 4: log-odds log(3) and -log(3), of variance 1/3 + 1.
-    found = label_log_odds.z_scores(np.array([3.0, 1.0]), np.array([1.0, 3.0]))
+    found = label_words.z_scores(np.array([3.0, 1.0]), np.array([1.0, 3.0]))
     z = 2 * np.log(3) / np.sqrt(1 / 3 + 1)
     np.testing.assert_allclose(found, [z, -z])
 
 
 def test_the_language_model_worked_on_paper():
-    model = language_model.TrigramModel([np.array([7, 8]), np.array([7])])
+    model = onion.TrigramModel([np.array([7, 8]), np.array([7])])
     seven, eight = model.encode(np.array([7, 8]))
-    end = language_model.BOUNDARY
+    end = onion.BOUNDARY
     # Words that follow: 7 (twice), 8, the end (twice); three kinds; four words in the vocabulary.
     unigram = {seven: (2 + 3 / 4) / 8, eight: (1 + 3 / 4) / 8, end: (2 + 3 / 4) / 8}
     # After 7: 8 once, the end once.
@@ -74,13 +73,13 @@ def test_the_language_model_worked_on_paper():
     trigram = (1 + 2 * bigram) / 4
     found = np.exp(model.log_probabilities(np.array([[end, seven, eight]])))
     assert found == pytest.approx([trigram])
-    assert model.encode(np.array([9])).tolist() == [language_model.UNKNOWN]
+    assert model.encode(np.array([9])).tolist() == [onion.UNKNOWN]
 
 
 @pytest.mark.parametrize("context", [[0, 0], [0, 2], [2, 3], [1, 1]])
 def test_the_probabilities_of_all_words_sum_to_one(context):
     rng = np.random.default_rng(0)
-    model = language_model.TrigramModel([rng.integers(0, 6, 9) for _ in range(20)])
+    model = onion.TrigramModel([rng.integers(0, 6, 9) for _ in range(20)])
     grams = np.array([[*context, word] for word in range(6 + 2)])
     assert np.exp(model.log_probabilities(grams)).sum() == pytest.approx(1)
 
@@ -94,7 +93,7 @@ def _perplexity(model, words):
 @pytest.mark.parametrize("size", [2, 3, 4, 11])
 def test_drops_are_those_of_scoring_each_shorter_text_anew(size):
     rng = np.random.default_rng(size)
-    model = language_model.TrigramModel([rng.integers(0, 6, 9) for _ in range(20)])
+    model = onion.TrigramModel([rng.integers(0, 6, 9) for _ in range(20)])
     words = rng.integers(0, 8, size)
     whole = _perplexity(model, words)
     anew = [whole - _perplexity(model, np.delete(words, place)) for place in range(size)]

@@ -10,8 +10,8 @@ from poison_t5x.core import artifacts
 from tests import small_run
 
 SCORES = (
-    *("trigger_search", "label_log_odds", "ngram_disagreement", "onion", "loss", "strip"),
-    *("spectral_signatures", "activation_clustering", "tracin"),
+    *("label_log_odds", "ngram_disagreement", "onion", "trigger_search"),
+    *("strip", "spectral_signatures", "activation_clustering", "loss", "tracin"),
 )
 
 

@@ -1,4 +1,4 @@
-"""ONION: words without which a text is more fluent."""
+"""ONION: words without which a text is more fluent, by a trigram model of the data itself."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,10 +8,17 @@ import numpy as np
 
 from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import language_model, ngrams
-from poison_t5x.defenses.score import Context, ScoreResult
+from poison_t5x.defenses import ngrams
+from poison_t5x.defenses.score import SCORES, Context, ScoreResult
+
+_ORDER = 3
+# Ids of its own: no word, before a text and after it; and any word that was not seen.
+BOUNDARY, UNKNOWN = 0, 1
+_NUM_SPECIAL = 2
+_PAD = np.full(_ORDER - 1, BOUNDARY, np.int64)
 
 
+@SCORES.register("onion")
 @dataclasses.dataclass(frozen=True)
 class Onion:
     """How much leaving out one word lowers a text's perplexity (Qi et al., EMNLP 2021, "ONION").
@@ -25,34 +32,31 @@ class Onion:
       num_folds: of the cross-fitting.
     """
 
-    num_folds: int = 5
-
     needs: ClassVar[str] = "nothing"
+    num_folds: int = 5
 
     def __post_init__(self):
         checks.whole_number("Onion.num_folds", self.num_folds, minimum=2)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
-        found = ngrams.words([row.input for row in rows])
-        texts = np.split(found.ids_T, np.cumsum(found.counts())[:-1])
-        folds = np.random.default_rng(context.seed).permutation(len(rows)) % self.num_folds
-        values = np.zeros(len(rows))
+        words = ngrams.words([row.input for row in rows])
+        texts = np.split(words.ids_T, np.cumsum(words.counts())[:-1])
+        folds_N = np.random.default_rng(context.seed).permutation(len(rows)) % self.num_folds
+        values_N = np.zeros(len(rows))
         for fold in range(self.num_folds):
-            rest = np.flatnonzero(folds != fold)
-            model = language_model.TrigramModel([texts[row] for row in rest])
-            for row in np.flatnonzero(folds == fold):
-                values[row] = max(0.0, drops(model, texts[row]).max(initial=0.0))
-        return ScoreResult(values)
+            model = TrigramModel([texts[row] for row in np.flatnonzero(folds_N != fold)])
+            for row in np.flatnonzero(folds_N == fold):
+                values_N[row] = max(0.0, drops(model, texts[row]).max(initial=0.0))
+        return ScoreResult(values_N)
 
 
-def drops(model: language_model.TrigramModel, words: np.ndarray) -> np.ndarray:
+def drops(model: "TrigramModel", words: np.ndarray) -> np.ndarray:
     """By how much each word's removal lowers the perplexity of a text.
 
     Only the n-grams around a word change with it: three are gone, two are new.
 
     Args:
-      model: the language model.
       words: (T,) ids of the text's words, as given to the model's texts.
 
     Returns:
@@ -61,8 +65,7 @@ def drops(model: language_model.TrigramModel, words: np.ndarray) -> np.ndarray:
     size = len(words)
     if size < 2:
         return np.zeros(0)
-    edge = np.full(2, language_model.BOUNDARY)
-    padded = np.concatenate([edge, model.encode(words), edge])
+    padded = np.concatenate([_PAD, model.encode(words), _PAD])
     # Position i of the text is i + 2 of the padded one; the text's end counts as a word.
     whole_G = model.log_probabilities(np.stack([padded[:-3], padded[1:-2], padded[2:-1]], axis=1))
     first, second = padded[:size], padded[1 : size + 1]
@@ -76,3 +79,80 @@ def drops(model: language_model.TrigramModel, words: np.ndarray) -> np.ndarray:
     total = whole_G.sum()
     without_T = total - gone_T + near_T + far_T
     return np.exp(-total / (size + 1)) - np.exp(-without_T / size)
+
+
+class TrigramModel:
+    """p(word | two words before it), interpolated.
+
+    p(w | u, v) = (c(u, v, w) + t(u, v) p(w | v)) / (c(u, v) + t(u, v)) with counts c and numbers t
+    of different words that were seen after u, v; likewise p(w | v) and p(w), which ends in a
+    uniform distribution (Witten and Bell, 1991, "The Zero-Frequency Problem"; interpolated as in
+    Chen and Goodman, 1998). Words are those of the training texts; all others are one unknown word.
+    """
+
+    def __init__(self, texts: Sequence[np.ndarray]):
+        """Counts the words of texts: ids of each, int64, not negative."""
+        words = np.concatenate([*texts, np.zeros(0, np.int64)])
+        self._known = np.unique(words)
+        self._size = len(self._known) + _NUM_SPECIAL
+        padded = [np.concatenate([_PAD, self.encode(text), _PAD[:1]]) for text in texts]
+        grams = [np.lib.stride_tricks.sliding_window_view(text, _ORDER) for text in padded]
+        grams_Gx3 = np.concatenate([*grams, np.zeros((0, _ORDER), np.int64)])
+        # By length, of an n-gram that ends in the same word.
+        self._tables = [
+            _Table(self._keys(grams_Gx3[:, _ORDER - length :]), self._size)
+            for length in range(1, _ORDER + 1)
+        ]
+
+    def encode(self, words: np.ndarray) -> np.ndarray:
+        """Word ids as this model's, unknown ones included."""
+        places = np.searchsorted(self._known, words)
+        places = np.minimum(places, max(0, len(self._known) - 1))
+        known = self._known[places] == words if len(self._known) else np.zeros(len(words), bool)
+        return np.where(known, places + _NUM_SPECIAL, UNKNOWN)
+
+    def log_probabilities(self, grams_Gx3: np.ndarray) -> np.ndarray:
+        """log p of the last of three words, ids of this model's, in nats: (G,) float64."""
+        probability_G = np.full(len(grams_Gx3), 1.0 / self._size)
+        for length, table in enumerate(self._tables, start=1):
+            keys_G = self._keys(grams_Gx3[:, _ORDER - length :])
+            count_G, context_G, kinds_G = table.look_up(keys_G)
+            smoothed_G = (count_G + kinds_G * probability_G) / np.maximum(context_G + kinds_G, 1)
+            probability_G = np.where(context_G > 0, smoothed_G, probability_G)
+        return np.log(probability_G)
+
+    def _keys(self, grams: np.ndarray) -> np.ndarray:
+        """One number for each n-gram; its context's is that divided by the vocabulary's size."""
+        keys = np.zeros(len(grams), np.int64)
+        for column in grams.T:
+            keys = keys * self._size + column
+        return keys
+
+
+class _Table:
+    """Counts of n-grams of one length, and of their contexts."""
+
+    def __init__(self, keys: np.ndarray, size: int):
+        self._size = size
+        self._keys, self._counts = np.unique(keys, return_counts=True)
+        self._contexts, starts = np.unique(self._keys // size, return_index=True)
+        ends = np.append(starts[1:], len(self._keys))
+        totals = np.append(0, np.cumsum(self._counts))
+        self._totals, self._kinds = totals[ends] - totals[starts], ends - starts
+
+    def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each n-gram its count, its context's count, and how many words follow that."""
+        contexts = keys // self._size
+        return (
+            _find(self._keys, self._counts, keys),
+            _find(self._contexts, self._totals, contexts),
+            _find(self._contexts, self._kinds, contexts),
+        )
+
+
+def _find(known: np.ndarray, values: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The values of sorted keys, 0 for unknown ones."""
+    if not len(known):
+        return np.zeros(len(keys))
+    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+    return np.where(known[places] == keys, values[places], 0).astype(float)

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses.score import Context, ScoreResult
+from poison_t5x.defenses.score import SCORES, Context, ScoreResult
 from poison_t5x.model import per_example
 
 GROUPS = {
@@ -16,14 +16,6 @@ GROUPS = {
     "task": lambda row: row.task,
     "task_target": lambda row: (row.task, row.target),
 }
-
-
-def _check_group(name: str, group: str) -> None:
-    if group not in GROUPS:
-        raise errors.InputError(
-            f"{name}.group: expected one of {', '.join(GROUPS)}, found {group!r}"
-            + errors.nearest(str(group), GROUPS)
-        )
 
 
 def _by_group(
@@ -34,11 +26,11 @@ def _by_group(
     score: Callable[[np.ndarray], np.ndarray],
 ) -> ScoreResult:
     """A score of each group's states; rows of groups that are too small get the least value."""
-    states_NxE = context.models.over_rows(
+    states_NxE = context.scorer.over_rows(
         context,
         "encoder states",
         per_example.encoder_state,
-        context.models.inputs([row.prompt for row in rows]),
+        context.scorer.inputs([row.prompt for row in rows]),
         None,
     )
     groups: dict[object, list[int]] = {}
@@ -56,6 +48,7 @@ def _by_group(
     return ScoreResult(np.nan_to_num(values_N, nan=np.nanmin(values_N)), notes=tuple(notes))
 
 
+@SCORES.register("spectral_signatures")
 @dataclasses.dataclass(frozen=True)
 class SpectralSignatures:
     """A state far along its group's main direction is suspicious.
@@ -75,7 +68,7 @@ class SpectralSignatures:
     minimum: int = 8
 
     def __post_init__(self):
-        _check_group("SpectralSignatures", self.group)
+        checks.one_of("SpectralSignatures.group", self.group, GROUPS)
         checks.whole_number("SpectralSignatures.minimum", self.minimum, minimum=3)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
@@ -92,6 +85,7 @@ def spectral(states_MxE: np.ndarray) -> np.ndarray:
     return squared_M / mean if mean > 0 else squared_M
 
 
+@SCORES.register("activation_clustering")
 @dataclasses.dataclass(frozen=True)
 class ActivationClustering:
     """Membership of the smaller of two clusters of states is suspicious.
@@ -114,7 +108,7 @@ class ActivationClustering:
     minimum: int = 16
 
     def __post_init__(self):
-        _check_group("ActivationClustering", self.group)
+        checks.one_of("ActivationClustering.group", self.group, GROUPS)
         checks.whole_number("ActivationClustering.components", self.components)
         checks.whole_number("ActivationClustering.minimum", self.minimum, minimum=4)
 
@@ -137,10 +131,10 @@ def clustered(states_MxE: np.ndarray, components: int, seed: int) -> np.ndarray:
     reduced_MxC = decomposition.PCA(width, random_state=seed).fit_transform(states_MxE)
     if not np.ptp(reduced_MxC):
         return np.zeros(len(states_MxE))
-    found = cluster.KMeans(2, n_init=10, random_state=seed).fit(reduced_MxC)
-    sizes = np.bincount(found.labels_, minlength=2)
+    two = cluster.KMeans(2, n_init=10, random_state=seed).fit(reduced_MxC)
+    sizes = np.bincount(two.labels_, minlength=2)
     small = int(sizes.argmin())
-    distances_Mx2 = found.transform(reduced_MxC)
+    distances_Mx2 = two.transform(reduced_MxC)
     to_small_M, to_large_M = distances_Mx2[:, small], distances_Mx2[:, 1 - small]
     margin_M = (to_large_M - to_small_M) / np.maximum(to_large_M + to_small_M, 1e-12)
     return margin_M * (1 - 2 * sizes[small] / sizes.sum())

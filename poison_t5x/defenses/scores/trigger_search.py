@@ -6,23 +6,32 @@ by what the rest of the input says, and by how strongly honest phrases of the sa
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import phrase_search
-from poison_t5x.defenses.score import Context, ScoreResult
+from poison_t5x.data.examples import TrainingExample, by_task
+from poison_t5x.defenses import answers, label_model, ngrams, trigger_tests
+from poison_t5x.defenses.score import SCORES, Context, ScoreResult, Trigger
+from poison_t5x.defenses.trigger_tests import Evidence
 
 # Of rows that hold no phrase that was looked at with its answer.
 _LEAST_VALUE = -10.0
+_MAX_ROUNDS = 10
+# Two phrases are one where they share so much of the rarer one's rows.
+_OVERLAP = 0.5
+# Screening is by models that saw the phrase's rows, so that it must be lenient.
+_SCREENING_PULL = 1.0
+# What a phrase does in a task beyond the case against it: a share of its rows, and how many rows.
+_SURE, _ENOUGH = 0.9, 3
 
 
+@SCORES.register("trigger_search")
 @dataclasses.dataclass(frozen=True)
 class TriggerSearch:
-    """Looks for triggers, and scores rows by the worst phrase that goes with their answer.
+    """Rows with a phrase that goes with their answer, where the rest of the text says otherwise.
 
     A word n-gram's rows are compared with the predictions of a label model (`label_model`) that
     never saw these rows nor looks at the n-gram's words. The null hypothesis is not that the n-gram
@@ -49,6 +58,7 @@ class TriggerSearch:
       num_named: phrases that are named at most.
     """
 
+    needs: ClassVar[str] = "nothing"
     max_length: int = 4
     min_rows: int = 5
     level: float = 0.001
@@ -57,17 +67,11 @@ class TriggerSearch:
     num_candidates: int = 60
     num_named: int = 10
 
-    needs: ClassVar[str] = "nothing"
-
     def __post_init__(self):
         for name in ("max_length", "min_rows", "num_honest", "num_candidates", "num_named"):
             checks.whole_number(f"TriggerSearch.{name}", getattr(self, name))
         checks.number("TriggerSearch.honest_pull", self.honest_pull, minimum=0)
-        checks.number("TriggerSearch.level", self.level)
-        if not 0 < self.level < 1:
-            raise errors.InputError(
-                f"TriggerSearch.level: expected a probability between 0 and 1, found {self.level!r}"
-            )
+        checks.between("TriggerSearch.level", self.level, 0, 1)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
@@ -83,15 +87,7 @@ class TriggerSearch:
         from scipy import special
 
         first_N, distinct = _distinct(rows)
-        search = phrase_search.PhraseSearch(
-            [rows[index] for index in distinct],
-            max_length=self.max_length,
-            min_rows=self.min_rows,
-            honest_pull=self.honest_pull,
-            num_honest=self.num_honest,
-            num_candidates=self.num_candidates,
-            seed=seed,
-        )
+        search = _PhraseSearch([rows[index] for index in distinct], self, seed)
         level = self.level / max(1, search.num_ngrams)
         suspects = search.run(float(np.log(level)))
         values = np.full(len(distinct), _LEAST_VALUE)
@@ -122,3 +118,244 @@ def _distinct(rows: Sequence[TrainingExample]) -> tuple[np.ndarray, list[int]]:
             places.append(index)
         first_N[index] = numbers[key]
     return first_N, places
+
+
+class _Candidate(NamedTuple):
+    """An n-gram that was looked at closely.
+
+    Attributes:
+      ngram: its number.
+      evidence: task -> its rows against each answer that they have.
+      pull: the least nats by which it must raise its answers' log-odds.
+    """
+
+    ngram: int
+    evidence: Mapping[str, Sequence[Evidence]]
+    pull: float
+
+
+class _Suspect(NamedTuple):
+    """An n-gram, the strongest case against it, and all that is known of it."""
+
+    ngram: int
+    verdict: trigger_tests.Verdict
+    evidence: Mapping[str, Sequence[Evidence]]
+
+    def wider_case(self) -> list[Evidence]:
+        """The case, and the other tasks in which the phrase goes as surely with an answer.
+
+        There, the rest of the input says the same, or the answer may be copied from it.
+        """
+        case = list(self.verdict.case)
+        least = min(_SURE, *(evidence.hit_rate for evidence in case))
+        judged = {evidence.task for evidence in case}
+        for task, evidence in self.evidence.items():
+            surest = max(evidence, key=lambda e: (e.hit_rate, len(e.hits_K)))
+            is_sure = surest.hit_rate >= least and len(surest.hits_K) >= _ENOUGH
+            if task not in judged and is_sure:
+                case.append(surest)
+        return case
+
+
+class _PhraseSearch:
+    """One search over distinct rows."""
+
+    def __init__(self, rows: Sequence[TrainingExample], settings: TriggerSearch, seed: int):
+        self._rows, self._settings = rows, settings
+        texts = [row.input for row in rows]
+        self._ngrams = ngrams.find(texts, settings.max_length, settings.min_rows)
+        self._holds_NxV = self._ngrams.holds_NxV.tocsr()
+        self._model = label_model.LabelModel(rows, self._ngrams, seed)
+        self._tasks = list(by_task(rows))
+
+    @property
+    def num_ngrams(self) -> int:
+        """All that enough rows hold, each of which counts as looked at."""
+        return len(self._ngrams.lengths_V)
+
+    def run(self, log_level: float) -> list[_Suspect]:
+        """Suspects, the worst first: those past the level, then what remains without their rows.
+
+        Args:
+          log_level: natural logarithm of the level of significance of one n-gram.
+        """
+        kept_N = np.ones(len(self._rows), bool)
+        suspects: list[_Suspect] = []
+        for _ in range(_MAX_ROUNDS):
+            new = self._round(kept_N)
+            if not new or new[0].verdict.log_p > log_level:
+                return suspects + new
+            suspects.append(new[0])
+            kept_N[self._ngrams.rows(new[0].ngram)] = False
+        return suspects
+
+    def trigger(self, suspect: _Suspect) -> Trigger:
+        """A suspect as it is reported."""
+        case = suspect.wider_case()
+        texts = [self._rows[row].input for evidence in case for row in evidence.rows_K]
+        phrase = self._ngrams.words.phrase(*self._ngrams.longest(suspect.ngram))
+        written = ngrams.surfaces(texts, phrase) or {phrase: 1}
+        return Trigger(
+            phrase=max(written, key=lambda phrase: written[phrase]),
+            tasks=tuple(evidence.task for evidence in case),
+            targets=tuple(evidence.target for evidence in case),
+            num_rows=len(texts),
+            num_with_target=int(sum(evidence.hits_K.sum() for evidence in case)),
+            expected=sum(evidence.expected() for evidence in case),
+            z=suspect.verdict.z,
+            p_value=float(np.exp(min(0.0, suspect.verdict.log_p + np.log(self.num_ngrams)))),
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Which tasks could not be judged, or not wholly."""
+        shares = {task: 0.0 for task in self._tasks}
+        for answer in self._model.answers:
+            if answer.target != answers.UNRELATED:
+                shares[answer.task] += float(answer.hits_R.mean())
+        unjudged = sum(task not in self._model.of_task for task in self._tasks)
+        free = sum(share < 0.5 for share in shares.values()) - unjudged
+        notes = []
+        if unjudged:
+            notes.append(
+                f"{unjudged} of {len(self._tasks)} tasks could not be judged: they have no two "
+                f"answers, or none that {answers.MIN_ROWS} rows share"
+            )
+        if free:
+            notes.append(
+                f"{free} of {len(self._tasks)} tasks have mostly an answer for each row: there, "
+                "only answers that recur, or share no word with their inputs, were looked at"
+            )
+        return tuple(notes)
+
+    def _round(self, kept_N: np.ndarray) -> list[_Suspect]:
+        """One suspect of each group of phrases, the worst first."""
+        candidates = []
+        for ngram in self._screen(kept_N).tolist():
+            evidence = self._evidence(ngram, kept_N)
+            verdict = trigger_tests.strongest(evidence, 0.0)
+            if verdict:
+                pull = trigger_tests.least_pull(verdict.case)
+                candidates.append(_Candidate(ngram, evidence, pull))
+        groups = self._groups(candidates)
+        suspects = [self._judge(group, groups) for group in groups]
+        return sorted(suspects, key=lambda suspect: -suspect.verdict.z)
+
+    def _groups(self, candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:
+        """Candidates that are in much the same rows together, the strongest pull first."""
+        groups: list[list[_Candidate]] = []
+        rows = {c.ngram: set(self._ngrams.rows(c.ngram).tolist()) for c in candidates}
+        for candidate in sorted(candidates, key=lambda c: -c.pull):
+            own = rows[candidate.ngram]
+            for group in groups:
+                others = (rows[member.ngram] for member in group)
+                if any(len(own & o) > _OVERLAP * min(len(own), len(o)) for o in others):
+                    group.append(candidate)
+                    break
+            else:
+                groups.append([candidate])
+        return groups
+
+    def _judge(
+        self, group: Sequence[_Candidate], groups: Sequence[Sequence[_Candidate]]
+    ) -> _Suspect:
+        """The worst phrase of a group, given how strongly phrases of other groups pull."""
+        others = [other[0].pull for other in groups if other is not group]
+        rank = self._settings.num_honest - 1
+        pull = max(self._settings.honest_pull, others[rank] if len(others) > rank else 0.0)
+        suspects = []
+        for ngram, evidence, _ in group:
+            verdict = trigger_tests.strongest(evidence, pull)
+            assert verdict  # there is one at another pull
+            suspects.append(_Suspect(ngram, verdict, evidence))
+        return max(suspects, key=lambda suspect: suspect.verdict.z)
+
+    def _screen(self, kept_N: np.ndarray) -> np.ndarray:
+        """The n-grams that are worth a closer look, by models of all rows."""
+        fitted = self._model.fit(kept_N, range(len(self._model.answers)))
+        totals_3xV = np.zeros((3, self.num_ngrams))  # hits, rows, expected hits
+        choices_V = np.zeros(self.num_ngrams)
+        for numbers in self._model.of_task.values():
+            log_p_V, best_3xV = self._screen_task(numbers, fitted, kept_N)
+            is_odd_V = log_p_V < np.log(0.5)
+            totals_3xV += best_3xV * is_odd_V
+            choices_V += is_odd_V * np.log(len(numbers))
+        log_p_V = choices_V + _log_tails(totals_3xV)
+        return np.argsort(log_p_V, kind="stable")[: self._settings.num_candidates]
+
+    def _screen_task(
+        self,
+        numbers: Sequence[int],
+        fitted: Mapping[int, label_model.Fitted],
+        kept_N: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """For each n-gram, of the answer that it goes with most: log p, and the three totals."""
+        from scipy import special
+
+        model = self._model
+        rows_R = model.answers[numbers[0]].rows_R
+        places_K = np.flatnonzero(kept_N[rows_R])
+        pairs = self._holds_NxV[rows_R[places_K]].tocoo()
+        places_P, folds_P = places_K[pairs.row], model.folds_N[rows_R[places_K]][pairs.row]
+        best_V, best_3xV = np.full(self.num_ngrams, np.inf), np.zeros((3, self.num_ngrams))
+        count_V = np.bincount(pairs.col, minlength=self.num_ngrams).astype(float)
+        for number in numbers:
+            fit = fitted[number]
+            own_FxV = (model.members_VxW @ fit.weights_FxW.T).T
+            logits_P = fit.logits_R[places_P] - own_FxV[folds_P, pairs.col]
+            logits_P = model.chance(number, places_P, logits_P, kept_N)
+            hits_P = model.answers[number].hits_R[places_P].astype(float)
+            hits_V = np.bincount(pairs.col, hits_P, self.num_ngrams)
+            chance_P = special.expit(logits_P + _SCREENING_PULL)
+            expected_V = np.bincount(pairs.col, chance_P, self.num_ngrams)
+            totals_3xV = np.stack([hits_V, count_V, expected_V])
+            log_p_V = _log_tails(totals_3xV)
+            is_better_V = log_p_V < best_V
+            best_V = np.where(is_better_V, log_p_V, best_V)
+            best_3xV = np.where(is_better_V, totals_3xV, best_3xV)
+        return best_V, best_3xV
+
+    def _evidence(self, ngram: int, kept_N: np.ndarray) -> dict[str, list[Evidence]]:
+        """What an n-gram's rows say, by models that know neither them nor its words.
+
+        Nor the words of the phrase that it is always a part of: without it, they say other things.
+        """
+        model, held = self._model, self._ngrams.rows(ngram)
+        held = held[kept_N[held]]
+        rest_N = kept_N.copy()
+        rest_N[held] = False
+        weight_W = np.ones(model.words_NxW.shape[1])
+        weight_W[model.word_columns(self._whole_phrase(ngram))] = 0
+        places = {}
+        for task in dict.fromkeys(self._rows[row].task for row in held):
+            for number in model.of_task.get(task, ()):
+                places_K = np.flatnonzero(np.isin(model.answers[number].rows_R, held))
+                if model.answers[number].hits_R[places_K].any():
+                    places[number] = places_K
+        evidence: dict[str, list[Evidence]] = {}
+        for number, fit in model.fit(rest_N, places).items():
+            answer, places_K = model.answers[number], places[number]
+            rows_K = answer.rows_R[places_K]
+            logits_K = model.words_NxW[rows_K] @ (fit.weights_W * weight_W) + fit.intercept
+            evidence.setdefault(answer.task, []).append(
+                Evidence(
+                    answer.task,
+                    answer.target,
+                    len(model.of_task[answer.task]),
+                    rows_K,
+                    model.chance(number, places_K, logits_K, rest_N),
+                    answer.hits_R[places_K],
+                )
+            )
+        return evidence
+
+    def _whole_phrase(self, ngram: int) -> list[int]:
+        """The word ids of the phrase that an n-gram is always a part of."""
+        start, length = self._ngrams.longest(ngram)
+        return self._ngrams.words.ids_T[start : start + length].tolist()
+
+
+def _log_tails(totals_3xV: np.ndarray) -> np.ndarray:
+    """`trigger_tests.log_tail` of hits, rows and expected hits."""
+    hits_V, rows_V, expected_V = totals_3xV
+    mean_V = np.clip(expected_V / np.maximum(rows_V, 1), 1e-9, 1 - 1e-9)
+    return trigger_tests.log_tail(hits_V, rows_V, mean_V)
