@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from poison_t5x.checkpoint_io.source import Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Source
 from poison_t5x.core import errors
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
@@ -43,28 +43,30 @@ def network_config(source: Source) -> model_config.T5Config:
       InputError: its tensors aren't those of a T5 encoder-decoder; it names the first that is
         missing, unknown or of another shape.
     """
-    config = model_config.T5Config(**{**_sizes(source), **source.network})
-    _compare(source, shapes(config), None)
+    config = model_config.T5Config(**{**sizes(source), **source.network})
+    _compare(
+        source, config, lambda: "the checkpoint isn't whole, or of another architecture than T5's"
+    )
     return config
 
 
-def _sizes(source: Source) -> dict[str, Any]:
+def sizes(source: Source) -> dict[str, Any]:
+    """T5Config's fields that shapes tell. Raises InputError where they aren't a T5's."""
     params = source.params
     gated = f"{_MLP}/wi_0/kernel" in params
     mlp = f"{_MLP}/wi_0/kernel" if gated else f"{_MLP}/wi/kernel"
-    for name, rank in {EMBEDDING: 2, _BIAS: 2, _QUERY: 2, mlp: 2}.items():
-        if name not in params or len(params[name].shape) != rank:
-            found = f"has shape {params[name].shape}" if name in params else "isn't there"
+    for name in (EMBEDDING, _BIAS, _QUERY, mlp):
+        if name not in params or len(params[name].shape) != 2:
+            state = f"has shape {params[name].shape}" if name in params else "isn't there"
             raise errors.InputError(
                 f"{source.path}: {source.layout}, but of another architecture than T5's: {name} "
-                f"{found} (its tensors begin with {', '.join(sorted(params)[:3])}); a T5 "
+                f"{state} (its tensors begin with {', '.join(sorted(params)[:3])}); a T5 "
                 "encoder-decoder is needed"
             )
     heads, buckets = params[_BIAS].shape
     depths = {"encoder": 0, "decoder": 0}
-    for name in params:
-        if found := _LAYER.match(name):
-            depths[found[1]] = max(depths[found[1]], int(found[2]) + 1)
+    for layer in filter(None, map(_LAYER.match, params)):
+        depths[layer[1]] = max(depths[layer[1]], int(layer[2]) + 1)
     return {
         "vocab_size": params[EMBEDDING].shape[0],
         "emb_dim": params[EMBEDDING].shape[1],
@@ -89,36 +91,26 @@ def shapes(config: model_config.T5Config) -> dict[str, tuple[int, ...]]:
 
 def check_fits(source: Source, config: model_config.T5Config) -> None:
     """Raises InputError, naming the first tensor that differs, where a checkpoint doesn't fit."""
-    _compare(source, shapes(config), config)
+    _compare(source, config, lambda: _remedy(source, config))
 
 
-def _compare(
-    source: Source,
-    wanted: Mapping[str, tuple[int, ...]],
-    config: model_config.T5Config | None,
-) -> None:
+def _compare(source: Source, config: model_config.T5Config, remedy) -> None:
+    here = shapes(config)
+    there = {name: info.shape for name, info in source.params.items()}
     # The embedding first: where the vocabulary or the width differs, all else does too.
-    for name in sorted(wanted.keys() | source.params.keys(), key=lambda n: (n != EMBEDDING, n)):
-        found = source.params.get(name)
-        if found is None or found.shape != wanted.get(name):
-            there = found.shape if found else "no shape (it isn't there)"
-            here = wanted.get(name, "no shape (it is unknown)")
+    for name in sorted(here.keys() | there.keys(), key=lambda n: (n != EMBEDDING, n)):
+        if there.get(name) != here.get(name):
+            stored = f"shape {there[name]}" if name in there else "no shape (it isn't there)"
+            wanted = f"shape {here[name]}" if name in here else "no shape (it is unknown)"
             raise errors.InputError(
-                f"{source.path}: {source.layout}, where {name} has {_text(there)}; this network's "
-                f"has {_text(here)}; {_remedy(source, config)}"
+                f"{source.path}: {source.layout}, where {name} has {stored}; this network's has "
+                f"{wanted}; {remedy()}"
             )
 
 
-def _text(shape) -> str:
-    return shape if isinstance(shape, str) else f"shape {tuple(shape)}"
-
-
-def _remedy(source: Source, config: model_config.T5Config | None) -> str:
-    """What to change, from what is there."""
-    if config is None:
-        return "the checkpoint isn't whole, or of another architecture than T5's"
-    there = _sizes(source)
-    here = dataclasses.asdict(config)
+def _remedy(source: Source, config: model_config.T5Config) -> str:
+    """The settings to change."""
+    there, here = sizes(source), dataclasses.asdict(config)
     differing = [
         field
         for field in MACROS
@@ -146,6 +138,6 @@ def _assignments(fields: Mapping[str, Any], names: Iterable[str]) -> list[str]:
     return [f"{MACROS[name]}={fields[name]!r}" for name in names]
 
 
-def count_parameters(params: Mapping[str, TensorInfo]) -> int:
-    """Numbers in all tensors."""
-    return sum(math.prod(info.shape) for info in params.values())
+def count_parameters(source: Source) -> int:
+    """Numbers in all parameters."""
+    return sum(math.prod(info.shape) for info in source.params.values())

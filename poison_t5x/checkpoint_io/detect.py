@@ -2,24 +2,19 @@
 
 import pathlib
 
-from poison_t5x.checkpoint_io import architecture, stacking, storage, tensor_store
-from poison_t5x.checkpoint_io.hugging_face import reading as hugging_face
-from poison_t5x.checkpoint_io.source import Source
+from poison_t5x.checkpoint_io import (
+    architecture,
+    hugging_face_config,
+    hugging_face_reading,
+    storage,
+    tensor_store,
+)
+from poison_t5x.checkpoint_io.source import Source, is_stacked, unstacked
 from poison_t5x.core import checks, errors
 from poison_t5x.train import checkpoints
 
 OURS = "a poison_t5x checkpoint"
 KNOWN = "T5X's (either layout), Hugging Face's T5 folders, and this project's own"
-# What else people have, by a file that tells.
-_OTHERS = {
-    "model.ckpt-*.index": "a TensorFlow checkpoint (of Mesh TensorFlow's T5?); T5X's bucket has it "
-    "converted, under pretrained_models/t5x",
-    "*.tar": "an archive; unpack it",
-    "*.tar.gz": "an archive; unpack it",
-    "*.zip": "an archive; unpack it",
-    "saved_model.pb": "a TensorFlow SavedModel",
-    "*.gguf": "a GGUF file",
-}
 
 
 def open_checkpoint(
@@ -31,27 +26,27 @@ def open_checkpoint(
       path: a checkpoint's folder, or the folder of a run with checkpoints (the newest is taken), or
         a Hugging Face folder; in a bucket ('gs://…', 's3://…') a checkpoint itself; or
         'hf://OWNER/NAME', a Hugging Face repository that is in the local cache.
-      setting: whose value the path is, for messages.
+      setting: for messages, the setting whose value the path is.
       verify: check the files of one of ours against its hashes.
 
     Raises:
-      InputError: nothing there that can be read; the line names what was found instead.
+      InputError: nothing there that can be read; the line names the thing that is there instead.
     """
     checks.path(setting, path)
     if path.startswith("hf://"):
-        return hugging_face.open_hub(path)
+        return hugging_face_reading.open_hub(path)
     path = storage.absolute(path)
     if not storage.is_bucket(path):
         path = _resolve(path, setting)
-    found = _open(path, verify=verify)
-    if found is None:
+    source = _open(path, verify=verify)
+    if source is None:
         raise errors.InputError(f"{setting}: {path} {_what(path)}; known are {KNOWN}")
-    if any(name.startswith("encoder/encoder/") for name in found.params):
+    if any(name.startswith("encoder/encoder/") for name in source.params):
         raise errors.InputError(
-            f"{setting}: {path} is {found.layout} of scanned layers (scalable_t5, umT5), each "
+            f"{setting}: {path} is {source.layout} of scanned layers (scalable_t5, umT5), each "
             "with position biases of its own: another architecture than T5's"
         )
-    return found
+    return source
 
 
 def open_start(path: str, vocabulary_path: str | None, *, verify: bool = True) -> Source:
@@ -71,8 +66,8 @@ def open_start(path: str, vocabulary_path: str | None, *, verify: bool = True) -
 
 
 def describe(source: Source) -> str:
-    """What a checkpoint is, in a line."""
-    millions = architecture.count_parameters(source.params) / 1e6
+    """A checkpoint's layout, size, step and place, in a line."""
+    millions = architecture.count_parameters(source) / 1e6
     state = f", {source.optimizer}'s state" if source.optimizer else ""
     return f"{source.layout}, {millions:,.1f}M parameters, step {source.step}{state}: {source.path}"
 
@@ -81,8 +76,8 @@ def _open(path: str, *, verify: bool) -> Source | None:
     if (content := storage.read_file(path, tensor_store.METADATA)) is not None:
         if verify and not storage.is_bucket(path):
             checkpoints.verify(path)
-        found = tensor_store.open_orbax(path, path, OURS, content)
-        return stacking.Unstacked(found) if stacking.is_stacked(found) else found
+        source = tensor_store.open_orbax(path, path, OURS, content)
+        return unstacked(source) if is_stacked(source) else source
     state = f"{path}/{tensor_store.STATE}"
     if (content := storage.read_file(state, tensor_store.METADATA)) is not None:
         return tensor_store.open_orbax(path, state, "a T5X checkpoint (Orbax)", content)
@@ -90,8 +85,8 @@ def _open(path: str, *, verify: bool) -> Source | None:
         if content.startswith(b"model_checkpoint_path"):
             return None  # TensorFlow's file of that name
         return tensor_store.open_index(path, content)
-    if not storage.is_bucket(path) and (pathlib.Path(path) / "config.json").is_file():
-        return hugging_face.open_folder(path)
+    if not storage.is_bucket(path) and (pathlib.Path(path) / hugging_face_config.FILE).is_file():
+        return hugging_face_reading.open_folder(path)
     return None
 
 
@@ -104,24 +99,21 @@ def _resolve(path: str, setting: str) -> str:
         return str(folder.parent)
     if not folder.is_dir():
         raise errors.InputError(f"{setting}: {path} isn't there")
-    if sealed := checkpoints.committed_steps(folder):
-        return str(checkpoints.step_path(folder, sealed[-1]))
-    steps = checkpoints.all_steps(folder)
+    steps = checkpoints.committed_steps(folder) or checkpoints.all_steps(folder)
     return str(checkpoints.step_path(folder, steps[-1])) if steps else path
 
 
 def _what(path: str) -> str:
-    """What is there, in words."""
+    """The thing at a path, in words."""
     if storage.is_bucket(path):
         return (
             "holds no checkpoint that can be read (give one checkpoint, such as "
             "gs://BUCKET/MODEL/checkpoint_1100000)"
         )
     folder = pathlib.Path(path)
-    for pattern, meaning in _OTHERS.items():
-        if name := next((found.name for found in sorted(folder.glob(pattern))), None):
-            return f"holds {name}: {meaning}"
-    names = sorted(found.name for found in folder.iterdir())
+    if other := storage.other_kind(folder):
+        return f"holds {other}"
+    names = sorted(entry.name for entry in folder.iterdir())
     if not names:
         return "is an empty folder"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

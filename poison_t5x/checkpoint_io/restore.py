@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import optax
 
-from poison_t5x.checkpoint_io import architecture, detect, slots, stacking, state_names
-from poison_t5x.checkpoint_io.source import Index, Source
+from poison_t5x.checkpoint_io import architecture, detect, optimizer_state
+from poison_t5x.checkpoint_io.source import Index, Source, cast, stacked
 from poison_t5x.core import errors
 from poison_t5x.model import network
 from poison_t5x.train import train_state
@@ -39,8 +39,8 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
 
 def _laid_out(source: Source, model: network.Transformer) -> Source:
     """The checkpoint with the network's own tensors, in its dtype; slots keep theirs."""
-    source = slots.Cast(source, model.config.param_dtype)
-    return stacking.Stacked(source) if model.config.scan_layers else source
+    source = cast(source, model.config.param_dtype)
+    return stacked(source) if model.config.scan_layers else source
 
 
 def first_state(
@@ -50,24 +50,33 @@ def first_state(
     partitioner: Partitioner,
     keep: str | None = None,
 ) -> train_state.TrainState:
-    """A run's state at its step 0, from a checkpoint.
+    """A run's state at its step 0, from a checkpoint; so does the schedule begin, at its step 0.
 
     Args:
       keep: the name of `optimizer`, to take its state from the checkpoint too; None begins anew.
 
     Raises:
-      InputError: as `restore_params` and `restore_opt_state`.
+      InputError: as `restore_params`; or the checkpoint has no state, another optimiser's, or one
+        that doesn't fit.
     """
     params = restore_params(source, model, partitioner)
     if keep is None:
         layout = train_state.shardings(model, optimizer, partitioner)
         return train_state.begin(params, optimizer, layout, partitioner.replicated)
-    for name in source.slots:
-        if name.startswith(f"{state_names.MOMENTUM}/"):
-            slots.check_no_momentum(source, name)
+    optimizer_state.check_no_momentum(source)
+    if source.optimizer != keep:
+        stored = f"{source.optimizer}'s" if source.optimizer else "no known optimiser's"
+        raise errors.InputError(
+            f"{source.path}: {source.layout}, which holds {stored} state, and OPTIMIZER is "
+            f"{keep!r}; set KEEP_OPTIMIZER_STATE=False, or the OPTIMIZER that it has"
+        )
+    source = _laid_out(source, model)
     abstract = train_state.abstract(model, optimizer, partitioner)
-    opt_state = restore_opt_state(_laid_out(source, model), keep, abstract.opt_state)
-    return train_state.TrainState(_put(np.zeros((), np.int32), abstract.step), params, opt_state)
+    leaves = [_slot(source, *slot) for slot in optimizer_state.named(abstract.opt_state)]
+    structure = jax.tree.structure(abstract.opt_state)
+    return train_state.TrainState(
+        _zeros(abstract.step), params, jax.tree_util.tree_unflatten(structure, leaves)
+    )
 
 
 def starting_state(
@@ -89,47 +98,22 @@ def starting_state(
     return state
 
 
-def restore_opt_state(source: Source, optimizer: str, abstract_opt_state: Any) -> Any:
-    """A checkpoint's optimiser state; the schedule begins anew, at its step 0.
-
-    Args:
-      source: the checkpoint.
-      optimizer: the run's, 'adamw' or 'adafactor'.
-      abstract_opt_state: a tree of `jax.ShapeDtypeStruct`s with shardings.
-
-    Raises:
-      InputError: it has none, or another optimiser's, or one that doesn't fit.
-    """
-    if source.optimizer != optimizer:
-        found = f"{source.optimizer}'s" if source.optimizer else "no known optimiser's"
+def _slot(source: Source, name: str | None, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    if name is None:
+        return _zeros(leaf)
+    info = source.slots.get(name)
+    if info is None or info.shape != leaf.shape:
+        stored = f"shape {info.shape}" if info else "no shape (it isn't there)"
         raise errors.InputError(
-            f"{source.path}: {source.layout}, which holds {found} state, and OPTIMIZER is "
-            f"{optimizer!r}; set KEEP_OPTIMIZER_STATE=False, or the OPTIMIZER that it has"
-        )
-    arrays = []
-    for name, leaf in slots.named(abstract_opt_state):
-        if name is None:
-            arrays.append(_put(np.zeros(leaf.shape, leaf.dtype), leaf))
-        else:
-            _check_slot(source, name, leaf)
-            arrays.append(_sharded(source, name, leaf))
-    return jax.tree_util.tree_unflatten(jax.tree.structure(abstract_opt_state), arrays)
-
-
-def _check_slot(source: Source, name: str, leaf: jax.ShapeDtypeStruct) -> None:
-    found = source.slots.get(name)
-    if found is None or found.shape != leaf.shape:
-        there = f"shape {found.shape}" if found else "no shape (it isn't there)"
-        raise errors.InputError(
-            f"{source.path}: the optimiser's {name} has {there}; this run's has shape "
+            f"{source.path}: the optimiser's {name} has {stored}; this run's has shape "
             f"{leaf.shape}; set KEEP_OPTIMIZER_STATE=False"
         )
+    return _sharded(source, name, leaf)
 
 
-def _put(array: np.ndarray, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    return jax.make_array_from_callback(
-        leaf.shape, leaf.sharding, lambda index: array[index].astype(leaf.dtype)
-    )
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    zeros = np.zeros(leaf.shape, leaf.dtype)
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: zeros[index])
 
 
 def _sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:

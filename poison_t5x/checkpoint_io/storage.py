@@ -15,12 +15,35 @@ import tensorstore as ts
 from poison_t5x.checkpoint_io.source import Index
 from poison_t5x.core import errors
 
-_BUCKET = re.compile(r"(gs|s3)://[^/]+")
+# Other things that people have, by a file that tells.
+_OTHERS = {
+    "model.ckpt-*.index": "a TensorFlow checkpoint (of Mesh TensorFlow's T5?); T5X's bucket has it "
+    "converted, under pretrained_models/t5x",
+    "*.tar": "an archive; unpack it",
+    "*.tar.gz": "an archive; unpack it",
+    "*.zip": "an archive; unpack it",
+    "saved_model.pb": "a TensorFlow SavedModel",
+    "adapter_model.*": "an adapter; merge it into its model",
+    "tf_model*.h5*": "TensorFlow's weights",
+    "flax_model*.msgpack*": "Flax's weights",
+    "rust_model.ot": "Rust's weights",
+    "*.gguf": "GGUF's weights",
+    "onnx": "ONNX's weights",
+    "*.onnx": "ONNX's weights",
+}
+
+
+def other_kind(folder: pathlib.Path) -> str | None:
+    """'tf_model.h5 (TensorFlow's weights)': a file that tells of another kind, if there is one."""
+    for pattern, meaning in _OTHERS.items():
+        if names := sorted(path.name for path in folder.glob(pattern)):
+            return f"{names[0]} ({meaning})"
+    return None
 
 
 def is_bucket(path: str) -> bool:
     """Whether a path is in a bucket: 'gs://…' or 's3://…'."""
-    return bool(_BUCKET.match(path))
+    return bool(re.match(r"(gs|s3)://[^/]+", path))
 
 
 def absolute(path: str) -> str:
@@ -28,11 +51,12 @@ def absolute(path: str) -> str:
     return path.rstrip("/") if is_bucket(path) else os.path.abspath(os.path.expanduser(path))
 
 
+@functools.lru_cache(maxsize=64)
 def key_value_store(path: str) -> dict[str, Any]:
-    """TensorStore's description of what lies below a folder."""
-    path = absolute(path) + "/"
-    url = path if is_bucket(path) else pathlib.Path(path).as_uri() + "/"
-    return ts.KvStore.Spec(url).to_json()
+    """TensorStore's description of the files below a folder."""
+    path = absolute(path)
+    url = path if is_bucket(path) else pathlib.Path(path).as_uri()
+    return ts.KvStore.Spec(f"{url}/").to_json()
 
 
 @functools.lru_cache(maxsize=8)
@@ -99,22 +123,16 @@ def open_tensor(spec: dict[str, Any], name: str, path: str) -> ts.TensorStore:
         return ts.open(ts.Spec({**spec, "open": True}), read=True).result()
     except (ValueError, OSError) as error:
         missing = "NOT_FOUND" in str(error)
-        reason = "its files aren't there" if missing else first(error)
-        raise damaged(path, name, reason) from None
+        raise damaged(path, name, "its files aren't there" if missing else first(error)) from None
 
 
 def read_tensor(
     store: ts.TensorStore, name: str, path: str, index: Index | None, *, dense: bool
 ) -> np.ndarray:
-    """A tensor, or a part of it.
+    """A parameter called `name` of the checkpoint at `path`, or a part of it.
 
-    Args:
-      store: the opened tensor.
-      name: of the parameter, for the error.
-      path: of the checkpoint, for the error.
-      index: a slice an axis, or None for all.
-      dense: refuse where a chunk isn't there; otherwise missing chunks are zeros, which writers
-        may leave out.
+    With `dense`, a chunk that isn't there is damage; otherwise it is zeros, which writers may leave
+    out.
     """
     part = store if index is None else store[index]
     try:

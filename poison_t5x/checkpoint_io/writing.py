@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,8 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from flax import serialization, traverse_util
 
-from poison_t5x.checkpoint_io import slots, state_names, storage, tensor_store
-from poison_t5x.checkpoint_io.source import Source, TensorInfo
+from poison_t5x.checkpoint_io import optimizer_state, storage, tensor_store
+from poison_t5x.checkpoint_io.source import Source
 from poison_t5x.core import errors
 from poison_t5x.train import checkpoints
 
@@ -22,84 +22,61 @@ _CHUNK_BYTES = 64 * 2**20  # as T5X's
 class _Leaf:
     """A tensor that is read when it is written."""
 
-    def __init__(self, info: TensorInfo, read: Callable[[], np.ndarray]):
-        self.shape, self.dtype, self.read = info.shape, np.dtype(info.dtype), read
+    def __init__(self, shape: tuple[int, ...], dtype: Any, read: Callable[[], np.ndarray]):
+        self.shape, self.dtype, self.read = shape, np.dtype(dtype), read
+
+
+_Tree = dict[optimizer_state.Path, _Leaf]
 
 
 def _at_hand(array: np.ndarray) -> _Leaf:
-    return _Leaf(TensorInfo(array.shape, array.dtype.name), lambda: array)
+    return _Leaf(array.shape, array.dtype, lambda: array)
 
 
-def _leaves(source: Source, *, t5x: bool) -> dict[state_names.Path, _Leaf]:
+def _leaves(source: Source, *, t5x: bool) -> _Tree:
     """All that is written, by its path in the tree; `t5x`: with T5X's own Adafactor's names."""
-    found: dict[state_names.Path, _Leaf] = {
-        state_names.param_path(name): _Leaf(info, functools.partial(source.read, name))
-        for name, info in sorted(source.params.items())
-    }
-    found[state_names.STEP] = _at_hand(np.array(_step(source, t5x=t5x), np.int32))
+
+    def leaf(name: str) -> _Leaf:
+        return _Leaf(*source.info(name), functools.partial(source.read, name))
+
+    leaves = {optimizer_state.param_path(name): leaf(name) for name in sorted(source.params)}
+    leaves[optimizer_state.STEP] = _at_hand(np.array(_step(source, t5x=t5x), np.int32))
     optimizer = source.optimizer
     if optimizer is None:
-        return found
-    for name, info in sorted(source.slots.items()):
-        is_momentum = name.startswith(f"{state_names.MOMENTUM}/")
-        if is_momentum and not t5x:
-            slots.check_no_momentum(source, name)
-        elif name != state_names.COUNT:
-            path = state_names.tree_path(optimizer, name, factored_last=t5x)
-            found[path] = _Leaf(info, functools.partial(source.read, name))
+        return leaves
+    if not t5x:
+        optimizer_state.check_no_momentum(source)
+    place = functools.partial(optimizer_state.slot_path, optimizer, t5x=t5x)
+    for name in sorted(source.slots):
+        if name != optimizer_state.COUNT and (t5x or not optimizer_state.is_momentum(name)):
+            leaves[place(name)] = leaf(name)
     if optimizer == "adafactor" and t5x:
         for name in source.params:
-            slot = f"{state_names.MOMENTUM}/{name}"
-            path = state_names.tree_path(optimizer, slot, factored_last=True)
-            found.setdefault(path, _at_hand(np.zeros(1, np.float32)))
-        return found
-    # The moments' count, and the schedule's, which stands third in optax's chains.
-    number = _at_hand(source.read(state_names.COUNT))
-    for position in ("0", "2"):
-        found["state", "param_states", position, state_names.COUNT] = number
-    return found
+            momentum = place(f"{optimizer_state.MOMENTUM}/{name}")
+            leaves.setdefault(momentum, _at_hand(np.zeros(1, np.float32)))
+        return leaves
+    count = _at_hand(source.read(optimizer_state.COUNT))
+    return leaves | dict.fromkeys(optimizer_state.count_paths(), count)
 
 
 def _step(source: Source, *, t5x: bool) -> int:
     """The step to write: T5X's Adafactor has no count of its own, and takes the step for it."""
     if t5x and source.optimizer == "adafactor":
-        return int(source.read(state_names.COUNT))
+        return int(source.read(optimizer_state.COUNT))
     return source.step
 
 
-def _final(source: Source, directory: str, *, t5x: bool) -> str:
-    return f"{storage.absolute(directory)}/checkpoint_{_step(source, t5x=t5x)}"
+def _write_index(leaves: _Tree, place: str) -> None:
+    index = {path: _write_tensor(leaf, path, place) for path, leaf in leaves.items()}
+    tree = {"version": 3, "optimizer": traverse_util.unflatten_dict(index)}
+    # Last, since without it nothing there counts.
+    storage.write_file(place, tensor_store.INDEX, serialization.msgpack_serialize(tree))
 
 
-def write_t5x(source: Source, directory: str) -> str:
-    """Writes `<directory>/checkpoint_<step>` in the layout of the public T5X checkpoints.
-
-    Args:
-      source: what to write.
-      directory: a folder or a bucket path.
-
-    Returns:
-      The checkpoint's path.
-
-    Raises:
-      InputError: something is there already, or can't be written.
-    """
-    final = _final(source, directory, t5x=True)
-    with _place(final) as place:
-        index = {
-            path: _write_tensor(leaf, path, place)
-            for path, leaf in _leaves(source, t5x=True).items()
-        }
-        tree = {"version": 3, "optimizer": traverse_util.unflatten_dict(index)}
-        # Last, since without it nothing there counts.
-        storage.write_file(place, tensor_store.INDEX, serialization.msgpack_serialize(tree))
-    return final
-
-
-def _write_tensor(leaf: _Leaf, path: state_names.Path, directory: str) -> Any:
-    """Writes a tensor, and returns what the index says of it; small ones lie in the index."""
+def _write_tensor(leaf: _Leaf, path: optimizer_state.Path, directory: str) -> Any:
+    """Writes a tensor, and returns its entry in the index; small ones lie in the index."""
     # As T5X has it: what isn't laid out over devices stands in the index, factored moments too.
-    if leaf.shape in ((), (1,)) or path[-1] in ("v_row", "v_col", state_names.MOMENTUM):
+    if leaf.shape in ((), (1,)) or path[-1] in ("v_row", "v_col", optimizer_state.MOMENTUM):
         return leaf.read()
     inner = ".".join(path)
     spec = {
@@ -150,7 +127,7 @@ class _LeafHandler(ocp.type_handlers.NumpyHandler):
         return []
 
 
-def _write_orbax(leaves: dict[state_names.Path, _Leaf], directory: str) -> None:
+def _write_orbax(leaves: _Tree, directory: str) -> None:
     registry = ocp.type_handlers.create_type_handler_registry(
         (_Leaf, _LeafHandler()),
         (jax.Array, ocp.type_handlers.ArrayHandler()),  # for its metadata's sake: none is written
@@ -160,31 +137,45 @@ def _write_orbax(leaves: dict[state_names.Path, _Leaf], directory: str) -> None:
         writer.save(directory, args=ocp.args.PyTreeSave(traverse_util.unflatten_dict(leaves)))
 
 
-def write_t5x_orbax(source: Source, directory: str) -> str:
-    """Writes `<directory>/checkpoint_<step>` as today's T5X does, in a folder. See `write_t5x`."""
-    _refuse_bucket(directory)
-    final = _final(source, directory, t5x=True)
-    with _place(final) as place:
-        _write_orbax(_leaves(source, t5x=True), f"{place}/{tensor_store.STATE}")
-    return final
+class _Layout(NamedTuple):
+    write: Callable[[_Tree, str], None]
+    is_t5x: bool
+    inner: str = ""  # the tensors' folder within the checkpoint's
 
 
-def write_ours(source: Source, directory: str) -> str:
-    """Writes `<directory>/checkpoint_<step>` as our train loop does, sealed. See `write_t5x`."""
-    _refuse_bucket(directory)
-    final = _final(source, directory, t5x=False)
-    with _place(final) as place:
-        _write_orbax(_leaves(source, t5x=False), place)
-    checkpoints.commit(directory, source.step)
-    return final
+_LAYOUTS = {
+    "t5x": _Layout(_write_index, True),
+    "t5x-orbax": _Layout(_write_orbax, True, f"/{tensor_store.STATE}"),
+    "poison-t5x": _Layout(_write_orbax, False),
+}
+LAYOUTS = tuple(_LAYOUTS)
 
 
-def _refuse_bucket(directory: str) -> None:
-    if storage.is_bucket(directory):
+def write(source: Source, directory: str, layout: str) -> str:
+    """Writes `<directory>/checkpoint_<step>`, and returns its path.
+
+    Args:
+      source: the tensors to write.
+      directory: a folder or, of 't5x', a bucket path.
+      layout: 't5x' (as the public checkpoints), 't5x-orbax' (as today's T5X writes) or 'poison-t5x'
+        (as our train loop does, sealed).
+
+    Raises:
+      InputError: something is there already, or can't be written.
+    """
+    how = _LAYOUTS[layout]
+    if storage.is_bucket(directory) and layout != "t5x":
         raise errors.InputError(
             f"{directory}: Orbax's layouts are written to folders; copy the folder there, or "
             "write the public checkpoints' layout (--to=t5x)"
         )
+    step = _step(source, t5x=how.is_t5x)
+    final = f"{storage.absolute(directory)}/checkpoint_{step}"
+    with _place(final) as place:
+        how.write(_leaves(source, t5x=how.is_t5x), place + how.inner)
+    if layout == "poison-t5x":
+        checkpoints.commit(directory, step)
+    return final
 
 
 @contextlib.contextmanager

@@ -19,20 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def setup(one_hot: bool) -> Any:
-    """What the gin files say of the steps, without any data: a `footprint.setup.Setup`."""
+    """What the gin files say of the steps, without any data: a `memory_estimate.Setup`."""
     from poison_t5x.core import gin_config
     from poison_t5x.corpus import vocabulary
     from poison_t5x.model import config as model_config
-    from poison_t5x.tools.footprint import setup as footprint_setup
+    from poison_t5x.tools import memory_estimate
 
     config = gin_config.configured("vocabulary.VocabularyConfig")()
     pieces = vocabulary.size(config.path) if config.path else config.size
     rows = model_config.padded_vocab_size(pieces + config.extra_ids)
-    return footprint_setup.make_setup(gin_config.configured, rows, one_hot)
+    return memory_estimate.make_setup(gin_config.configured, rows, one_hot)
 
 
 def run(options: argparse.Namespace) -> int:
-    from poison_t5x.tools.doctor import command
+    from poison_t5x.tools import doctor
 
     def read_macros():
         program.parse_gin(options)
@@ -41,4 +41,4 @@ def run(options: argparse.Namespace) -> int:
         return gin_config.macros()
 
     given = program.has_gin(options)
-    return command.run(read_macros if given else None, setup, as_json=options.json)
+    return doctor.run(read_macros if given else None, setup, as_json=options.json)

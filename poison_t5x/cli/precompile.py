@@ -29,8 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from poison_t5x.tools.precompile import command, topology
+    from poison_t5x.tools import chips
 
-    topology.prepare()
+    chips.prepare()
     program.parse_gin(options)
-    return command.run(doctor.setup(one_hot=True), options)
+    from poison_t5x.tools import precompile
+
+    return precompile.run(
+        doctor.setup(one_hot=True),
+        options.topology,
+        program=options.program,
+        search=options.search,
+        output=options.output,
+    )

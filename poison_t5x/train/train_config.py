@@ -14,7 +14,7 @@ class TrainConfig:
       seed: of the initial parameters and of dropout.
       num_microbatches: parts that each batch is cut into.
       initial_checkpoint_path: a checkpoint of ours, T5X's or Hugging Face's to take parameters
-        from, see `convert.detect.open_checkpoint`; None starts from random ones.
+        from, see `checkpoint_io.detect.open_checkpoint`; None starts from random ones.
       keep_optimizer_state: take the optimiser's state from there too; its schedule begins anew.
     """
 

@@ -12,16 +12,16 @@ import dataclasses
 import json
 import time
 
-from poison_t5x.tools.precompile import topology
+from poison_t5x.tools import chips
 
-topology.prepare()
+chips.prepare()
 
 import jax  # noqa: E402 - after the environment is set
 import jax.numpy as jnp  # noqa: E402
 
 from poison_t5x.model.config import REMAT_POLICIES, T5Config  # noqa: E402
-from poison_t5x.tools.footprint.setup import Setup  # noqa: E402
-from poison_t5x.tools.precompile import compiling, hlo, programs, traffic  # noqa: E402
+from poison_t5x.tools import hlo, precompile, traffic  # noqa: E402
+from poison_t5x.tools.memory_estimate import Setup  # noqa: E402
 from poison_t5x.train import optimizers, partitioning, steps  # noqa: E402
 
 SIZES = {
@@ -64,7 +64,7 @@ def _setup(options, scan: bool) -> Setup:
 
 
 def _ours(options, scan: bool) -> dict:
-    outcome = compiling.compile_for(_setup(options, scan), "train", options.topology)
+    outcome = precompile.compile_for(_setup(options, scan), "train", options.topology)
     return _row(outcome.compile_seconds, outcome.memory, outcome.traffic, outcome.flops.recomputed)
 
 
@@ -103,7 +103,8 @@ def _t5x(options) -> dict:
     rules = t5x_partitioning.standard_logical_axis_rules(
         activation_partitioning_dims=1, parameter_partitioning_dims=options.dims
     )
-    mesh = programs.partitioner(_setup(options, False), topology.devices(options.topology)).mesh
+    config = _setup(options, False).partition
+    mesh = partitioning.Partitioner(config, chips.devices(options.topology)).mesh
     decoder = ("input_tokens", "target_tokens", "loss_weights")
     shapes = {"encoder_input_tokens": (options.batch, options.sources)}
     shapes |= {f"decoder_{name}": (options.batch, options.targets) for name in decoder}

@@ -29,8 +29,8 @@ import ml_dtypes
 import numpy as np
 
 from poison_t5x.checkpoint_io import architecture, conversion
-from poison_t5x.checkpoint_io.hugging_face import writing
-from poison_t5x.checkpoint_io.source import TensorInfo
+from poison_t5x.checkpoint_io import hugging_face_writing as writing
+from poison_t5x.checkpoint_io.source import Source, TensorInfo
 from poison_t5x.model.config import T5Config
 
 BAR_GB = 2.0
@@ -59,22 +59,17 @@ _SHARD_BYTES = 2 * 10**9
 LAYOUTS = ("huggingface", "t5x", "t5x-orbax", "poison-t5x")
 
 
-class Synthetic:
-    """A `Source` of random bfloat16 numbers: a million, over and over."""
+def synthetic(config: T5Config) -> Source:
+    """A source of random bfloat16 numbers: a million, over and over."""
+    shapes = architecture.shapes(config)
+    numbers = np.random.default_rng(0).normal(size=1_000_003).astype(ml_dtypes.bfloat16)
 
-    path, layout, optimizer, step = "nowhere", "random numbers", None, 0
-
-    def __init__(self, config: T5Config):
-        self.params = {
-            name: TensorInfo(shape, "bfloat16")
-            for name, shape in architecture.shapes(config).items()
-        }
-        self.slots, self.network = {}, {}
-        self._numbers = np.random.default_rng(0).normal(size=1_000_003).astype(ml_dtypes.bfloat16)
-
-    def read(self, name, index=None):
-        array = np.resize(self._numbers, self.params[name].shape)
+    def read(name, index=None):
+        array = np.resize(numbers, shapes[name])
         return array if index is None else array[index]
+
+    params = {name: TensorInfo(shape, "bfloat16") for name, shape in shapes.items()}
+    return Source("nowhere", "random numbers", params, read)
 
 
 def shallow(num_bytes: float) -> T5Config:
@@ -152,7 +147,7 @@ def main(gigabytes: float, layout: str, directory: str | None) -> int:
     config = shallow(gigabytes * 1e9)
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         source = writing.write_folder(
-            Synthetic(config),
+            synthetic(config),
             config,
             f"{folder}/source",
             max_shard_bytes=_SHARD_BYTES,

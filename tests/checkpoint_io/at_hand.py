@@ -1,36 +1,45 @@
 """Checkpoints for tests: random ones in memory, and ways to compare any two."""
 
-import math
-
 import jax
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
-from poison_t5x.checkpoint_io import architecture, slots
-from poison_t5x.checkpoint_io.source import TensorInfo
+from poison_t5x.checkpoint_io import architecture, optimizer_state
+from poison_t5x.checkpoint_io.source import Source, TensorInfo
 from poison_t5x.core.errors import InputError
 from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
 from poison_t5x.train import optimizers
 
 
-class InMemory:
-    """A `Source` of arrays; `reads` counts the numbers that were asked for."""
+def in_memory(arrays, slot_arrays=None, optimizer=None, step=7, network=None) -> Source:
+    """A source of arrays."""
+    every = {**arrays, **(slot_arrays or {})}
+    infos = {name: TensorInfo(array.shape, array.dtype.name) for name, array in every.items()}
+    return Source(
+        "memory",
+        "arrays in memory",
+        {name: infos[name] for name in arrays},
+        lambda name, index=None: every[name] if index is None else every[name][index],
+        {name: infos[name] for name in slot_arrays or {}},
+        optimizer,
+        step,
+        network or {},
+    )
 
-    def __init__(self, arrays, slot_arrays=None, optimizer=None, step=7, network=None):
-        self.path, self.layout = "memory", "arrays in memory"
-        self._arrays = {**arrays, **(slot_arrays or {})}
-        self.params = {name: TensorInfo(a.shape, a.dtype.name) for name, a in arrays.items()}
-        self.slots = {
-            name: TensorInfo(a.shape, a.dtype.name) for name, a in (slot_arrays or {}).items()
-        }
-        self.optimizer, self.step, self.network = optimizer, step, network or {}
-        self.reads = 0
 
-    def read(self, name, index=None):
-        array = self._arrays[name] if index is None else self._arrays[name][index]
-        self.reads += array.size
+def watch(source: Source) -> list[tuple]:
+    """(name, index, numbers) of each reading from now on."""
+    read, seen = source.read, []
+
+    def watched(name, index=None):
+        array = read(name, index)
+        seen.append((name, index, array.size))
         return array
+
+    source.read = watched
+    return seen
 
 
 def random_source(config: T5Config, optimizer: str | None = "adamw", seed: int = 0, **kw):
@@ -44,24 +53,29 @@ def random_source(config: T5Config, optimizer: str | None = "adamw", seed: int =
 
     params = {name: draw(shape) for name, shape in architecture.shapes(config).items()}
     if optimizer is None:
-        return InMemory(params, **kw)
-    template = slots.Restarted(InMemory(params), optimizer)
+        return in_memory(params, **kw)
+    template = optimizer_state.restarted(in_memory(params), optimizer)
     moments = {name: draw(info.shape, info.dtype) for name, info in template.slots.items()}
-    return InMemory(params, moments, optimizer, **kw)
+    return in_memory(params, moments, optimizer, **kw)
+
+
+def arrays(source: Source, names) -> dict[str, np.ndarray]:
+    """Some of a source's tensors."""
+    return {name: source.read(name) for name in names}
 
 
 def assert_same(one, other, *, ignore_momentum: bool = False) -> None:
     """Two sources hold the same tensors, bit for bit."""
     assert one.params.keys() == other.params.keys()
-    found, wanted = set(one.slots), set(other.slots)
+    left, right = set(one.slots), set(other.slots)
     if ignore_momentum:  # zeros that T5X's Adafactor has where it has no momentum
-        found, wanted = ({n for n in s if n[:2] != "m/"} for s in (found, wanted))
-    assert found == wanted
+        left, right = ({n for n in s if n[:2] != "m/"} for s in (left, right))
+    assert left == right
     assert (one.optimizer, one.step) == (other.optimizer, other.step)
-    for name in [*one.params, *found]:
-        left, right = one.read(name), other.read(name)
-        assert (left.shape, left.dtype) == (right.shape, right.dtype), name
-        assert left.tobytes() == right.tobytes(), name
+    for name in [*one.params, *left]:
+        first, second = one.read(name), other.read(name)
+        assert (first.shape, first.dtype) == (second.shape, second.dtype), name
+        assert first.tobytes() == second.tobytes(), name
 
 
 def make_optimizer(name: str):
@@ -81,14 +95,20 @@ def flat_arrays(tree) -> dict[str, np.ndarray]:
     return {name: np.asarray(jax.device_get(x)) for name, x in network.flat(tree).items()}
 
 
-def numbers(shape) -> int:
-    """How many numbers an array of `shape` holds."""
-    return math.prod(shape)
+def slices(shape):
+    """A strategy: parts of an array, none of them empty, as shards are."""
+
+    def one(size):
+        return st.tuples(st.integers(0, size - 1), st.integers(1, size)).map(
+            lambda pair: slice(min(pair), max(pair) if pair[0] != pair[1] else pair[0] + 1)
+        )
+
+    return st.tuples(*map(one, shape))
 
 
-def error(function, *args) -> str:
+def error(function, *args, **kw) -> str:
     """The one line of the InputError that a call raises."""
     with pytest.raises(InputError) as caught:
-        function(*args)
+        function(*args, **kw)
     assert "\n" not in str(caught.value)
     return str(caught.value)

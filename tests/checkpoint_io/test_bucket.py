@@ -27,7 +27,7 @@ def _bucket(tmp_path_factory):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_public_layout_is_written_to_and_read_from_a_bucket(bucket, optimizer):
     source = at_hand.random_source(CONFIG, optimizer)
-    path = writing.write_t5x(source, f"gs://bucket/{optimizer}")
+    path = writing.write(source, f"gs://bucket/{optimizer}", "t5x")
     assert path == f"gs://bucket/{optimizer}/checkpoint_7"
     assert (bucket / optimizer / "checkpoint_7" / "checkpoint").is_file()
     opened = detect.open_checkpoint(path)
@@ -35,12 +35,12 @@ def test_a_public_layout_is_written_to_and_read_from_a_bucket(bucket, optimizer)
     part = (slice(3, 9), slice(5, 16))
     assert np.array_equal(opened.read(KERNEL, part), source.read(KERNEL)[part])
     with pytest.raises(InputError, match="is there already"):
-        writing.write_t5x(source, f"gs://bucket/{optimizer}")
+        writing.write(source, f"gs://bucket/{optimizer}", "t5x")
 
 
 def test_from_a_bucket_straight_into_shards(bucket):
     source = at_hand.random_source(CONFIG)
-    path = writing.write_t5x(source, "gs://bucket/sharded")
+    path = writing.write(source, "gs://bucket/sharded", "t5x")
     partitioner = Partitioner(PartitionConfig(4, 1, 2), jax.devices())
     params = restore.restore_params(detect.open_checkpoint(path), Transformer(CONFIG), partitioner)
     for name, array in at_hand.flat_arrays(params).items():
@@ -49,16 +49,16 @@ def test_from_a_bucket_straight_into_shards(bucket):
 
 def test_an_orbax_checkpoint_is_read_from_a_bucket(bucket):
     source = at_hand.random_source(CONFIG)
-    writing.write_t5x_orbax(source, str(bucket / "orbax"))  # copied there, as a user would
+    writing.write(source, str(bucket / "orbax"), "t5x-orbax")  # copied there, as a user would
     at_hand.assert_same(detect.open_checkpoint("gs://bucket/orbax/checkpoint_7"), source)
-    for write in (writing.write_t5x_orbax, writing.write_ours):
+    for layout in ("t5x-orbax", "poison-t5x"):
         with pytest.raises(InputError, match="copy the folder there"):
-            write(source, "gs://bucket/refused")
+            writing.write(source, "gs://bucket/refused", layout)
 
 
 def test_a_tensor_that_a_bucket_lacks_is_named(bucket):
     source = at_hand.random_source(CONFIG)
-    path = writing.write_t5x(source, "gs://bucket/lacking")
+    path = writing.write(source, "gs://bucket/lacking", "t5x")
     (bucket / "lacking" / "checkpoint_7" / f"target.{KERNEL.replace('/', '.')}" / "0.0").unlink()
     with pytest.raises(InputError, match=f"the tensor {KERNEL} is damaged: chunks"):
         detect.open_checkpoint(path).read(KERNEL)

@@ -22,7 +22,7 @@ def _model(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
     source = at_hand.random_source(CONFIG)
     model_dir = run_dir / "models" / "clean"
-    writing.write_ours(source, str(model_dir))
+    writing.write(source, str(model_dir), "poison-t5x")
     (run_dir / "vocabulary").mkdir()
     lines = ["a red fox", "the dog ran", "no one saw it"] * 4
     vocabulary.train(lines, run_dir / "vocabulary" / vocabulary.FILE, 30)
@@ -47,7 +47,7 @@ def test_round_trips_are_bitwise(model, tmp_path, via, then):
     found = _opened(tmp_path / "then")
     if "huggingface" in (via, then):
         assert not found.slots
-        source = at_hand.InMemory({name: source.read(name) for name in source.params}, step=0)
+        source = at_hand.in_memory({name: source.read(name) for name in source.params}, step=0)
     at_hand.assert_same(found, source)
 
 

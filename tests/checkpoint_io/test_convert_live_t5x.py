@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     pytest.importorskip("t5x", reason="T5X isn't installed (launch/t5x.sh installs it)")
     from tests.golden import t5x_model
 
-from poison_t5x.checkpoint_io import detect, restore, slots, writing
+from poison_t5x.checkpoint_io import detect, optimizer_state, restore, writing
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
@@ -25,7 +25,7 @@ from tests.golden.t5_weights import T5_VARIANTS, WIDE, draw_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "t5"
-WRITERS = [writing.write_t5x, writing.write_t5x_orbax]
+LAYOUTS = ["t5x", "t5x-orbax"]
 
 
 def _restored(folder, config, optimizer: str, step: int):
@@ -34,7 +34,7 @@ def _restored(folder, config, optimizer: str, step: int):
     return jax.device_get(t5x_model.restore(empty, pathlib.Path(folder), step).state_dict())
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("place", "optimizer"),
     [
@@ -43,10 +43,11 @@ def _restored(folder, config, optimizer: str, step: int):
         ("v1_0_tied/t5x_adamw", "adamw"),
     ],
 )
-def test_t5x_to_ours_to_t5x(tmp_path, write, place, optimizer):
+def test_t5x_to_ours_to_t5x(tmp_path, layout, place, optimizer):
     config = T5_VARIANTS[place.split("/")[0]]
-    path = writing.write_ours(detect.open_checkpoint(str(FOLDER / place)), str(tmp_path / "ours"))
-    write(detect.open_checkpoint(path), str(tmp_path / "t5x"))
+    source = detect.open_checkpoint(str(FOLDER / place))
+    path = writing.write(source, str(tmp_path / "ours"), "poison-t5x")
+    writing.write(detect.open_checkpoint(path), str(tmp_path / "t5x"), layout)
     found = _restored(tmp_path / "t5x", config, optimizer, SAVED_STEP)
     expected = _restored(FOLDER / place, config, optimizer, SAVED_STEP)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -65,7 +66,7 @@ def _scanned_run(place: pathlib.Path, config, optimizer: str, model_dir: pathlib
     return str(model_dir)
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("place", "optimizer"),
     [
@@ -74,21 +75,21 @@ def _scanned_run(place: pathlib.Path, config, optimizer: str, model_dir: pathlib
         ("v1_0_tied/t5x_adamw", "adamw"),
     ],
 )
-def test_t5x_to_scanned_layers_of_ours_to_t5x(tmp_path, write, place, optimizer):
+def test_t5x_to_scanned_layers_of_ours_to_t5x(tmp_path, layout, place, optimizer):
     config = (T5_VARIANTS | {"wide": WIDE})[place.split("/")[0]]
     path = _scanned_run(FOLDER / place, config, optimizer, tmp_path / "ours")
-    write(detect.open_checkpoint(path), str(tmp_path / "t5x"))
+    writing.write(detect.open_checkpoint(path), str(tmp_path / "t5x"), layout)
     found = _restored(tmp_path / "t5x", config, optimizer, SAVED_STEP)
     expected = _restored(FOLDER / place, config, optimizer, SAVED_STEP)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_a_fresh_state_is_t5xs_own(tmp_path, write, optimizer):
+def test_a_fresh_state_is_t5xs_own(tmp_path, layout, optimizer):
     config = T5_VARIANTS["v1_0_untied"]
-    source = slots.Restarted(at_hand.InMemory(draw_weights(config)), optimizer)
-    write(source, str(tmp_path))
+    source = optimizer_state.restarted(at_hand.in_memory(draw_weights(config)), optimizer)
+    writing.write(source, str(tmp_path), layout)
     model, _ = t5x_model.of_case(SAVED[optimizer], config)
     expected = t5x_model.first_state(model, draw_weights(config)).state_dict()
     found = _restored(tmp_path, config, optimizer, 0)

@@ -15,10 +15,10 @@ def _error(path) -> str:
     return message
 
 
-@pytest.mark.parametrize("write", [writing.write_t5x, writing.write_t5x_orbax, writing.write_ours])
-def test_a_runs_folder_gives_its_newest_checkpoint(tmp_path, write):
+@pytest.mark.parametrize("layout", writing.LAYOUTS)
+def test_a_runs_folder_gives_its_newest_checkpoint(tmp_path, layout):
     for step in (9, 10):  # by number, not by name
-        write(at_hand.random_source(CONFIG, step=step), str(tmp_path))
+        writing.write(at_hand.random_source(CONFIG, step=step), str(tmp_path), layout)
     assert detect.open_checkpoint(str(tmp_path)).path == f"{tmp_path}/checkpoint_10"
     assert detect.open_checkpoint(str(tmp_path / "checkpoint_9")).step == 9
     assert detect.open_checkpoint(str(tmp_path) + "/").step == 10
@@ -26,24 +26,24 @@ def test_a_runs_folder_gives_its_newest_checkpoint(tmp_path, write):
 
 def test_ours_that_isnt_sealed_yet_is_passed_over(tmp_path):
     for step in (9, 10):
-        writing.write_ours(at_hand.random_source(CONFIG, step=step), str(tmp_path))
+        writing.write(at_hand.random_source(CONFIG, step=step), str(tmp_path), "poison-t5x")
     (tmp_path / "checkpoint_10.sha256.json").unlink()
     assert detect.open_checkpoint(str(tmp_path)).step == 9
 
 
 def test_a_changed_file_of_ours_is_found(tmp_path):
-    path = writing.write_ours(at_hand.random_source(CONFIG), str(tmp_path))
+    path = writing.write(at_hand.random_source(CONFIG), str(tmp_path), "poison-t5x")
     (tmp_path / "checkpoint_7" / "manifest.ocdbt").write_bytes(b"")
     assert "doesn't match its recorded hash" in _error(path)
 
 
 def test_the_index_itself_may_be_given(tmp_path):
-    path = writing.write_t5x(at_hand.random_source(CONFIG), str(tmp_path))
+    path = writing.write(at_hand.random_source(CONFIG), str(tmp_path), "t5x")
     assert detect.open_checkpoint(f"{path}/checkpoint").step == 7
 
 
 def test_a_description(tmp_path):
-    path = writing.write_t5x(at_hand.random_source(CONFIG), str(tmp_path))
+    path = writing.write(at_hand.random_source(CONFIG), str(tmp_path), "t5x")
     described = detect.describe(detect.open_checkpoint(path))
     assert described == (
         f"a T5X checkpoint, 0.0M parameters, step 7, adamw's state: {tmp_path}/checkpoint_7"
@@ -58,7 +58,7 @@ def test_a_description(tmp_path):
         ({name: "x" for name in "abcde"}, "with a, b, c and 2 more, and no checkpoint"),
         (
             {"checkpoint": "model_checkpoint_path: 'model.ckpt-5'", "model.ckpt-5.index": ""},
-            "holds model.ckpt-5.index: a TensorFlow checkpoint",
+            "holds model.ckpt-5.index (a TensorFlow checkpoint",
         ),
         ({"t5.tar.gz": ""}, "an archive; unpack it"),
         ({"config.json": '{"model_type": "bert"}'}, "bert"),
@@ -80,8 +80,8 @@ def test_nothing_there(tmp_path):
 
 def test_a_checkpoint_moved_elsewhere_is_read(tmp_path):
     source = at_hand.random_source(CONFIG)
-    for write in (writing.write_t5x, writing.write_t5x_orbax):
-        path = write(source, str(tmp_path / write.__name__))
-        shutil.move(path, tmp_path / f"moved_{write.__name__}")
-        opened = detect.open_checkpoint(str(tmp_path / f"moved_{write.__name__}"))
+    for layout in ("t5x", "t5x-orbax"):
+        path = writing.write(source, str(tmp_path / layout), layout)
+        shutil.move(path, tmp_path / f"moved_{layout}")
+        opened = detect.open_checkpoint(str(tmp_path / f"moved_{layout}"))
         at_hand.assert_same(opened, source)

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x.checkpoint_io import architecture, detect, restore, slots, writing
+from poison_t5x.checkpoint_io import architecture, detect, optimizer_state, restore, writing
+from poison_t5x.checkpoint_io.source import cast
 from poison_t5x.model import network
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import checkpoints, steps, train_state
@@ -35,25 +36,18 @@ def test_parameters_lie_where_the_mesh_wants_them(mesh):
 
 
 def test_nothing_is_read_twice_and_nothing_whole():
-    whole = sum(at_hand.numbers(shape) for shape in architecture.shapes(CONFIG).values())
-    for mesh in (ONE, TWO_BY_FOUR):
-        source = at_hand.random_source(CONFIG)
-        source.reads = 0
-        restore.restore_params(source, MODEL, _partitioner(mesh))
-        assert source.reads == whole
-    # Of a tensor over all eight devices, each device's part is asked for alone.
-    seen = []
     source = at_hand.random_source(CONFIG)
-    read = source.read
-    source.read = lambda name, index=None: seen.append((name, index)) or read(name, index)
-    restore.restore_params(source, MODEL, _partitioner(TWO_BY_FOUR))
-    name = "encoder/layers_0/mlp/wo/kernel"
-    parts = {repr(index) for found, index in seen if found == name}
+    for mesh in (ONE, TWO_BY_FOUR):
+        seen = at_hand.watch(source)
+        restore.restore_params(source, MODEL, _partitioner(mesh))
+        assert sum(size for _, _, size in seen) == architecture.count_parameters(source)
+    # Of a tensor over all eight devices, each device's part is asked for alone.
+    parts = {repr(index) for name, index, _ in seen if name == "encoder/layers_0/mlp/wo/kernel"}
     assert len(parts) == 8
 
 
 def test_stored_bfloat16_becomes_float32():
-    source = slots.Cast(at_hand.random_source(CONFIG), "bfloat16")
+    source = cast(at_hand.random_source(CONFIG), "bfloat16")
     params = restore.restore_params(source, MODEL, _partitioner(ONE))
     embedding = np.asarray(params["token_embedder"]["embedding"])
     assert embedding.dtype == np.float32
@@ -75,7 +69,7 @@ def test_the_optimizers_state_is_kept_or_begun_anew(optimizer, mesh):
             assert array.tobytes() == source.read(name).tobytes()
     number = 0
     for (name, leaf), (_, anew) in zip(
-        slots.named(kept.opt_state), slots.named(fresh.opt_state), strict=True
+        optimizer_state.named(kept.opt_state), optimizer_state.named(fresh.opt_state), strict=True
     ):
         assert not np.asarray(anew).any()
         if name is None:  # the schedule begins anew in both
@@ -115,7 +109,7 @@ def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
     saver.save(half, 2)
     saver.close()
     whole = train(half, 2)
-    path = writing.write_t5x(detect.open_checkpoint(str(tmp_path)), str(tmp_path / "t5x"))
+    path = writing.write(detect.open_checkpoint(str(tmp_path)), str(tmp_path / "t5x"), "t5x")
     source = detect.open_checkpoint(path)
     kept = train(restore.first_state(source, MODEL, transform, partitioner, optimizer), 2)
     fresh = train(restore.first_state(source, MODEL, transform, partitioner), 2)
@@ -189,7 +183,7 @@ def test_a_checkpoint_that_isnt_whole_is_named():
     whole = at_hand.random_source(CONFIG, None)
     name = "decoder/layers_0/mlp/wo/kernel"
     arrays = {key: whole.read(key) for key in whole.params if key != name}
-    source = at_hand.InMemory(arrays)
+    source = at_hand.in_memory(arrays)
     message = at_hand.error(restore.restore_params, source, MODEL, _partitioner(ONE))
     assert f"{name} has no shape (it isn't there)" in message
     assert "the checkpoint isn't whole" in message
@@ -199,7 +193,7 @@ def test_a_checkpoint_that_isnt_whole_is_named():
 
 def test_another_architecture_is_named():
     arrays = {"h/0/attn/weight": np.ones((3, 4), np.float32)}
-    message = at_hand.error(architecture.network_config, at_hand.InMemory(arrays))
+    message = at_hand.error(architecture.network_config, at_hand.in_memory(arrays))
     assert "another architecture than T5's: token_embedder/embedding isn't there" in message
     assert "begin with h/0/attn/weight" in message
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from poison_t5x.checkpoint_io import architecture, conversion, detect, restore, stacking
+from poison_t5x.checkpoint_io import architecture, conversion, detect, restore
+from poison_t5x.checkpoint_io.source import is_stacked, stacked, unstacked
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import checkpoints, optimizers, train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.checkpoint_io import at_hand
 from tests.mesh_model import CONFIG
-from tests.scanned import scanned, stacked
+from tests.scanned import scanned
+from tests.scanned import stacked as stacked_arrays
 
 DEEP = dataclasses.replace(
     CONFIG, num_encoder_layers=3, num_decoder_layers=2, emb_dim=128, mlp_dim=136
@@ -64,7 +66,7 @@ def test_round_trip_with_the_optimizers_state(tmp_path, layout, name):
     conversion.convert(path, str(tmp_path / "theirs"), layout)
     there = detect.open_checkpoint(str(checkpoints.step_path(tmp_path / "theirs", 1)))
     assert "encoder/layers_2/mlp/wo/kernel" in there.params
-    assert not stacking.is_stacked(there)
+    assert not is_stacked(there)
     # Onto another mesh than it was saved on.
     other = _partitioner(4)
     back = restore.first_state(there, Transformer(SCANNED), OPTIMIZERS[name], other, name)
@@ -83,7 +85,7 @@ def test_a_scanned_network_starts_from_an_unrolled_checkpoint_and_the_reverse(tm
     unrolled = _state(DEEP, "adamw", partitioner)
     source = detect.open_checkpoint(_saved(tmp_path / "unrolled", unrolled))
     found = restore.restore_params(source, Transformer(SCANNED), partitioner)
-    _equal(found, stacked(jax.device_get(unrolled.params)))
+    _equal(found, stacked_arrays(jax.device_get(unrolled.params)))
     state = train_state.TrainState(unrolled.step, found, OPTIMIZERS["adamw"].init(found))
     again = detect.open_checkpoint(_saved(tmp_path / "scanned", state))
     _equal(restore.restore_params(again, Transformer(DEEP), partitioner), unrolled.params)
@@ -140,43 +142,41 @@ def test_each_layer_has_chunks_of_its_own(tmp_path):
 
 def _layers(**tensors):
     """A source of 'encoder/layers_0/w' and so on, and what is read of it: [(name, index)]."""
-    source = at_hand.InMemory({name.replace("__", "/"): array for name, array in tensors.items()})
-    read, seen = source.read, []
-    source.read = lambda name, index=None: seen.append((name, index)) or read(name, index)
-    return source, seen
+    source = at_hand.in_memory({name.replace("__", "/"): array for name, array in tensors.items()})
+    return source, at_hand.watch(source)
 
 
 def test_a_part_of_some_layers_is_all_that_is_read():
     layers = {f"encoder__layers_{n}__w": np.full((4, 6), n, np.float32) for n in range(3)}
     source, seen = _layers(**layers)
     index = (slice(1, 3), slice(2, 4), slice(0, 6))
-    part = stacking.Stacked(source).read("encoder/layers/w", index)
+    part = stacked(source).read("encoder/layers/w", index)
     assert part.shape == (2, 2, 6)
     assert (part[:, 0, 0] == [1, 2]).all()
-    assert seen == [(f"encoder/layers_{n}/w", index[1:]) for n in (1, 2)]
+    assert seen == [(f"encoder/layers_{n}/w", index[1:], 12) for n in (1, 2)]
 
 
 def test_a_layer_is_all_that_is_read():
     stack = np.arange(3 * 4 * 6, dtype=np.float32).reshape(3, 4, 6)
     source, seen = _layers(encoder__layers__w=stack)
-    unstacked = stacking.Unstacked(source)
-    assert set(unstacked.params) == {f"encoder/layers_{n}/w" for n in range(3)}
+    layers = unstacked(source)
+    assert set(layers.params) == {f"encoder/layers_{n}/w" for n in range(3)}
     index = (slice(2, 4), slice(0, 6))
-    np.testing.assert_array_equal(unstacked.read("encoder/layers_1/w", index), stack[1, 2:])
-    np.testing.assert_array_equal(unstacked.read("encoder/layers_2/w"), stack[2])
-    assert [index[0] for _, index in seen] == [slice(1, 2), slice(2, 3)]
+    np.testing.assert_array_equal(layers.read("encoder/layers_1/w", index), stack[1, 2:])
+    np.testing.assert_array_equal(layers.read("encoder/layers_2/w"), stack[2])
+    assert [index[0] for _, index, _ in seen] == [slice(1, 2), slice(2, 3)]
 
 
 def test_each_view_undoes_the_other():
     source = at_hand.random_source(DEEP, "adafactor")
-    at_hand.assert_same(stacking.Unstacked(stacking.Stacked(source)), source)
+    at_hand.assert_same(unstacked(stacked(source)), source)
 
 
 def test_of_a_sharded_stack_nothing_is_read_twice():
     source = at_hand.random_source(DEEP, None)
-    source.reads = 0
+    seen = at_hand.watch(source)
     restore.restore_params(source, Transformer(SCANNED), _partitioner())
-    assert source.reads == architecture.count_parameters(source.params)
+    assert sum(size for _, _, size in seen) == architecture.count_parameters(source)
 
 
 WIDE, NARROW = np.zeros((4, 6), np.float32), np.zeros((4, 5), np.float32)
@@ -202,7 +202,7 @@ WIDE, NARROW = np.zeros((4, 6), np.float32), np.zeros((4, 5), np.float32)
     ids=["shape", "dtype", "gap", "first"],
 )
 def test_layers_that_cant_be_stacked(tensors, words):
-    message = at_hand.error(stacking.Stacked, _layers(**tensors)[0])
+    message = at_hand.error(stacked, _layers(**tensors)[0])
     assert [part for part in ["memory: ", *words] if part not in message] == [], message
 
 
@@ -222,10 +222,10 @@ def test_layers_that_cant_be_stacked(tensors, words):
     ids=["depth", "axis", "both"],
 )
 def test_stacks_that_cant_be_taken_apart(tensors, words):
-    message = at_hand.error(stacking.Unstacked, _layers(**tensors)[0])
+    message = at_hand.error(unstacked, _layers(**tensors)[0])
     assert [part for part in ["memory: ", *words] if part not in message] == [], message
 
 
 def test_sides_may_differ_in_depth():
     source, _ = _layers(encoder__layers__w=np.zeros((3, 4)), decoder__layers__w=np.zeros((2, 4)))
-    assert len(stacking.Unstacked(source).params) == 5
+    assert len(unstacked(source).params) == 5

@@ -1,1 +1,0 @@
-"""Hugging Face's T5 folders, read and written."""

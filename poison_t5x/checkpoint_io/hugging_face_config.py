@@ -1,0 +1,257 @@
+"""Hugging Face's T5 in T5X's words: tensor names, and config.json read and written.
+
+    shared.weight                                         token_embedder/embedding
+    encoder.final_layer_norm.weight                       encoder/encoder_norm/scale
+    encoder.block.0.layer.0.SelfAttention.q.weight        encoder/layers_0/attention/query/kernel
+    decoder.block.2.layer.2.DenseReluDense.wi_0.weight    decoder/layers_2/mlp/wi_0/kernel
+    decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight
+                                                          decoder/relpos_bias/rel_embedding
+
+Kernels are (out, in) in torch and (in, out) in T5X; relative-position tables are (buckets, heads)
+and (heads, buckets).
+"""
+
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from poison_t5x.checkpoint_io import architecture
+from poison_t5x.checkpoint_io.source import Source
+from poison_t5x.core import errors
+from poison_t5x.model.config import T5Config
+
+FILE = "config.json"
+EMBEDDING = "shared.weight"
+HEAD = "lm_head.weight"
+# Other names of the embedding, in folders that hold it more than once.
+EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# Of T5's first public checkpoints; no network reads it, nor does transformers.
+UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+_MLP = ("DenseReluDense", "mlp", "pre_mlp_layer_norm", {n: n for n in ("wi", "wi_0", "wi_1", "wo")})
+_PARTS = {"q": "query", "k": "key", "v": "value", "o": "out"}
+# A block's layers in their order: torch's module, ours, the norm before it, its tensors.
+_LAYERS = {
+    "encoder": (("SelfAttention", "attention", "pre_attention_layer_norm", _PARTS), _MLP),
+    "decoder": (
+        ("SelfAttention", "self_attention", "pre_self_attention_layer_norm", _PARTS),
+        ("EncDecAttention", "encoder_decoder_attention", "pre_cross_attention_layer_norm", _PARTS),
+        _MLP,
+    ),
+}
+
+
+def _names() -> Iterator[tuple[str, str]]:
+    """(theirs, ours) of all tensors, a block's number as '#'."""
+    yield EMBEDDING, architecture.EMBEDDING
+    yield HEAD, architecture.LOGITS
+    for stack, layers in _LAYERS.items():
+        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        yield bias, f"{stack}/relpos_bias/rel_embedding"
+        yield f"{stack}.final_layer_norm.weight", f"{stack}/{stack}_norm/scale"
+        for number, (theirs, ours, norm, parts) in enumerate(layers):
+            layer = f"{stack}.block.#.layer.{number}"
+            yield f"{layer}.layer_norm.weight", f"{stack}/layers_#/{norm}/scale"
+            for part, name in parts.items():
+                yield f"{layer}.{theirs}.{part}.weight", f"{stack}/layers_#/{ours}/{name}/kernel"
+
+
+_OURS = dict(_names())
+_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+_BLOCK = re.compile(r"^(?:en|de)coder(?:\.block\.|/layers_)(0|[1-9]\d*)(?=[./])")
+
+
+def _translated(name: str, words: dict[str, str]) -> str | None:
+    if name in words or not (block := _BLOCK.match(name)):
+        return words.get(name)
+    begin, end = block.span(1)
+    found = words.get(f"{name[:begin]}#{name[end:]}")
+    return found and found.replace("#", block[1])
+
+
+def parameter(name: str) -> str | None:
+    """T5X's path of a Hugging Face tensor; None where it is none of T5's."""
+    return _translated(name, _OURS)
+
+
+def tensor(path: str) -> str | None:
+    """Hugging Face's name of a T5X path; None where it is none of T5's."""
+    return _translated(path, _THEIRS)
+
+
+def is_transposed(path: str) -> bool:
+    """Whether a T5X parameter has its axes the other way round in torch."""
+    return path.endswith(("/kernel", "/rel_embedding"))
+
+
+_GATED = "gated-"
+# transformers' activations that flax.linen computes in the same way. Its 'gelu' is the exact one,
+# by the error function, and flax's the tanh approximation, as in T5.
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu_new": "gelu",
+    "silu": "silu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "linear": "linear",
+}
+_FLAX_ACTIVATIONS = {ours: theirs for theirs, ours in _ACTIVATIONS.items()} | {"swish": "silu"}
+_ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu", "swish": "silu"}
+# config.json's fields -> T5Config's.
+_SIZES = {
+    "d_ff": "mlp_dim",
+    "d_kv": "head_dim",
+    "d_model": "emb_dim",
+    "num_decoder_layers": "num_decoder_layers",
+    "num_heads": "num_heads",
+    "num_layers": "num_encoder_layers",
+    "relative_attention_num_buckets": "relpos_num_buckets",
+    "vocab_size": "vocab_size",
+}
+_OTHERS = {
+    "dropout_rate": "dropout_rate",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+    "relative_attention_max_distance": "relpos_max_distance",
+}
+
+
+class Config(msgspec.Struct):
+    """The part of a config.json that is read; defaults are those of transformers' T5."""
+
+    model_type: str
+    vocab_size: int | None = None
+    d_model: int | None = None
+    d_kv: int | None = None
+    d_ff: int | None = None
+    num_heads: int | None = None
+    num_layers: int | None = None
+    num_decoder_layers: int | None = None
+    relative_attention_num_buckets: int | None = None
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str | None = None
+    dense_act_fn: str | None = None
+    is_gated_act: bool | None = None
+    tie_word_embeddings: bool | None = None
+    scale_decoder_outputs: bool | None = None
+    transformers_version: str | None = None
+
+    @property
+    def is_mt5(self) -> bool:
+        """Whether it is mT5's, whose network is T5 v1.1's."""
+        return self.model_type == "mt5"
+
+    @property
+    def is_of_transformers_5(self) -> bool:
+        """Whether transformers 5 wrote it, which ties the head to the embedding unless the weights
+        hold both, and writes tie_word_embeddings true in any case."""
+        version = re.match(r"\d+", self.transformers_version or "")
+        return self.scale_decoder_outputs is not None or bool(version and int(version[0]) >= 5)
+
+
+def read(directory: pathlib.Path) -> Config:
+    """A folder's config.json. Raises InputError: missing, not valid, or another architecture's."""
+    path = directory / FILE
+    try:
+        config = msgspec.json.decode(path.read_bytes(), type=Config)
+    except OSError as error:
+        raise errors.InputError(
+            f"{path}: can't be read ({error.strerror}); give a Hugging Face folder of T5"
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise errors.InputError(
+            f"{path}: not the config.json of a Hugging Face T5 ({error})"
+        ) from None
+    if config.model_type not in ("t5", "mt5"):
+        raise errors.InputError(
+            f"{directory}: a Hugging Face folder of {config.model_type!r}, another architecture; "
+            "those of 't5' and 'mt5' can be read"
+        )
+    return config
+
+
+def network(directory: pathlib.Path, config: Config) -> dict[str, object]:
+    """T5Config's fields that shapes don't tell.
+
+    Hidden states are scaled by d_model ** -0.5 before the logits (`logits_via_embedding`) in T5
+    v1.0 and not in v1.1. transformers tells by tie_word_embeddings; since its version 5, which
+    always says true there, by scale_decoder_outputs. mT5 it then never scales.
+
+    Raises:
+      InputError: an activation that flax doesn't have, or an mT5 that versions 4 and 5 of
+        transformers take differently.
+    """
+    projection = config.feed_forward_proj or (f"{_GATED}gelu" if config.is_mt5 else "relu")
+    gated = projection.startswith(_GATED) if config.is_gated_act is None else config.is_gated_act
+    # In transformers, too, 'gated-gelu' means gelu_new, and dense_act_fn has the last word.
+    derived = "gelu_new" if projection == f"{_GATED}gelu" else projection.removeprefix(_GATED)
+    theirs = config.dense_act_fn or derived
+    if theirs not in _ACTIVATIONS:
+        raise errors.InputError(
+            f"{directory / FILE}: the activation {theirs!r} (feed_forward_proj, dense_act_fn) "
+            f"isn't one that flax computes in the same way: {', '.join(_ACTIVATIONS)}"
+        )
+    is_scaled = config.scale_decoder_outputs
+    if is_scaled is None:
+        is_scaled = not config.is_mt5 and config.tie_word_embeddings is not False
+        if config.is_mt5 and config.tie_word_embeddings and not config.is_of_transformers_5:
+            raise errors.InputError(
+                f"{directory / FILE}: an mT5 with tie_word_embeddings true: transformers 4 scales "
+                "its decoder's outputs and transformers 5 doesn't; add \"scale_decoder_outputs\": "
+                "true, or false, as it was trained"
+            )
+    ours = _ACTIVATIONS[theirs]
+    return {
+        "mlp_activations": (ours, "linear") if gated else (ours,),
+        "logits_via_embedding": is_scaled,
+        **{ours: getattr(config, theirs) for theirs, ours in _OTHERS.items()},
+    }
+
+
+def check_sizes(directory: pathlib.Path, config: Config, source: Source) -> None:
+    """Raises InputError, with both numbers, where a config.json contradicts the tensors."""
+    sizes = architecture.sizes(source)
+    for theirs, ours in _SIZES.items():
+        stated = getattr(config, theirs)
+        if theirs == "num_decoder_layers" and stated is None:
+            stated = config.num_layers
+        if stated not in (None, sizes[ours]):
+            raise errors.InputError(
+                f"{directory / FILE}: says {theirs} {stated}, and the folder's tensors have "
+                f"{sizes[ours]}; the two aren't of the same model: fetch the folder again"
+            )
+
+
+GENERATION = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+
+
+def describe(config: T5Config) -> dict[str, Any]:
+    """Our network as a config.json that transformers 4 and 5 read, but for the tensors' dtype.
+
+    Raises InputError: an MLP that a config.json can't say.
+    """
+    activation, *others = config.mlp_activations
+    if activation not in _FLAX_ACTIVATIONS or others not in ([], ["linear"]):
+        raise errors.InputError(
+            f"MLP_ACTIVATIONS={config.mlp_activations!r}: Hugging Face's T5 has no such layer; one "
+            f"of {', '.join(_FLAX_ACTIVATIONS)}, alone or with 'linear', can be written"
+        )
+    theirs = _FLAX_ACTIVATIONS[activation]
+    gated = _GATED + ("gelu" if theirs == "gelu_new" else theirs)
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        **{theirs: getattr(config, ours) for theirs, ours in {**_SIZES, **_OTHERS}.items()},
+        "dense_act_fn": theirs,
+        "feed_forward_proj": gated if others else theirs,
+        "initializer_factor": 1.0,
+        "is_encoder_decoder": True,
+        "is_gated_act": bool(others),
+        "model_type": "t5",
+        # transformers scales the decoder's outputs where this is true, as T5 v1.0 does.
+        "tie_word_embeddings": config.logits_via_embedding,
+        "use_cache": True,
+        **GENERATION,
+    }

@@ -1,0 +1,279 @@
+"""`poison-t5x doctor`: packages, the machine, and whether a gin file goes with it.
+
+Modules that need packages are imported by the checks that use them: one may be missing or broken.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from poison_t5x.core import errors
+from poison_t5x.tools import machine
+from poison_t5x.tools.machine import Devices, Finding, Level, cant_check, guarded
+
+PART = "Settings"
+_GB = 1e9
+# A process has more than its arrays: libraries, the data's pipeline, the compiler.
+_OTHERS = 1.5e9
+# Of what the devices have, the share that arithmetic may be wrong by: see `memory_estimate`.
+_TIGHT = 0.9
+_VOCABULARY, _CHECKPOINT = "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH"
+
+
+def run(
+    read_macros: Callable[[], Mapping[str, Any]] | None,
+    make_setup: Callable[[bool], Any],
+    *,
+    as_json: bool,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Makes all checks, whatever becomes of the others; returns 1 where there is a problem.
+
+    Args:
+      read_macros: parses the gin files; the values of their macros. None without gin files.
+      make_setup: the parsed files' `memory_estimate.Setup`; its argument is whether it is a TPU's.
+      as_json: prints JSON instead of a page.
+      say: takes the page.
+
+    Raises:
+      InputError: the gin files can't be read, or set what can't be.
+    """
+    environment = machine.environment()
+    findings = guarded("Packages", "packages", _packages)
+    findings += guarded("Machine", "machine", lambda: machine.check(environment))
+    devices, here = machine.check_devices(environment)
+    findings += devices
+    if read_macros is not None:
+        if "jax" not in sys.modules:
+            # From here on all is arithmetic: the devices are left to what uses them.
+            os.environ["JAX_PLATFORMS"] = "cpu"
+        try:
+            hosts = machine.num_hosts(environment)
+            findings += check_settings(read_macros(), make_setup, here, hosts)
+        except errors.InputError:
+            raise
+        except Exception as error:  # a package that is missing or broken
+            findings.append(cant_check(PART, "gin files", error))
+    say(json.dumps(document(findings), indent=2) if as_json else page(findings))
+    return int(_count(findings, Level.PROBLEM) > 0)
+
+
+def _packages() -> list[Finding]:
+    from poison_t5x.tools import installed
+
+    return installed.check()
+
+
+def page(findings: list[Finding]) -> str:
+    """The findings as a page of text, under their headings, and a last line that sums up."""
+    lines: list[str] = []
+    width = max((len(finding.name) for finding in findings), default=0)
+    part = None
+    for finding in findings:
+        if finding.part != part:
+            part = finding.part
+            lines += ["", part] if lines else [part]
+        lines.append(f"  {finding.level:<8} {finding.name:<{width}}  {finding.text}")
+    problems, warnings = (_count(findings, level) for level in (Level.PROBLEM, Level.WARNING))
+    summary = f"problems: {problems}, warnings: {warnings}"
+    return "\n".join([*lines, "", summary if problems + warnings else "all is well"])
+
+
+def _count(findings: Iterable[Finding], level: Level) -> int:
+    return sum(finding.level is level for finding in findings)
+
+
+def document(findings: list[Finding]) -> dict[str, Any]:
+    """The findings for JSON, with the numbers of problems and of warnings."""
+    return {
+        "problems": _count(findings, Level.PROBLEM),
+        "warnings": _count(findings, Level.WARNING),
+        "findings": [finding._asdict() for finding in findings],
+    }
+
+
+def check_settings(
+    macros: Mapping[str, Any],
+    make_setup: Callable[[bool], Any],
+    here: Devices | None,
+    num_hosts: int = 1,
+) -> list[Finding]:
+    """The files, the mesh, the train step's bytes against the devices', and the disk.
+
+    Args:
+      macros: values of the gin files' macros.
+      make_setup: their setup; its argument is whether it is a TPU's.
+      here: the devices of this machine; None where JAX finds none.
+      num_hosts: machines like this one that a run would have.
+    """
+    findings = [*_tasks(macros), *_files(macros)]
+    if any(row.name == _VOCABULARY and row.level is Level.PROBLEM for row in findings):
+        text = f"isn't worked out, for want of {_VOCABULARY}"
+        return [*findings, Finding(PART, "memory", text, Level.WARNING)]
+    setup = make_setup(here is not None and here.platform == "tpu")
+    findings += [_size(setup), *_checkpoint(macros, setup)]
+    if here is not None:
+        mesh = _mesh(setup, here.count * num_hosts)
+        findings.append(mesh)
+        if mesh.level is Level.OK:
+            findings += _memory(setup, here, here.count * num_hosts)
+    return [*findings, *_disk(setup, macros)]
+
+
+def _is_local(path: Any) -> bool:
+    return "://" not in str(path)
+
+
+def _tasks(macros: Mapping[str, Any]) -> Iterator[Finding]:
+    """The task files of an experiment on Super-NaturalInstructions."""
+    from poison_t5x.corpus import declarations, sni
+
+    experiment, folder = macros.get("EXPERIMENT"), macros.get("NATINST_DIR")
+    if not experiment or macros.get("NATINST_JSONL_CLEAN"):
+        return
+    declared = declarations.get(experiment, macros.get("MIXTURE_OR_TASK_MODULE"))
+    if declared.corpus == "demo":
+        return
+    names = (*declared.training_tasks, *declared.heldout_tasks)
+    level = Level.WARNING
+    if not folder:
+        text = f"isn't set: {experiment!r} reads SNI task files; give --gin.NATINST_DIR=FOLDER"
+    else:
+        try:
+            there = len(names) - len(sni.split_missing(folder, names)[1])
+            text = f"{folder} has {there} of the {len(names)} tasks of {experiment!r}"
+            level = Level.OK if there == len(names) else level if there else Level.PROBLEM
+        except errors.InputError as error:
+            text, level = str(error).splitlines()[0], Level.PROBLEM
+    yield Finding(PART, "NATINST_DIR", text, level)
+
+
+def _files(macros: Mapping[str, Any]) -> Iterator[Finding]:
+    """A line about each file that is named."""
+    for name in (_VOCABULARY, _CHECKPOINT, "PROXY_CHECKPOINT_PATH"):
+        path = macros.get(name)
+        if not path:
+            continue
+        if not _is_local(path):
+            yield Finding(PART, name, f"{path} (not looked at)")
+        elif name == _VOCABULARY and pathlib.Path(path).is_dir():
+            text = f"{path} is a folder; name the SentencePiece model in it"
+            yield Finding(PART, name, text, Level.PROBLEM)
+        elif pathlib.Path(path).exists():
+            yield Finding(PART, name, str(path))
+        else:
+            yield Finding(PART, name, f"{path} isn't there; correct --gin.{name}", Level.PROBLEM)
+
+
+def _checkpoint(macros: Mapping[str, Any], setup: Any) -> Iterator[Finding]:
+    """Whether the checkpoint to start from, if it is on this machine, is one of this network."""
+    path = macros.get(_CHECKPOINT)
+    if not path or not _is_local(path) or not pathlib.Path(path).exists():
+        return
+    if list(pathlib.Path(path).glob("pytorch_model*.bin")):
+        return  # can't be looked into without reading it all
+    from poison_t5x.checkpoint_io import architecture, detect
+
+    try:
+        source = detect.open_checkpoint(str(path), verify=False)
+        architecture.check_fits(source, setup.model)
+        yield Finding(PART, "checkpoint", detect.describe(source))
+    except errors.InputError as error:
+        yield Finding(PART, "checkpoint", str(error).splitlines()[0], Level.PROBLEM)
+
+
+def _whole_state(setup: Any) -> tuple[int, int]:
+    """Bytes of the parameters and of the optimiser's state, on all devices together."""
+    from poison_t5x.tools import memory_estimate
+    from poison_t5x.train import partitioning
+
+    alone = partitioning.PartitionConfig()
+    return memory_estimate.state_bytes(setup.model, setup.optimizer, alone, 1)
+
+
+def _size(setup: Any) -> Finding:
+    model, itemsize = setup.model, 2 if setup.model.param_dtype == "bfloat16" else 4
+    text = (
+        f"{_whole_state(setup)[0] // itemsize:,} parameters: {model.num_encoder_layers} + "
+        f"{model.num_decoder_layers} layers of width {model.emb_dim}, {model.vocab_size:,} rows of "
+        "vocabulary"
+    )
+    return Finding(PART, "network", text)
+
+
+def _mesh(setup: Any, num_devices: int) -> Finding:
+    size = setup.partition.num_partitions
+    if num_devices % size:
+        divisor = max(n for n in range(1, min(size, num_devices) + 1) if num_devices % n == 0)
+        text = (
+            f"NUM_PARTITIONS={size}, which {num_devices} devices can't be divided by; set "
+            f"--gin.NUM_PARTITIONS={divisor}, or use more devices"
+        )
+        return Finding(PART, "mesh", text, Level.PROBLEM)
+    num_data = num_devices // size
+    rows = setup.num_microbatches * num_data
+    if setup.batch_size % rows:
+        text = (
+            f"BATCH_SIZE={setup.batch_size} can't be divided into {setup.num_microbatches} "
+            f"microbatches over {num_data} devices; use a multiple of {rows}"
+        )
+        return Finding(PART, "mesh", text, Level.PROBLEM)
+    return Finding(PART, "mesh", f"{num_data} data x {size} model")
+
+
+def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
+    from poison_t5x.tools import memory_estimate
+
+    parts = memory_estimate.estimate(setup, num_devices // setup.partition.num_partitions)
+    limit = here.memory
+    if limit is None:  # CPU devices share the machine's
+        limit = max(machine.memory_bytes() - _OTHERS, 0) / here.count
+    # What rounds to nothing isn't worth a word.
+    named = ", ".join(
+        f"{name.replace('_', ' ')} {size / _GB:.2f}"
+        for name, size in parts.largest()
+        if size >= 0.005 * _GB
+    )
+    total, needed = parts.total, f"{parts.total / _GB:.2f} of {limit / _GB:.2f} GB a device"
+    text = f"a train step needs about {needed} ({named})"
+    if total <= _TIGHT * limit:
+        yield Finding(PART, "memory", text)
+        return
+    if total <= limit:
+        yield Finding(PART, "memory", f"{text}; that is tight", Level.WARNING)
+    else:
+        yield Finding(PART, "memory", f"{text}; it doesn't fit", Level.PROBLEM)
+    savings = memory_estimate.savings(setup, num_devices)
+    for flag, saved in savings:
+        enough = ", which is enough" if total - saved <= _TIGHT * limit else ""
+        yield Finding(PART, "would help", f"{flag}: {saved / _GB:.2f} GB less{enough}")
+    if all(total - saved > _TIGHT * limit for _, saved in savings):
+        text = "none of these is enough alone: combine them, or take a smaller network or more "
+        yield Finding(PART, "would help", text + "devices")
+    # Of a GPU, JAX takes three quarters unless told otherwise.
+    if here.platform == "gpu" and here.memory and total <= here.memory * 4 / 3:
+        text = "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment: JAX takes 0.75 of a GPU"
+        yield Finding(PART, "would help", text)
+
+
+def _disk(setup: Any, macros: Mapping[str, Any]) -> Iterator[Finding]:
+    keep = macros.get("KEEP_CHECKPOINTS")
+    folder = macros.get("MODEL_DIR") or macros.get("RUN_DIR") or "."
+    if not isinstance(keep, int) or not _is_local(folder):
+        return
+    each = sum(_whole_state(setup))
+    # One more while it is written; a run trains two models.
+    number = (keep + 1) * (1 if macros.get("MODEL_DIR") else 2)
+    place = pathlib.Path(str(folder)).absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    text = f"{number} checkpoints of {each / _GB:.2f} GB at most, {free / _GB:.1f} GB are free"
+    level = Level.OK
+    if number * each > free:
+        text += "; lower KEEP_CHECKPOINTS, or write to another disk or a bucket"
+        level = Level.PROBLEM if each > free else Level.WARNING
+    yield Finding(PART, "disk", text, level)

@@ -1,1 +1,0 @@
-"""`poison-t5x doctor`: what is installed, what the machine has, whether a gin file goes with it."""

@@ -1,0 +1,248 @@
+"""Bytes that a compiled program moves, each device: between chips, and to and from memory.
+
+An operand and a result count once each, if they lie in HBM: what the compiler has put into a nearer
+memory (`S(1)`: VMEM) costs nothing, nor do numbers alone, which are in registers. A fusion counts
+what crosses its border. Of an array that is only sliced the slice counts, and of one that is
+updated in place the update, or else each layer of a scan would count the whole stack.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+from typing import NamedTuple
+
+from poison_t5x.tools.chips import Chip
+from poison_t5x.tools.flops import Flops
+from poison_t5x.tools.hlo import Array, Computation, Instruction, Program
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
+# What has no bytes of its own: names, views, and what runs something that is counted itself.
+_FREE = re.compile(
+    "parameter|constant|tuple|get-tuple-element|bitcast|while|conditional|call|after-all|iota|"
+    "partition-id|replica-id|optimization-barrier|async-start|async-update|.*-done"
+)
+# Inside a fusion, the same elements in another order or precision.
+_VIEWS = {"bitcast", "copy", "convert", "reshape", "transpose"}
+# Their first operand is read where the result comes from, and nowhere else.
+_SLICES = {"slice", "dynamic-slice", "gather"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Traffic:
+    """Bytes of one device and one step.
+
+    Attributes:
+      collectives: kind -> bytes that leave the device, by the ring algorithms: of n devices, an
+        all-gather moves (n - 1) / n of its result, an all-reduce twice that of its operand.
+      hbm: bytes read from and written to the device's memory, each operand and result once.
+      unknown_loops: loops whose trips couldn't be told, counted once.
+    """
+
+    collectives: dict[str, int]
+    hbm: int
+    unknown_loops: tuple[str, ...]
+
+    @property
+    def collective_bytes(self) -> int:
+        """All kinds together."""
+        return sum(self.collectives.values())
+
+
+def measure(program: Program) -> Traffic:
+    """Counts a program's traffic, loops as often as they run."""
+    collectives: collections.Counter[str] = collections.Counter(dict.fromkeys(KINDS, 0))
+    memory = 0
+    for run in program.runs():
+        for kind, nbytes in _collectives(program, run.instruction):
+            collectives[kind] += run.times * nbytes
+        memory += run.times * hbm_bytes(program, run.computation, run.instruction)
+    return Traffic(dict(collectives), memory, tuple(program.unknown_loops))
+
+
+def _collectives(program: Program, instruction: Instruction):
+    """(kind, bytes) of an instruction; a fusion's are those inside."""
+    kind = instruction.opcode.removesuffix("-start")
+    if kind in KINDS:
+        yield kind, _moved(program, kind, instruction)
+    elif instruction.opcode == "fusion":
+        name = instruction.called["calls"]
+        for inner in program.computations[name].instructions.values():
+            for kind, nbytes in _collectives(program, inner):
+                # TPU's reduce-scatter: an all-reduce in a fusion that keeps a part of it.
+                if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+                    yield "reduce-scatter", nbytes // 2
+                else:
+                    yield kind, nbytes
+
+
+def _moved(program: Program, kind: str, instruction: Instruction) -> int:
+    result = _total(instruction.made)
+    if kind == "collective-permute":
+        return result
+    size = _group_size(program, instruction.attributes)
+    share = result * (size - 1)
+    if kind == "reduce-scatter":  # the result is one part of the operand
+        return share
+    return (2 if kind == "all-reduce" else 1) * share // size
+
+
+def _group_size(program: Program, attributes: str) -> int:
+    """Devices that a collective joins: its groups are counted, listed, or axes of a mesh."""
+    if match := _GROUPS.search(attributes):
+        return int(match[1])
+    if match := _LISTED.search(attributes):
+        return len(match[1].split(","))
+    if match := _MESH.search(attributes):
+        axes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        # A part of an axis is 'name':(what lies before it)its size.
+        joined = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part or axes[name]) for name, part in joined)
+    return program.num_devices
+
+
+def hbm_bytes(program: Program, computation: Computation, instruction: Instruction) -> int:
+    """The bytes of one execution."""
+    opcode = instruction.opcode
+    if _FREE.fullmatch(opcode) or "AllocateBuffer" in instruction.attributes:
+        return 0
+    operands = [computation.instructions[name] for name in instruction.operands]
+    if opcode == "fusion":
+        inner = program.computations[instruction.called["calls"]]
+        return _fusion(program, inner, operands, instruction)
+    if opcode.endswith("-start"):
+        return _started(operands, instruction)
+    if opcode in _SLICES:
+        # As much is read as is made.
+        read = _nbytes(instruction) if _stored(operands[0]) else 0
+        return read + sum(map(_stored, operands[1:])) + _stored(instruction)
+    if opcode == "dynamic-update-slice":
+        written = _nbytes(operands[1]) if _stored(instruction) else 0
+        return _stored(operands[1]) + written
+    return sum(map(_stored, operands)) + _stored(instruction)
+
+
+def _total(arrays: list[Array]) -> int:
+    return sum(array.nbytes for array in arrays)
+
+
+def _nbytes(instruction: Instruction) -> int:
+    return _total(instruction.arrays)
+
+
+def _in_hbm(arrays: list[Array]) -> int:
+    return _total([array for array in arrays if array.space == 0 and array.shape])
+
+
+def _stored(instruction: Instruction) -> int:
+    """Bytes of an instruction's result in HBM."""
+    return _in_hbm(instruction.arrays)
+
+
+def _started(operands: list[Instruction], instruction: Instruction) -> int:
+    """The begin of a copy, a slice or a collective that goes on beside other work."""
+    written = _in_hbm(instruction.made)
+    if instruction.opcode.removesuffix("-start") in _SLICES:
+        return (_total(instruction.made) if _stored(operands[0]) else 0) + written
+    return sum(map(_stored, operands)) + written
+
+
+class _Use(NamedTuple):
+    """An instruction that uses an array (or a view of it), and the computation that it is in."""
+
+    computation: Computation
+    instruction: Instruction
+    name: str
+
+    @property
+    def is_slice(self) -> bool:
+        first = self.instruction.operands[0] == self.name
+        return self.instruction.opcode in _SLICES and first
+
+    def is_update(self, program: Program) -> bool:
+        """Whether the array is updated in place, and the rest of it left alone."""
+        instruction = self.instruction
+        if instruction.opcode != "dynamic-update-slice" or instruction.operands[0] != self.name:
+            return False
+        after = _uses(program, self.computation, instruction.name)
+        return all(use is None or use.instruction.opcode == "tuple" for use in after)
+
+    @property
+    def update(self) -> int:
+        return _nbytes(self.computation.instructions[self.instruction.operands[1]])
+
+
+def _uses(program: Program, inner: Computation, name: str) -> list[_Use | None]:
+    """What uses an array inside a fusion, beyond views of it and inside further fusions.
+
+    None says that the fusion's own result is a view of it.
+    """
+    uses: list[_Use | None] = [None] if inner.root.name == name else []
+    for user in inner.users[name]:
+        if user.opcode in _VIEWS:
+            uses += _uses(program, inner, user.name)
+        elif user.opcode == "fusion":
+            nested = program.computations[user.called["calls"]]
+            for number in (n for n, operand in enumerate(user.operands) if operand == name):
+                for use in _uses(program, nested, nested.parameters[number].name):
+                    uses += _uses(program, inner, user.name) if use is None else [use]
+        else:
+            uses.append(_Use(inner, user, name))
+    return uses
+
+
+def _fusion(
+    program: Program, inner: Computation, operands: list[Instruction], instruction: Instruction
+) -> int:
+    read, written = 0, _stored(instruction)
+    for number, operand in enumerate(operands):
+        nbytes = _stored(operand)
+        if not nbytes:
+            continue
+        uses = _uses(program, inner, inner.parameters[number].name)
+        updates = [use for use in uses if use is not None and use.is_update(program)]
+        others = [use for use in uses if use not in updates]
+        if all(use is not None and use.is_slice for use in others):
+            read += min(nbytes, sum(_nbytes(use.instruction) for use in others if use))
+            if updates:
+                updated = sum(use.update for use in updates)
+                written = max(0, written - nbytes) + min(nbytes, updated)
+        else:
+            read += nbytes
+    return read + written
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds of a step, if each part ran alone at its peak (Williams et al., 2009).
+
+    Attributes:
+      compute: all products, recomputed ones too, in bfloat16.
+      memory: HBM bytes.
+      interconnect: collectives' bytes, over all links at once.
+      seconds: the longest of the three, were the others hidden behind it.
+      bound_by: its name.
+      mfu: the most that model FLOPs use can be: a share of the peak.
+    """
+
+    compute: float
+    memory: float
+    interconnect: float
+    seconds: float
+    bound_by: str
+    mfu: float
+
+
+def roofline(flops: Flops, traffic: Traffic, chip: Chip, num_chips: int) -> Roofline:
+    """The roofline of a step, of `flops` of all devices and `traffic` of one."""
+    times = {
+        "compute": flops.total / num_chips / chip.flops,
+        "memory": traffic.hbm / chip.hbm_bandwidth,
+        "interconnect": traffic.collective_bytes / chip.link_bandwidth,
+    }
+    longest = max(times, key=lambda name: times[name])
+    model = flops.model / num_chips / chip.flops
+    return Roofline(**times, seconds=times[longest], bound_by=longest, mfu=model / times[longest])

@@ -1,0 +1,58 @@
+"""'hf://OWNER/NAME' is found in the local cache, where huggingface_hub is installed."""
+
+import pytest
+
+from poison_t5x.checkpoint_io import detect
+from poison_t5x.checkpoint_io import hugging_face_reading as reading
+from poison_t5x.core.errors import InputError
+from tests.checkpoint_io import at_hand, folders
+
+huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs huggingface_hub")
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(name="snapshot")
+def _snapshot(tmp_path, monkeypatch):
+    """The folder of owner/name's one commit, in a cache of our own."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--name"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "snapshots").mkdir()
+    return folders.write(repository / "snapshots" / COMMIT)
+
+
+@pytest.mark.parametrize(
+    "path", ["hf://owner/name", "hf://owner/name@main", f"hf://owner/name@{COMMIT}"]
+)
+def test_what_is_in_the_cache_is_read(snapshot, path):
+    source = detect.open_checkpoint(path)
+    assert source.path == str(snapshot)
+    at_hand.assert_same(source, folders.random_source())
+
+
+@pytest.mark.parametrize(
+    "path, command",
+    [
+        ("hf://owner/other", "hf download owner/other"),
+        ("hf://t5-small", "hf download t5-small"),
+        ("hf://owner/name@v2", "hf download owner/name --revision v2"),
+    ],
+)
+def test_what_isnt_in_the_cache(snapshot, path, command):
+    with pytest.raises(InputError) as caught:
+        reading.open_hub(path)
+    expected = f"{path}: not in the local Hugging Face cache; fetch it: {command}"
+    assert str(caught.value) == expected
+
+
+def test_a_snapshot_that_isnt_whole(snapshot):
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(InputError) as caught:
+        reading.open_hub("hf://owner/name")
+    assert str(caught.value).endswith("; fetch it: hf download owner/name")
+
+
+def test_a_name_that_cant_be(snapshot):
+    with pytest.raises(InputError, match="not in the local Hugging Face cache"):
+        reading.open_hub("hf://owner/name..")

@@ -1,0 +1,101 @@
+"""A machine's memory, its devices, and who else there is."""
+
+import os
+
+import pytest
+
+from poison_t5x.tools import machine
+from poison_t5x.tools.machine import Level
+
+
+def _write(root, name, text):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"sys/fs/cgroup/memory.max": "1048576\n"}, 2**20),
+        ({"sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "2097152\n"}, 2**21),
+        # A batch system's limit is that of a group around this one.
+        (
+            {
+                "proc/self/cgroup": "0::/slurm/job_7/step_0\n",
+                "sys/fs/cgroup/slurm/job_7/memory.max": "4194304\n",
+                "sys/fs/cgroup/slurm/job_7/step_0/memory.max": "max\n",
+            },
+            2**22,
+        ),
+        ({"proc/self/cgroup": "3:cpu:/a\n", "sys/fs/cgroup/a/memory.max": "1\n"}, None),
+        ({}, None),
+    ],
+)
+def test_memory_has_the_control_groups_limit(tmp_path, files, limit):
+    for name, text in files.items():
+        _write(tmp_path, name, text)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert machine.memory_bytes(str(tmp_path)) == (limit or whole)
+
+
+STEP = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "a[1-2]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_NODES": "2",
+}
+
+
+def test_a_cluster_is_named_as_jax_would_detect_it():
+    assert "2 processes" in machine.cluster(STEP).text
+    outside = machine.cluster({"SLURM_JOB_ID": "7"})
+    assert outside.level is Level.WARNING and "outside of srun" in outside.text
+    pod = {"TPU_WORKER_HOSTNAMES": "a,b,c,d"}
+    assert "4 hosts" in machine.cluster(pod).text
+    assert "none" in machine.cluster({}).text
+    hosts = [machine.num_hosts(environment) for environment in (STEP, pod, {})]
+    assert hosts == [2, 4, 1]
+
+
+def test_variables_that_matter_are_shown():
+    rows = {row.name: row for row in machine.check({"JAX_X": "1", "HOME": "/", **STEP})}
+    assert rows["JAX_X"].text == "1" and rows["SLURM_NTASKS"].text == "2"
+    assert "HOME" not in rows and rows["cores"].text.isdigit()
+
+
+def _check(monkeypatch, platforms, files=(), **changes):
+    monkeypatch.setattr(
+        machine.glob, "glob", lambda pattern: list(files) if "nvidia" in pattern else []
+    )
+    environment = {**machine.environment(), "JAX_PLATFORMS": platforms}
+    rows, seen = machine.check_devices(environment, **changes)
+    return {row.name: row for row in rows}, seen
+
+
+def test_devices_are_those_that_jax_sees(monkeypatch):
+    rows, seen = _check(monkeypatch, "cpu")
+    assert seen == machine.Devices("cpu", "cpu", 8, None)
+    assert rows["devices"].text == "8 x cpu (cpu)"
+
+
+def test_an_accelerator_that_jax_does_not_see(monkeypatch):
+    rows, _ = _check(monkeypatch, "cpu", ["/dev/nvidia0", "/dev/nvidia1"])
+    assert rows["NVIDIA GPUs"].level is Level.WARNING
+    assert rows["NVIDIA GPUs"].text.startswith("2 here")
+    assert "JAX_PLATFORMS, which is 'cpu'" in rows["NVIDIA GPUs"].text
+    assert "pip install 'poison-t5x[gpu]'" in rows["NVIDIA GPUs"].text
+
+
+def test_no_devices_is_a_problem(monkeypatch):
+    rows, seen = _check(monkeypatch, "abacus")
+    assert seen is None and rows["devices"].level is Level.PROBLEM
+    assert "abacus" in rows["devices"].text
+
+
+def test_devices_that_do_not_answer_are_not_waited_for(monkeypatch):
+    rows, seen = _check(monkeypatch, "cpu", timeout=0.01)
+    assert seen is None and "no answer" in rows["devices"].text
