@@ -85,8 +85,8 @@ class Outcome:
     def document(self) -> dict[str, Any]:
         """For JSON; bytes and seconds."""
         largest = [{"bytes": size, "shape": shape} for size, shape in self.largest]
-        others = {"fits": self.fits, "spare": self.spare, "largest": largest}
-        return dataclasses.asdict(self) | others
+        verdict = {"fits": self.fits, "spare": self.spare}
+        return dataclasses.asdict(self) | verdict | {"largest": largest}
 
 
 def run(
@@ -128,8 +128,8 @@ def run(
                     say(f"  {flag:<40} {saved / _GB:.2f} GB less a chip")
         code = 0 if all(outcome.fits for outcome in outcomes) else 1
     if output:
-        documents = {"programs": [outcome.document() for outcome in outcomes]}
-        artifacts.write_atomically(output, artifacts.dump_json(documents))
+        programs = [outcome.document() for outcome in outcomes]
+        artifacts.write_atomically(output, artifacts.dump_json({"programs": programs}))
     return code
 
 
@@ -157,9 +157,9 @@ def lower(setup: Setup, program: str, mesh: partitioning.Partitioner) -> jax.sta
         train_state.layout(state),
         num_microbatches=setup.num_microbatches,
     )
-    decoder = ("decoder_input_tokens", "decoder_target_tokens", "decoder_loss_weights")
-    lengths = {"encoder_input_tokens": setup.sources}
-    lengths |= dict.fromkeys((*decoder, "is_poison"), setup.targets)
+    decoder = [f"decoder_{name}" for name in ("input_tokens", "target_tokens", "loss_weights")]
+    lengths = dict.fromkeys([*decoder, "is_poison"], setup.targets)
+    lengths["encoder_input_tokens"] = setup.sources
     return step.lower(state, *steps.abstract_arguments(mesh, setup.batch_size, lengths))
 
 
@@ -305,26 +305,23 @@ def find_fastest(
     """
     hbm_bytes, devices = chips.of_topology(topology).hbm_bytes, chips.devices(topology)
     tried: list[Outcome] = []
-    best: Outcome | None = None
-    slower = 0
+    fitting: list[Outcome] = []
     todo = candidates(setup, len(devices), hbm_bytes)[:limit]
     for one in progress.bar(todo, desc="search", unit="program"):
         outcome = compile_for(one, "train", topology)
         tried.append(outcome)
-        if not outcome.fits:
-            continue
-        if best is None or outcome.seconds < best.seconds:
-            best, slower = outcome, 0
+        if outcome.fits:
+            fitting.append(outcome)
+        best = min(fitting, key=lambda o: o.seconds, default=None)
+        if best is outcome:
             say(f"fits: {flags(best)}, no faster than {best.seconds:.4f} s a step")
-        else:
-            slower += 1
-        if slower == 3:
+        elif best and len(fitting) - fitting.index(best) > 3:
             break
     say("\n".join(search_lines(tried)))
-    if best is None:
+    if not fitting:
         say(f"none of {len(tried)} settings fits {topology}; take more chips")
         return tried, 1
-    say(f"fastest that fits: {flags(best)}")
+    say(f"fastest that fits: {flags(min(fitting, key=lambda o: o.seconds))}")
     return tried, 0
 
 
@@ -375,12 +372,8 @@ def _memory_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     verdict = f"{outcome.spare:.0%} spare" if outcome.fits else "doesn't fit"
     peak, hbm = outcome.memory["peak"] / _GB, outcome.hbm_bytes / _GB
     yield "memory", f"peak {peak:.2f} of {hbm:.2f} GB a chip: {verdict}"
-    parts = [
-        f"{name} {size / _GB:.2f}"
-        for name, size in outcome.memory.items()
-        if name not in ("code", "peak")
-    ]
-    yield "", f"{', '.join(parts)} GB"
+    named = [f"{name} {size / _GB:.2f}" for name, size in outcome.memory.items()]
+    yield "", f"{', '.join(named)} GB"
     if not outcome.fits:
         largest = [f"{shape} {size / _GB:.2f} GB" for size, shape in outcome.largest]
         yield "largest", ", ".join(largest)
