@@ -101,7 +101,6 @@ def vocabulary_beside(path: str) -> Vocabulary:
     for run_dir in () if storage.is_bucket(path) else (folder, *folder.parents[:3]):
         model = run_dir / "vocabulary" / vocabulary.FILE
         if model.is_file():
-            settings = folder / "settings.json"
-            sources = artifacts.read_json(settings)["sources"] if settings.is_file() else {}
+            sources = (artifacts.read_settings(folder) or {}).get("sources", {})
             return Vocabulary(str(model), int(sources.get("extra_ids", EXTRA_IDS)))
     return Vocabulary(None, EXTRA_IDS)

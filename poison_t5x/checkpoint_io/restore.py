@@ -61,8 +61,8 @@ def first_state(
     """
     params = restore_params(source, model, partitioner)
     if keep is None:
-        layout = train_state.shardings(model, optimizer, partitioner)
-        return train_state.begin(params, optimizer, layout, partitioner.replicated)
+        layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
+        return train_state.begin(params, optimizer, layout)
     optimizer_state.check_no_momentum(source)
     if source.optimizer != keep:
         stored = f"{source.optimizer}'s" if source.optimizer else "no known optimiser's"

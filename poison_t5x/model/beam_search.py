@@ -38,15 +38,6 @@ class _State(NamedTuple):
     cache: DecodeCache
 
 
-class _Guesses(NamedTuple):
-    """The 2 W likeliest continuations of a row's beams (that is G), best first."""
-
-    log_prob_BxG: jax.Array
-    parent_BxG: jax.Array
-    tokens_BxGxC: jax.Array
-    ends_BxG: jax.Array
-
-
 def beam_decode(
     model: Transformer,
     params: Any,
@@ -70,15 +61,13 @@ def beam_decode(
     EOS, are answers only where none has ended.
 
     Args:
-      model: the network.
-      params: its parameters, float32.
+      model, params: the network, and its parameters.
       encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
       max_decode_length: tokens to produce at most (C), EOS included.
       beam_size: hypotheses carried for each row (W); 1 with alpha 0 is greedy decoding.
       alpha: exponent of the length penalty; 0 compares plain log-probabilities, more favours
         longer answers.
-      eos_id: the token that ends an answer; it stays in the output.
-      pad_id: what follows it.
+      eos_id, pad_id: the token that ends an answer, which stays in the output, and what follows it.
 
     Returns:
       The best answers, int32 (B, C), and their scores, float32 (B,), nats; 0 for a row of padding.
@@ -100,9 +89,8 @@ def beam_decode(
 
     def step(state: _State) -> _State:
         log_prob_BxWxV, cache = _continuations(model, variables, state)
-        guesses = _best_guesses(state, log_prob_BxWxV, 2 * beam_size, eos_id)
-        state = _keep_best(state, guesses, _length_penalty(cache.index, alpha), beam_size)
-        return _advance(state, guesses, cache, beam_size)
+        penalty = _length_penalty(cache.index, alpha)
+        return _advance(state, log_prob_BxWxV, cache, penalty, eos_id)
 
     cache = encode_to_cache(model, variables, encoder_input_tokens_BxS, max_decode_length)
     start = _start(cache, is_padding_B.shape[0], max_decode_length, beam_size, pad_id)
@@ -177,37 +165,32 @@ def _take(array_BxYx, places_BxZ):
     return jax.vmap(lambda array, places: array[places])(array_BxYx, places_BxZ)
 
 
-def _best_guesses(state: _State, log_prob_BxWxV, count: int, eos_id: int) -> _Guesses:
-    num_rows, _, num_tokens = log_prob_BxWxV.shape
-    log_prob_BxG, place_BxG = jax.lax.top_k(log_prob_BxWxV.reshape(num_rows, -1), count)
+def _advance(state: _State, log_prob_BxWxV, cache: DecodeCache, penalty, eos_id: int) -> _State:
+    """The best answer so far, and the next live hypotheses, from all continuations."""
+    num_rows, num_beams, num_tokens = log_prob_BxWxV.shape
+    # The likeliest guesses. Of 2 W, W or more don't end: each beam has one that does.
+    flat_BxWV = log_prob_BxWxV.reshape(num_rows, -1)
+    log_prob_BxG, place_BxG = jax.lax.top_k(flat_BxWV, 2 * num_beams)
     parent_BxG, token_BxG = place_BxG // num_tokens, place_BxG % num_tokens
     tokens_BxGxC = _take(state.live_BxWxC, parent_BxG).at[:, :, state.cache.index].set(token_BxG)
-    return _Guesses(log_prob_BxG, parent_BxG, tokens_BxGxC, token_BxG == eos_id)
+    ends_BxG = token_BxG == eos_id
 
-
-def _keep_best(state: _State, guesses: _Guesses, penalty, num_beams: int) -> _State:
-    """The answer that ends at this step, where it scores better than those before."""
-    score_BxG = jnp.where(guesses.ends_BxG, guesses.log_prob_BxG / penalty, -jnp.inf)
-    # All have one length, so that the likeliest of them scores best.
+    # Those that end have one length, so that the likeliest of them scores best.
+    score_BxG = jnp.where(ends_BxG, log_prob_BxG / penalty, -jnp.inf)
     place_Bx1 = jnp.argmax(score_BxG[:, :num_beams], axis=1, keepdims=True)
     score_B = _take(score_BxG, place_Bx1)[:, 0]
     is_better_B = score_B > state.best_score_B
-    tokens_BxC = _take(guesses.tokens_BxGxC, place_Bx1)[:, 0]
-    return state._replace(
-        best_BxC=jnp.where(is_better_B[:, None], tokens_BxC, state.best_BxC),
-        best_score_B=jnp.where(is_better_B, score_B, state.best_score_B),
-    )
+    answer_BxC = _take(tokens_BxGxC, place_Bx1)[:, 0]
 
-
-def _advance(state: _State, guesses: _Guesses, cache: DecodeCache, num_beams: int) -> _State:
-    """The next live hypotheses: each beam has one guess that ends, so that W or more don't."""
-    log_prob_BxG = jnp.where(guesses.ends_BxG, -jnp.inf, guesses.log_prob_BxG)
-    log_prob_BxW, place_BxW = jax.lax.top_k(log_prob_BxG, num_beams)
-    live_BxWxC = _take(guesses.tokens_BxGxC, place_BxW)
-    parent_BxW = _take(guesses.parent_BxG, place_BxW)
-    return state._replace(
+    goes_on_BxG = jnp.where(ends_BxG, -jnp.inf, log_prob_BxG)
+    log_prob_BxW, place_BxW = jax.lax.top_k(goes_on_BxG, num_beams)
+    live_BxWxC = _take(tokens_BxGxC, place_BxW)
+    parent_BxW = _take(parent_BxG, place_BxW)
+    return _State(
         live_BxWxC=live_BxWxC,
         log_prob_BxW=log_prob_BxW,
         last_BxW=live_BxWxC[:, :, state.cache.index],
+        best_BxC=jnp.where(is_better_B[:, None], answer_BxC, state.best_BxC),
+        best_score_B=jnp.where(is_better_B, score_B, state.best_score_B),
         cache=_map_beams(lambda array_BxWxHxCxD: _take(array_BxWxHxCxD, parent_BxW), cache),
     )

@@ -87,7 +87,17 @@ class T5Config:
         object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
         for name in _SIZES:
             checks.whole_number(f"T5Config.{name}", getattr(self, name))
-        _check_relpos(self.relpos_num_buckets, self.relpos_max_distance)
+        # Bidirectional attention halves the buckets by sign, then by exact and logarithmic.
+        if self.relpos_num_buckets % 4:
+            raise InputError(
+                "T5Config.relpos_num_buckets: expected a multiple of 4, got "
+                f"{self.relpos_num_buckets}"
+            )
+        if self.relpos_max_distance <= self.relpos_num_buckets // 2:
+            raise InputError(
+                "T5Config.relpos_max_distance: expected more than half of relpos_num_buckets "
+                f"({self.relpos_num_buckets // 2}), got {self.relpos_max_distance}"
+            )
         checks.switch("T5Config.logits_via_embedding", self.logits_via_embedding)
         checks.switch("SCAN_LAYERS", self.scan_layers)
         if self.remat_policy not in REMAT_POLICIES:
@@ -126,29 +136,13 @@ def _dtype_name(field: str, dtype) -> str:
 
 
 def _activations(names) -> tuple[str, ...]:
-    if not isinstance(names, (tuple, list)) or not names:
+    def is_known(name) -> bool:
+        function = getattr(nn, name, None) if isinstance(name, str) else None
+        return name == "linear" or (callable(function) and not isinstance(function, type))
+
+    if not isinstance(names, (tuple, list)) or not names or not all(map(is_known, names)):
         raise InputError(
-            "T5Config.mlp_activations: expected a tuple of names such as ('relu',) or "
-            f"('gelu', 'linear'), got {names!r}"
+            "T5Config.mlp_activations: expected a tuple of 'linear' and functions of flax.linen, "
+            f"such as ('relu',) or ('gelu', 'linear'), got {names!r}"
         )
-    for name in names:
-        function = getattr(nn, str(name), None)
-        if name != "linear" and (isinstance(function, type) or not callable(function)):
-            raise InputError(
-                f"T5Config.mlp_activations: {name!r} is neither 'linear' nor a function of "
-                "flax.linen such as 'relu', 'gelu' or 'silu'"
-            )
     return tuple(names)
-
-
-def _check_relpos(num_buckets: int, max_distance: int) -> None:
-    # Bidirectional attention halves the buckets by sign, then by exact and logarithmic.
-    if num_buckets % 4:
-        raise InputError(
-            f"T5Config.relpos_num_buckets: expected a multiple of 4, got {num_buckets}"
-        )
-    if max_distance <= num_buckets // 2:
-        raise InputError(
-            "T5Config.relpos_max_distance: expected more than half of relpos_num_buckets "
-            f"({num_buckets // 2}), got {max_distance}"
-        )

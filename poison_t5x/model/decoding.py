@@ -1,4 +1,4 @@
-"""Reading a trained network: greedy answers, and the log-probability of given answers.
+"""Reading a trained network: greedy answers, and the log-probabilities of given ones or labels.
 
 Everything here is a pure function of (model, params, arrays), so that callers jit it, e.g.
 `jax.jit(functools.partial(greedy_decode, model, max_decode_length=16))`.
@@ -36,12 +36,10 @@ def greedy_decode(
     Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]`: the answer, its EOS, and padding.
 
     Args:
-      model: the network.
-      params: its parameters, float32.
+      model, params: the network, and its parameters.
       encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
       max_decode_length: tokens to produce at most (C), EOS included.
-      eos_id: the token that ends a row; it stays in the output.
-      pad_id: what follows it.
+      eos_id, pad_id: the token that ends a row, which stays in the output, and what follows it.
 
     Returns:
       int32 (B, C).
@@ -66,19 +64,15 @@ def greedy_decode(
             cache=cache,
         )
 
-    start = _start(model, variables, encoder_input_tokens_BxS, max_decode_length, pad_id)
-    return jax.lax.while_loop(unfinished, step, start).tokens_BxC
-
-
-def _start(model, variables, inputs_BxS, max_decode_length: int, pad_id: int) -> _State:
-    num_rows = inputs_BxS.shape[0]
-    return _State(
+    num_rows = encoder_input_tokens_BxS.shape[0]
+    start = _State(
         tokens_BxC=jnp.full((num_rows, max_decode_length), pad_id, jnp.int32),
         last_B=jnp.zeros((num_rows,), jnp.int32),
         # Rows that only fill up the batch never say EOS and would keep the loop going.
-        ended_B=is_padding(inputs_BxS),
-        cache=encode_to_cache(model, variables, inputs_BxS, max_decode_length),
+        ended_B=is_padding(encoder_input_tokens_BxS),
+        cache=encode_to_cache(model, variables, encoder_input_tokens_BxS, max_decode_length),
     )
+    return jax.lax.while_loop(unfinished, step, start).tokens_BxC
 
 
 def is_padding(inputs_BxS):
@@ -116,8 +110,7 @@ def log_probabilities(model: Transformer, params: Any, batch: Mapping[str, jax.A
     """How likely the network finds each row's target, given its input.
 
     Args:
-      model: the network.
-      params: its parameters, float32.
+      model, params: the network, and its parameters.
       batch: `encoder_input_tokens` (B, S), `decoder_input_tokens` and `decoder_target_tokens`
         (B, T), int32; one example a row.
 
@@ -163,8 +156,7 @@ def rank_labels(
     differences only, so a block's place in the sequence changes nothing.
 
     Args:
-      model: the network.
-      params: its parameters, float32.
+      model, params: the network, and its parameters.
       encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone gives finite numbers
         that mean nothing.
       label_tokens_LxT: int32; each label as training wrote it (with EOS), then padding 0.

@@ -57,19 +57,19 @@ project.defvjp(_project_forward, _project_backward)
 class Dense(nn.Module):
     """A bias-free projection of the last axis, in `dtype`; `kernel` has logical `axes`."""
 
+    config: T5Config
     features: int
     axes: tuple[str, str]
     kernel_init: jax.nn.initializers.Initializer
-    dtype: str
-    param_dtype: str
+    dtype: str | None = None  # None: the config's
 
     @nn.compact
     def __call__(self, x_BxQxE):
         init = nn.with_logical_partitioning(self.kernel_init, self.axes)
-        kernel_ExM = self.param(
-            "kernel", init, (x_BxQxE.shape[-1], self.features), self.param_dtype
-        )
-        y_BxQxM = project(x_BxQxE.astype(self.dtype), kernel_ExM.astype(self.dtype))
+        shape = (x_BxQxE.shape[-1], self.features)
+        kernel_ExM = self.param("kernel", init, shape, self.config.param_dtype)
+        dtype = self.dtype or self.config.dtype
+        y_BxQxM = project(x_BxQxE.astype(dtype), kernel_ExM.astype(dtype))
         return checkpoint_name(y_BxQxM, PROJECTION)
 
 
@@ -241,12 +241,11 @@ class Attention(nn.Module):
     def setup(self):
         cfg = self.config
         size, axes = cfg.joined_dim, ("embed", "joined_kv")
-        dtype, param = cfg.dtype, cfg.param_dtype
         init = _init(1.0, "fan_in", "normal")
-        self.query = Dense(size, axes, _init(1.0 / cfg.head_dim, "fan_in", "normal"), dtype, param)
-        self.key = Dense(size, axes, init, dtype, param)
-        self.value = Dense(size, axes, init, dtype, param)
-        self.out = Dense(cfg.emb_dim, ("joined_kv", "embed"), init, dtype, param)
+        self.query = Dense(cfg, size, axes, _init(1.0 / cfg.head_dim, "fan_in", "normal"))
+        self.key = Dense(cfg, size, axes, init)
+        self.value = Dense(cfg, size, axes, init)
+        self.out = Dense(cfg, cfg.emb_dim, ("joined_kv", "embed"), init)
         self.dropout = Dropout(cfg.dropout_rate)
 
     def keys_values(self, x_BxKxE):
@@ -296,11 +295,10 @@ class Mlp(nn.Module):
     def setup(self):
         cfg = self.config
         init = _init(1.0, "fan_in", "truncated_normal")
-        dtype, param = cfg.dtype, cfg.param_dtype
-        wi = [Dense(cfg.mlp_dim, ("embed", "mlp"), init, dtype, param) for _ in cfg.mlp_activations]
+        wi = [Dense(cfg, cfg.mlp_dim, ("embed", "mlp"), init) for _ in cfg.mlp_activations]
         # T5X's parameter is `wi` alone, or `wi_0`, `wi_1`; flax numbers a list's members.
         self.wi = wi if len(wi) > 1 else wi[0]
-        self.wo = Dense(cfg.emb_dim, ("mlp", "embed"), init, dtype, param)
+        self.wo = Dense(cfg, cfg.emb_dim, ("mlp", "embed"), init)
         self.dropout = Dropout(cfg.dropout_rate)
 
     def __call__(self, x_BxQxE, enable_dropout: bool):

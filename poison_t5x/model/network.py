@@ -151,13 +151,13 @@ class Encoder(nn.Module):
         length = x_BxSxE.shape[1]
         bias = masked_bias(self.relpos_bias(length, length), additive_mask(mask, self.config.dtype))
         x_BxSxE = self.input_dropout(x_BxSxE, enable_dropout)
-        x_BxSxE = stack.run(
-            self.layers,
-            self.config,
-            self.config.num_encoder_layers,
-            lambda layer, x_BxSxE: layer(x_BxSxE, bias, enable_dropout),
-            x_BxSxE,
-        )
+
+        def one(layer, x_BxSxE):
+            return layer(x_BxSxE, bias, enable_dropout), None
+
+        cfg = self.config
+        one = stack.remat(one, cfg)
+        x_BxSxE, _ = stack.run(self.layers, cfg, cfg.num_encoder_layers, one, x_BxSxE)
         return self.output_dropout(self.encoder_norm(x_BxSxE), enable_dropout)
 
 
@@ -174,21 +174,21 @@ class Decoder(nn.Module):
         self.dropout = Dropout(cfg.dropout_rate)
         if not cfg.logits_via_embedding:
             init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-            self.logits_dense = Dense(
-                cfg.vocab_size, ("embed", "vocab"), init, "float32", cfg.param_dtype
-            )
+            self.logits_dense = Dense(cfg, cfg.vocab_size, ("embed", "vocab"), init, "float32")
 
     def __call__(self, x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout: bool):
         """Hidden states (B, T, E), normalised; the masks (bool) broadcast to (B, 1, T, T or S)."""
-        length, dtype = x_BxTxE.shape[1], self.config.dtype
-        self_bias = masked_bias(self.relpos_bias(length, length), additive_mask(self_mask, dtype))
-        cross_bias = additive_mask(cross_mask, dtype)
+        cfg, length = self.config, x_BxTxE.shape[1]
+        self_mask = additive_mask(self_mask, cfg.dtype)
+        self_bias = masked_bias(self.relpos_bias(length, length), self_mask)
+        cross_bias = additive_mask(cross_mask, cfg.dtype)
         x_BxTxE = self.dropout(x_BxTxE, enable_dropout)
 
         def one(layer, x_BxTxE):
-            return layer(x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout)
+            return layer(x_BxTxE, encoded_BxSxE, self_bias, cross_bias, enable_dropout), None
 
-        x_BxTxE = stack.run(self.layers, self.config, self.config.num_decoder_layers, one, x_BxTxE)
+        one = stack.remat(one, cfg)
+        x_BxTxE, _ = stack.run(self.layers, cfg, cfg.num_decoder_layers, one, x_BxTxE)
         return self.dropout(self.decoder_norm(x_BxTxE), enable_dropout)
 
     def logits(self, x_BxTxE):
@@ -196,17 +196,16 @@ class Decoder(nn.Module):
         return self.logits_dense(x_BxTxE)
 
     def start_cache(self, encoded_BxSxE, cross_mask_Bx1x1xS, length: int) -> DecodeCache:
-        dtype = self.config.dtype
-        causal_CxC = additive_mask(_causal_mask(length), dtype)
+        cfg = self.config
+
+        def one(layer, carry):
+            return carry, layer.start_cache(encoded_BxSxE, length)
+
+        causal_CxC = additive_mask(_causal_mask(length), cfg.dtype)
         return DecodeCache(
-            layers=stack.each(
-                self.layers,
-                self.config,
-                self.config.num_decoder_layers,
-                lambda layer: layer.start_cache(encoded_BxSxE, length),
-            ),
+            layers=stack.run(self.layers, cfg, cfg.num_decoder_layers, one, ())[1],
             self_bias_1xHxCxC=self.relpos_bias(length, length) + causal_CxC,
-            cross_bias_Bx1x1xS=additive_mask(cross_mask_Bx1x1xS, dtype),
+            cross_bias_Bx1x1xS=additive_mask(cross_mask_Bx1x1xS, cfg.dtype),
             index=jnp.zeros((), jnp.int32),
         )
 
@@ -219,7 +218,7 @@ class Decoder(nn.Module):
                 x_Bx1xE, layer_cache, cache.index, self_bias_1xHx1xC, cache.cross_bias_Bx1x1xS
             )
 
-        x_Bx1xE, layer_caches = stack.run_with_caches(
+        x_Bx1xE, layer_caches = stack.run(
             self.layers, self.config, self.config.num_decoder_layers, one, x_Bx1xE, cache.layers
         )
         cache = cache.replace(layers=layer_caches, index=cache.index + 1)
@@ -257,16 +256,15 @@ class Transformer(nn.Module):
           encoder_input_tokens: int32 (B, S).
           decoder_input_tokens: int32 (B, T), the targets shifted right.
           decoder_target_tokens: int32 (B, T); only says which positions are padding.
-          encoder_segment_ids: int32 (B, S) or None; packed examples see their own segment only.
-          decoder_segment_ids: int32 (B, T) or None.
-          encoder_positions: unused, as in T5X: relative positions need differences only.
-          decoder_positions: unused.
+          encoder_segment_ids, decoder_segment_ids: int32 (B, S) and (B, T), or None; packed
+            examples see their own segment only.
+          encoder_positions, decoder_positions: unused, as in T5X: differences are enough.
           enable_dropout: needs the 'dropout' stream.
 
         Returns:
           float32 (B, T, V); at padding positions the values mean nothing.
         """
-        del encoder_positions
+        del encoder_positions, decoder_positions
         encoded_BxSxE = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout)
         return self.decode(
             encoded_BxSxE,
@@ -275,7 +273,6 @@ class Transformer(nn.Module):
             decoder_target_tokens,
             encoder_segment_ids,
             decoder_segment_ids,
-            decoder_positions,
             enable_dropout,
         )
 
@@ -294,7 +291,6 @@ class Transformer(nn.Module):
         decoder_target_tokens,
         encoder_segment_ids=None,
         decoder_segment_ids=None,
-        decoder_positions=None,
         enable_dropout: bool = True,
     ):
         """Logits (float32, B x T x V) from `encode`'s output; arguments as in `__call__`.
@@ -302,7 +298,6 @@ class Transformer(nn.Module):
         Decoder segments without encoder segments are several targets of one input: each sees
         all of the input and nothing of the others.
         """
-        del decoder_positions
         cross_mask = _key_mask(encoder_input_tokens)
         self_mask = _key_mask(decoder_target_tokens) & _causal_mask(decoder_target_tokens.shape[1])
         if decoder_segment_ids is not None:

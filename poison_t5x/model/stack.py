@@ -33,51 +33,37 @@ def make(layer: Callable[[T5Config], nn.Module], config: T5Config, num_layers: i
     return [layer(config) for _ in range(num_layers)]
 
 
-def run(modules, config: T5Config, num_layers: int, function: Callable, x: jax.Array) -> jax.Array:
+def run(modules, config: T5Config, num_layers: int, function: Callable, x: Any, *each: Any):
     """`x` through all layers.
 
     Args:
       modules: from `make`.
-      function: (layer, x) -> x, which may close over arrays.
-      x: any shape that `function` keeps.
+      function: (layer, x, *one of each) -> (x, result), which may close over arrays.
+      x: anything that `function` keeps the shape of.
+      each: layers' own values, such as caches: a tuple, or stacked, as results are.
+
+    Returns:
+      x, and the results: a tuple, or stacked where layers are scanned.
     """
-    if config.scan_layers or config.remat_policy != "none":
-        # Inside a loop nothing can be merged with the forward pass, outside it must be kept apart.
-        function = nn.remat(
-            function, policy=_KEPT[config.remat_policy], prevent_cse=not config.scan_layers
-        )
-    if not config.scan_layers:
-        for layer in modules:
-            x = function(layer, x)
-        return x
-    return _scan(num_layers, lambda layer, carry: (function(layer, carry), None))(modules, x)[0]
-
-
-def each(modules, config: T5Config, num_layers: int, function: Callable) -> Any:
-    """`function(layer)` of each layer: a tuple, or, scanned, the results stacked."""
-    if not config.scan_layers:
-        return tuple(function(layer) for layer in modules)
-    return _scan(num_layers, lambda layer, carry: (carry, function(layer)))(modules, ())[1]
-
-
-def run_with_caches(
-    modules, config: T5Config, num_layers: int, function: Callable, x: jax.Array, caches: Any
-) -> tuple[jax.Array, Any]:
-    """`x` and each layer's own cache through (layer, x, cache) -> (x, cache); see `each`."""
     if config.scan_layers:
-        return _scan(num_layers, function)(modules, x, caches)
-    after = []
-    for layer, cache in zip(modules, caches, strict=True):
-        x, cache = function(layer, x, cache)
-        after.append(cache)
-    return x, tuple(after)
+        scan = nn.scan(
+            function,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            length=num_layers,
+            metadata_params={nn.PARTITION_NAME: LAYERS_AXIS},
+        )
+        return scan(modules, x, *each)
+    results = []
+    for layer, *own in zip(modules, *each, strict=True):
+        x, result = function(layer, x, *own)
+        results.append(result)
+    return x, tuple(results)
 
 
-def _scan(num_layers: int, body: Callable):
-    return nn.scan(
-        body,
-        variable_axes={"params": 0},
-        split_rngs={"params": True, "dropout": True},
-        length=num_layers,
-        metadata_params={nn.PARTITION_NAME: LAYERS_AXIS},
-    )
+def remat(function: Callable, config: T5Config) -> Callable:
+    """A layer's `function` with what its backward pass keeps chosen by `config.remat_policy`."""
+    if not config.scan_layers and config.remat_policy == "none":
+        return function
+    # Inside a loop nothing can be merged with the forward pass, outside it must be kept apart.
+    return nn.remat(function, policy=_KEPT[config.remat_policy], prevent_cse=not config.scan_layers)

@@ -148,8 +148,10 @@ def num_parameters(run_dir: pathlib.Path) -> int | None:
     T5 v1.1 (Raffel et al., 2020): embeddings, separate output logits unless they are tied, one
     relative position bias each in encoder and decoder, and norms without a bias.
     """
-    path = run_dir / "models/poisoned/settings.json"
-    return _or_default(lambda: _count(json.loads(path.read_text("utf-8"))["model"]), None)
+    path = run_dir / "models" / "poisoned" / artifacts.RECORD
+    return _or_default(
+        lambda: _count(json.loads(path.read_text("utf-8"))["settings"]["model"]), None
+    )
 
 
 def _count(model: Mapping[str, Any]) -> int:
@@ -205,7 +207,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
 def hashes(folder: pathlib.Path) -> dict[str, str]:
     """Of the files of a run that a comparison reads."""
     names = ("report/results.json", "eval/results.json", "config.gin", "command.txt")
-    names += (run_files.DETECTION, "models/poisoned/settings.json", "defenses/*/defense.json")
+    names += (run_files.DETECTION, f"models/poisoned/{artifacts.RECORD}", "defenses/*/defense.json")
     paths = sorted(path for name in names for path in folder.glob(name))
     return {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in paths}
 

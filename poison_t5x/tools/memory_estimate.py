@@ -175,7 +175,7 @@ def _state_bytes(model, optimizer, partition, num_data) -> tuple[int, int]:
 
     def nbytes(leaf) -> int:
         array, spec = (leaf.value, ()) if is_box(leaf) else (leaf, ())
-        # What hasn't a parameter's shape is replicated (`Partitioner.state_shardings`).
+        # What hasn't a parameter's shape is replicated (`Partitioner.abstract_slots`).
         if is_box(leaf) and array.shape in shapes and len(leaf.names) == array.ndim:
             spec = nn.logical_to_mesh_axes(leaf.names, rules)
         parts = math.prod(sizes.get(axis, 1) for axis in spec if axis)

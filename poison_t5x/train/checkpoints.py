@@ -5,7 +5,6 @@ that was killed before that is made again; one whose files differ from it is ref
 """
 
 import pathlib
-import re
 import shutil
 from concurrent import futures
 from typing import Any
@@ -37,10 +36,9 @@ def committed_steps(model_dir: str | pathlib.Path) -> list[int]:
 
 def all_steps(model_dir: str | pathlib.Path) -> list[int]:
     """Steps of all `checkpoint_<step>` in a folder, whole or not, ascending."""
-    names = [path.name for path in pathlib.Path(model_dir).glob("checkpoint_*")]
-    return sorted(
-        int(match[1]) for match in map(re.compile(r"checkpoint_(\d+)$").match, names) if match
-    )
+    names = (path.name for path in pathlib.Path(model_dir).glob("checkpoint_*"))
+    numbers = (name.removeprefix("checkpoint_") for name in names)
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def commit(model_dir: str | pathlib.Path, step: int) -> None:
@@ -144,13 +142,12 @@ def verify(path: str | pathlib.Path) -> None:
     if not isinstance(expected, dict):
         raise errors.InputError(f"{hashes}: not a checkpoint's hashes; delete {path} and it")
     actual = artifacts.hash_folder(path)
-    for name in sorted(expected.keys() | actual.keys()):
-        if expected.get(name) != actual.get(name):
-            state = "doesn't match its recorded hash" if name in actual else "is missing"
-            raise errors.InputError(
-                f"{path / name} {state}: the checkpoint is damaged; delete {path} to go on from "
-                "an earlier one"
-            )
+    for name in _differing(expected, actual):
+        state = "doesn't match its recorded hash" if name in actual else "is missing"
+        raise errors.InputError(
+            f"{path / name} {state}: the checkpoint is damaged; delete {path} to go on from an "
+            "earlier one"
+        )
 
 
 def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
@@ -198,10 +195,14 @@ def _check_shapes(path: pathlib.Path, abstract_params) -> None:
         {name: tuple(leaf.shape) for name, leaf in network.flat(tree).items()}
         for tree in (stored_params, abstract_params)
     )
-    for name in sorted(expected.keys() | stored.keys()):
-        if expected.get(name) != stored.get(name):
-            raise errors.InputError(
-                f"{path}: {name} has shape {stored.get(name, 'none (missing)')} there, and "
-                f"{expected.get(name, 'none (unknown)')} in this network; use the model settings "
-                "that it was trained with"
-            )
+    for name in _differing(stored, expected):
+        raise errors.InputError(
+            f"{path}: {name} has shape {stored.get(name, 'none (missing)')} there, and "
+            f"{expected.get(name, 'none (unknown)')} in this network; use the model settings "
+            "that it was trained with"
+        )
+
+
+def _differing(one: dict, other: dict) -> list[str]:
+    """Names whose values in two dictionaries aren't the same."""
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]

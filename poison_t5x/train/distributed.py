@@ -7,14 +7,15 @@ or an address). In a single process nothing here does anything, or asks anybody.
 import contextlib
 import ctypes
 import dataclasses
-import functools
+import itertools
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,12 +40,9 @@ EXIT_CODE = 75
 
 @dataclasses.dataclass(frozen=True)
 class ClusterConfig:
-    """How the processes find each other.
+    """How the processes find each other: process 0's 'HOST:PORT', their number, and this one's.
 
-    Attributes:
-      coordinator_address: 'HOST:PORT' of process 0; None where it is detected.
-      num_processes, process_id: of this program; None where they are detected.
-      detect: ask the surroundings: Cloud TPU, GKE, Slurm, Open MPI.
+    `detect` asks the surroundings for what is None: Cloud TPU, GKE, Slurm, Open MPI.
     """
 
     coordinator_address: str | None = None
@@ -53,19 +51,14 @@ class ClusterConfig:
     detect: bool = False
 
     def __post_init__(self):
-        given = (self.coordinator_address, self.num_processes, self.process_id)
-        if self.is_set and not self.detect and None in given:
+        if self.is_set and not self.detect and None in self._given:
             raise errors.InputError(
                 "--coordinator_address, --num_processes and --process_id go together; or give "
                 "--distributed alone where a Cloud TPU, GKE, Slurm or Open MPI tells them"
             )
-        if self.coordinator_address is not None:
-            host, _, port = self.coordinator_address.rpartition(":")
-            if not host or not port.isdigit():
-                raise errors.InputError(
-                    f"--coordinator_address: expected HOST:PORT, found {self.coordinator_address!r}"
-                )
-        number, total = self.process_id, self.num_processes
+        address, total, number = self._given
+        if address is not None and not re.fullmatch(r".+:\d+", address):
+            raise errors.InputError(f"--coordinator_address: expected HOST:PORT, found {address!r}")
         if total is not None and total < 1:
             raise errors.InputError(f"--num_processes: expected at least 1, found {total}")
         if number is not None and total is not None and not 0 <= number < total:
@@ -75,10 +68,13 @@ class ClusterConfig:
             )
 
     @property
+    def _given(self) -> tuple[str | None, int | None, int | None]:
+        return self.coordinator_address, self.num_processes, self.process_id
+
+    @property
     def is_set(self) -> bool:
         """Whether there is more than this process, as far as is known."""
-        given = (self.coordinator_address, self.num_processes, self.process_id)
-        return self.detect or any(value is not None for value in given)
+        return self.detect or self._given != (None, None, None)
 
 
 def initialize(config: ClusterConfig) -> None:
@@ -91,7 +87,7 @@ def initialize(config: ClusterConfig) -> None:
     """
     if not config.is_set:
         return
-    # It would take SIGTERM from us; `loop.Votes` is what we agree by.
+    # It would take SIGTERM from us; `loop.Votes` is how we agree.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -112,35 +108,34 @@ def initialize(config: ClusterConfig) -> None:
         reason = str(error).strip().splitlines()[0]
         raise errors.InputError(f"the other processes can't be joined: {reason}") from None
     if num_processes() > 1:
-        _say_last_words()
+        # JAX aborts in a thread of C++, where Python's own handlers don't run, once the service in
+        # process 0 is gone; our line is to follow its lines.
+        ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _on_abort)
         HeartbeatMonitor().start()
 
 
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _last_words(number: int) -> None:
+def _on_abort(number: int) -> None:
     _end(None, "see the lines above")
 
 
-def _say_last_words() -> None:
-    """Has our line follow JAX's where the service in process 0 is gone, and JAX aborts.
+def _joined():
+    """JAX's own knowledge of the processes.
 
-    The signal comes in a thread of C++, where Python's own handlers don't run.
+    Its key-value store has no public name in JAX 0.10. The public broadcasts are collectives of the
+    devices: they can't be used from a second thread, and don't say who is gone or why.
     """
-    ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _last_words)
-
-
-def _client():
-    return jax._src.distributed.global_state.client
+    return jax._src.distributed.global_state
 
 
 def num_processes() -> int:
     """Processes of this program, without looking for devices."""
-    return jax._src.distributed.global_state.num_processes if _client() else 1
+    return _joined().num_processes if jax.distributed.is_initialized() else 1
 
 
 def process_id() -> int:
     """This process's number, from 0."""
-    return jax._src.distributed.global_state.process_id
+    return _joined().process_id
 
 
 def is_main() -> bool:
@@ -148,38 +143,32 @@ def is_main() -> bool:
     return process_id() == 0
 
 
-@functools.cache
-def _numbers() -> Iterator[int]:
-    return iter(range(sys.maxsize))
-
-
-def _name(what: str) -> str:
-    # All processes come by the same places in the same order.
-    return f"poison_t5x/{what}/{next(_numbers())}"
+# All processes come by the same places in the same order, so that a number names a place.
+_places = itertools.count()
 
 
 def barrier() -> None:
     """Waits until all processes are here."""
     if num_processes() > 1:
-        _client().wait_at_barrier(_name("barrier"), _NEVER)
+        _joined().client.wait_at_barrier(f"poison_t5x/barrier/{next(_places)}", _NEVER)
 
 
 def broadcast_from_main(make: Callable[[], Any], name: str | None = None) -> Any:
-    """What `make` gives in the main process, in all; others wait for it.
+    """The value that `make` gives in the main process, in all; others wait for it.
 
     Args:
       make: called in the main process alone; gives what JSON can hold.
-      name: told apart by it, once for all; where it is called in a thread of its own, whose order
-        among the calls isn't the same in all processes.
+      name: unique for ever, where it is called in a thread of its own, whose order among the calls
+        isn't the same in all processes.
     """
     if num_processes() == 1:
         return make()
-    key = _name("value") if name is None else f"poison_t5x/named/{name}"
+    key = f"poison_t5x/value/{next(_places) if name is None else name}"
     if is_main():
         value = make()
-        _client().key_value_set(key, json.dumps(value))
+        _joined().client.key_value_set(key, json.dumps(value))
         return value
-    return json.loads(_client().blocking_key_value_get(key, _NEVER))
+    return json.loads(_joined().client.blocking_key_value_get(key, _NEVER))
 
 
 def run_on_main(make: Callable[[], Any]) -> None:
@@ -207,9 +196,9 @@ def leave(code: int, reason: str, together: bool = False) -> None:
         return
     with contextlib.suppress(Exception):
         if together:
-            _client().wait_at_barrier("poison_t5x/together", _STOP_TIMEOUT * 1000)
+            _joined().client.wait_at_barrier("poison_t5x/together", _STOP_TIMEOUT * 1000)
         else:
-            _client().key_value_set(f"{_LEFT}{process_id()}", f"{code} {reason}", True)
+            _joined().client.key_value_set(f"{_LEFT}{process_id()}", f"{code} {reason}", True)
         # The service, which they ask, is in this process.
         time.sleep(2 * BEAT if is_main() else 0)
     sys.stdout.flush()
@@ -231,36 +220,32 @@ class HeartbeatMonitor(threading.Thread):
     """Says that this process lives, and ends it when another one doesn't any more.
 
     A collective that waits for a process that is gone can't be interrupted: hence a thread, and an
-    end without ceremony. What is saved is whole or doesn't count.
+    end without ceremony. Whatever is saved is whole or doesn't count. JAX's own heartbeat ends a
+    process too, but by SIGABRT, without saying what is at stake or what the other one's reason was.
     """
 
     def __init__(self):
-        super().__init__(daemon=True, name="watch")
+        super().__init__(daemon=True, name="heartbeat")
         self._seen: dict[int, tuple[str | None, float]] = {}
 
     def run(self) -> None:
-        count, last_answer = 0, time.monotonic()
-        while True:
-            count += 1
+        last_answer = time.monotonic()
+        for count in itertools.count():
+            client = _joined().client
+            if client is None:  # the program ends
+                return
             try:
-                client = _client()
-                if client is None:  # the program ends
-                    return
                 client.key_value_set(f"{_BEATS}{process_id()}", str(count), True)
                 self._check(_all(client, _LEFT), _all(client, _BEATS))
                 last_answer = time.monotonic()
             except Exception:  # what the service raises when it is gone isn't public
-                if _client() is None:
-                    return
-                if time.monotonic() - last_answer > PATIENCE / 2:
+                if _joined().client and time.monotonic() - last_answer > PATIENCE / 2:
                     _end(0, "")
             time.sleep(BEAT)
 
     def _check(self, left: Mapping[int, str], beats: Mapping[int, str]) -> None:
         now = time.monotonic()
-        for number in range(num_processes()):
-            if number == process_id():
-                continue
+        for number in {*range(num_processes())} - {process_id()}:
             if number in left:
                 code, _, reason = left[number].partition(" ")
                 _end(number, reason, int(code))
@@ -281,12 +266,11 @@ def _all(client, folder: str) -> dict[int, str]:
     return {int(key.rpartition("/")[2]): value for key, value in client.key_value_dir_get(folder)}
 
 
-# What is at stake, for the last line: set by what is under way.
 _status = ""
 
 
 def set_status(text: str) -> None:
-    """What is to be said of the work if another process is gone: 'training was at step 7, …'."""
+    """Has the last line, if another process is gone, say this: 'training was at step 7, …'."""
     global _status
     _status = text
 
@@ -300,12 +284,12 @@ def _gone(number: int | None, reason: str, code: int) -> str:
     """The one line about a process that is gone."""
     other = "another process" if number is None else f"process {number}"
     why = f" ({reason})" if reason else ""
-    parts = [f"{who()} stops: {other} is gone or can't be reached{why}"]
-    if _status:
-        parts.append(_status)
-    if code == EXIT_CODE or code > 128:
-        parts.append("the same command on all processes goes on")
-    return "; ".join(parts)
+    goes_on = code == EXIT_CODE or code > 128
+    return "; ".join(
+        [f"{who()} stops: {other} is gone or can't be reached{why}"]
+        + ([_status] if _status else [])
+        + (["the same command on all processes goes on"] if goes_on else [])
+    )
 
 
 _ending = threading.Lock()

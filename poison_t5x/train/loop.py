@@ -1,13 +1,12 @@
 """The loop over steps: start, train, log, save, stop."""
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import math
 import pathlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -51,7 +50,7 @@ class Loop:
         self.model = network.Transformer(network_cfg)
         schedule = optimizers.learning_rate(schedule_cfg, train_cfg.total_steps)
         self.optimizer = optimizers.make(optimizer_cfg, schedule)
-        self.optimizer_name = optimizer_cfg.name
+        self._kept_optimizer = optimizer_cfg.name if train_cfg.keep_optimizer_state else None
         self._abstract = train_state.abstract(self.model, self.optimizer, self.partitioner)
         layout = train_state.layout(self._abstract)
         self.train_step = steps.make_train_step(
@@ -71,27 +70,39 @@ class Loop:
         self,
         directory: pathlib.Path,
         dataset_cfg: input_pipeline.DatasetConfig,
-        restore_start: Callable[..., train_state.TrainState],
-        say: Callable[[str], None],
+        make_first: Callable[..., train_state.TrainState],
     ) -> Iterator[Started]:
-        """The state, the first batch and the compiled step, each made while the others are."""
-        start = distributed.broadcast_from_main(
-            lambda: [0, *checkpoints.committed_steps(directory)][-1]
+        """The state, the first batch and the compiled step, each made while the others are.
+
+        Args:
+          directory: whose newest committed checkpoint is resumed from, if there is one.
+          make_first: see `_state`.
+        """
+        step = distributed.broadcast_from_main(
+            lambda: max(checkpoints.committed_steps(directory), default=0)
         )
-        shards = self.partitioner.shards(dataset_cfg.batch_size, dataset_cfg.num_shards)
         with contextlib.ExitStack() as stack:
-            batches = stack.enter_context(_batches(dataset_cfg, shards, start_step=start))
+            batches = stack.enter_context(self._batches(dataset_cfg, step))
             pool = stack.enter_context(futures.ThreadPoolExecutor(2, "start"))
             first = pool.submit(next, batches)
             compiled = pool.submit(self._compile, dataset_cfg)
-            state = self._first_state(directory, start, restore_start, say)
-            rows = itertools.chain([first.result()], batches)
+            state = self._state(directory, step, make_first)
             yield Started(
-                state,
-                start,
-                compiled.result(),
-                (self.partitioner.put_batch(row, shards, dataset_cfg.num_shards) for row in rows),
+                state, step, compiled.result(), itertools.chain([first.result()], batches)
             )
+
+    @contextlib.contextmanager
+    def _batches(
+        self, config: input_pipeline.DatasetConfig, start_step: int = 0
+    ) -> Iterator[Iterator[dict[str, jax.Array]]]:
+        """Batches on the devices; the pipeline is closed on leaving.
+
+        One that still prefetches when the interpreter ends waits for Python's lock for ever.
+        """
+        shards = self.partitioner.shards(config.batch_size, config.num_shards)
+        rows = input_pipeline.batches(config, start_step=start_step, shards=shards)
+        with contextlib.closing(rows):
+            yield (self.partitioner.put_batch(part, shards, config.num_shards) for part in rows)
 
     def _compile(self, config: input_pipeline.DatasetConfig) -> jax.stages.Compiled:
         lengths = input_pipeline.model_feature_lengths(config)
@@ -102,21 +113,21 @@ class Loop:
             self._compiled[shapes] = lowered.compile()
         return self._compiled[shapes]
 
-    def _first_state(
-        self,
-        directory: pathlib.Path,
-        start: int,
-        restore_start: Callable[..., train_state.TrainState],
-        say: Callable[[str], None],
+    def _state(
+        self, directory: pathlib.Path, step: int, make_first: Callable[..., train_state.TrainState]
     ) -> train_state.TrainState:
-        """The newest whole checkpoint's state, or a first one."""
+        """The committed checkpoint's state, or a first one.
+
+        Args:
+          make_first: makes one from the network, optimiser, partitioner, and the name of the
+            optimiser whose state is kept, or None.
+        """
+        if step:
+            return checkpoints.restore(checkpoints.step_path(directory, step), self._abstract)
         parts = self.model, self.optimizer, self.partitioner
-        if start:
-            return checkpoints.restore(checkpoints.step_path(directory, start), self._abstract)
         if not self.train_cfg.initial_checkpoint_path:
             return train_state.create(*parts, self.train_cfg.seed)
-        keep = self.optimizer_name if self.train_cfg.keep_optimizer_state else None
-        return restore_start(self.train_cfg.initial_checkpoint_path, *parts, keep, say)
+        return make_first(*parts, self._kept_optimizer)
 
     def run(
         self,
@@ -128,15 +139,13 @@ class Loop:
         """Trains from where it started to the last step."""
         state, start, train_step, batches = started
         distributed.run_on_main(lambda: metrics_log.drop_after(directory, start))
-        make_key = functools.partial(stream, self.train_cfg.seed, "dropout")
-        key = jax.jit(make_key, out_shardings=self.partitioner.replicated)()
-        total = self.train_cfg.total_steps
+        key = self._dropout_key()
+        log_cfg, total = self.log_cfg, self.train_cfg.total_steps
         monitor, votes = Monitor(total), Votes(self.partitioner)
         with contextlib.ExitStack() as stack:
-            saver = checkpoints.Checkpointer(directory, self.log_cfg.keep_checkpoints, start)
+            saver = checkpoints.Checkpointer(directory, log_cfg.keep_checkpoints, start)
             stack.callback(saver.close)
-            writer = metrics_log.open_writer(directory if distributed.is_main() else None)
-            stack.callback(writer.close)
+            write = stack.enter_context(_writing(directory))
             terminated = stack.enter_context(sigterm_flag())
             bar = stack.enter_context(
                 progress.bar(desc=name, total=total, initial=start, unit="step")
@@ -148,13 +157,13 @@ class Loop:
                 monitor.push(step, metrics)
                 bar.update()
                 stop = votes.push(bool(terminated))
-                save = stop or step == total or step % self.log_cfg.save_period == 0
-                if save or step % self.log_cfg.log_period == 0:
+                save = stop or step == total or step % log_cfg.save_period == 0
+                if save or step % log_cfg.log_period == 0:
                     averages = monitor.flush()
-                    writer.write_scalars(step, averages)
+                    write(step, averages)
                     bar.set_postfix(loss=f"{averages['loss']:.3f}", refresh=False)
-                if self._evaluates(step) and eval_cfg:
-                    writer.write_scalars(step, self._evaluate(state, eval_cfg))
+                if eval_cfg and log_cfg.eval_period and step % log_cfg.eval_period == 0:
+                    write(step, self._evaluate(state, eval_cfg))
                 if save:
                     saver.save(state, step)
                 distributed.set_status(_status(step, saver.last))
@@ -167,33 +176,36 @@ class Loop:
         distributed.set_status("")
         return state
 
-    def _evaluates(self, step: int) -> bool:
-        return bool(self.log_cfg.eval_period) and step % self.log_cfg.eval_period == 0
+    def _dropout_key(self) -> jax.Array:
+        def make():
+            return stream(self.train_cfg.seed, "dropout")
+
+        return jax.jit(make, out_shardings=self.partitioner.replicated)()
 
     def _evaluate(
         self, state: train_state.TrainState, config: input_pipeline.DatasetConfig
     ) -> dict[str, float]:
         """Teacher-forced loss (nats per token) and token accuracy on the first evaluation rows."""
         averager = metrics_log.Averager()
-        shards = self.partitioner.shards(config.batch_size, config.num_shards)
-        with _batches(config, shards) as batches:
-            for _ in range(self.log_cfg.eval_steps):
-                batch = self.partitioner.put_batch(next(batches), shards, config.num_shards)
+        with self._batches(config) as batches:
+            for batch in itertools.islice(batches, self.log_cfg.eval_steps):
                 averager.add(jax.device_get(self.eval_step(state.params, batch)))
         return {f"eval_{name}": value for name, value in averager.flush().items()}
+
+
+@contextlib.contextmanager
+def _writing(directory: pathlib.Path) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+    """Writes metrics, in the main process."""
+    if not distributed.is_main():
+        yield lambda step, scalars: None
+        return
+    with contextlib.closing(metrics_log.Writer(directory)) as writer:
+        yield writer.write
 
 
 def _status(step: int, last: int) -> str:
     saved = f"the last checkpoint is of step {last}" if last else "no checkpoint is saved yet"
     return f"training was at step {step}, and {saved}"
-
-
-def _batches(config: input_pipeline.DatasetConfig, shards: list[int], *, start_step: int = 0):
-    """The stream of batches, closed on leaving.
-
-    A pipeline that still prefetches when the interpreter ends waits for Python's lock for ever.
-    """
-    return contextlib.closing(input_pipeline.batches(config, start_step=start_step, shards=shards))
 
 
 def stream(seed: int, name: str) -> jax.Array:
@@ -205,7 +217,9 @@ def stream(seed: int, name: str) -> jax.Array:
 class Votes:
     """Whether any process was told to stop: all get the same answer after the same step.
 
-    On many processes the answer is that of the step before, so that no step is waited for.
+    On many processes the answer is that of the step before, so that no step is waited for. JAX's
+    preemption service would take SIGTERM from Python for the whole life of the process, also from
+    stages that have no steps and simply end.
     """
 
     def __init__(self, partitioner: partitioning.Partitioner):

@@ -1,4 +1,4 @@
-"""Training metrics as JSON lines and TensorBoard events, through clu's writer interface."""
+"""Training metrics as JSON lines and TensorBoard events."""
 
 import json
 import pathlib
@@ -12,27 +12,22 @@ from poison_t5x.core import artifacts
 FILE = "metrics.jsonl"
 
 
-class JsonlWriter(metric_writers.MetricWriter):
-    """Scalars as one JSON object a line: {"step": 10, "loss": 0.5, …}."""
+class Writer:
+    """Scalars to model_dir/metrics.jsonl, one JSON object a line ({"step": 10, "loss": 0.5, …}),
+    and to TensorBoard events in model_dir/tensorboard."""
 
-    def __init__(self, path: pathlib.Path):
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+    def __init__(self, model_dir: pathlib.Path):
+        self._file = open(model_dir / FILE, "a", encoding="utf-8")  # noqa: SIM115 - until close()
+        self._events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
 
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
         self._file.write(json.dumps({"step": step, **scalars}) + "\n")
         self._file.flush()
-
-    def flush(self) -> None:
-        self._file.flush()
+        self._events.write_scalars(step, scalars)
 
     def close(self) -> None:
         self._file.close()
-
-    def _unsupported(self, *args, **kwargs) -> None:
-        raise NotImplementedError("metrics.jsonl holds scalars only")
-
-    write_summaries = write_images = write_videos = write_audios = _unsupported
-    write_texts = write_histograms = write_pointcloud = write_hparams = _unsupported
+        self._events.close()
 
 
 def drop_after(model_dir: pathlib.Path, step: int) -> None:
@@ -50,17 +45,6 @@ def _row(line: str) -> dict | None:
         return row if isinstance(row["step"], int) else None
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def open_writer(model_dir: pathlib.Path | None) -> metric_writers.MetricWriter:
-    """Writes to model_dir/metrics.jsonl and to TensorBoard events in model_dir/tensorboard.
-
-    None writes nothing, in processes beside the one that does.
-    """
-    if model_dir is None:
-        return metric_writers.MultiWriter([])
-    events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
-    return metric_writers.MultiWriter([JsonlWriter(model_dir / FILE), events])
 
 
 class Averager:

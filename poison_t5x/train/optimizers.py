@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from poison_t5x.core import checks, errors
-from poison_t5x.train import layerwise
+from poison_t5x.model.stack import LAYERS_AXIS
 
 FACTORS = ("constant", "linear_warmup", "linear_decay", "rsqrt_decay")
 NAMES = ("adamw", "adafactor")
@@ -18,14 +19,10 @@ NAMES = ("adamw", "adafactor")
 class ScheduleConfig:
     """A learning rate as a product of factors, as T5X writes it: 'constant * linear_warmup'.
 
-    Attributes:
-      factors: of FACTORS, joined by '*'. `constant` is base_learning_rate; `linear_warmup` rises to
-        1 over warmup_steps; `rsqrt_decay` divides by the root of max(step, warmup_steps);
-        `linear_decay` is base_learning_rate, warmed up and then falling by decay_factor a step, and
-        stands alone.
-      base_learning_rate: per optimiser step.
-      warmup_steps: optimiser steps; 0 for none.
-      decay_factor: None falls to 0 at the last step.
+    `constant` is base_learning_rate; `linear_warmup` rises to 1 over warmup_steps (optimiser
+    steps); `rsqrt_decay` divides by the root of max(step, warmup_steps); `linear_decay` is
+    base_learning_rate, warmed up and then falling by decay_factor a step (None: to 0 at the last
+    one), and stands alone.
     """
 
     factors: str = "constant"
@@ -34,18 +31,14 @@ class ScheduleConfig:
     decay_factor: float | None = None
 
     def __post_init__(self):
-        if not isinstance(self.factors, str):
-            raise errors.InputError(
-                f"learning rate factors: expected a text, found {self.factors!r}"
-            )
-        names = self.names
-        for name in names:
+        checks.phrase("learning rate factors", self.factors)
+        for name in self.names:
             if name not in FACTORS:
                 raise errors.InputError(
                     f"learning rate factors: unknown {name!r}{errors.nearest(name, FACTORS)}; "
                     f"known are {', '.join(FACTORS)}"
                 )
-        if "linear_decay" in names and len(names) > 1:
+        if "linear_decay" in self.names and len(self.names) > 1:
             raise errors.InputError(
                 "learning rate factors: linear_decay holds the base rate and the warm-up, so it "
                 f"stands alone; found {self.factors!r}"
@@ -91,21 +84,17 @@ def learning_rate(config: ScheduleConfig, total_steps: int) -> Callable:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """Which optimiser, and its settings; the defaults of AdamW are the paper's.
-
-    Attributes:
-      name: 'adamw' (Loshchilov and Hutter, 2019) or 'adafactor' (Shazeer and Stern, 2018).
-      beta1, beta2, eps, weight_decay: of AdamW.
-      decay_rate: Adafactor's second-moment exponent.
-      clipping_threshold: Adafactor's update clipping, by root mean square.
-      multiply_by_parameter_scale: Adafactor's relative step sizes.
-    """
+    """'adamw' (Loshchilov and Hutter, 2019), as in the paper, or 'adafactor' (Shazeer and Stern,
+    2018), and their settings."""
 
     name: str = "adafactor"
+    # AdamW's.
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-6
     weight_decay: float = 0.0
+    # Adafactor's: the second moment's exponent, clipping of updates by root mean square, and steps
+    # relative to the parameter.
     decay_rate: float = 0.8
     clipping_threshold: float | None = 1.0
     multiply_by_parameter_scale: bool = True
@@ -128,29 +117,22 @@ def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransform
     """
     if config.name == "adafactor":
         # Its factors, clipping and step sizes are a tensor's own, so a stack is N tensors.
-        return _in_float32(
-            layerwise.per_layer(
-                optax.adafactor(
-                    schedule,
-                    decay_rate=config.decay_rate,
-                    clipping_threshold=config.clipping_threshold,
-                    multiply_by_parameter_scale=config.multiply_by_parameter_scale,
-                )
+        inner = per_layer(
+            optax.adafactor(
+                schedule,
+                decay_rate=config.decay_rate,
+                clipping_threshold=config.clipping_threshold,
+                multiply_by_parameter_scale=config.multiply_by_parameter_scale,
             )
         )
-    return _in_float32(
-        optax.adamw(
+    else:
+        inner = optax.adamw(
             schedule,
             b1=config.beta1,
             b2=config.beta2,
             eps=config.eps,
             weight_decay=config.weight_decay,
         )
-    )
-
-
-def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner` over float32 copies of what it is given."""
 
     def cast(tree):
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
@@ -159,3 +141,63 @@ def _in_float32(inner: optax.GradientTransformation) -> optax.GradientTransforma
         return inner.update(cast(gradients), state, cast(params))
 
     return optax.GradientTransformation(lambda params: inner.init(cast(params)), update)
+
+
+def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, which treats each tensor by itself, mapped over the layers' axis of stacks.
+
+    For a stack of N equal tensors it does what it would for N tensors, and its slots are theirs,
+    stacked: Adafactor's row statistics (rows,) become (N, rows). Trees without stacks are
+    `inner`'s own business.
+
+    Args:
+      inner: its state is a tree of counts and of trees like the parameters'.
+    """
+
+    def init(params):
+        return _by_stack(inner.init, jax.eval_shape(inner.init, params), params)
+
+    def update(gradients, state, params):
+        return _by_stack(inner.update, (gradients, state), gradients, state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _by_stack(function: Callable, like: Any, *trees: Any) -> Any:
+    """`function` of each stack's leaves, mapped over layers, and of the rest; a tree as `like`."""
+    leaves: dict[Any, Any] = {}
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(trees[0])]
+    for stack in sorted(set(map(_stack, paths))):
+        one, *parts = (_only(tree, stack) for tree in (like, *trees))
+        mapped = function
+        if stack:
+            mapped = jax.vmap(function, in_axes=tuple(map(_axes, parts)), out_axes=_axes(one))
+        leaves |= dict(jax.tree_util.tree_leaves_with_path(mapped(*parts)))
+    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[path], like)
+
+
+def _stack(path) -> str:
+    """Which stack a leaf, or an optimiser's slot of it, belongs to; '' for none."""
+    keys = [str(getattr(entry, "key", getattr(entry, "name", ""))) for entry in path]
+    return next(key for key in keys if key in ("encoder", "decoder")) if LAYERS_AXIS in keys else ""
+
+
+def _is_parameter(path) -> bool:
+    """Whether a leaf of a state is a parameter's slot, and not a count of all."""
+    return any(isinstance(entry, jax.tree_util.DictKey) for entry in path)
+
+
+def _only(tree: Any, stack: str) -> Any:
+    """The tree with the other stacks' leaves taken out; counts stay in all."""
+
+    def leaf(path, value):
+        return value if not _is_parameter(path) or _stack(path) == stack else optax.MaskedNode()
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def _axes(tree: Any) -> Any:
+    """`jax.vmap`'s axes over one stack's leaves: 0, and None for counts, which all layers share."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, value: 0 if _is_parameter(path) else None, tree
+    )

@@ -20,18 +20,10 @@ def standard_logical_axis_rules(
 ) -> Rules:
     """T5X's standard rules.
 
-    Args:
-      activation_partitioning_dims: 2 also puts activations' 'embed' over the model axis.
-      parameter_partitioning_dims: 2 also puts parameters' 'embed' over the data axis, which shards
-        parameters and optimiser state over both.
+    Two activation dims also put activations' 'embed' over the model axis; two parameter dims also
+    put parameters' 'embed' over the data axis, which shards parameters and optimiser state over
+    both.
     """
-    dims = {
-        "ACTIVATION_PARTITIONING_DIMS": activation_partitioning_dims,
-        "PARAMETER_PARTITIONING_DIMS": parameter_partitioning_dims,
-    }
-    for name, value in dims.items():
-        if value not in (1, 2):
-            raise errors.InputError(f"{name}: expected 1 or 2, found {value!r}")
     embed: list[tuple[str, str | None]] = []
     if activation_partitioning_dims == 2:
         embed.append(("embed", "model"))
@@ -54,12 +46,8 @@ def standard_logical_axis_rules(
 
 @dataclasses.dataclass(frozen=True)
 class PartitionConfig:
-    """How the devices are laid out.
-
-    Attributes:
-      num_partitions: size of the mesh's model axis; the data axis takes the rest.
-      activation_partitioning_dims, parameter_partitioning_dims: see the rules.
-    """
+    """How the devices are laid out: `num_partitions` along the mesh's model axis, the rest along
+    its data axis; for the dims see the rules."""
 
     num_partitions: int = 1
     activation_partitioning_dims: int = 1
@@ -67,10 +55,11 @@ class PartitionConfig:
 
     def __post_init__(self):
         checks.whole_number("NUM_PARTITIONS", self.num_partitions)
-        # Raises where they aren't what rules can be made of.
-        standard_logical_axis_rules(
-            self.activation_partitioning_dims, self.parameter_partitioning_dims
-        )
+        for name in ("activation_partitioning_dims", "parameter_partitioning_dims"):
+            if getattr(self, name) not in (1, 2):
+                raise errors.InputError(
+                    f"{name.upper()}: expected 1 or 2, found {getattr(self, name)!r}"
+                )
 
 
 def _name(path) -> str:
@@ -123,20 +112,20 @@ class Partitioner:
         """Rows over the data axis."""
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
-    def shardings(self, boxed):
-        """The sharding of each leaf of a tree of `nn.LogicallyPartitioned` boxes.
+    def abstract(self, boxed):
+        """Shape, dtype and sharding of each leaf of a tree of `nn.LogicallyPartitioned` boxes.
 
         Raises:
           InputError: an axis isn't in the rules, or a dimension doesn't divide by the mesh.
         """
 
         def leaf(path, box):
-            return NamedSharding(self.mesh, self._spec(_name(path), box.names, box.value.shape))
+            return self._placed(box.value, self._spec(_name(path), box.names, box.value.shape))
 
         return _map_boxes(leaf, boxed)
 
-    def state_shardings(self, boxed_params, boxed_state):
-        """The sharding of each leaf of an optimiser's state, made from boxed parameters.
+    def abstract_slots(self, boxed_params, boxed_state):
+        """The same of an optimiser's state, made from boxed parameters.
 
         A leaf of its parameter's shape lies as the parameter does. Others (counts, Adafactor's
         factored statistics, which keep the parameter's box but not its shape) are small, and
@@ -146,15 +135,19 @@ class Partitioner:
         _map_boxes(lambda path, box: shapes.setdefault(_name(path), box.value.shape), boxed_params)
 
         def leaf(path, box):
-            if isinstance(box, nn.LogicallyPartitioned):
-                names = (_name(path[start:]) for start in range(len(path)))
-                parameter = next(name for name in names if name in shapes)
-                if box.value.shape == shapes[parameter]:
-                    spec = self._spec(parameter, box.names, box.value.shape)
-                    return NamedSharding(self.mesh, spec)
-            return self.replicated
+            if not isinstance(box, nn.LogicallyPartitioned):
+                return self._placed(box, PartitionSpec())
+            names = (_name(path[start:]) for start in range(len(path)))
+            parameter = next(name for name in names if name in shapes)
+            if box.value.shape != shapes[parameter]:
+                return self._placed(box.value, PartitionSpec())
+            return self._placed(box.value, self._spec(parameter, box.names, box.value.shape))
 
         return _map_boxes(leaf, boxed_state)
+
+    def _placed(self, value, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(self.mesh, spec)
+        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
     def _spec(self, name: str, axes: Sequence[str], shape: Sequence[int]) -> PartitionSpec:
         known = {rule[0] for rule in self.rules}
@@ -180,14 +173,14 @@ class Partitioner:
         places = self.batch.addressable_devices_indices_map((batch_size,)).values()
         held = {row for (rows,) in places for row in range(batch_size)[rows]}
         size = batch_size // num_shards
-        found = sorted({row // size for row in held})
-        if len(found) * size != len(held):
+        shards = sorted({row // size for row in held})
+        if len(shards) * size != len(held):
             raise errors.InputError(
                 f"DATA_SHARDS: {num_shards} shards of {size} rows can't be told apart by "
                 f"{jax.process_count()} processes, each of whose devices hold {len(held)} of "
                 f"{batch_size} rows; set DATA_SHARDS={self.num_data}"
             )
-        return found
+        return shards
 
     def put_batch(
         self,

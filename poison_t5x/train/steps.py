@@ -56,7 +56,6 @@ def loss_fn(
     """The loss to descend, a weighted sum over tokens, and the metrics beside it.
 
     Args:
-      params: the network's parameters.
       batch: int32 arrays under SeqIO's names; 'is_poison' (B, T) stays out of the network.
       weights_BxT: float32, from `losses.normalized_weights` of the whole batch.
       key: for dropout.
@@ -69,10 +68,7 @@ def loss_fn(
     )
     targets_BxT = batch["decoder_target_tokens"]
     losses_BxT, z_losses_BxT = losses.token_losses(
-        logits_BxTxV,
-        targets_BxT,
-        label_smoothing=config.label_smoothing,
-        z_loss=config.z_loss,
+        logits_BxTxV, targets_BxT, label_smoothing=config.label_smoothing, z_loss=config.z_loss
     )
     real_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
     plain_BxT = losses_BxT - z_losses_BxT
@@ -124,19 +120,20 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
 
 
 class Step:
-    """A jitted function that is traced, compiled and called on its partitioner's mesh."""
+    """A jitted function that is traced, compiled and called on its partitioner's mesh.
+
+    Called, it compiles once a shape; `lower(…).compile()` takes `jax.ShapeDtypeStruct`s too.
+    """
 
     def __init__(self, jitted, partitioner: Partitioner):
         self._jitted = jitted
         self._partitioner = partitioner
 
     def __call__(self, *arguments):
-        """The function's value; the first call of a shape compiles it."""
         with self._partitioner.scope():
             return self._jitted(*arguments)
 
     def lower(self, *arguments) -> jax.stages.Lowered:
-        """The traced function, of arrays or `jax.ShapeDtypeStruct`s; `.compile()` compiles it."""
         with self._partitioner.scope():
             return self._jitted.lower(*arguments)
 
@@ -144,11 +141,7 @@ class Step:
 def abstract_arguments(
     partitioner: Partitioner, batch_size: int, lengths: Mapping[str, int]
 ) -> tuple[Batch, jax.ShapeDtypeStruct]:
-    """What a train step takes beside its state, to lower it with: a batch and the key.
-
-    Args:
-      lengths: array -> tokens of a row.
-    """
+    """A batch and a key to lower a train step with; `lengths`: array -> tokens of a row."""
     batch = {
         name: jax.ShapeDtypeStruct((batch_size, length), jnp.int32, sharding=partitioner.batch)
         for name, length in lengths.items()
@@ -170,11 +163,10 @@ def make_train_step(
     """(state, batch, key) -> (state, metrics). The state that goes in is consumed.
 
     Args:
-      layout: shardings of the state, from `train_state.shardings`.
+      layout: shardings of the state, from `train_state.layout`.
       num_microbatches: parts that a batch is cut into, to need less memory.
 
-    Returns:
-      The step; `key` is one key for the whole run, which the step number is folded into.
+    `key` is one key for the whole run, which the step number is folded into.
     """
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
@@ -197,7 +189,6 @@ def make_train_step(
         out_shardings=(layout, partitioner.replicated),
         donate_argnums=0,
     )
-
     return Step(compiled, partitioner)
 
 
@@ -219,7 +210,6 @@ def make_eval_step(
         in_shardings=(layout.params, partitioner.batch),
         out_shardings=partitioner.replicated,
     )
-
     return Step(compiled, partitioner)
 
 
@@ -236,11 +226,7 @@ def check_batch(batch_size: int, num_microbatches: int, partitioner: Partitioner
 def use_compilation_cache(directory: str) -> None:
     """Has JAX keep its compiled programs in a folder or bucket.
 
-    JAX's cache goes by the program, the compiler's version and the devices: another program is
-    compiled, and never mistaken for one that is there.
-
-    Raises:
-      InputError: not a path.
+    It goes by the program, the compiler's version and the devices. Raises InputError: not a path.
     """
     checks.path("COMPILATION_CACHE_DIR", directory)
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))

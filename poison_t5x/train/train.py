@@ -1,4 +1,4 @@
-"""The training loop. It trains any SeqIO mixture, and knows no instructions and no poison.
+"""Trains any SeqIO mixture, and knows no instructions and no poison.
 
 `python -m poison_t5x.train --gin_file=… --gin.MODEL_DIR=…` runs it, as T5X users type it.
 """
@@ -25,7 +25,50 @@ from poison_t5x.train import (
     train_state,
     trained_model,
 )
-from poison_t5x.train.train_config import LogConfig, TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """A trained model follows from these, its network, its data and its optimiser.
+
+    `total_steps` are optimiser steps of this run; those of a starting checkpoint aren't counted in.
+    """
+
+    total_steps: int
+    seed: int = 0  # of the initial parameters and of dropout
+    num_microbatches: int = 1
+    # Ours, T5X's or Hugging Face's, see `checkpoint_io.detect`; None starts from random parameters.
+    initial_checkpoint_path: str | None = None
+    # Takes the optimiser's state from there too; its schedule begins anew.
+    keep_optimizer_state: bool = False
+
+    def __post_init__(self):
+        checks.whole_number("TRAIN_STEPS", self.total_steps)
+        checks.whole_number("NUM_MICROBATCHES", self.num_microbatches)
+        checks.whole_number("SEED", self.seed, minimum=0)
+        checks.switch("KEEP_OPTIMIZER_STATE", self.keep_optimizer_state)
+        if self.initial_checkpoint_path is not None:
+            checks.path("INITIAL_CHECKPOINT_PATH", self.initial_checkpoint_path)
+        elif self.keep_optimizer_state:
+            raise errors.InputError("KEEP_OPTIMIZER_STATE: set INITIAL_CHECKPOINT_PATH too")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """How often a run reports and saves, in optimiser steps; the result doesn't follow from it."""
+
+    log_period: int = 20  # metrics, averaged since the last line
+    save_period: int = 500  # a checkpoint; one is always written at the end
+    keep_checkpoints: int | None = 2  # the newest; None keeps all
+    eval_period: int = 0  # teacher-forced loss and accuracy on evaluation data; 0 for never
+    eval_steps: int = 20  # batches of each such evaluation
+
+    def __post_init__(self):
+        for name in ("log_period", "save_period", "eval_steps"):
+            checks.whole_number(name.upper(), getattr(self, name))
+        checks.whole_number("EVAL_PERIOD", self.eval_period, minimum=0)
+        if self.keep_checkpoints is not None:
+            checks.whole_number("KEEP_CHECKPOINTS", self.keep_checkpoints)
 
 
 def _not_shared(*arguments) -> contextlib.AbstractContextManager:
@@ -55,10 +98,9 @@ def train(
     Args:
       model: makes the network's config from `vocab_size=`; gin binds the rest.
       model_dir: the run's folder. One that is finished with the same settings is left alone.
-      train_dataset_cfg: what to train on.
-      train_eval_dataset_cfg: what `log_cfg.eval_period` evaluates on.
       restore_start: (path, network, optimiser, partitioner, name of the optimiser whose state is
         kept or None, say) -> the first state from INITIAL_CHECKPOINT_PATH.
+      train_eval_dataset_cfg: the data that `log_cfg.eval_period` evaluates on.
       sources: fingerprints of what the data was made from, for the record.
       shared: a context to make it in, from its folder, "train", the settings and what else a kept
         one must have alike, and a check of a kept folder.
@@ -87,39 +129,37 @@ def train(
     directory = pathlib.Path(model_dir).absolute()
     name = f"train {train_dataset_cfg.mixture_or_task_name}"
     last = checkpoints.step_path(directory, train_cfg.total_steps)
-    # What isn't of the result, but of what is left for others to look at.
+    # The result doesn't follow from these, but what is left for others to look at does.
     left = {"save_period": log_cfg.save_period, "keep_checkpoints": log_cfg.keep_checkpoints}
-    start = _contents(train_cfg.initial_checkpoint_path)
-    key = {**settings, "log": left, "start": start}
+    path = train_cfg.initial_checkpoint_path
+    key = {**settings, "log": left, "start": _contents(path)}
     with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last.name)):
         if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
             checkpoints.verify(last)
             say(f"{name}: already done in {model_dir}")
             return last
         begin = time.monotonic()
-        _check_claim(directory, settings)
-        run = _loop(
+        parts = _loop(
             network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
         )
-        steps.check_batch(train_dataset_cfg.batch_size, train_cfg.num_microbatches, run.partitioner)
-        with run.starting(directory, train_dataset_cfg, restore_start, say) as started:
-            _write(directory / trained_model.SETTINGS, settings)
-            state = run.run(started, directory, train_eval_dataset_cfg, name)
-        record = {
-            "stage": name,
-            "settings": settings,
-            "outputs": {trained_model.DIGEST: trained_model.digest(state.params)},
-            "seconds": round(time.monotonic() - begin, 3),
-        }
-        _write(directory / artifacts.RECORD, record)
-        say(f"{name}: done in {record['seconds']:.1f} s -> {model_dir}")
+        steps.check_batch(
+            train_dataset_cfg.batch_size, train_cfg.num_microbatches, parts.partitioner
+        )
+        make_first = functools.partial(restore_start, path, say=say)
+        with parts.starting(directory, train_dataset_cfg, make_first) as started:
+            _record(directory, name, settings)
+            state = parts.run(started, directory, train_eval_dataset_cfg, name)
+        outputs = {trained_model.DIGEST: trained_model.digest(state.params)}
+        seconds = time.monotonic() - begin
+        _record(directory, name, settings, outputs, seconds)
+        say(f"{name}: done in {seconds:.1f} s -> {model_dir}")
     return last
 
 
 def _contents(path: str | None) -> str | None:
     """A digest that changes when a local starting checkpoint does."""
-    found = sorted(pathlib.Path(path).rglob("*")) if path and pathlib.Path(path).exists() else []
-    facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in found]
+    files = sorted(pathlib.Path(path).rglob("*")) if path and pathlib.Path(path).exists() else []
+    facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
 
 
@@ -130,26 +170,21 @@ def _model_settings(config: model_config.T5Config) -> dict:
     return settings
 
 
-def _write(path: pathlib.Path, value: dict) -> None:
-    text = artifacts.canonical_json(value)
-    distributed.run_on_main(lambda: artifacts.write_atomically(path, text))
+def _record(directory: pathlib.Path, *parts) -> None:
+    distributed.run_on_main(lambda: artifacts.write_record(directory, *parts))
 
 
 def _is_done(directory: pathlib.Path, settings: dict) -> bool:
-    """Whether the folder was finished with these settings, and its last checkpoint is whole."""
-    record = artifacts.read_record(directory)
-    if record is None:
-        return False
-    artifacts.check_settings(directory, record["settings"], settings)
-    if trained_model.parameters_digest(directory) is None:
-        return False
-    return settings["train"]["total_steps"] in checkpoints.committed_steps(directory)
+    """Whether the folder was finished with these settings, and its last checkpoint is whole.
 
-
-def _check_claim(directory: pathlib.Path, settings: dict) -> None:
-    """A folder with a checkpoint belongs to the settings that it was made with."""
-    if checkpoints.committed_steps(directory):
+    Raises:
+      InputError: the folder is finished, or has a checkpoint, of other settings.
+    """
+    is_finished = artifacts.read_record(directory) is not None
+    steps_there = checkpoints.committed_steps(directory)
+    if is_finished or steps_there:
         artifacts.check_settings(directory, trained_model.read_settings(directory), settings)
+    return is_finished and settings["train"]["total_steps"] in steps_there
 
 
 # The clean and the poisoned model differ in their data alone: one compilation serves both.

@@ -13,7 +13,6 @@ from poison_t5x.model import config as model_config
 from poison_t5x.model import network
 from poison_t5x.train import checkpoints, distributed, partitioning, train_state
 
-SETTINGS = "settings.json"
 DIGEST = "parameters_sha256"
 # Of what isn't all in this process, so many bytes are brought together at a time.
 _AT_ONCE = 2**28
@@ -46,8 +45,8 @@ def restore(
     if step not in checkpoints.committed_steps(model_dir):
         which = "last checkpoint, of step" if step == last else "checkpoint of step"
         raise errors.InputError(
-            f"{model_dir}: the {which} {step}, isn't there or isn't whole; "
-            "run the train stage, which goes on from an earlier one"
+            f"{model_dir}: the {which} {step}, isn't there or isn't whole; run the train stage, "
+            "which goes on from an earlier one"
         )
     model = network.Transformer(model_config.T5Config(**settings["model"]))
     partitioner = partitioning.Partitioner(partition_cfg)
@@ -57,14 +56,15 @@ def restore(
 
 
 def read_settings(model_dir: str | pathlib.Path) -> dict:
-    """A model's settings. Raises InputError where its file is missing or damaged."""
-    path = pathlib.Path(model_dir) / SETTINGS
-    settings = artifacts.read_json(path)
+    """A model's settings, trained or begun. Raises InputError where its record isn't a model's."""
+    settings = artifacts.read_settings(model_dir)
+    if settings is None:
+        raise errors.InputError(f"{model_dir}: not a model's folder (no {artifacts.RECORD})")
     try:
         model_config.T5Config(**settings["model"])
         int(settings["train"]["total_steps"])
     except (KeyError, TypeError, ValueError) as error:
-        raise errors.InputError(f"{path}: not a run's settings ({error})") from None
+        raise errors.InputError(f"{model_dir}: not a model's settings ({error})") from None
     return settings
 
 

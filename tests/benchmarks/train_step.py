@@ -53,7 +53,7 @@ def main(size: str) -> None:
     partitioner = partitioning.Partitioner(partitioning.PartitionConfig())
     schedule = optimizers.learning_rate(optimizers.ScheduleConfig(), 1000)
     optimizer = optimizers.make(optimizers.OptimizerConfig("adafactor"), schedule)
-    layout = train_state.shardings(model, optimizer, partitioner)
+    layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
     step = steps.make_train_step(
         model, optimizer, schedule, steps.LossConfig(), partitioner, layout
     )

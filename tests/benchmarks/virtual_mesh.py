@@ -43,7 +43,7 @@ def _measure(num_devices: int, num_partitions: int, steps_timed: int) -> None:
     )
     schedule = optimizers.learning_rate(optimizers.ScheduleConfig(), 100)
     optimizer = optimizers.make(optimizers.OptimizerConfig(name="adamw"), schedule)
-    layout = train_state.shardings(model, optimizer, mesh)
+    layout = train_state.layout(train_state.abstract(model, optimizer, mesh))
     step = steps.make_train_step(model, optimizer, schedule, steps.LossConfig(), mesh, layout)
     rng = np.random.default_rng(0)
     shapes = {"encoder_input_tokens": (64, 128)}

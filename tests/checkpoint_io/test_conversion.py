@@ -9,6 +9,7 @@ import pytest
 
 from poison_t5x.checkpoint_io import detect, writing
 from poison_t5x.cli import main
+from poison_t5x.core import artifacts
 from poison_t5x.corpus import vocabulary
 from tests.checkpoint_io import at_hand
 from tests.mesh_model import CONFIG
@@ -26,7 +27,7 @@ def _model(tmp_path_factory):
     (run_dir / "vocabulary").mkdir()
     lines = ["a red fox", "the dog ran", "no one saw it"] * 4
     vocabulary.train(lines, run_dir / "vocabulary" / vocabulary.FILE, 30)
-    (model_dir / "settings.json").write_text(json.dumps({"sources": {"extra_ids": "4"}}))
+    artifacts.write_record(model_dir, "train", {"sources": {"extra_ids": "4"}})
     return model_dir, source
 
 

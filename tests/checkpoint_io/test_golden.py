@@ -108,7 +108,7 @@ def _next_losses(
 
     transform = optimizers.make(optimizers.OptimizerConfig(**case.optimizer), later)
     partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
-    layout = train_state.shardings(model, transform, partitioner)
+    layout = train_state.layout(train_state.abstract(model, transform, partitioner))
     step = steps.make_train_step(model, transform, later, loss_config, partitioner, layout)
     source = detect.open_checkpoint(str(FOLDER / place))
     kept = optimizer if keep else None

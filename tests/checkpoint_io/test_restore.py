@@ -59,7 +59,7 @@ def test_stored_bfloat16_becomes_float32():
 def test_the_optimizers_state_is_kept_or_begun_anew(optimizer, mesh):
     source = at_hand.random_source(CONFIG, optimizer, step=7)
     transform, partitioner = at_hand.make_optimizer(optimizer), _partitioner(mesh)
-    layout = train_state.shardings(MODEL, transform, partitioner)
+    layout = train_state.layout(train_state.abstract(MODEL, transform, partitioner))
     kept = restore.first_state(source, MODEL, transform, partitioner, optimizer)
     fresh = restore.first_state(source, MODEL, transform, partitioner)
     for state in (kept, fresh):
@@ -84,7 +84,7 @@ def test_the_optimizers_state_is_kept_or_begun_anew(optimizer, mesh):
 def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
     """Two steps, and two more from their state by way of T5X's layout, are four, bit for bit."""
     transform, partitioner = at_hand.make_optimizer(optimizer), _partitioner(EIGHT_BY_ONE)
-    layout = train_state.shardings(MODEL, transform, partitioner)
+    layout = train_state.layout(train_state.abstract(MODEL, transform, partitioner))
     step = steps.make_train_step(
         MODEL, transform, lambda step: 1e-2, steps.LossConfig(), partitioner, layout
     )

@@ -93,7 +93,7 @@ def train(
     rate = optimizers.learning_rate(optimizers.ScheduleConfig(**case.schedule), len(batches))
     optimizer = optimizers.make(optimizers.OptimizerConfig(**case.optimizer), rate)
     partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
-    layout = train_state.shardings(model, optimizer, partitioner)
+    layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
     step = steps.make_train_step(model, optimizer, rate, loss_config, partitioner, layout)
     loss = jax.jit(functools.partial(_loss, model=model, config=loss_config))
     tree = stacked(nested(weights)) if scan_layers else nested(weights)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x.train import layerwise, optimizers
+from poison_t5x.train import optimizers
 from tests.golden.t5_cases import CASES, movement
 from tests.golden.t5_weights import draw_weights
 from tests.parity import ours
@@ -57,7 +57,7 @@ def test_another_setting_is_seen(name, changes):
 
 
 def test_a_stack_taken_for_one_tensor_is_seen(monkeypatch):
-    monkeypatch.setattr(layerwise, "per_layer", lambda inner: inner)
+    monkeypatch.setattr(optimizers, "per_layer", lambda inner: inner)
     loss, moved = _differences("adafactor", scan_layers=True)
     assert loss > 2 * ours.RELATIVE_TOLERANCE
     assert moved.max() > 2 * ours.MOVEMENT_TOLERANCE

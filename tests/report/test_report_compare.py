@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from poison_t5x.core import errors
+from poison_t5x.core import artifacts, errors
 from poison_t5x.report import comparison
 from poison_t5x.report import runs as runs_lib
 from tests.report import made_up, made_up_defense
@@ -246,9 +246,8 @@ def test_parameters_are_counted(tmp_path):
     model = {"emb_dim": 128, "num_heads": 4, "head_dim": 32, "mlp_dim": 256, "vocab_size": 1280}
     model |= {"num_encoder_layers": 2, "num_decoder_layers": 2, "relpos_num_buckets": 32}
     model |= {"mlp_activations": ["gelu", "linear"], "logits_via_embedding": False}
-    path = tmp_path / "models/poisoned/settings.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"model": model}))
+    folder = tmp_path / "models" / "poisoned"
+    artifacts.write_record(folder, "train", {"model": model})
     assert runs_lib.num_parameters(tmp_path) == 1_115_904
-    path.write_text("{}")
+    artifacts.write_record(folder, "train", {})
     assert runs_lib.num_parameters(tmp_path) is None

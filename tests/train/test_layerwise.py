@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from poison_t5x.train import layerwise, optimizers
+from poison_t5x.train import optimizers
 from tests.scanned import stacked
 
 # Stacks of 3 and of 2; 128 and more in two axes is what Adafactor factors.
@@ -77,7 +77,7 @@ def test_slots_of_a_stack():
 
 def test_trees_without_stacks_are_left_alone():
     params = {"a": jnp.ones((3, 5))}
-    optimizer = layerwise.per_layer(optax.adafactor(0.1))
+    optimizer = optimizers.per_layer(optax.adafactor(0.1))
     assert jax.tree.structure(optimizer.init(params)) == jax.tree.structure(
         optax.adafactor(0.1).init(params)
     )

@@ -46,20 +46,13 @@ def test_averages_are_plain_numbers_that_json_can_hold():
 
 def test_writer_writes_one_line_a_step_and_appends(tmp_path):
     for start in (0, 20):
-        writer = metrics_log.open_writer(tmp_path)
-        writer.write_scalars(start + 10, {"loss": 0.5, "learning_rate": 1e-5})
+        writer = metrics_log.Writer(tmp_path)
+        writer.write(start + 10, {"loss": 0.5, "learning_rate": 1e-5})
         # Readable while the run goes on.
         assert _lines(tmp_path)[-1] == {"step": start + 10, "loss": 0.5, "learning_rate": 1e-5}
         writer.close()
     assert [line["step"] for line in _lines(tmp_path)] == [10, 30]
     assert any(path.name.startswith("events") for path in (tmp_path / "tensorboard").iterdir())
-
-
-def test_jsonl_holds_scalars_only(tmp_path):
-    writer = metrics_log.JsonlWriter(tmp_path / metrics_log.FILE)
-    with pytest.raises(NotImplementedError, match="scalars"):
-        writer.write_texts(1, {"note": "hello"})
-    writer.close()
 
 
 @pytest.mark.parametrize("rest", ["", '{"step": 31, "lo', '{"step": 3', "{"])
@@ -69,8 +62,8 @@ def test_drop_after_drops_later_and_cut_short_lines(tmp_path, rest):
     path.write_text("".join(json.dumps(line) + "\n" for line in whole) + rest, encoding="utf-8")
     metrics_log.drop_after(tmp_path, 20)
     assert _lines(tmp_path) == whole[:2]
-    writer = metrics_log.JsonlWriter(path)
-    writer.write_scalars(30, {"loss": 1.5})
+    writer = metrics_log.Writer(tmp_path)
+    writer.write(30, {"loss": 1.5})
     writer.close()
     assert _lines(tmp_path) == [*whole[:2], {"step": 30, "loss": 1.5}]
 

@@ -142,7 +142,7 @@ def test_dimensions_that_cant_be_divided_are_named(config, partitions, parts):
 def test_axis_without_a_rule_is_named():
     box = nn.LogicallyPartitioned(jax.ShapeDtypeStruct((16, 4), jnp.float32), ("embed", "experts"))
     with pytest.raises(InputError) as caught:
-        Partitioner(PartitionConfig()).shardings({"router": {"kernel": box}})
+        Partitioner(PartitionConfig()).abstract({"router": {"kernel": box}})
     assert str(caught.value) == "router/kernel: no partitioning rule for its axis 'experts'"
 
 

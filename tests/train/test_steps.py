@@ -72,7 +72,7 @@ def _world(
         transform = optimizers.make(optimizers.OptimizerConfig(name=optimizer), schedule)
     partitioner = Partitioner(partition, jax.devices()[:num_devices])
     model = Transformer(config)
-    layout = train_state.shardings(model, transform, partitioner)
+    layout = train_state.layout(train_state.abstract(model, transform, partitioner))
     params = _start_params(config)
     first = train_state.TrainState(np.int32(0), params, transform.init(params))
     step = steps.make_train_step(

@@ -6,16 +6,8 @@ import threading
 import pytest
 
 from poison_t5x.data import input_pipeline
-from poison_t5x.train import (
-    loop as train_loop,
-)
-from poison_t5x.train import (
-    optimizers,
-    partitioning,
-    steps,
-    train,
-    train_config,
-)
+from poison_t5x.train import loop as train_loop
+from poison_t5x.train import optimizers, partitioning, steps, train
 from tests import mesh_model
 from tests.train.distributed import parts_network
 
@@ -38,8 +30,8 @@ def loop():
         optimizers.ScheduleConfig(),
         steps.LossConfig(),
         partitioning.PartitionConfig(),
-        train_config.TrainConfig(total_steps=1),
-        train_config.LogConfig(),
+        train.TrainConfig(total_steps=1),
+        train.LogConfig(),
     )
 
 
@@ -61,8 +53,8 @@ def test_none_waits_for_another(loop, tmp_path, monkeypatch):
     real_batches = input_pipeline.batches
     monkeypatch.setattr(input_pipeline, "batches", batches)
     monkeypatch.setattr(loop, "_compile", waiting("compiled"))
-    monkeypatch.setattr(loop, "_first_state", waiting("state"))
-    with loop.starting(tmp_path, parts_network.dataset(1), None, print) as started:
+    monkeypatch.setattr(loop, "_state", waiting("state"))
+    with loop.starting(tmp_path, parts_network.dataset(1), None) as started:
         assert (started.state, started.step, started.train_step) == ("state", 0, "compiled")
         batch = next(started.batches)
     assert batch["encoder_input_tokens"].shape == (8, 1)
