@@ -19,7 +19,8 @@ from poison_t5x.model.decoding import (
 from poison_t5x.model.network import Transformer
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights
 
-CONFIG = T5Config(**T5_CONFIGS["v1_1"])
+SETTINGS = T5_CONFIGS["v1_1"] | {"num_encoder_layers": 1, "num_decoder_layers": 2}
+CONFIG = T5Config(**SETTINGS)
 MODEL = Transformer(CONFIG)
 B, S, C = 5, 11, 7
 # Float32 sums in another order; logits have a standard deviation of about 3.
@@ -28,7 +29,7 @@ TOLERANCE = 1e-4
 
 @pytest.fixture(name="params", scope="module")
 def _params():
-    weights = draw_weights(T5_CONFIGS["v1_1"])
+    weights = draw_weights(SETTINGS)
     weights = {tuple(path.split("/")): jnp.asarray(array) for path, array in weights.items()}
     return traverse_util.unflatten_dict(weights)
 

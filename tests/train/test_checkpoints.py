@@ -82,19 +82,17 @@ def _copied(saved, tmp_path):
     return tmp_path / "model" / "checkpoint_7"
 
 
-@pytest.mark.parametrize("optimizer", optimizers.NAMES)
 @pytest.mark.parametrize(
-    ("mesh", "other_mesh"),
+    ("mesh", "other_mesh", "optimizer"),
     [
-        (ONE, ONE),
-        (EIGHT_BY_ONE, ONE),
-        (EIGHT_BY_ONE, TWO_BY_FOUR),
-        (TWO_BY_FOUR, FOUR_BY_TWO),
-        (TWO_BY_FOUR, ONE),
+        (ONE, ONE, "adamw"),
+        (EIGHT_BY_ONE, ONE, "adafactor"),
+        (EIGHT_BY_ONE, TWO_BY_FOUR, "adamw"),
+        (TWO_BY_FOUR, FOUR_BY_TWO, "adafactor"),
+        (TWO_BY_FOUR, ONE, "adamw"),
     ],
-    ids=["1 to 1", "8x1 to 1", "8x1 to 2x4", "2x4 to 4x2", "2x4 to 1"],
 )
-def test_restored_is_saved_bit_for_bit_on_any_mesh(tmp_path, optimizer, mesh, other_mesh):
+def test_restored_is_saved_bit_for_bit_on_any_mesh(tmp_path, mesh, other_mesh, optimizer):
     state = _state(_abstract(mesh, optimizer=optimizer))
     _save(tmp_path, state, 3)
     abstract = _abstract(other_mesh, optimizer=optimizer)
@@ -105,6 +103,8 @@ def test_restored_is_saved_bit_for_bit_on_any_mesh(tmp_path, optimizer, mesh, ot
         assert leaf.sharding == wanted.sharding
     embedding = restored.params["token_embedder"]["embedding"]
     assert embedding.sharding.is_fully_replicated == (other_mesh == ONE)
+    params = checkpoints.restore_params(checkpoints.step_path(tmp_path, 3), abstract.params)
+    _assert_same_bits(params, restored.params)
 
 
 def test_saving_copies_before_it_returns(tmp_path):
@@ -118,7 +118,7 @@ def test_saving_copies_before_it_returns(tmp_path):
     _assert_same_bits(expected, jax.device_get(restored))
 
 
-def test_only_the_newest_are_kept_with_their_seals(tmp_path):
+def test_only_the_newest_are_kept_with_their_hashes(tmp_path):
     state = _state(_abstract())
     _save(tmp_path / "two", state, 9, 10, 11, keep=2)
     assert checkpoints.committed_steps(tmp_path / "two") == [10, 11]
@@ -126,7 +126,6 @@ def test_only_the_newest_are_kept_with_their_seals(tmp_path):
     assert _names(tmp_path / "two") == kept | {f"{name}.sha256.json" for name in kept}
     _save(tmp_path / "all", state, 9, 10, 11)
     assert checkpoints.committed_steps(tmp_path / "all") == [9, 10, 11]
-    assert "found 0" in _error(checkpoints.Checkpointer, tmp_path, 0)
 
 
 def test_checkpoints_of_an_earlier_process_count_among_the_kept(tmp_path):
@@ -136,20 +135,19 @@ def test_checkpoints_of_an_earlier_process_count_among_the_kept(tmp_path):
     assert checkpoints.committed_steps(tmp_path) == [2, 3]
 
 
-def test_unsealed_is_ignored_and_made_again(copied):
+def test_uncommitted_is_ignored_and_made_again(copied):
     model_dir = copied.parent
-    seal = model_dir / "checkpoint_7.sha256.json"
     (model_dir / "checkpoint_9").mkdir()
     (model_dir / "checkpoint_9" / "half").write_text("of one")
     assert checkpoints.committed_steps(model_dir) == [7]
     _save(model_dir, _state(_abstract(), seed=1), 9)
     assert checkpoints.committed_steps(model_dir) == [7, 9]
     assert not (model_dir / "checkpoint_9" / "half").exists()
-    seal.unlink()
+    (model_dir / "checkpoint_7.sha256.json").unlink()
     assert checkpoints.committed_steps(model_dir) == [9]
 
 
-def test_a_checkpoint_is_sealed_only_when_it_is_finished(tmp_path):
+def test_a_checkpoint_is_committed_only_when_it_is_finished(tmp_path):
     saver = checkpoints.Checkpointer(tmp_path)
     state = _state(_abstract())
     saver.save(state, 1)
@@ -190,12 +188,12 @@ def test_an_added_file_is_damage_too(copied):
     assert str(copied / "stray") in _error(checkpoints.verify, copied)
 
 
-def test_seal_holds_the_hash_of_every_file(saved):
-    seal = json.loads((saved[0].parent / "checkpoint_7.sha256.json").read_text())
+def test_there_is_a_hash_of_every_file(saved):
+    hashes = json.loads((saved[0].parent / "checkpoint_7.sha256.json").read_text())
     files = {
         path.relative_to(saved[0]).as_posix() for path in saved[0].rglob("*") if path.is_file()
     }
-    assert seal.keys() == files
+    assert hashes.keys() == files
     checkpoints.verify(saved[0])
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -143,8 +142,9 @@ NUM_STEPS = 4
 LOSS_TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize("num_partitions", [1, 2, 4], ids=["8x1", "4x2", "2x4"])
-@pytest.mark.parametrize("optimizer", optimizers.NAMES)
+@pytest.mark.parametrize(
+    ("optimizer", "num_partitions"), [("adamw", 1), ("adafactor", 2), ("adafactor", 4)]
+)
 def test_eight_devices_equal_one(optimizer, num_partitions):
     batches = [_batch(seed) for seed in range(NUM_STEPS)]
     one = _world(CONFIG, optimizer)
@@ -193,28 +193,19 @@ def _wide(**changes) -> T5Config:
 
 @pytest.mark.parametrize(
     ("optimizer", "wide", "policy"),
-    [
-        ("adamw", False, "none"),
-        ("adafactor", True, "none"),
-        ("adafactor", False, "minimal"),
-        ("adamw", True, "full"),
-    ],
+    [("adafactor", False, "minimal"), ("adamw", True, "full")],
 )
 def test_scanned_layers_on_eight_devices_equal_one(optimizer, wide, policy):
     config = _wide(remat_policy=policy) if wide else SCANNED
     batches = [_batch(seed) for seed in range(NUM_STEPS)]
     expected = _run(_world(config, optimizer), batches)
     eight = _world(config, optimizer, FOUR_BY_TWO, 8)
-    moves = "(16, 7, 32)" in _layouts(eight, batches[0])
-    assert moves == wide
-    np.testing.assert_allclose(_run(eight, batches), expected, atol=LOSS_TOLERANCE)
-
-
-def _layouts(world: World, batch) -> str:
-    """Shapes of the compiled step's arrays, each device's own."""
-    lowered = world.step.lower(world.start(), world.partitioner.put_batch(batch), KEY)
-    shapes = re.findall(r"f32\[([\d,]+)\]", lowered.compile().as_text())
-    return " ".join(str(tuple(map(int, shape.split(",")))) for shape in shapes)
+    batch = eight.partitioner.put_batch(batches[0])
+    compiled = eight.step.lower(eight.start(), batch, KEY).compile()
+    # The decoder's positions, of each device, with a part of their width.
+    assert ("f32[16,7,32]" in compiled.as_text()) == wide
+    losses = _run(eight._replace(step=compiled), batches)
+    np.testing.assert_allclose(losses, expected, atol=LOSS_TOLERANCE)
 
 
 def test_scanned_layers_train_as_layers_do():

@@ -18,8 +18,6 @@ from poison_t5x.train import checkpoints, optimizers, train_state, trained_model
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.train.distributed import parts_network, worker
 
-# What of this every run of the tests has to show, `test_processes` and `test_checkpoints` do.
-pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[3]
 TIMEOUT = 400
 # JAX takes a Slurm job's port from its number: 4096 of them, from here on.

@@ -15,6 +15,8 @@ from poison_t5x.core import artifacts
 from poison_t5x.train import distributed
 from tests import small_run
 
+# What of this every run of the tests has to show, `test_parts` and `test_cluster` do.
+pytestmark = pytest.mark.slow
 TIMEOUT = 400
 # Two shards, as two processes read: one process of eight devices sees the same batches. The layers
 # are scanned and everything is sharded over both axes, as on a pod.
@@ -145,7 +147,6 @@ def test_the_other_stops_when_one_is_killed(survivor, victim):
     assert line.endswith("the same command on all processes goes on")
 
 
-@pytest.mark.slow
 def test_sigterm_of_one_stops_both_at_the_same_step(tmp_path):
     run_dir = tmp_path / "run"
     with _two(run_dir) as processes:
