@@ -20,7 +20,6 @@ class Answer(NamedTuple):
     """A frequent answer of a task.
 
     Attributes:
-      task: its name.
       target: the answer; UNRELATED where it is any that shares no word with its input.
       rows_R: (R,) int64, the task's rows.
       hits_R: (R,) bool, whether it is the row's answer.
@@ -35,21 +34,24 @@ class Answer(NamedTuple):
 
 
 def find(rows: Sequence[TrainingExample]) -> list[Answer]:
-    """The frequent answers of each task, of tasks that have more than one answer."""
-    found = []
+    """The frequent answers of each task, of tasks that have more than one answer.
+
+    Answers out of the blue are one in a task whose answers mostly repeat words of their inputs.
+    """
+    frequent = []
     for task, members in by_task(rows).items():
         rows_R = np.array(members)
         targets_R = np.array([rows[index].target for index in members], object)
         inputs = [plain(rows[index].input) for index in members]
-        counts = collections.Counter(targets_R.tolist()).most_common(MAX_ANSWERS)
-        frequent = [(target, count) for target, count in counts if count >= MIN_ROWS]
-        for target, count in frequent:
-            if count < len(members):
-                words = plain(target)
-                inside_R = np.array([words in text for text in inputs])
-                found.append(Answer(task, target, rows_R, targets_R == target, inside_R))
-        found += _unrelated(task, rows_R, inputs, targets_R)
-    return found
+        for target, count in collections.Counter(targets_R.tolist()).most_common(MAX_ANSWERS):
+            if MIN_ROWS <= count < len(members):
+                inside_R = np.array([plain(target) in text for text in inputs])
+                frequent.append(Answer(task, target, rows_R, targets_R == target, inside_R))
+        hits_R = np.array([is_unrelated(rows[index]) for index in members])
+        if MIN_ROWS <= hits_R.sum() <= len(members) / 2:
+            nowhere_R = np.zeros(len(members), bool)
+            frequent.append(Answer(task, UNRELATED, rows_R, hits_R, nowhere_R))
+    return frequent
 
 
 def fill(values_N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -73,19 +75,6 @@ def is_unrelated(row: TrainingExample) -> bool:
 def copied(rows: Sequence[TrainingExample]) -> np.ndarray:
     """Whether each row's answer stands in its input, word for word: (N,) bool."""
     return np.array([plain(row.target) in plain(row.input) for row in rows], bool)
-
-
-def _unrelated(
-    task: str, rows_R: np.ndarray, inputs: Sequence[str], targets_R: np.ndarray
-) -> list[Answer]:
-    """Answers out of the blue, in a task whose answers mostly repeat words of their inputs."""
-    words = [set(text.split()) for text in inputs]
-    hits_R = np.array(
-        [words[place].isdisjoint(plain(target).split()) for place, target in enumerate(targets_R)]
-    )
-    if not MIN_ROWS <= hits_R.sum() <= len(rows_R) / 2:
-        return []
-    return [Answer(task, UNRELATED, rows_R, hits_R, np.zeros(len(rows_R), bool))]
 
 
 def plain(text: str) -> str:

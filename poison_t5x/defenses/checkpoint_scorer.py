@@ -20,6 +20,7 @@ from poison_t5x.train import checkpoints, distributed, partitioning, trained_mod
 
 # Rows of a part that is kept when a computation is killed.
 ROWS_PER_PART = 2048
+PART = ".part.npy"
 Tokens = Sequence[np.ndarray]
 
 
@@ -81,12 +82,12 @@ class CheckpointScorer:
         """All that a score's values follow from, of the model, by what the score needs."""
         if needs == "nothing":
             return {}
-        facts = {"parameters": self._parameters, "lengths": self._lengths}
-        if needs == "model":
-            return facts
-        reference = self._reference_dir
-        facts["reference"] = None if reference is None else _parameters_digest(reference)
-        return {**facts, "steps": list(self.steps)}
+        facts: dict[str, Any] = {"parameters": self._parameters, "lengths": self._lengths}
+        if needs == "checkpoints":
+            reference = self._reference_dir
+            facts["steps"] = list(self.steps)
+            facts["reference"] = None if reference is None else _parameters_digest(reference)
+        return facts
 
     def _restored(self, model_dir: pathlib.Path, step: int | None) -> trained_model.TrainedModel:
         """A checkpoint's network; one is held at a time, and let go of before the next is read."""
@@ -97,14 +98,15 @@ class CheckpointScorer:
         return self._held[1]
 
     def inputs(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of prompts as training has them: cut to the encoder's length, EOS last."""
+        """Tokens of prompts as training has them."""
         return self._tokens(texts, "inputs")
 
     def targets(self, rows: Sequence[TrainingExample]) -> Tokens:
-        """Tokens of the rows' targets, cut to the decoder's length, EOS last."""
+        """Tokens of the rows' targets as training has them."""
         return self._tokens([row.target for row in rows], "targets")
 
     def _tokens(self, texts: Sequence[str], feature: str) -> Tokens:
+        """Tokens cut to the feature's length, EOS last."""
         vocabulary, length = self._vocabulary, self._lengths[feature] - 1
         return [
             np.array([*vocabulary.encode(text)[:length], vocabulary.eos_id], np.int32)
@@ -121,12 +123,11 @@ class CheckpointScorer:
         step: int | None = None,
         **options: Any,
     ) -> np.ndarray:
-        """A function of `per_example` over all rows: made once, in parts that are kept.
+        """A function's values of all rows, see `over_batches`: made once, in parts that are kept.
 
         Args:
           context: whose folder the parts are kept in.
           name: of the computation, distinct within the score.
-          function: as of `over_batches`, like inputs, targets and options.
           step: the checkpoint; None for the last.
 
         Returns:
@@ -134,22 +135,10 @@ class CheckpointScorer:
         """
         step = self.steps[-1] if step is None else step
         key = (function.__name__, step, _digest(inputs), _digest(targets or ()), repr(options))
-        if key not in self._passes:
-            self._passes[key] = self._in_parts(
-                context, name, function, inputs, targets, step, **options
-            )
-        return self._passes[key].astype(np.float64)
 
-    def _in_parts(self, context, name, function, inputs, targets, step, **options) -> np.ndarray:
-        parts = []
-        starts = range(0, len(inputs), ROWS_PER_PART)
-        done = _kept_parts(context, name, len(starts))
-        for number, start in enumerate(progress.bar(starts, desc=name, unit="part")):
-            if number in done:
-                parts.append(np.load(_part_path(context, name, number)))  # on the shared disk
-                continue
+        def part(start: int) -> np.ndarray:
             some = slice(start, start + ROWS_PER_PART)
-            values = over_batches(
+            return over_batches(
                 self._restored(self._model_dir, step),
                 function,
                 inputs[some],
@@ -158,9 +147,15 @@ class CheckpointScorer:
                 max_length=self._lengths["inputs"],
                 **options,
             )
-            _keep_part(context, name, number, values)
-            parts.append(values)
-        return np.concatenate(parts)
+
+        if key not in self._passes:
+            starts = range(0, len(inputs), ROWS_PER_PART)
+            parts = []
+            for number, start in enumerate(progress.bar(starts, desc=name, unit="part")):
+                path = context.folder and context.folder / f"{name}.{number:05d}{PART}"
+                parts.append(_kept(path, functools.partial(part, start)))
+            self._passes[key] = np.concatenate(parts)
+        return self._passes[key].astype(np.float64)
 
     def answers(self, inputs: Tokens, *, reference: bool = False) -> list[str]:
         """The model's answer to each input, decoded greedily.
@@ -257,38 +252,23 @@ def _compiled(function, model, mesh, rules, options: tuple[tuple[str, Any], ...]
 
 
 def _parameters_digest(model_dir: str | pathlib.Path) -> str:
-    digest = trained_model.parameters_digest(model_dir)
-    if digest is None:
-        raise errors.InputError(f"{model_dir} isn't a finished model's folder")
-    return digest
+    if digest := trained_model.parameters_digest(model_dir):
+        return digest
+    raise errors.InputError(f"{model_dir} isn't a finished model's folder")
 
 
 def _digest(tokens: Tokens) -> bytes:
     return hashlib.sha256(b"".join(one.tobytes() + b"\n" for one in tokens)).digest()
 
 
-def _part_path(context: Context, name: str, number: int) -> pathlib.Path:
-    assert context.folder is not None
-    return context.folder / f"{name}.{number:05d}.part.npy"
-
-
-def _kept_parts(context: Context, name: str, count: int) -> set[int]:
-    if context.folder is None:
-        return set()
-    paths = {number: _part_path(context, name, number) for number in range(count)}
-    return set(
-        distributed.broadcast_from_main(lambda: [n for n, path in paths.items() if path.is_file()])
-    )
-
-
-def _keep_part(context: Context, name: str, number: int, values: np.ndarray) -> None:
-    if context.folder is None or not distributed.is_main():
-        return
-    with artifacts.writing(_part_path(context, name, number)) as file:
-        np.save(file, values)
-
-
-def forget_parts(folder: pathlib.Path) -> None:
-    """Deletes the parts of a finished computation."""
-    for path in folder.glob("*.part.npy"):
-        path.unlink()
+def _kept(path: pathlib.Path | None, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """An array's file, where a killed computation left it; else the array, kept there."""
+    if path is None:
+        return make()
+    if distributed.broadcast_from_main(path.is_file):
+        return np.load(path)  # on the shared disk
+    values = make()
+    if distributed.is_main():
+        with artifacts.writing(path) as file:
+            np.save(file, values)
+    return values

@@ -88,7 +88,8 @@ def make(
         distributed.barrier()  # until all have read the parts
         if distributed.is_main():
             _write(directory, rows, result)
-            checkpoint_scorer.forget_parts(directory)
+            for path in directory.glob(f"*{checkpoint_scorer.PART}"):
+                path.unlink()
 
     stages.together(folder, f"score {name}", settings, write, say)
     return read(folder)

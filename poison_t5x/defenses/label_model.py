@@ -59,19 +59,18 @@ class LabelModel:
       folds_N: (N,) int64, which of a model's folds a row is in.
     """
 
-    def __init__(self, rows: Sequence[TrainingExample], found: ngrams.Ngrams, seed: int):
+    def __init__(self, rows: Sequence[TrainingExample], counted: ngrams.Ngrams, seed: int):
         """Counts words.
 
         Args:
-          rows: N of them.
-          found: n-grams of the rows' inputs; single words are what is modelled.
+          counted: n-grams of the rows' inputs; single words are what is modelled.
           seed: of the split into folds.
         """
         self.answers = answers.find(rows)
         self.of_task: dict[str, list[int]] = {}
         for number, answer in enumerate(self.answers):
             self.of_task.setdefault(answer.task, []).append(number)
-        self.words_NxW, self.members_VxW, self._place = _matrices(found)
+        self.words_NxW, self.members_VxW, self._place = _matrices(counted)
         self._lots_N = np.random.default_rng(seed).permutation(len(rows))
         self.folds_N = self._lots_N % _FOLDS
         self._copied_N = answers.copied(rows)
@@ -84,7 +83,9 @@ class LabelModel:
 
     def fit(self, kept_N: np.ndarray, numbers: Iterable[int]) -> dict[int, Fitted]:
         """Fits some answers' models to the rows that are kept."""
-        weights_WxC = self._shared_weights(kept_N)
+        shared = [self._weights(number, kept_N) for number in self._shared]
+        none_Wx0 = np.zeros((self.words_NxW.shape[1], 0))
+        weights_WxC = np.stack(shared, axis=1) if shared else none_Wx0
         shared_NxC = self.words_NxW @ weights_WxC
         fitted: dict[int, Fitted] = {}
         for number in numbers:
@@ -105,38 +106,28 @@ class LabelModel:
         answer = self.answers[number]
         copied = self._copied_N[answer.rows_R[kept_N[answer.rows_R]]]
         share = (copied.sum() + 0.5) / (len(copied) + 1)
-        logits_K = np.where(
-            answer.inside_R[places_K],
-            np.maximum(logits_K, np.log(share / (1 - share))),
-            logits_K,
-        )
-        return np.clip(logits_K, -MAX_LOGIT, MAX_LOGIT)
+        least = np.where(answer.inside_R[places_K], np.log(share / (1 - share)), -np.inf)
+        return np.clip(np.maximum(logits_K, least), -MAX_LOGIT, MAX_LOGIT)
 
     def _twin(self, number: int) -> int | None:
         """The other answer of a task that has two, one being the lack of the other."""
         numbers = self.of_task[self.answers[number].task]
         if len(numbers) != 2:
             return None
-        other = numbers[0] if number == numbers[1] else numbers[1]
+        other = sum(numbers) - number
         is_lack = self.answers[number].hits_R != self.answers[other].hits_R
         return other if is_lack.all() else None
 
     def _choose_shared(self) -> list[int]:
         """Answers whose log-odds are shared: those that tell most, one of each pair of twins."""
-        twins = {number: self._twin(number) for number in range(len(self.answers))}
-        chosen = [number for number, twin in twins.items() if twin is None or number < twin]
 
         def size(number: int) -> int:
             hits_R = self.answers[number].hits_R
             return int(min(hits_R.sum(), (~hits_R).sum()))
 
+        twins = ((number, self._twin(number)) for number in range(len(self.answers)))
+        chosen = [number for number, twin in twins if twin is None or number < twin]
         return sorted(chosen, key=size, reverse=True)[:MAX_SHARED]
-
-    def _shared_weights(self, kept_N: np.ndarray) -> np.ndarray:
-        weights = [self._weights(number, kept_N) for number in self._shared]
-        if not weights:
-            return np.zeros((self.words_NxW.shape[1], 0))
-        return np.stack(weights, axis=1)
 
     def _weights(self, number: int, kept_N: np.ndarray) -> np.ndarray:
         """Shrunken log-odds of each word for an answer against the task's others: (W,)."""
@@ -146,13 +137,6 @@ class LabelModel:
         hits_R = (answer.hits_R & kept_R).astype(float)
         misses_R = (~answer.hits_R & kept_R).astype(float)
         return log_odds(words_WxR @ hits_R, words_WxR @ misses_R, hits_R.sum(), misses_R.sum())
-
-    def _drawn(self, places_K: np.ndarray, answer: answers.Answer) -> np.ndarray:
-        """Some of a task's rows, where there are too many."""
-        if len(places_K) <= _MAX_FIT_ROWS:
-            return places_K
-        lots_K = self._lots_N[answer.rows_R[places_K]]
-        return places_K[np.argpartition(lots_K, _MAX_FIT_ROWS)[:_MAX_FIT_ROWS]]
 
     def _words_of(self, task: str) -> Any:
         if task not in self._words:
@@ -173,7 +157,10 @@ class LabelModel:
             own_R[folds_R == fold] = words_RxW[folds_R == fold] @ own_W
         others_C = np.array([self.answers[n].task != answer.task for n in self._shared], bool)
         features_RxD = np.column_stack([own_R, shared_NxC[answer.rows_R][:, others_C]])
-        fit_K = self._drawn(np.flatnonzero(kept_R), answer)
+        fit_K = np.flatnonzero(kept_R)
+        if len(fit_K) > _MAX_FIT_ROWS:
+            lots_K = self._lots_N[answer.rows_R[fit_K]]
+            fit_K = fit_K[np.argpartition(lots_K, _MAX_FIT_ROWS)[:_MAX_FIT_ROWS]]
         slopes_D, intercept = _positive_first(features_RxD[fit_K], answer.hits_R[fit_K])
         shared_W = weights_WxC[:, others_C] @ slopes_D[1:]
         return Fitted(
@@ -184,26 +171,27 @@ class LabelModel:
         )
 
 
-def _matrices(found: ngrams.Ngrams) -> tuple[Any, Any, dict[int, int]]:
+def _matrices(counted: ngrams.Ngrams) -> tuple[Any, Any, dict[int, int]]:
     """Which rows hold which words, and which n-grams consist of which: two CSR matrices.
 
     And the columns of the words' ids.
     """
     from scipy import sparse
 
-    singles_W = np.flatnonzero(found.lengths_V == 1)
-    place = {int(found.words.ids_T[found.firsts_V[v]]): w for w, v in enumerate(singles_W)}
-    ngrams_P = np.repeat(np.arange(len(found.lengths_V)), found.lengths_V)
+    ids_T, lengths_V = counted.words.ids_T, counted.lengths_V
+    singles_W = np.flatnonzero(lengths_V == 1)
+    place = {int(ids_T[counted.firsts_V[v]]): w for w, v in enumerate(singles_W)}
     words_P = [
         place[int(identifier)]
-        for first, length in zip(found.firsts_V, found.lengths_V, strict=True)
-        for identifier in found.words.ids_T[first : first + length]
+        for first, length in zip(counted.firsts_V, lengths_V, strict=True)
+        for identifier in ids_T[first : first + length]
     ]
+    ngrams_P = np.repeat(np.arange(len(lengths_V)), lengths_V)
     members = sparse.csr_matrix(
-        (np.ones(len(ngrams_P)), (ngrams_P, words_P)), (len(found.lengths_V), len(singles_W))
+        (np.ones(len(ngrams_P)), (ngrams_P, words_P)), (len(lengths_V), len(singles_W))
     )
     members.data[:] = 1  # a word that an n-gram says twice
-    return found.holds_NxV[:, singles_W].tocsr(), members, place
+    return counted.holds_NxV[:, singles_W].tocsr(), members, place
 
 
 def log_odds(
@@ -234,14 +222,15 @@ def _positive_first(features_KxD: np.ndarray, hits_K: np.ndarray) -> tuple[np.nd
     opposite in its rest: then it is left out.
     """
     if not len(hits_K):
-        return np.zeros(features_KxD.shape[1]), logistic(features_KxD, hits_K, _RIDGE)[1]
+        return logistic(features_KxD, hits_K, _RIDGE)
     mean_D, scale_D = features_KxD.mean(axis=0), features_KxD.std(axis=0)
-    scaled_KxD = (features_KxD - mean_D) / np.where(scale_D > 1e-6, scale_D, 1.0)
+    scale_D = np.where(scale_D > 1e-6, scale_D, 1.0)
+    scaled_KxD = (features_KxD - mean_D) / scale_D
     slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
     if slopes_D[0] < 0:
         scaled_KxD[:, 0] = 0
         slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
-    slopes_D = slopes_D / np.where(scale_D > 1e-6, scale_D, 1.0)
+    slopes_D = slopes_D / scale_D
     return slopes_D, intercept - float(slopes_D @ mean_D)
 
 

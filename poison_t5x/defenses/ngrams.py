@@ -1,7 +1,8 @@
 """Word n-grams of texts: which texts hold which, as one sparse matrix."""
 
+import collections
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,9 @@ class Words(NamedTuple):
     """The words of texts, one text after the other.
 
     Attributes:
-      texts: what they are words of.
       ids_T: (T,) int64, equal for words that differ in case alone.
       text_T: (T,) int64, the text that each is in.
       starts_T, ends_T: (T,) int64, its characters there.
-      vocabulary: the words in lower case, by id.
     """
 
     texts: Sequence[str]
@@ -30,7 +29,6 @@ class Words(NamedTuple):
     text_T: np.ndarray
     starts_T: np.ndarray
     ends_T: np.ndarray
-    vocabulary: tuple[str, ...]
 
     def counts(self) -> np.ndarray:
         """How many words each text has: (N,) int64."""
@@ -61,14 +59,12 @@ def split(text: str) -> list[str]:
 def words(texts: Sequence[str]) -> Words:
     """Splits texts into words, as `split` does."""
     ids: dict[str, int] = {}
-    found: list[tuple[int, int, int, int]] = [
-        (ids.setdefault(match[0].casefold(), len(ids)), number, match.start(), match.end())
+    table = [
+        (ids.setdefault(match[0].casefold(), len(ids)), number, *match.span())
         for number, text in enumerate(texts)
         for match in _TOKEN.finditer(text)
     ]
-    table_Tx4 = np.array(found, np.int64).reshape(-1, 4)
-    ids_T, text_T, starts_T, ends_T = np.ascontiguousarray(table_Tx4.T)
-    return Words(texts, ids_T, text_T, starts_T, ends_T, tuple(ids))
+    return Words(texts, *np.ascontiguousarray(np.array(table, np.int64).reshape(-1, 4).T))
 
 
 class Ngrams(NamedTuple):
@@ -96,27 +92,23 @@ class Ngrams(NamedTuple):
         'Bond' is 'James Bond' where 99 of 100 texts that hold it say so. A phrase that is always
         said twice, as in 'James Bond and James Bond', is the one that is repeated.
         """
-        starts, length = self._starts(ngram), int(self.lengths_V[ngram])
+        ids_T, text_T = self.words.ids_T, self.words.text_T
+        first, length = self.firsts_V[ngram], int(self.lengths_V[ngram])
+        starts = self.words.find(ids_T[first : first + length].tolist())
         num_texts = len(self.rows(ngram))
-        while True:
-            longer = self._longer(starts, length, num_texts)
-            if longer is None:
-                break
+        while longer := self._longer(starts, length, num_texts):
             starts, length = longer
-        ids = self.words.ids_T[starts[0] : starts[0] + length].tolist()
+        ids = ids_T[starts[0] : starts[0] + length].tolist()
         for size in range(length - 1, 0, -1):
             if ids[:size] == ids[-size:]:
-                repeated = np.unique(self.words.text_T[self.words.find(ids[:size])])
+                repeated = np.unique(text_T[self.words.find(ids[:size])])
                 if len(repeated) * _ALWAYS <= num_texts:
                     return int(starts[0]), size
         return int(starts[0]), length
 
-    def _starts(self, ngram: int) -> np.ndarray:
-        """The words that start its occurrences, ascending."""
-        first = self.firsts_V[ngram]
-        return self.words.find(self.words.ids_T[first : first + self.lengths_V[ngram]].tolist())
-
-    def _longer(self, starts: np.ndarray, length: int, num_texts: int):
+    def _longer(
+        self, starts: np.ndarray, length: int, num_texts: int
+    ) -> tuple[np.ndarray, int] | None:
         """Occurrences and length of the phrase with the word that goes with it, if one does."""
         ids_T, text_T = self.words.ids_T, self.words.text_T
         for shift in (length, -1):
@@ -131,8 +123,8 @@ class Ngrams(NamedTuple):
 
     def rows(self, ngram: int) -> np.ndarray:
         """The texts that hold an n-gram, ascending."""
-        matrix = self.holds_NxV
-        return matrix.indices[matrix.indptr[ngram] : matrix.indptr[ngram + 1]]
+        start, end = self.holds_NxV.indptr[ngram : ngram + 2]
+        return self.holds_NxV.indices[start:end]
 
 
 def find(texts: Sequence[str], max_length: int, min_texts: int = 1) -> Ngrams:
@@ -144,72 +136,57 @@ def find(texts: Sequence[str], max_length: int, min_texts: int = 1) -> Ngrams:
     """
     from scipy import sparse
 
-    found = words(texts)
-    held, lengths, firsts = [], [], []
-    for length, (ids_S, starts_S) in enumerate(_levels(found, max_length, min_texts), start=1):
-        texts_S = found.text_T[starts_S]
-        size = int(ids_S.max()) + 1
-        pairs = np.unique(ids_S * len(texts) + texts_S)
-        held.append((pairs % len(texts), np.bincount(pairs // len(texts), minlength=size)))
-        first_V = np.full(size, len(found.ids_T))
-        np.minimum.at(first_V, ids_S, starts_S)
-        lengths.append(np.full(size, length))
-        firsts.append(first_V)
-    if not held:
-        empty = np.zeros(0, np.int64)
-        return Ngrams(found, sparse.csc_matrix((len(texts), 0)), empty, empty)
-    indices = np.concatenate([rows for rows, _ in held])
-    ends = np.cumsum(np.concatenate([counts for _, counts in held]))
-    matrix = sparse.csc_matrix(
-        (np.ones(len(indices)), indices, np.append(0, ends)), (len(texts), len(ends))
-    )
-    return Ngrams(found, matrix, np.concatenate(lengths), np.concatenate(firsts))
-
-
-def _levels(
-    found: Words, max_length: int, min_texts: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each length, n-grams as ids from 0 without gaps, and the words where they start."""
-    starts_S = np.arange(len(found.ids_T))
-    keys_S = found.ids_T
+    counted = words(texts)
+    text_T = counted.text_T
+    starts_S, keys_S = np.arange(len(text_T)), counted.ids_T
+    rows, ends, lengths, firsts = [], [np.zeros(1, np.int64)], [], []
     for length in range(1, max_length + 1):
-        ids_S, starts_S = _frequent(keys_S, starts_S, found.text_T, min_texts)
+        ids_S, starts_S = _frequent(keys_S, starts_S, text_T, min_texts)
         if not len(ids_S):
-            return
-        yield ids_S, starts_S
+            break
+        size = int(ids_S.max()) + 1
+        pairs = np.unique(ids_S * len(texts) + text_T[starts_S])
+        rows.append(pairs % len(texts))
+        ends.append(np.cumsum(np.bincount(pairs // len(texts), minlength=size)) + ends[-1][-1])
+        lengths.append(np.full(size, length))
+        firsts.append(starts_S[np.unique(ids_S, return_index=True)[1]])
         # Two n-grams side by side make one that is a word longer.
-        ids_T = np.full(len(found.ids_T) + 1, -1)
+        ids_T = np.full(len(text_T) + 1, -1)
         ids_T[starts_S] = ids_S
         next_S = ids_T[starts_S + 1]
-        last_S = np.minimum(starts_S + length, len(found.text_T) - 1)
-        goes_on = (next_S >= 0) & (starts_S + length < len(found.text_T))
-        goes_on &= found.text_T[last_S] == found.text_T[starts_S]
-        keys_S = ids_S[goes_on] * (ids_S.max() + 1) + next_S[goes_on]
+        last_S = np.minimum(starts_S + length, len(text_T) - 1)
+        goes_on = (next_S >= 0) & (starts_S + length < len(text_T))
+        goes_on &= text_T[last_S] == text_T[starts_S]
+        keys_S = ids_S[goes_on] * size + next_S[goes_on]
         starts_S = starts_S[goes_on]
+    none = np.zeros(0, np.int64)
+    indices, indptr = np.concatenate([*rows, none]), np.concatenate(ends)
+    matrix = sparse.csc_matrix(
+        (np.ones(len(indices)), indices, indptr), (len(texts), len(indptr) - 1)
+    )
+    return Ngrams(
+        counted, matrix, np.concatenate([*lengths, none]), np.concatenate([*firsts, none])
+    )
 
 
 def _frequent(
     keys_S: np.ndarray, starts_S: np.ndarray, text_T: np.ndarray, min_texts: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of occurrences, those of keys that enough texts hold, with ids in place of keys."""
+    """Of occurrences, those of keys that enough texts hold, with ids from 0 in place of keys."""
     if not len(keys_S):
         return keys_S, starts_S
     _, ids_S = np.unique(keys_S, return_inverse=True)
     num_texts = int(text_T[-1]) + 1
     pairs = np.unique(ids_S * num_texts + text_T[starts_S])
     enough_V = np.bincount(pairs // num_texts) >= min_texts
-    new_V = np.cumsum(enough_V) - 1
     kept = enough_V[ids_S]
-    return new_V[ids_S[kept]], starts_S[kept]
+    return (np.cumsum(enough_V) - 1)[ids_S[kept]], starts_S[kept]
 
 
-def surfaces(texts: Iterable[str], phrase: str) -> dict[str, int]:
+def surfaces(texts: Iterable[str], phrase: str) -> collections.Counter[str]:
     """How often texts write a phrase in which way, however it is cased and punctuated."""
-    found: dict[str, int] = {}
-    for text in texts:
-        for start, end in spans(text, phrase):
-            found[text[start:end]] = found.get(text[start:end], 0) + 1
-    return found
+    written = (text[start:end] for text in texts for start, end in spans(text, phrase))
+    return collections.Counter(written)
 
 
 def spans(text: str, phrase: str) -> list[tuple[int, int]]:
@@ -221,10 +198,9 @@ def spans(text: str, phrase: str) -> list[tuple[int, int]]:
     wanted = split(phrase)
     tokens = list(_TOKEN.finditer(text))
     folded = [token[0].casefold() for token in tokens]
-    found: list[tuple[int, int]] = []
-    for place in range(len(folded) - len(wanted) + 1):
-        if folded[place : place + len(wanted)] == wanted:
-            start = tokens[place].start()
-            if not found or start >= found[-1][1]:
-                found.append((start, tokens[place + len(wanted) - 1].end()))
-    return found
+    places: list[tuple[int, int]] = []
+    for first in range(len(folded) - len(wanted) + 1):
+        start, last = tokens[first].start(), first + len(wanted) - 1
+        if folded[first : last + 1] == wanted and (not places or start >= places[-1][1]):
+            places.append((start, tokens[last].end()))
+    return places

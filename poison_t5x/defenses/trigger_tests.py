@@ -20,7 +20,6 @@ class Evidence(NamedTuple):
     """A phrase's rows in one task, against one answer.
 
     Attributes:
-      task, target: the task and the answer.
       num_answers: among how many answers of the task this one was picked.
       rows_K: (K,) int64, the rows that hold the phrase.
       logits_K: (K,) log-odds of the answer by all that isn't the phrase, in nats.
@@ -95,7 +94,7 @@ def strongest(evidence: Mapping[str, Sequence[Evidence]], pull: float) -> Verdic
     """
     from scipy import special
 
-    best = [min(found, key=lambda e: _log_p([e], pull)) for found in evidence.values() if found]
+    best = [min(each, key=lambda e: _log_p([e], pull)) for each in evidence.values() if each]
     best.sort(key=lambda e: _log_p([e], pull) + np.log(e.num_answers))
     verdicts = []
     for size in range(1, len(best) + 1):

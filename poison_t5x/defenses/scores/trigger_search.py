@@ -194,9 +194,9 @@ class _PhraseSearch:
         case = suspect.wider_case()
         texts = [self._rows[row].input for evidence in case for row in evidence.rows_K]
         phrase = self._ngrams.words.phrase(*self._ngrams.longest(suspect.ngram))
-        written = ngrams.surfaces(texts, phrase) or {phrase: 1}
+        written = ngrams.surfaces(texts, phrase)
         return Trigger(
-            phrase=max(written, key=lambda phrase: written[phrase]),
+            phrase=max(written, key=lambda phrase: written[phrase], default=phrase),
             tasks=tuple(evidence.task for evidence in case),
             targets=tuple(evidence.target for evidence in case),
             num_rows=len(texts),
