@@ -32,7 +32,7 @@ _ASIDE = frozenset(
             "SAVE_PERIOD",
         ),
         *("KEEP_CHECKPOINTS", "SCORES", "SCORE_STEPS", "SCORE_BATCH_SIZE", "AVAILABLE_SCORES"),
-        *("REFERENCE_MODEL_DIR", "DEFENSE"),
+        *("SCORE_SETTINGS", "REFERENCE_MODEL_DIR", "DEFENSE"),
     )
 )
 _ASIDE_PREFIXES = ("STUDY_", "SWEEP_", "FILTER_")

@@ -52,13 +52,15 @@ def test_every_score_is_made_blind_and_judged(run_dir, capsys):
 
 
 def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, capsys):
-    settings = {"DEFENSE": "loss_10", "FILTER_SCORE": "loss", "FILTER_BUDGET": 0.1}
+    own = {"MIXTURE_OR_TASK_MODULE": "tests.run.own_score", "FILTER_SCORE": "brevity"}
+    own |= {"SCORE_SETTINGS": "{'brevity': {'power': 0.5}}"}
+    settings = {"DEFENSE": "brevity_10", "FILTER_BUDGET": 0.1, **own}
     assert _call("defend", run_dir, **settings) == 0
     said = capsys.readouterr().out
-    assert "removed 10 rows (10.0%) by loss" in said
-    folder = run_dir / "defenses" / "loss_10"
+    assert "removed 10 rows (10.0%) by brevity" in said
+    folder = run_dir / "defenses" / "brevity_10"
     removed = artifacts.read_jsonl(folder / "filter" / "removed.jsonl")
-    scores = artifacts.read_jsonl(run_dir / "detection" / "scores" / "loss" / "scores.jsonl")
+    scores = artifacts.read_jsonl(run_dir / "detection" / "scores" / "brevity" / "scores.jsonl")
     assert [row["score"] for row in removed] == sorted(
         (row["score"] for row in scores), reverse=True
     )[:10]
@@ -67,7 +69,7 @@ def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, capsys)
     assert set(found["summary"]) == {"clean", "poisoned", "defended"}
     model = artifacts.read_record(folder / "model")
     assert model["settings"]["dataset"]["mixture_or_task_name"] == "tiny_filtered"
-    assert "loss_10" in (run_dir / "report" / "index.html").read_text(encoding="utf-8")
+    assert "brevity_10" in (run_dir / "report" / "index.html").read_text(encoding="utf-8")
     assert _call("defend", run_dir, **{**settings, "FILTER_BUDGET": 0.2}) == 2
     message = capsys.readouterr().err.strip()
     assert "budget = 0.1 (now 0.2)" in message and "\n" not in message
