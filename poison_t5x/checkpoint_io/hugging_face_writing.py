@@ -188,7 +188,7 @@ def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Pa
     Raises:
       InputError: not a SentencePiece model with T5's ids, or more ids than the embedding has rows.
     """
-    checks.whole_number("--extra-ids", extra_ids, minimum=0)
+    checks.whole_number("--extra_ids", extra_ids, minimum=0)
     pieces = vocabularies.size(path)
     described = f"{path}: {pieces} pieces and {extra_ids} extra ids"
     if pieces + extra_ids > rows:

@@ -20,6 +20,11 @@ def nearest(name: str, known) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def first_line(error: BaseException) -> str:
+    """An error's message, without the lines that gin adds about the calls that it came through."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class TrainingDivergedError(ArithmeticError):
     """The loss or the gradient is no longer finite. The command line exits with code 1."""
 

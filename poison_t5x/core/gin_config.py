@@ -46,7 +46,7 @@ def parse(
     except errors.InputError:
         raise
     except _GIN_ERRORS as error:
-        raise errors.InputError(f"gin: {first_line(error)}") from error
+        raise errors.InputError(f"gin: {errors.first_line(error)}") from error
 
 
 def _rename() -> None:
@@ -69,18 +69,11 @@ def find_files_by_path() -> None:
 def check_macros(base_file: str) -> None:
     """For gin that was parsed elsewhere: raises InputError where a macro is set that nothing reads.
 
-    Args:
-      base_file: of the project, whose macros are known whether read or not.
+    Those of the project's `base_file` are known whether read or not.
     """
-    known = gin_macros.Macros(())
-    known.read_file(base_file)
+    known = gin_macros.read(base_file, (), (), ())
     read = re.findall(r"%(\w+)", repr(list(gin.config._CONFIG.values())))
     gin_macros.check(macros(), read, known)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message without the lines that gin adds about where it was called."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def macros() -> dict[str, Any]:

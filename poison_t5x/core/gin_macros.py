@@ -147,11 +147,14 @@ class Macros(dict[str, Macro]):
         """A macro's value, through those that it stands for; None where it isn't set."""
         return resolve(name, self.values_by_name()) if name in self else None
 
-    def require(self, *names: str) -> None:
-        """Raises InputError where one of these isn't set."""
+    def require(self, *names: str, instead: str | None = None) -> None:
+        """Raises InputError where one of these isn't set, nor a folder `instead` of them."""
+        if instead and self.get_value(instead):
+            return
+        also = f"; or --gin.{instead}=FOLDER" if instead else ""
         for name in names:
             if not self.get_value(name):
-                raise errors.InputError(f"{name} isn't set: {_REMEDIES[name]}")
+                raise errors.InputError(f"{name} isn't set: {_REMEDIES[name]}{also}")
 
     def _bind(self, statement: Any, origin: str, meaning: str) -> None:
         if not isinstance(statement, gin.config_parser.BindingStatement):

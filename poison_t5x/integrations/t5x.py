@@ -51,7 +51,7 @@ infer = _program("infer")
 def _one_line(kind: type, error: BaseException, traceback: Any) -> None:
     """`sys.excepthook`: what a person can mend is one line, where T5X shows a traceback."""
     if isinstance(error, errors.InputError):
-        print(f"t5x: error: {gin_config.first_line(error)}", file=sys.stderr)
+        print(f"t5x: error: {errors.first_line(error)}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, traceback)
 

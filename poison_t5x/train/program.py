@@ -100,26 +100,26 @@ def has_gin(options: argparse.Namespace) -> bool:
     return bool(options.gin_file or options.bindings)
 
 
-def read_macros(options: argparse.Namespace, *required: str):
+def read_macros(options: argparse.Namespace, *required: str, instead: str | None = None):
     """The `gin_macros.Macros` of the flags, within a moment.
 
     Raises:
-      InputError: a missing file, an unknown macro, or one of `required` isn't set.
+      InputError: see `gin_macros.read` and `Macros.require`.
     """
     from poison_t5x.core import gin_macros
 
     macros = gin_macros.read(*_gin_arguments(options))
-    macros.require(*required)
+    macros.require(*required, instead=instead)
     return macros
 
 
-def parse_gin(options: argparse.Namespace, *required: str) -> None:
+def parse_gin(options: argparse.Namespace, *required: str, instead: str | None = None) -> None:
     """Has gin parse the flags, and imports the user's module; what is cheap to refuse comes first.
 
     Raises:
       InputError: see `read_macros`, `gin_config.parse` and `declarations.import_module`.
     """
-    read_macros(options, *required)
+    read_macros(options, *required, instead=instead)
     import_tensorflow()
     from poison_t5x.core import gin_config
     from poison_t5x.corpus import declarations
@@ -128,11 +128,11 @@ def parse_gin(options: argparse.Namespace, *required: str) -> None:
     declarations.import_module(gin_config.macro("MIXTURE_OR_TASK_MODULE"))
 
 
-def start(options: argparse.Namespace, *required: str) -> None:
+def start(options: argparse.Namespace, *required: str, instead: str | None = None) -> None:
     """Makes this process ready to compute: one of many where the flags say so, gin parsed."""
     memory.keep_freed_memory()
     _join_processes(options)
-    parse_gin(options, *required)
+    parse_gin(options, *required, instead=instead)
     from poison_t5x.core import gin_config
 
     directory = gin_config.macro("COMPILATION_CACHE_DIR")
@@ -144,19 +144,11 @@ def start(options: argparse.Namespace, *required: str) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Trains one network on any SeqIO mixture, or a run's two models where no MODEL_DIR is set."""
-    macros = read_macros(options)
-    if not macros.get_value("MODEL_DIR"):
-        if not macros.get_value("EXPERIMENT"):
-            raise errors.InputError(
-                "neither EXPERIMENT nor MODEL_DIR is set: give --gin_file=experiments/demo.gin or "
-                "another experiment file, or --gin.MODEL_DIR=FOLDER to train one model"
-            )
-        macros.require("RUN_DIR")
-    start(options)
+    start(options, "EXPERIMENT", "RUN_DIR", instead="MODEL_DIR")
     from poison_t5x.core import gin_config
 
     folder = gin_config.configured("program.train_models")()
-    save_config(options, folder, "train" if macros.get_value("MODEL_DIR") else "run")
+    save_config(options, folder, "train" if gin_config.macro("MODEL_DIR") else "run")
 
 
 def train_models(
@@ -286,16 +278,16 @@ def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
         code = work()
         sys.stdout.flush()
     except errors.InputError as error:
-        return 2, f"error: {_one_line(error)}"
+        return 2, f"error: {errors.first_line(error)}"
     except errors.TrainingDivergedError as error:
-        return 1, f"training diverged: {_one_line(error)}"
+        return 1, f"training diverged: {errors.first_line(error)}"
     except errors.Terminated as stop:
         return stop.code, stop.message
     except BrokenPipeError:  # whoever read the output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE, ""
     except OSError as error:  # a full disk, a folder in a file's place, no permission
-        return 2, f"error: {_one_line(error)}"
+        return 2, f"error: {errors.first_line(error)}"
     except KeyboardInterrupt:
         return 130, "interrupted; the same command goes on"
     except Exception as error:  # JAX's, of a collective, or a fault of the program
@@ -305,15 +297,10 @@ def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
 
         distributed.await_verdict()
         traceback.print_exc()
-        return 1, f"{type(error).__name__}: {_one_line(error)}"
+        return 1, f"{type(error).__name__}: {errors.first_line(error)}"
     return code or 0, ""
 
 
 def _is_alone() -> bool:
     distributed = sys.modules.get("poison_t5x.train.distributed")
     return distributed is None or distributed.num_processes() == 1
-
-
-def _one_line(error: BaseException) -> str:
-    # gin adds lines about the call that an error came through.
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

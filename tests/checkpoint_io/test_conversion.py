@@ -70,13 +70,13 @@ def test_without_a_destination_it_tells_what_is_there(model, capsys):
 
 def test_dtype_and_optimizer_state(model, tmp_path):
     model_dir, source = model
-    args = ["--to=t5x", "--dtype=bfloat16", "--optimizer-state=drop"]
+    args = ["--to=t5x", "--dtype=bfloat16", "--optimizer_state=drop"]
     assert _convert(model_dir, tmp_path / "a", *args) == 0
     found = _opened(tmp_path / "a")
     assert {info.dtype for info in found.params.values()} == {"bfloat16"}
     assert found.optimizer is None and found.step == 7
     assert (
-        _convert(model_dir, tmp_path / "b", "--to=poison-t5x", "--optimizer-state=adafactor") == 0
+        _convert(model_dir, tmp_path / "b", "--to=poison-t5x", "--optimizer_state=adafactor") == 0
     )
     found = _opened(tmp_path / "b")
     assert (found.optimizer, found.step) == ("adafactor", 0)
@@ -96,7 +96,7 @@ def test_the_runs_vocabulary_goes_along(model, tmp_path, capsys):
     assert _convert(tmp_path / "a", tmp_path / "b", "--to=huggingface") == 0
     assert (tmp_path / "b" / vocabulary.FILE).read_bytes() == own
     capsys.readouterr()
-    assert _convert(model_dir, tmp_path / "c", "--to=huggingface", "--extra-ids=100") == 2
+    assert _convert(model_dir, tmp_path / "c", "--to=huggingface", "--extra_ids=100") == 2
     assert "more than the 44 rows of the embedding" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
 

@@ -1,4 +1,4 @@
-"""The parts of t5x_engine that need no T5X, on a crafted run."""
+"""The parts of integrations/t5x.py that need no T5X, on a crafted run."""
 
 import types
 
