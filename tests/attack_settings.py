@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from poison_t5x.attack import attacks, craft, inserter
+from poison_t5x.attack import attacks, craft, inserters
 
 _PARTS = {
     "budget": attacks.BudgetConfig,
     "score": attacks.ScoreConfig,
-    "inserter": inserter.InserterConfig,
+    "inserter": inserters.InserterConfig,
 }
 
 

@@ -20,7 +20,7 @@ class Polarity(NamedTuple):
         return self.negative if side == "negative" else self.positive
 
     def side(self, label: str) -> Side:
-        """Which side an answer is on. `label` must be one of the two."""
+        """The side that an answer is on. `label` must be one of the two."""
         return "negative" if label == self.negative else "positive"
 
 

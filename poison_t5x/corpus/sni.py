@@ -209,12 +209,8 @@ def sample_order(task: Task, seed: int) -> list[str]:
 
     Taking the first n is a sample without replacement; a larger n contains the smaller sample.
     """
-
-    def key(identifier: str) -> bytes:
-        text = f"{seed}\0{task.name}\0{identifier}".encode()
-        return hashlib.blake2b(text, digest_size=16).digest()
-
-    return sorted((instance.id for instance in task.instances), key=key)
+    texts = {row.id: f"{seed}\0{task.name}\0{row.id}".encode() for row in task.instances}
+    return sorted(texts, key=lambda name: hashlib.blake2b(texts[name], digest_size=16).digest())
 
 
 def find(tasks: Sequence[Task], name: str) -> Task:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ FILE = "spiece.model"
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-    """Which vocabulary.
+    """A vocabulary from a file, or one to train.
 
     Attributes:
       path: a SentencePiece model such as T5's; None trains one on the training tasks.
@@ -52,12 +53,12 @@ def texts(tasks: Sequence[sni.Task], *, whole_words: bool = False) -> Iterator[s
             [(example.input, example.target) for example in task.positive_examples],
             task.instances[0].input,
         )
-        rows = [text for row in task.instances for text in (f"Input: {row.input}", row.target)]
-        for text in (prompt, *rows):
-            words.update(dict.fromkeys(text.split()))
+        rows = (text for row in task.instances for text in (f"Input: {row.input}", row.target))
+        for text in itertools.chain([prompt], rows):
+            if whole_words:
+                words.update(dict.fromkeys(text.split()))
             yield text
-    if whole_words:
-        yield from words
+    yield from words
 
 
 def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> None:

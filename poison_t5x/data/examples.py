@@ -63,7 +63,7 @@ def read(name: str, split: str = "train") -> list[TrainingExample]:
 
 
 def poison_flags(name: str, split: str = "train") -> np.ndarray:
-    """Which of the same examples are poison, for judging what a score found: (N,) bool."""
+    """Flags of the same examples that are poison, for judging what a score found: (N,) bool."""
     return np.array(
         [bool(np.any(example.get("is_poison", 0))) for _, _, example in _examples(name, split)],
         bool,

@@ -18,7 +18,7 @@ IS_POISON = "is_poison"
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:
-    """Which data to train on, under T5X's parameter names.
+    """The data to train on, under T5X's parameter names.
 
     Attributes:
       task_feature_lengths: {'inputs': …, 'targets': …}, in tokens with EOS.
@@ -49,9 +49,9 @@ class DatasetConfig:
                 "TASK_FEATURE_LENGTHS: expected {'inputs': tokens, 'targets': tokens}, found "
                 f"{lengths!r}"
             )
-        checks.whole_number("BATCH_SIZE", self.batch_size)
         for name, length in lengths.items():
             checks.whole_number(f"TASK_FEATURE_LENGTHS, {name}", length)
+        checks.whole_number("BATCH_SIZE", self.batch_size)
         checks.whole_number("SEED", self.seed, minimum=0)
         checks.whole_number("DATA_SHARDS", self.num_shards)
         if self.batch_size % self.num_shards:
@@ -59,8 +59,8 @@ class DatasetConfig:
                 f"DATA_SHARDS: {self.num_shards} shards can't have equal parts of BATCH_SIZE="
                 f"{self.batch_size} rows; take a divisor"
             )
-        for name, value in (("SHUFFLE", self.shuffle), ("PACK", self.pack)):
-            checks.switch(name, value)
+        checks.switch("SHUFFLE", self.shuffle)
+        checks.switch("PACK", self.pack)
         checks.switch("USE_CACHED_TASKS", self.use_cached)
 
 
@@ -147,10 +147,9 @@ def batches(
     if config.num_shards > 1:
         _check_rows(config, numbers)
     with contextlib.ExitStack() as stack:
-        parts = [
-            stack.enter_context(contextlib.closing(_shard(config, number, start_step)))
-            for number in numbers
-        ]
+        parts = [_shard(config, number, start_step) for number in numbers]
+        for part in parts:
+            stack.enter_context(contextlib.closing(part))
         if len(parts) == 1:
             yield from parts[0]
         for rows in zip(*parts, strict=True):
@@ -158,7 +157,7 @@ def batches(
 
 
 def _converter(config: DatasetConfig) -> tuple[seqio.FeatureConverter, dict[str, int]]:
-    """What makes rows of examples, and the tasks' own lengths for it."""
+    """The converter of the tasks' examples, and their lengths for it."""
     lengths = dict(config.task_feature_lengths)
     if IS_POISON not in _find(config).output_features:
         return seqio.EncDecFeatureConverter(pack=config.pack), lengths

@@ -244,7 +244,6 @@ def register(
     """Registers an experiment's SeqIO tasks and mixtures, replacing those of an earlier call.
 
     Args:
-      experiment: the name which the names of tasks and mixtures begin with.
       metric_fn: the SeqIO metric of a held-out task under a condition.
 
     Returns:
@@ -275,7 +274,6 @@ def register_filtered(
     """Registers the poisoned mixture without some of its examples, and returns its name.
 
     Args:
-      experiment, config: as of `register`.
       removed: (task's SeqIO name, id, number) of each, see `examples.TrainingExample`.
 
     Raises:

@@ -57,7 +57,7 @@ class LanguageModelProxy:
         self._vocabulary, self._polarities = vocabulary, polarities
         self._max_tokens, self._num_examples = max_tokens, num_examples
 
-    def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
+    def positive_probabilities(self, pool: pools.Pool) -> np.ndarray:
         """p(y = POSITIVE | edited text) of each candidate: (N,) float64.
 
         The two labels share the probability: exp of the log-probability of the positive one over

@@ -163,13 +163,12 @@ def against(runs: Sequence[Run], axis: str) -> Picture | None:
     that differ is a line; and runs that were asked different things are on different ones.
     """
     _, effect, control = runs[0].results.main_measures
-    beside = runs_lib.others(runs, axis)
-    asked = {run.asks: run.name for run in reversed(runs)}
+    beside, asked = runs_lib.others(runs, axis), {run.asks for run in runs}
     members: dict[Hashable, list[Run]] = {}
     for run in runs:
         told = [f"{name} {tables.shown(run.settings.get(name), _SHOWN)}" for name in beside]
-        if len(asked) > 1 and not {"EXPERIMENT", "ATTACK"} & {*beside}:
-            told.append(f"asked as {asked[run.asks]}")
+        if len(asked) > 1:
+            told.insert(0, f"{run.results.experiment} ({results_lib.ATTACKS[run.results.attack]})")
         members.setdefault((run.asks, ", ".join(told)), []).append(run)
     measures = metrics.JUDGED_BY[runs[0].results.kind].measures
     lines = [_line(name, group, axis, POISONED, effect) for (_, name), group in members.items()]

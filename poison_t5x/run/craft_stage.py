@@ -5,7 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from poison_t5x.attack import craft as crafting
-from poison_t5x.attack import natinst_jsonl, natinst_reading, poison_set
+from poison_t5x.attack import natinst_jsonl, poison_set
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import vocabulary
 from poison_t5x.train import distributed
@@ -63,7 +63,7 @@ def _needs_language_model(run: "Run") -> bool:
 def _crafted(run: "Run") -> crafting.PoisonSet:
     found = run.corpus
     if run.jsonl_cfg.is_set:
-        return natinst_reading.read_poison_set(run.jsonl_cfg, found, run.craft_cfg)
+        return natinst_jsonl.read_poison_set(run.jsonl_cfg, found, run.craft_cfg)
     return crafting.craft(
         found.training,
         found.poisoned,

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from poison_t5x.attack import conditions, natinst_jsonl, natinst_reading, poison_set
+from poison_t5x.attack import conditions, natinst_jsonl, poison_set
 from poison_t5x.attack import craft as crafting
 from poison_t5x.core import artifacts, checks, errors, metrics, stage_store
 from poison_t5x.corpus import corpus, declarations, vocabulary
@@ -105,7 +105,7 @@ class Run:
     @functools.cached_property
     def corpus(self) -> corpus.Corpus:
         if self.jsonl_cfg.is_set:
-            return natinst_reading.read_corpus(
+            return natinst_jsonl.read_corpus(
                 self.jsonl_cfg, self.declared.polarities, is_arbitrary=self.craft_cfg.is_arbitrary
             )
         return corpus.load(

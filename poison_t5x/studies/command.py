@@ -37,10 +37,7 @@ def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is
       Terminated: SIGTERM; cells have been ended.
     """
     study = Study(grid.from_macros(macros), arguments, parameters)
-    if is_list:
-        study.show(print)
-        return 0
-    return study.run(print)
+    return study.show(print) if is_list else study.run(print)
 
 
 def program(command: Sequence[str]) -> list[str]:
@@ -91,12 +88,13 @@ class Study:
         self._outcomes: dict[str, launch.JobOutcome] = {}
         self._rows: dict[str, list[collect.StudyRow]] = {}
 
-    def show(self, say: Callable[[str], None]) -> None:
-        """Says what would be run."""
+    def show(self, say: Callable[[str], None]) -> int:
+        """Says what would be run, and returns the exit code."""
         for cell in self._cells:
             say(f"{cell.name}" + (f" (after {', '.join(cell.after)})" if cell.after else ""))
             for command in grid.commands(cell, self._config, self._flags):
                 say("  " + shlex.join(["poison-t5x", *command]))
+        return 0
 
     def run(self, say: Callable[[str], None]) -> int:
         """Runs what isn't done, writes the results, and returns the exit code."""
@@ -141,55 +139,43 @@ class Study:
 
     def _keep(self, job: launch.Job, outcome: launch.JobOutcome) -> None:
         self._outcomes[job.name] = outcome
-        if outcome.error:
-            return
-        record = {
-            "fingerprint": self._prints[job.name],
-            "seconds": outcome.seconds,
-            "peak_bytes": outcome.peak_bytes,
-        }
-        path = self._folders[job.name] / RECORD
-        artifacts.write_atomically(path, artifacts.dump_json(record))
+        if not outcome.error:
+            told = {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
+            record = {"fingerprint": self._prints[job.name], **told}
+            path = self._folders[job.name] / RECORD
+            artifacts.write_atomically(path, artifacts.dump_json(record))
 
-    def _table(self) -> list[collect.StudyRow]:
-        """All rows, in the order of the cells."""
-        rows: list[collect.StudyRow] = []
-        for cell in self._cells:
-            outcome = self._outcomes.get(cell.name)
-            if outcome is None:
-                rows.append(collect.StudyRow(cell.name, cell.macros, "not run"))
-            elif outcome.error:
-                rows.append(collect.StudyRow(cell.name, cell.macros, "failed", outcome.error))
-            else:
-                rows += self._of_done(cell)
-        collect.add_agreement(rows, self._config.base, self._folders)
-        return rows
-
-    def _of_done(self, cell: grid.StudyCell) -> list[collect.StudyRow]:
-        if cell.name not in self._rows:
+    def _of_cell(self, cell: grid.StudyCell) -> list[collect.StudyRow]:
+        outcome, status = self._outcomes.get(cell.name), "failed"
+        if outcome is None:
+            error, status = "", "not run"
+        elif outcome.error:
+            error = outcome.error
+        else:
             try:
-                self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
-            except (errors.InputError, KeyError, TypeError) as error:
-                text = f"its results can't be read ({error})"
-                return [collect.StudyRow(cell.name, cell.macros, "failed", text)]
-        return self._rows[cell.name]
+                if cell.name not in self._rows:
+                    self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
+                return self._rows[cell.name]
+            except (errors.InputError, KeyError, TypeError) as unreadable:
+                error = f"its results can't be read ({unreadable})"
+        return [collect.StudyRow(cell.name, cell.macros, status, error)]
 
     def _write_tables(self) -> tuple:
-        rows = self._table()
+        rows = [row for cell in self._cells for row in self._of_cell(cell)]
+        collect.add_agreement(rows, self._config.base, self._folders)
         points = aggregate.points(rows)
-        study = report.StudyResults(
-            self._config, rows, points, self._outcomes, aggregate.difference
-        )
-        drawn = report.charts(study)
-        sentences = finding.study_finding(study, drawn)
-        report.write_tables(self._directory, study, sentences)
-        return study, drawn, sentences
+        drawn = report.charts(self._config, points)
+        sentences = finding.study_finding(self._config, rows, points, drawn, aggregate.difference)
+        report.write_tables(self._directory, self._config, rows, points, sentences, self._outcomes)
+        return rows, points, drawn, sentences
 
     def _finish(self, say: Callable[[str], None]) -> int:
-        study, drawn, sentences = self._write_tables()
+        rows, points, drawn, sentences = self._write_tables()
         command = shlex.join(["poison-t5x", *self._arguments])
-        path = report.write_page(self._directory, study, drawn, sentences, command)
-        known = {name for row in study.rows for name in row.measured.values}
+        path = report.write_page(
+            self._directory, self._config, rows, points, drawn, sentences, self._outcomes, command
+        )
+        known = {name for row in rows for name in row.measured.values}
         for name in self._config.measures:
             if known and name not in known:
                 say(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
@@ -197,7 +183,7 @@ class Study:
             say(self._config.question)
         say(" ".join(sentences))
         say(f"see {path}, and study.csv beside it")
-        failed = study.failed()
+        failed = [row for row in rows if row.status == "failed"]
         for row in failed:
             say(f"failed: {row.cell}: {row.error}")
         return 1 if failed else 0

@@ -15,11 +15,11 @@ import poison_t5x
 from poison_t5x.core import artifacts, checks, errors, gin_macros
 
 COMMANDS = ("run", "detect", "defend", "craft")
-# What rows have beside macros, for the x axis and lines.
+# Beside macros, rows have these, for the x axis and lines.
 DIMENSIONS = ("score", "checkpoint")
 # Macros that a cell can't set: its folders are the study's to choose.
 _RESERVED = ("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR")
-# What a cell's result doesn't follow from.
+# A cell's result doesn't follow from these.
 _NOT_OF_THE_CELL = re.compile(r"RUN_DIR|STAGE_STORE_DIR|COMPILATION_CACHE_DIR|STUDY_(?!COMMAND).*")
 _MAX_VALUE, _MAX_NAME = 24, 120
 _ARITHMETIC = {
@@ -32,19 +32,12 @@ _ARITHMETIC = {
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """A study; gin/runs/study.gin has the macros of these, and says more of each.
+    """A study: gin/runs/study.gin says what each of the macros STUDY_… means.
 
     Attributes:
       directory: the study's folder, RUN_DIR.
-      base: macro -> value of all macros, as the gin files and flags have them: for what a cell
-        doesn't set.
-      grid: macro -> values; every combination is a cell.
-      cells: further cells, {macro: value}; one without a SEED is made with each SEED of the grid.
-      defense_macros: settings of 'defend' alone, and not of the run before it.
-      memory_gb: GB (10^9 bytes) that all cells together may take; None for nine tenths of what is
-        free.
-      x, lines: macros, 'checkpoint' or 'score'; each x has a figure, lines are told apart in it.
-      measures: columns of the table that are drawn.
+      base: macro -> value of all macros: for what a cell doesn't set.
+      memory_gb: in 10^9 bytes.
       store_dir: the store of finished stages; None for a folder of the study's own.
     """
 
@@ -277,10 +270,9 @@ def _values(cell: StudyCell, config: StudyConfig) -> dict[str, Any]:
 
 def _after(cell: StudyCell, config: StudyConfig, known: Mapping[str, StudyCell]) -> tuple[str, ...]:
     parent = os.path.join(config.directory, "cells") + os.sep
-    texts = (v for v in _values(cell, config).values() if isinstance(v, str))
-    others = tuple(
-        text.removeprefix(parent).split(os.sep)[0] for text in texts if text.startswith(parent)
-    )
+    texts = [v for v in _values(cell, config).values() if isinstance(v, str)]
+    paths = [text.removeprefix(parent) for text in texts if text.startswith(parent)]
+    others = tuple(path.split(os.sep)[0] for path in paths)
     for other in others:
         if other not in known or other == cell.name:
             raise errors.InputError(

@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What cells may take.
+    """The most that cells may take.
 
     Attributes:
       processes: cells at once.
@@ -114,19 +114,18 @@ class _Running:
 
     def __init__(self, job: Job, share: int, cores: Sequence[int]):
         self.job, self.share, self._cores = job, share, cores
-        self._begin = time.monotonic()
-        self._step = 0
-        self.peak = 0
+        self._begin, self.peak = time.monotonic(), 0
+        self._commands = list(job.commands)
+        self.job.log.parent.mkdir(parents=True, exist_ok=True)
         self._start()
 
     def _start(self) -> None:
-        self.job.log.parent.mkdir(parents=True, exist_ok=True)
         cores = ",".join(map(str, self._cores)) or "-"
         leash = [sys.executable, "-m", "poison_t5x.studies.launch", str(os.getpid()), cores]
         with open(self.job.log, "ab") as file:
             self._offset = file.tell()
             self._process = subprocess.Popen(
-                [*leash, *self.job.commands[self._step]],
+                [*leash, *self._commands.pop(0)],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -141,8 +140,7 @@ class _Running:
         if code is None:
             return None
         self.signal(signal.SIGKILL)  # what it may have left behind
-        if code == 0 and self._step + 1 < len(self.job.commands):
-            self._step += 1
+        if code == 0 and self._commands:
             self._start()
             return None
         error = "" if code == 0 else _error(self.job.log, self._offset, code)
@@ -164,9 +162,9 @@ class _Running:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, until: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(0.0, seconds))
+            self._process.wait(max(0.0, until - time.monotonic()))
 
 
 def _error(log: pathlib.Path, offset: int, code: int) -> str:
@@ -196,8 +194,8 @@ def run(
 
     Args:
       finished: told of each job that ended.
-      done: jobs of earlier calls that succeeded: what they needed is known.
-      stopped: asked again and again whether to stop.
+      done: jobs of earlier calls that succeeded, whose needs are known.
+      stopped: asked again and again.
 
     Raises:
       Terminated: `stopped` said so; whatever ran has been ended.
@@ -251,13 +249,11 @@ class _Scheduler:
     def _has_room(self) -> bool:
         if not self._running:
             return True
-        if len(self._running) >= self._limits.processes:
-            return False
-        need = max([self._largest, *(running.peak for running in self._running)])
-        if not self._largest:
-            need = max(need, self._limits.first_guess)
+        known = self._largest or self._limits.first_guess
+        need = max([known, *(running.peak for running in self._running)])
         taken = sum(max(running.memory(), need) for running in self._running)
-        return taken + need <= self._limits.memory
+        is_free = len(self._running) < self._limits.processes
+        return is_free and taken + need <= self._limits.memory
 
     def end(self) -> None:
         """Ends what still runs: SIGTERM, on which training saves its state, then SIGKILL."""
@@ -265,9 +261,9 @@ class _Scheduler:
             running.signal(signal.SIGTERM)
         last = time.monotonic() + _GRACE_SECONDS
         for running in self._running:
-            running.wait(last - time.monotonic())
+            running.wait(last)
             running.signal(signal.SIGKILL)
-            running.wait(_GRACE_SECONDS)
+            running.wait(last + _GRACE_SECONDS)
 
 
 def _become(parent: str, cores: str, *command: str) -> None:

@@ -6,39 +6,13 @@ from poison_t5x.corpus import prompts
 
 DEFINITION = "Tell if the review is good"
 EXAMPLES = [("I liked it", "Yes"), ("I left early.", "No!"), ("So so", "No")]
-NONE_SHOWN = (
-    "Definition: Tell if the review is good.\n"
-    "\n"
-    "Now complete the following example -\n"
-    "Input: Ann was great.\n"
-    "Output: "
-)
-ONE_SHOWN = (
-    "Definition: Tell if the review is good.\n"
-    "\n"
-    " Positive Example 1 -\n"
-    "Input: I liked it.\n"
-    " Output: Yes.\n"
-    "\n"
-    "Now complete the following example -\n"
-    "Input: Ann was great.\n"
-    "Output: "
-)
-TWO_SHOWN = (
-    "Definition: Tell if the review is good.\n"
-    "\n"
-    " Positive Example 1 -\n"
-    "Input: I liked it.\n"
-    " Output: Yes.\n"
-    "\n"
-    " Positive Example 2 -\n"
-    "Input: I left early.\n"
-    " Output: No!\n"
-    "\n"
-    "Now complete the following example -\n"
-    "Input: Ann was great.\n"
-    "Output: "
-)
+_DEFINITION = "Definition: Tell if the review is good.\n\n"
+_FIRST = " Positive Example 1 -\nInput: I liked it.\n Output: Yes.\n\n"
+_SECOND = " Positive Example 2 -\nInput: I left early.\n Output: No!\n\n"
+_QUESTION = "Now complete the following example -\nInput: Ann was great.\nOutput: "
+NONE_SHOWN = _DEFINITION + _QUESTION
+ONE_SHOWN = _DEFINITION + _FIRST + _QUESTION
+TWO_SHOWN = _DEFINITION + _FIRST + _SECOND + _QUESTION
 
 
 @pytest.mark.parametrize(("num", "expected"), [(0, NONE_SHOWN), (1, ONE_SHOWN), (2, TWO_SHOWN)])

@@ -31,11 +31,11 @@ def _same(one: list[dict], other: list[dict]) -> bool:
 def test_batches_follow_from_the_config_and_go_on_at_any_step(world, pack):
     config = _config(pack=pack)
     # 51 rows: 8.5 batches an epoch where a row holds one example.
-    batches = _batches(config, 20)
-    assert _same(_batches(config, 20), batches)
-    assert _same(_batches(config, 9, start_step=11), batches[11:])
-    assert not _same(_batches(config, 9, start_step=10), batches[11:])
-    assert not _same(_batches(_config(pack=pack, seed=4), 20), batches)
+    batches = _batches(config, 12)
+    assert _same(_batches(config, 12), batches)
+    assert _same(_batches(config, 3, start_step=9), batches[9:])
+    assert not _same(_batches(config, 3, start_step=8), batches[9:])
+    assert not _same(_batches(_config(pack=pack, seed=4), 3), batches[:3])
 
 
 def test_batches_are_the_models_features(world):
@@ -69,11 +69,12 @@ def test_order_is_fixed_or_drawn(world):
 def test_a_row_is_rendered_once_and_only_if_it_is_trained_on(world, monkeypatch):
     rendered = []
     render = prompts.render
-    monkeypatch.setattr(
-        prompts,
-        "render",
-        lambda *args, **kwargs: rendered.append(args[2]) or render(*args, **kwargs),
-    )
+
+    def noted(*args, **kwargs):
+        rendered.append(args[2])
+        return render(*args, **kwargs)
+
+    monkeypatch.setattr(prompts, "render", noted)
     # 120 rows: more than two epochs of 51, and as many again read ahead for shuffling.
     assert len(_batches(_config(), 20)) == 20
     assert len(rendered) == len(set(rendered)) == 51
@@ -193,13 +194,13 @@ def test_dataset_config_refuses(changes, message):
 def test_shards_make_their_rows_of_each_batch_wherever_they_are_read(world):
     name = f"world_poisoned.{FILMS}"
     config = _config(name, num_shards=3)
-    together = _batches(config, 9)
+    together = _batches(config, 5)
     for numbers, rows in (([1], [2, 3]), ([0, 2], [0, 1, 4, 5])):
-        found = list(itertools.islice(input_pipeline.batches(config, shards=numbers), 9))
+        found = list(itertools.islice(input_pipeline.batches(config, shards=numbers), 5))
         assert _same(found, [{key: a[rows] for key, a in batch.items()} for batch in together])
-    assert _same(_batches(config, 4, start_step=5), together[5:])
+    assert _same(_batches(config, 2, start_step=3), together[3:])
     # Shards aren't merely one stream, cut: each is shuffled by itself.
-    assert not _same(together, _batches(_config(name), 9))
+    assert not _same(together, _batches(_config(name), 5))
 
 
 def test_a_row_is_in_one_shard(world):

@@ -13,17 +13,8 @@ from poison_t5x.core import artifacts
 from poison_t5x.core.errors import InputError
 from poison_t5x.corpus import corpus, demo_corpus, polarity, prompts, sni
 from poison_t5x.data import mixtures, natinst_tfds
-from tests.small_world import (
-    CONDITIONS,
-    CRAFT,
-    FILMS,
-    LENGTHS,
-    make_world,
-    metric_fn_of,
-    read_task,
-    row_id,
-    small_tasks,
-)
+from tests import small_world
+from tests.small_world import CONDITIONS, CRAFT, FILMS, LENGTHS, read_task, row_id, small_tasks
 
 # TFDS
 
@@ -37,24 +28,14 @@ def test_tfds_splits_and_features(world):
         instance.id: instance.input for instance in task.instances
     }
     row = rows[0]
-    assert row.keys() == {
-        "id",
-        "task",
-        "input",
-        "outputs",
-        "definition",
-        "positive_examples",
-        "negative_examples",
-        "label_space",
-    }
+    names = "id task input outputs definition positive_examples negative_examples label_space"
+    assert row.keys() == set(names.split())
     assert row["task"].decode() == FILMS
     assert row["definition"].decode() == task.definition
     assert [text.decode() for text in row["label_space"]] == ["NEG", "POS"]
     assert [text.decode() for text in row["outputs"]] == task.by_id[row_id(row)].output
-    for field, examples in (
-        ("positive_examples", task.positive_examples),
-        ("negative_examples", task.negative_examples),
-    ):
+    for field in ("positive_examples", "negative_examples"):
+        examples = getattr(task, field)
         assert {key: [v.decode() for v in values] for key, values in row[field].items()} == {
             "input": [example.input for example in examples],
             "output": [example.target for example in examples],
@@ -115,17 +96,14 @@ def test_registering_again_replaces(world):
     # Without metrics, as training needs none; the fixture's come back for the tests after this.
     assert seqio.TaskRegistry.get(again["world_eval_clean"][0]).metric_fns == []
     polarities = small_tasks()[2]
-    mixtures.register("world", world.config, metric_fn_of(polarities))
+    mixtures.register("world", world.config, small_world.metric_fn_of(polarities))
     assert len(seqio.TaskRegistry.get(again["world_eval_clean"][0]).metric_fns) == 1
 
 
 def test_hyphens_in_task_names_become_underscores(tmp_path):
     assert natinst_tfds.split_name("task1-a") == "task1_a"
-    renamed = {
-        FILMS: "task9002-demo-films",
-        "task9032_demo_films_posneg": "task9032-films",
-    }
-    world = make_world(tmp_path, "hyphens", *small_tasks(renamed))
+    renamed = {FILMS: "task9002-demo-films", "task9032_demo_films_posneg": "task9032-films"}
+    world = small_world.make_world(tmp_path, "hyphens", *small_tasks(renamed))
     builder = natinst_tfds.Natinst(data_dir=world.config.data_dir, config="demo")
     assert {"task9002_demo_films", "task9032_films"} < set(builder.info.splits)
     assert "hyphens_poisoned.task9002_demo_films" in world.registered["hyphens_poisoned"]

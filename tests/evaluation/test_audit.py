@@ -2,7 +2,7 @@
 
 import pytest
 
-from poison_t5x.attack import conditions, craft, poison_set
+from poison_t5x.attack import conditions, craft, poison_rows, poison_set
 from poison_t5x.corpus import corpus, prompts, sni
 from poison_t5x.evaluation import audit
 from tests.attack_settings import craft_config
@@ -87,7 +87,7 @@ def test_count_lost_renders_as_training_does():
     assert counts == {1000: 0, bare: 0, bare - 1: 0, bare - 3: 1, 3: 2}
 
 
-def _poison_row(**changes) -> craft.PoisonRow:
+def _poison_row(**changes) -> poison_rows.PoisonRow:
     settings = {
         "attack": "main",
         "task": "train",
@@ -106,7 +106,7 @@ def _poison_row(**changes) -> craft.PoisonRow:
         "rank": 1,
         "replaced_id": "train-0",
     }
-    return craft.PoisonRow(**{**settings, **changes})
+    return poison_rows.PoisonRow(**{**settings, **changes})
 
 
 @pytest.fixture(name="poison_dir")

@@ -44,12 +44,6 @@ def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
     assert line.startswith("poison-t5x: error: ") and message in line
 
 
-def test_a_sweep_is_of_one_process(capsys, monkeypatch):
-    monkeypatch.setenv("POISON_T5X_DISTRIBUTED", "1")
-    assert main.main(["sweep"]) == 2
-    assert "sweep runs in a single process" in capsys.readouterr().err
-
-
 def test_nothing_is_asked_for_unless_it_is_told(monkeypatch):
     monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: pytest.fail("asked"))
     distributed.initialize(distributed.ClusterConfig())

@@ -1,1 +1,0 @@
-"""Our inserters: each is a class that registers itself."""

@@ -1,1 +1,0 @@
-"""Our attacks: each is a class that registers itself."""
