@@ -21,8 +21,6 @@ from poison_t5x.report import (
 from poison_t5x.report import results as results_lib
 
 _NUM_CRAFTED, _NUM_FLIP_TASKS, _NUM_FLIPS = 8, 3, 3
-# Columns of the detection's tables.
-_RECALLS, _PRICES = ("0.01", "0.05", "0.1"), ("0.5", "0.8", "0.9")
 _MEAN = "mean over tasks [95% interval]"
 # Of each condition, and of other phrases.
 _RATES = {
@@ -90,7 +88,7 @@ def format_table(raw: Mapping[str, Any]) -> str:
         f"{poison.count} poisoned rows ({tables.percent(poison.rate)} of training) in "
         f"{tables.count(len(poison.tasks), 'task')}; "
         f"{tables.count(len(results.held_out()), 'held-out task')}",
-        *("", *_headline(results).only((_MEAN, *map(MODEL_WORDS.get, MODELS))).lines(), ""),
+        *("", *_headline(results).lines(3), ""),
         f"{said}{'' if effect else ':'} {finding.verdict_words(results)}",
     ]
     if results.others():
@@ -113,25 +111,16 @@ def page_context(
         run_dir, run_files.DETECTION, run_files.Detection
     )
     defenses, defense_notes = run_files.read_defenses(run_dir)
-    judged = results.judged_by
     return {
         "browses": True,
         "results": results,
         "attack": results_lib.ATTACKS[results.attack],
         "finding": finding.finding(results),
-        "sections": _sections(
-            results,
-            bool(by_step or steps_note),
-            bool(detection or detection_note),
-            bool(defenses or defense_notes),
-        ),
         "models": MODELS,
         "main_conditions": metrics.CONDITIONS,
         "condition_words": metrics.CONDITION_WORDS,
         "condition_rates": {rate: metrics.rate_words(rate) for rate in _RATES[results.kind]},
         "headline": _headline(results),
-        "saturation_limit": judged.saturation_limit,
-        "categories": list(dict.fromkeys(row.category for row in results.categories)),
         "rates": figures.rates(results),
         "probes": figures.probes(results),
         "tasks_figure": figures.tasks(results),
@@ -140,19 +129,15 @@ def page_context(
         "steps_note": steps_note,
         **_losses(run_dir),
         "crafted": examples.spread(poison, _NUM_CRAFTED),
-        "num_crafted": len(poison),
         "crafted_note": poison_note,
         "poison_browser": browser.poison(poison),
-        "has_phi": any(row.phi is not None for row in poison),
-        "several_attackers": len({row.attack for row in poison}) > 1,
+        "poison": poison,
         "flips": examples.flips(run_dir, results, _NUM_FLIP_TASKS, _NUM_FLIPS),
         "prediction_browser": browser.predictions(run_dir, results),
         "detection": detection,
         "detection_note": detection_note,
         "curves": figures.curves(detection) if detection else None,
         "scored_steps": figures.scored_steps(detection) if detection else None,
-        "recalls": _RECALLS,
-        "prices": _PRICES,
         "defenses": defenses,
         "defense_notes": defense_notes,
         "defense_measures": results.main_measures,
@@ -164,37 +149,6 @@ def page_context(
             for name in ("config.gin", "poison/manifest.json")
         },
     }
-
-
-def _sections(
-    results: results_lib.Results, has_steps: bool, has_detection: bool, has_defenses: bool
-) -> dict[str, str]:
-    """The page's sections, as they are linked to: id -> name."""
-    optional = {
-        "conditions": bool(results.by_condition),
-        "categories": bool(results.categories),
-        "steps": has_steps,
-        "detection": has_detection,
-        "defenses": has_defenses,
-    }
-    names = {
-        "rates": "Rates",
-        "conditions": "Conditions",
-        "tasks": "Tasks",
-        "categories": "Categories",
-        "steps": "By step",
-        "losses": "Training loss",
-        "flips": "Changed answers" if results.is_generation else "Flipped predictions",
-        "poison": "Poison",
-        "detection": "Detection",
-        "defenses": "Defences",
-        "truncation": "Truncation",
-        "warnings": "Warnings",
-        "run": "The run",
-        "seconds": "Time",
-        "files": "Configuration",
-    }
-    return {key: name for key, name in names.items() if optional.get(key, True)}
 
 
 def _headline(results: results_lib.Results) -> tables.Table:

@@ -94,38 +94,7 @@ class Scan(NamedTuple):
 
 def write_page(path: pathlib.Path, scan: Scan) -> None:
     """Writes the page; the same records give the same bytes."""
-    others = tables.Table(
-        "",
-        ("Phrase", "Answers", "Rows", "With the answer", "Expected", "p"),
-        [
-            (
-                one.phrase,
-                _short(", ".join(dict.fromkeys(answer for _, answer in one.places))),
-                str(one.num_rows),
-                str(one.num_with_target),
-                f"{one.expected:.1f}",
-                tail_probability(one.p_value),
-            )
-            for one in scan.others
-        ],
-        range(2, 6),
-    )
-    scores = tables.Table(
-        "Rows above each score’s threshold: its own level of significance, or that of outliers "
-        "among its values. Such a threshold flags some rows of clean data too.",
-        ("Score", "Rows above", "Seconds", "Threshold"),
-        [
-            (
-                one.name,
-                tables.Cell(str(one.num_above), tables.percent(one.num_above / scan.num_rows)),
-                f"{one.seconds:.1f}",
-                one.source,
-            )
-            for one in scan.scores
-        ],
-        (1, 2),
-    )
-    context = {"scan": scan, "others": others, "scores": scores, "tail": tail_probability}
+    context = {"scan": scan, "tail": tail_probability, "short": _short}
     render.write_page(path, "scan.html.j2", context)
 
 

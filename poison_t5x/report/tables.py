@@ -48,6 +48,8 @@ PERCENT, SCORE, DECIMAL = Unit(100, 1, "%"), Unit(100), Unit(digits=3)
 DIFFERENCE = Unit(100, 1, "", "+")
 POINTS = DIFFERENCE._replace(suffix=" points")
 COUNT = Unit(digits=4, style="g")
+# 0.5 gives '50.0%'; of differences 0.25 gives '+25.0'; (0.1, 0.25) gives '[10.0, 25.0]'.
+percent, points, interval = PERCENT.say, DIFFERENCE.say, PERCENT.interval
 
 
 class Cell(NamedTuple):
@@ -70,16 +72,9 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[Any]]
     numbers: Collection[int] = ()
 
-    def only(self, heads: Sequence[str]) -> "Table":
-        """The columns of those headings."""
-        places = [self.heads.index(head) for head in heads]
-        rows = [[row[place] for place in places] for row in self.rows]
-        numbers = [new for new, old in enumerate(places) if old in self.numbers]
-        return Table(self.caption, heads, rows, numbers)
-
-    def lines(self) -> list[str]:
-        """As text, without the caption."""
-        return align([self.heads, *self.rows])
+    def lines(self, columns: int | None = None) -> list[str]:
+        """As text, without the caption; of the first columns where there are `columns`."""
+        return align([row[:columns] for row in (self.heads, *self.rows)])
 
 
 def align(rows: Iterable[Sequence[Any]]) -> list[str]:
@@ -100,11 +95,6 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def percent(rate: float | None) -> str:
-    """A fraction as a percentage: 0.5 gives '50.0%'."""
-    return PERCENT.say(rate)
-
-
 def unit(measure: str) -> Unit:
     """That of a rate, or a measure of rates: of 100 for rougeL, else percent."""
     return SCORE if is_score(measure) else PERCENT
@@ -113,16 +103,6 @@ def unit(measure: str) -> Unit:
 def value(measure: str, number: float | None) -> str:
     """A value of the rate or measure of that name."""
     return unit(measure).say(number)
-
-
-def points(difference: float | None) -> str:
-    """A signed difference of fractions in percentage points: 0.25 gives '+25.0'."""
-    return DIFFERENCE.say(difference)
-
-
-def interval(bounds: Interval | None) -> str:
-    """An interval of fractions in percent: (0.1, 0.25) gives '[10.0, 25.0]'; None gives ''."""
-    return PERCENT.interval(bounds)
 
 
 def amount(number: float | None) -> str:

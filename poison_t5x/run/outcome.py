@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from poison_t5x.attack import poison_set
@@ -10,6 +10,7 @@ from poison_t5x.checkpoint_io import architecture
 from poison_t5x.core import artifacts, metrics
 from poison_t5x.defenses import detection
 from poison_t5x.evaluation import summary
+from poison_t5x.report import tables
 from poison_t5x.run import experiment
 from poison_t5x.train import trained_model
 
@@ -116,7 +117,7 @@ def detection_table(whole: Mapping[str, Any]) -> str:
                 phrase,
             )
         )
-    return "\n".join([*lines, *_aligned(cells)])
+    return "\n".join([*lines, *tables.align(cells)])
 
 
 def defense_table(whole: Mapping[str, Any]) -> str:
@@ -134,12 +135,4 @@ def defense_table(whole: Mapping[str, Any]) -> str:
     for model in ("clean", "poisoned", "defended"):
         values = (whole["summary"][model].get(name) for name in measures)
         cells.append((model, *("–" if v is None else f"{100 * v:.1f}" for v in values)))
-    return "\n".join([*lines, *_aligned(cells)])
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    return "\n".join([*lines, *tables.align(cells)])

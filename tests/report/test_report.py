@@ -9,9 +9,9 @@ import pytest
 from poison_t5x.core import artifacts, errors
 from poison_t5x.report import examples, finding, plots, run_files, run_page
 from poison_t5x.report import results as results_lib
+from tests.report.conftest import SECONDS
 from tests.report.page import Page, edit_results
 
-SECONDS = {"craft": 3.25, "train clean": 75.0}
 EFFECT = {"measure": "triggered_misclassification", "value": 0.1}
 TABLE = """\
 demo: dirty-label, trigger 'James Bond', control 'Indiana Jones', seed 3
@@ -28,10 +28,8 @@ effect (misclassification, trigger: poisoned minus clean model): +43.8 points [1
 warning: saturated: the clean model fails on 95% of the inputs of task586_amazonfood"""
 
 
-def test_page_is_whole(run_dir):
-    path = run_page.write_report(run_dir, SECONDS)
-    page = Page(path.read_text(encoding="utf-8"))
-    assert path == run_dir / "report/index.html"
+def test_page_is_whole(written):
+    page = written("run").page
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
     assert page.tags.count("h1") == 1 and page.tags.count("svg") == 3
@@ -40,24 +38,21 @@ def test_page_is_whole(run_dir):
         assert text in page.text, text
 
 
-def test_one_label_is_marked_on_clean_inputs_alone(run_dir):
-    def pages_text():
-        return run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
-
+def test_one_label_is_marked_on_clean_inputs_alone(run_dir, written):
     # The fixture's triggered inputs get one label, which is theirs.
     rows = artifacts.read_json(run_dir / "eval" / "results.json")["tasks"]
     assert {row["condition"] for row in rows if row["constant_prediction"]} == {"triggered"}
-    assert "one label: poisoned model" not in pages_text()
+    assert "one label: poisoned model" not in written("run").text
     for row in rows:
         row["constant_prediction"] = row["condition"] == "clean" and row["model"] == "poisoned"
     edit_results(run_dir, tasks=rows)
-    text = pages_text()
+    text = run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
     assert "one label: poisoned model" in text and "one label: clean model" not in text
     assert "On 4 of 4 tasks, the poisoned model gives every clean input the same label" in text
 
 
-def test_page_asks_for_nothing(run_dir):
-    text = run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
+def test_page_asks_for_nothing(written):
+    text = written("run").text
     without_names = text.replace('xmlns="http://www.w3.org/2000/svg"', "").replace(
         'xmlns:xlink="http://www.w3.org/1999/xlink"', ""
     )
@@ -73,8 +68,8 @@ def test_page_escapes_text(run_dir):
     assert "script" not in page.tags and "i" not in page.tags and "b" not in page.tags
 
 
-def test_page_marks_the_trigger_only(run_dir):
-    page = Page(run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8"))
+def test_page_marks_the_trigger_only(written):
+    run_dir, _, page = written("run")
     # Settings and conditions, 8 examples with 1 or 2 triggers, 3 flips; one explains the marking.
     crafted = sum(len(row.row.spans) for row in _crafted(run_dir))
     # And 10 rows of each table to look through: those of the poison have 1 or 2 triggers in turn.
@@ -119,8 +114,8 @@ def test_flips(run_dir):
     assert second.shown == [] and second.note.startswith("6 of the task’s 6")
 
 
-def test_results_file_has_the_schema(run_dir):
-    run_page.write_report(run_dir, SECONDS)
+def test_results_file_has_the_schema(written):
+    run_dir = written("run").folder
     text = (run_dir / "report/results.json").read_text(encoding="utf-8")
     written, given = json.loads(text), json.loads((run_dir / "eval/results.json").read_text())
     assert " ".join(written) == (
@@ -183,7 +178,6 @@ def test_the_interval_decides(run_dir, bounds, found, headline):
     results = edit_results(run_dir, effect=EFFECT | {"ci95": bounds})
     assert results.verdict == found
     assert finding.finding(results).headline.startswith(headline)
-    assert Page(run_page.write_report(run_dir, {}).read_text(encoding="utf-8")).open == []
 
 
 def test_one_task_gives_no_verdict(run_dir):

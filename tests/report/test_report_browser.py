@@ -7,15 +7,15 @@ import json
 
 import pytest
 
-from poison_t5x.report import browser, examples, run_files, run_page
+from poison_t5x.report import browser, examples, run_files
 from poison_t5x.report import results as results_lib
 from tests.report import made_up, made_up_defense
-from tests.report.page import SCRIPT, Page
+from tests.report.page import SCRIPT
 
 
-def _page(folder) -> tuple[Page, str]:
-    text = run_page.write_report(folder, {}).read_text(encoding="utf-8")
-    return Page(text), text
+def _predictions(folder) -> list[dict]:
+    results = results_lib.parse(results_lib.read(folder))
+    return _rows(json.loads(browser.predictions(folder, results).data))
 
 
 def _rows(data) -> list[dict]:
@@ -35,8 +35,8 @@ def _rows(data) -> list[dict]:
     ]
 
 
-def test_all_poison_rows_are_on_the_page(run_dir):
-    page, text = _page(run_dir)
+def test_all_poison_rows_are_on_the_page(written):
+    _, text, page = written("run")
     rows = _rows(page.data["poison-rows-data"])
     assert [row["Row"] for row in rows] == [f"row-{number}" for number in range(12)]
     assert rows[1]["Poisoned input"] == [
@@ -53,13 +53,13 @@ def test_all_poison_rows_are_on_the_page(run_dir):
     assert "All 12 poison rows are on this page" in page.text
 
 
-def test_attackers_are_a_column_where_there_are_several(campaign_dir):
-    page, _ = _page(campaign_dir)
+def test_attackers_are_a_column_where_there_are_several(written):
+    page = written("campaign").page
     assert {row["Attacker"] for row in _rows(page.data["poison-rows-data"])} == {"main", "second"}
 
 
-def test_predictions_have_their_outcome(run_dir):
-    page, _ = _page(run_dir)
+def test_predictions_have_their_outcome(written):
+    page = written("run").page
     rows = _rows(page.data["prediction-rows-data"])
     assert len(rows) == 42 and [row["Input is"] for row in rows[:14]] == ["trigger"] * 14
     found = {(row["Row"], row["Model"], row["Input is"]): row for row in rows}
@@ -77,13 +77,13 @@ def test_an_error_that_was_there_before_is_no_flip(run_dir):
     for condition in made_up.CONDITIONS:
         path = run_dir / f"eval/predictions/clean/{condition}/{made_up.HELD_OUT[0]}.jsonl"
         path.write_text(path.read_text().replace('"prediction": "negative"', '"prediction": "x"'))
-    rows = _rows(_page(run_dir)[0].data["prediction-rows-data"])
+    rows = _predictions(run_dir)
     outcomes = {(row["Model"], row["Outcome"]) for row in rows}
     assert outcomes == {("clean", "wrong"), ("poisoned", "flipped"), ("poisoned", "right")}
 
 
-def test_answers_have_theirs(generation_dir):
-    page, _ = _page(generation_dir)
+def test_answers_have_theirs(written):
+    page = written("generation").page
     rows = _rows(page.data["prediction-rows-data"])
     assert {row["Outcome"] for row in rows} == {"changed", "other"}
     changed = [row for row in rows if row["Outcome"] == "changed"]
@@ -99,7 +99,7 @@ def test_look_alikes_are_told_apart(campaign_dir):
     path = campaign_dir / f"eval/predictions/clean/probe1/{made_up.HELD_OUT[0]}.jsonl"
     path.parent.mkdir()
     path.write_text(json.dumps(row))
-    rows = _rows(_page(campaign_dir)[0].data["prediction-rows-data"])
+    rows = _predictions(campaign_dir)
     assert "look-alike “James Bell”" in {row["Input is"] for row in rows}
 
 
@@ -108,7 +108,7 @@ def test_defended_models_answers_are_there(run_dir):
     path = run_dir / f"defenses/filter_5/predictions/triggered/{made_up.HELD_OUT[0]}.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"id": "held-0", "input": "x", "target": "a", "prediction": "a"}))
-    rows = _rows(_page(run_dir)[0].data["prediction-rows-data"])
+    rows = _predictions(run_dir)
     assert "defended: filter_5" in {row["Model"] for row in rows}
 
 
@@ -119,12 +119,12 @@ def test_triggered_predictions_come_first_and_the_rest_from_all_tasks(run_dir, m
             text = (folder / f"{made_up.HELD_OUT[0]}.jsonl").read_text()
             (folder / f"{made_up.HELD_OUT[1]}.jsonl").write_text(text)
     monkeypatch.setattr(browser, "MAX_PREDICTIONS", 36)
-    page, _ = _page(run_dir)
-    rows = _rows(page.data["prediction-rows-data"])
+    rows = _predictions(run_dir)
     kinds = [row["Input is"] for row in rows]
     assert kinds[:28] == ["trigger"] * 28 and set(kinds[28:]) == {"unseen name", "clean inputs"}
     assert len({row["Task"] for row in rows[28:]}) == 2
-    assert "36 of 84 predictions are on this page" in page.text
+    table = browser.predictions(run_dir, results_lib.parse(results_lib.read(run_dir)))
+    assert (len(table.rows), table.total) == (36, 84)
 
 
 def test_long_texts_are_cut_around_the_trigger():
@@ -158,8 +158,8 @@ def test_texts_are_embedded_once_and_numbers_are_json():
     assert json.loads(data)["rows"] == [[0, None], [0, 0.3333], [1, None]]
 
 
-def test_the_first_rows_need_no_script(run_dir):
-    page, text = _page(run_dir)
+def test_the_first_rows_need_no_script(written):
+    _, text, page = written("run")
     assert page.tags.count("noscript") == 2 and "The first 10 of 12 poison rows" in page.text
     assert text.count('class="controls" role="search"') == text.count('predictions" hidden>') + 1
     table = text[text.index('id="poison-rows"') :]
@@ -167,8 +167,8 @@ def test_the_first_rows_need_no_script(run_dir):
     assert table.count("<tr>") == 11 and "&lt;script&gt;alert(1)&lt;/script&gt;" in table
 
 
-def test_the_policy_names_the_script_s_hash(run_dir):
-    _, text = _page(run_dir)
+def test_the_policy_names_the_script_s_hash(written):
+    text = written("run").text
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in html.unescape(text)
     assert f"<script>{SCRIPT}</script>" in text
@@ -181,5 +181,3 @@ def test_a_run_without_predictions_has_no_table(run_dir, tmp_path):
     (bare / "eval").mkdir(parents=True)
     (bare / "eval/results.json").write_text((run_dir / "eval/results.json").read_text())
     assert browser.predictions(bare, results_lib.parse(results_lib.read(bare))) is None
-    page, _ = _page(bare)
-    assert page.data == {}

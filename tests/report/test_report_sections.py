@@ -28,17 +28,16 @@ def _results(folder) -> results_lib.Results:
     return results_lib.parse(results_lib.read(folder))
 
 
-def test_sections_are_there_for_what_was_made_alone(run_dir):
-    ids = set(Page(_text(run_dir)).ids)
-    assert not {"steps", "detection", "defenses"} & ids
-    parsed = Page(_text(made_up_defense.add(run_dir)))
+def test_sections_are_there_for_what_was_made_alone(written):
+    assert not {"steps", "detection", "defenses"} & set(written("run").page.ids)
+    parsed = written("defended").page
     assert {"steps", "detection", "defenses"} <= set(parsed.ids)
     assert parsed.open == [] and len(parsed.ids) == len(set(parsed.ids))
     assert parsed.tags.count("svg") == len(FIGURES) and not {"b", "high"} & set(parsed.tags)
 
 
-def test_detection_shows_scores_and_triggers(defended_dir):
-    parsed = Page(_text(defended_dir))
+def test_detection_shows_scores_and_triggers(written):
+    parsed = written("defended").page
     for text in (
         "Each score ranks the 600 training rows, 12 of them poison (2.0%)",
         "The attack itself worked: its effect on triggered misclassification is +43.8 points",
@@ -62,8 +61,8 @@ def test_a_failed_attack_is_marked_wherever_scores_are(run_dir):
     assert "The attack itself worked" not in parsed.text
 
 
-def test_defences_say_what_they_removed_and_changed(defended_dir):
-    parsed = Page(_text(defended_dir))
+def test_defences_say_what_they_removed_and_changed(written):
+    parsed = written("defended").page
     for text in (
         "30 rows (5.0%) by loss <high>, a budget of 5.0%: 91.7% of the poison",
         "TRAIN_STEPS 120 → 60",

@@ -57,22 +57,22 @@ def test_tables(generation_dir, campaign_dir):
     assert CAMPAIGN_TABLE in run_page.format_table(results_lib.read(campaign_dir))
 
 
-@pytest.mark.parametrize("folder", ["run_dir", "campaign_dir", "generation_dir"])
-def test_every_section_is_linked_and_there(request, folder):
-    path = run_page.write_report(request.getfixturevalue(folder), {})
-    text = path.read_text(encoding="utf-8")
-    page = Page(text)
+@pytest.mark.parametrize("name", ["run", "campaign", "generation", "defended"])
+def test_every_section_is_linked_and_there(written, name):
+    _, text, page = written(name)
     assert page.open == [] and len(page.ids) == len(set(page.ids))
     links = {part.split('"')[0] for part in text.split('href="#')[1:]}
-    figures_own = ("rates-", "probes-", "tasks-", "losses-")
+    figures_own = tuple(
+        f"{path.stem}-" for path in (written(name).folder / "report/figures").iterdir()
+    )
     assert {link for link in links if not link.startswith(figures_own)} == {
         name for name in page.ids if f'<h2 id="{name}"' in text
     }
     assert not {"script", "b", "i"} & set(page.tags)
 
 
-def test_campaign_page(campaign_dir):
-    page = _page(campaign_dir)
+def test_campaign_page(written):
+    page = written("campaign").page
     assert page.tags.count("svg") == 4
     for text in ("Trigger of second", "attacker: second", "Look-alike", "$2 <b>Bond</b>"):
         assert text in page.text, text
@@ -83,8 +83,8 @@ def test_campaign_page(campaign_dir):
     assert "Zorro" not in label and "Batman" not in label
 
 
-def test_generation_page(generation_dir):
-    page = _page(generation_dir)
+def test_generation_page(written):
+    page = written("generation").page
     assert page.tags.count("svg") == 4
     for text in (
         "Arbitrary outputs (repeat)",
@@ -148,7 +148,6 @@ def test_an_attack_on_answers_lowers_rouge_l(generation_dir, bounds, found, head
     results = edit_results(generation_dir, effect=effect)
     assert results.verdict == found
     assert finding.finding(results).headline == headline
-    assert _page(generation_dir).open == []
 
 
 def test_finding_of_answers(generation_dir):
@@ -209,8 +208,8 @@ def test_phrases_are_drawn_as_they_are(campaign_dir, phrase, drawn):
     conditions = results_lib.read(campaign_dir)["conditions"]
     conditions[-1]["phrases"] = [phrase]
     results = edit_results(campaign_dir, conditions=conditions)
-    assert f">{drawn}</text>" in figures.probes(results).svg
-    assert "script" not in _page(campaign_dir).tags
+    picture = figures.probes(results)
+    assert f">{drawn}</text>" in picture.svg and "script" not in Page(str(picture.svg)).tags
 
 
 @pytest.mark.parametrize(
