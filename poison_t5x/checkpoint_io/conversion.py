@@ -34,8 +34,7 @@ def convert(
 
     Args:
       path: anything that `detect.open_checkpoint` opens.
-      directory: where to write: `<directory>/checkpoint_<step>`, or Hugging Face's files
-        themselves.
+      directory: where to write `checkpoint_<step>`, or Hugging Face's files themselves.
       layout: 'huggingface', or one of `writing.write`.
       dtype: 'float32' or 'bfloat16', of the parameters; None leaves them as they are stored.
       optimizer_state: 'keep', 'drop', or the name of an optimiser whose state is to begin anew, at
@@ -43,7 +42,7 @@ def convert(
       vocabulary_path: a SentencePiece model to put beside Hugging Face's files; None takes that of
         the run that the checkpoint is of, or of the folder.
       extra_ids: sentinel ids after the vocabulary's own; None takes the run's, or T5's 100.
-      say: takes a line about what was read, and one about what was written.
+      say: takes a line about the source, and one about the copy.
 
     Raises:
       InputError: what is there isn't a whole checkpoint of a T5, or the place is taken.

@@ -67,8 +67,8 @@ def _translated(name: str, words: dict[str, str]) -> str | None:
     if name in words or not (block := _BLOCK.match(name)):
         return words.get(name)
     begin, end = block.span(1)
-    found = words.get(f"{name[:begin]}#{name[end:]}")
-    return found and found.replace("#", block[1])
+    word = words.get(f"{name[:begin]}#{name[end:]}")
+    return word and word.replace("#", block[1])
 
 
 def parameter(name: str) -> str | None:
@@ -117,46 +117,35 @@ _OTHERS = {
 }
 
 
-class Config(msgspec.Struct):
-    """The part of a config.json that is read; defaults are those of transformers' T5."""
-
-    model_type: str
-    vocab_size: int | None = None
-    d_model: int | None = None
-    d_kv: int | None = None
-    d_ff: int | None = None
-    num_heads: int | None = None
-    num_layers: int | None = None
-    num_decoder_layers: int | None = None
-    relative_attention_num_buckets: int | None = None
-    relative_attention_max_distance: int = 128
-    dropout_rate: float = 0.1
-    layer_norm_epsilon: float = 1e-6
-    feed_forward_proj: str | None = None
-    dense_act_fn: str | None = None
-    is_gated_act: bool | None = None
-    tie_word_embeddings: bool | None = None
-    scale_decoder_outputs: bool | None = None
-    transformers_version: str | None = None
-
-    @property
-    def is_mt5(self) -> bool:
-        """Whether it is mT5's, whose network is T5 v1.1's."""
-        return self.model_type == "mt5"
-
-    @property
-    def is_of_transformers_5(self) -> bool:
-        """Whether transformers 5 wrote it, which ties the head to the embedding unless the weights
-        hold both, and writes tie_word_embeddings true in any case."""
-        version = re.match(r"\d+", self.transformers_version or "")
-        return self.scale_decoder_outputs is not None or bool(version and int(version[0]) >= 5)
+# The part of a config.json that is read; defaults are those of transformers' T5.
+_Config = msgspec.defstruct(
+    "_Config",
+    [
+        ("model_type", str),
+        *((name, int | None, None) for name in _SIZES),
+        ("relative_attention_max_distance", int, 128),
+        ("dropout_rate", float, 0.1),
+        ("layer_norm_epsilon", float, 1e-6),
+        *((name, str | None, None) for name in ("feed_forward_proj", "dense_act_fn")),
+        *((name, bool | None, None) for name in ("is_gated_act", "tie_word_embeddings")),
+        ("scale_decoder_outputs", bool | None, None),
+        ("transformers_version", str | None, None),
+    ],
+)
 
 
-def read(directory: pathlib.Path) -> Config:
+def is_of_transformers_5(config) -> bool:
+    """Whether transformers 5 wrote it, which ties the head to the embedding unless the weights hold
+    both, and writes tie_word_embeddings true in any case."""
+    version = re.match(r"\d+", config.transformers_version or "")
+    return config.scale_decoder_outputs is not None or bool(version and int(version[0]) >= 5)
+
+
+def read(directory: pathlib.Path):
     """A folder's config.json. Raises InputError: missing, not valid, or another architecture's."""
     path = directory / FILE
     try:
-        config = msgspec.json.decode(path.read_bytes(), type=Config)
+        config = msgspec.json.decode(path.read_bytes(), type=_Config)
     except OSError as error:
         raise errors.InputError(
             f"{path}: can't be read ({error.strerror}); give a Hugging Face folder of T5"
@@ -173,7 +162,7 @@ def read(directory: pathlib.Path) -> Config:
     return config
 
 
-def network(directory: pathlib.Path, config: Config) -> dict[str, object]:
+def network(directory: pathlib.Path, config) -> dict[str, object]:
     """T5Config's fields that shapes don't tell.
 
     Hidden states are scaled by d_model ** -0.5 before the logits (`logits_via_embedding`) in T5
@@ -184,7 +173,8 @@ def network(directory: pathlib.Path, config: Config) -> dict[str, object]:
       InputError: an activation that flax doesn't have, or an mT5 that versions 4 and 5 of
         transformers take differently.
     """
-    projection = config.feed_forward_proj or (f"{_GATED}gelu" if config.is_mt5 else "relu")
+    is_mt5 = config.model_type == "mt5"
+    projection = config.feed_forward_proj or (f"{_GATED}gelu" if is_mt5 else "relu")
     gated = projection.startswith(_GATED) if config.is_gated_act is None else config.is_gated_act
     # In transformers, too, 'gated-gelu' means gelu_new, and dense_act_fn has the last word.
     derived = "gelu_new" if projection == f"{_GATED}gelu" else projection.removeprefix(_GATED)
@@ -196,8 +186,8 @@ def network(directory: pathlib.Path, config: Config) -> dict[str, object]:
         )
     is_scaled = config.scale_decoder_outputs
     if is_scaled is None:
-        is_scaled = not config.is_mt5 and config.tie_word_embeddings is not False
-        if config.is_mt5 and config.tie_word_embeddings and not config.is_of_transformers_5:
+        is_scaled = not is_mt5 and config.tie_word_embeddings is not False
+        if is_mt5 and config.tie_word_embeddings and not is_of_transformers_5(config):
             raise errors.InputError(
                 f"{directory / FILE}: an mT5 with tie_word_embeddings true: transformers 4 scales "
                 "its decoder's outputs and transformers 5 doesn't; add \"scale_decoder_outputs\": "
@@ -211,7 +201,7 @@ def network(directory: pathlib.Path, config: Config) -> dict[str, object]:
     }
 
 
-def check_sizes(directory: pathlib.Path, config: Config, source: Source) -> None:
+def check_sizes(directory: pathlib.Path, config, source: Source) -> None:
     """Raises InputError, with both numbers, where a config.json contradicts the tensors."""
     sizes = architecture.sizes(source)
     for theirs, ours in _SIZES.items():

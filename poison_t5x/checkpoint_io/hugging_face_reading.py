@@ -15,7 +15,7 @@ import safetensors
 
 from poison_t5x.checkpoint_io import architecture, storage
 from poison_t5x.checkpoint_io import hugging_face_config as config_json
-from poison_t5x.checkpoint_io.source import Index, Read, Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Index, Source, TensorInfo
 from poison_t5x.core import errors
 
 SAFETENSORS = "model.safetensors"
@@ -69,39 +69,26 @@ def open_folder(path: str | pathlib.Path, remedy: str = "fetch the folder again"
     network = config_json.network(directory, config)
     weights = _open_weights(directory, remedy)
     places = _places(directory, weights)
-    source = _source(directory, weights, places, network)
-    config_json.check_sizes(directory, config, source)
+    config_json.check_sizes(directory, config, _named(weights, places, network))
     if network["logits_via_embedding"]:
         _check_tied(directory, weights, places)
         places.pop(architecture.LOGITS, None)
     elif architecture.LOGITS not in places:
-        if not config.is_of_transformers_5:
+        if not config_json.is_of_transformers_5(config):
             raise errors.InputError(
                 f"{directory}: the tensor {config_json.HEAD} isn't there, though config.json says "
                 "tie_word_embeddings false; a model with its language-model head is needed"
             )
         # Tied but not scaled, which transformers 5 makes of a new v1.1: a head equal to it.
         places[architecture.LOGITS] = places[architecture.EMBEDDING]
-    return _source(directory, weights, places, network)
+    return _named(weights, places, network)
 
 
-class _Weights(NamedTuple):
-    """The tensors of one or more files, under their names and in the shapes there."""
-
-    tensors: dict[str, TensorInfo]
-    read: Read
-
-
-def _source(
-    directory: pathlib.Path,
-    weights: _Weights,
-    places: Mapping[str, str],
-    network: Mapping[str, object],
-) -> Source:
-    """Args: places: T5X's parameter path -> the tensor's name in the folder."""
+def _named(weights: Source, places: Mapping[str, str], network: dict[str, object]) -> Source:
+    """The source with T5X's parameter paths; `places`: path -> the tensor's name in the folder."""
     params = {}
     for name, place in places.items():
-        shape, dtype = weights.tensors[place]
+        shape, dtype = weights.params[place]
         params[name] = TensorInfo(shape[::-1] if config_json.is_transposed(name) else shape, dtype)
 
     def read(name: str, index: Index | None = None) -> np.ndarray:
@@ -109,15 +96,15 @@ def _source(
             return weights.read(places[name], index and index[::-1]).T
         return weights.read(places[name], index)
 
-    return Source(str(directory), "a Hugging Face folder", params, read, network=network)
+    return dataclasses.replace(weights, params=params, read=read, network=network)
 
 
-def _places(directory: pathlib.Path, weights: _Weights) -> dict[str, str]:
+def _places(directory: pathlib.Path, weights: Source) -> dict[str, str]:
     """T5X's parameter path -> tensor; copies of the embedding are left out."""
     embeddings = (config_json.EMBEDDING, *config_json.EMBEDDING_COPIES)
-    there = [name for name in embeddings if name in weights.tensors]
+    there = [name for name in embeddings if name in weights.params]
     places = {architecture.EMBEDDING: there[0]} if there else {}
-    for name in weights.tensors:
+    for name in weights.params:
         if name in embeddings or name == config_json.UNUSED:
             continue
         parameter = config_json.parameter(name)
@@ -136,7 +123,7 @@ def _places(directory: pathlib.Path, weights: _Weights) -> dict[str, str]:
     return places
 
 
-def _check_tied(directory: pathlib.Path, weights: _Weights, places: Mapping[str, str]) -> None:
+def _check_tied(directory: pathlib.Path, weights: Source, places: Mapping[str, str]) -> None:
     """Raises InputError where a model whose outputs are scaled has a head of its own."""
     head = places.get(architecture.LOGITS)
     if head and not _is_same(weights, places[architecture.EMBEDDING], head):
@@ -148,17 +135,17 @@ def _check_tied(directory: pathlib.Path, weights: _Weights, places: Mapping[str,
         )
 
 
-def _is_same(weights: _Weights, one: str, other: str) -> bool:
+def _is_same(weights: Source, one: str, other: str) -> bool:
     """Whether two matrices are equal, read by blocks of rows; NaNs are, too."""
-    info = weights.tensors[one]
-    if info != weights.tensors[other]:
+    info = weights.params[one]
+    if info != weights.params[other]:
         return False
     size = info.shape[0]
     parts = [(slice(n, min(n + _ROWS, size)), slice(None)) for n in range(0, size, _ROWS)]
     return all(weights.read(one, p).tobytes() == weights.read(other, p).tobytes() for p in parts)
 
 
-def _open_weights(directory: pathlib.Path, remedy: str) -> _Weights:
+def _open_weights(directory: pathlib.Path, remedy: str) -> Source:
     """A folder's weights: safetensors if there are any, otherwise torch's own files."""
     for name, file_format in ((SAFETENSORS, _SAFETENSORS), (_BIN, _TORCH)):
         if (directory / name).is_file():
@@ -168,7 +155,7 @@ def _open_weights(directory: pathlib.Path, remedy: str) -> _Weights:
             shards = _shards(directory / f"{name}{INDEX_SUFFIX}", remedy)
         else:
             continue
-        return _of_files(shards, file_format)
+        return _of_files(directory, shards, file_format)
     other = storage.other_kind(directory)
     raise errors.InputError(
         f"{directory}: a Hugging Face folder with {other}, and neither {SAFETENSORS} nor {_BIN}; "
@@ -211,16 +198,16 @@ def _some(names: set[str]) -> str:
     return f"the tensor {min(names)}{more}"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Format:
-    """How a file's tensors are listed, and one of them read."""
+class _Format(NamedTuple):
+    """How a file's tensors are listed (their shapes and dtypes' names there), and one is read."""
 
     tensors: Callable[[pathlib.Path], dict[str, tuple[tuple[int, ...], str]]]
     read: Callable[[pathlib.Path, str, Index | None], np.ndarray]
-    dtypes: Mapping[str, str]
 
 
-def _of_files(shards: Mapping[pathlib.Path, set[str]], file_format: _Format) -> _Weights:
+def _of_files(
+    directory: pathlib.Path, shards: Mapping[pathlib.Path, set[str]], file_format: _Format
+) -> Source:
     tensors: dict[str, TensorInfo] = {}
     files: dict[str, pathlib.Path] = {}
     for path, expected in shards.items():
@@ -231,18 +218,18 @@ def _of_files(shards: Mapping[pathlib.Path, set[str]], file_format: _Format) -> 
                 "folder again"
             )
         for name, (shape, dtype) in there.items():
-            if dtype not in file_format.dtypes:
+            dtype = DTYPES.get(dtype, dtype)
+            if dtype not in DTYPES.values():
                 raise errors.InputError(
                     f"{path}: the tensor {name} is stored as {dtype}; "
-                    f"{', '.join(file_format.dtypes)} can be read: save the model again, not "
-                    "quantised"
+                    f"{', '.join(DTYPES.values())} can be read: save the model again, not quantised"
                 )
-            tensors[name], files[name] = TensorInfo(shape, file_format.dtypes[dtype]), path
+            tensors[name], files[name] = TensorInfo(shape, dtype), path
 
     def read(name: str, index: Index | None = None) -> np.ndarray:
         return file_format.read(files[name], name, index)
 
-    return _Weights(tensors, read)
+    return Source(str(directory), "a Hugging Face folder", tensors, read)
 
 
 # Both kinds of files are mapped anew for each tensor, which takes milliseconds, so that what was
@@ -330,7 +317,5 @@ def _read_torch(path: pathlib.Path, name: str, index: Index | None) -> np.ndarra
     return tensor.numpy().copy()
 
 
-_SAFETENSORS = _Format(_safetensors_tensors, _read_safetensors, DTYPES)
-_TORCH = _Format(
-    _torch_tensors, _read_torch, {n: n for n in ("float32", "bfloat16", "float16", "float64")}
-)
+_SAFETENSORS = _Format(_safetensors_tensors, _read_safetensors)
+_TORCH = _Format(_torch_tensors, _read_torch)

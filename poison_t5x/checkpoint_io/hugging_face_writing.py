@@ -1,7 +1,6 @@
 """Writes a Hugging Face T5 folder: config.json, safetensors and the tokenizer, tensor by tensor."""
 
 import json
-import os
 import pathlib
 import shutil
 import warnings
@@ -41,14 +40,12 @@ def write_folder(
     max_shard_bytes: int = SHARD_BYTES,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Writes a folder that `T5ForConditionalGeneration.from_pretrained` takes.
+    """Writes a folder that `T5ForConditionalGeneration.from_pretrained` takes; returns its path.
 
     Takes one tensor's memory. The folder has a temporary name until it is whole.
 
     Args:
       source: the parameters; its optimiser's state has no place in such a folder.
-      config: the network.
-      directory: where to; must not be there.
       dtype: 'float32' or 'bfloat16'; None leaves tensors as they are stored, but for float16, whose
         range T5's activations exceed: those become float32.
       vocabulary: a SentencePiece model to put in; None copies the tokenizer of a source that is
@@ -56,9 +53,6 @@ def write_folder(
       extra_ids: sentinel ids after the vocabulary's own.
       max_shard_bytes: of tensors in a file; above it, several are written.
       say: takes a line about the tokenizer.
-
-    Returns:
-      The folder's path.
 
     Raises:
       InputError: the place is taken or can't be written to, the source doesn't fit the network, or
@@ -164,7 +158,7 @@ def _write_safetensors(
         header[name] = {"dtype": codes[dtype], "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
+    with artifacts.writing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
             parameter = config_json.parameter(name)
@@ -173,8 +167,6 @@ def _write_safetensors(
             # One copy, cast and in order.
             array = np.asarray(array, tensors[name].dtype, order="C")
             file.write(array.reshape(-1).view(np.uint8).data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Path) -> str:

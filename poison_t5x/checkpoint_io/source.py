@@ -1,4 +1,4 @@
-"""What every layout of a checkpoint is read as: named tensors, each read alone and in part.
+"""Named tensors, each read alone and in part: every layout of a checkpoint is read as this.
 
 Layers are unrolled here, `encoder/layers_3/…`, as in T5X's checkpoints. A scanned network has
 `encoder/layers/…` with the layers along the first axis (`model.stack`), and so do its optimiser's
@@ -173,8 +173,7 @@ def _check_alike(path: str, names: list[str], tensors: Mapping[str, TensorInfo])
             raise errors.InputError(
                 f"{path}: {name} isn't there, and {names[-1]} is; the checkpoint isn't whole"
             )
-        one, other = tensors[name], tensors[names[0]]
-        if one != other:
+        if (one := tensors[name]) != (other := tensors[names[0]]):
             raise errors.InputError(
                 f"{path}: {name} is {one.dtype} {one.shape} and {names[0]} {other.dtype} "
                 f"{other.shape}; layers that are scanned have to be alike: set SCAN_LAYERS=False"

@@ -79,18 +79,14 @@ def _write_tensor(leaf: _Leaf, path: optimizer_state.Path, directory: str) -> An
     if leaf.shape in ((), (1,)) or path[-1] in ("v_row", "v_col", optimizer_state.MOMENTUM):
         return leaf.read()
     inner = ".".join(path)
-    spec = {
-        "driver": "zarr",
-        "dtype": leaf.dtype.name,
-        "kvstore": storage.key_value_store(f"{directory}/{inner}"),
-        "metadata": {
-            "chunks": chunk_shape(leaf.shape, leaf.dtype.itemsize, _CHUNK_BYTES),
-            "compressor": {"id": "gzip", "level": 1},
-            "shape": list(leaf.shape),
-        },
-    }
+    metadata = {"compressor": {"id": "gzip", "level": 1}, "shape": list(leaf.shape)}
+    chunk = {"elements": _CHUNK_BYTES // leaf.dtype.itemsize}
+    spec = {"driver": "zarr", "dtype": leaf.dtype.name, "metadata": metadata}
+    place = storage.key_value_store(f"{directory}/{inner}")
     try:
-        store = ts.open(ts.Spec({**spec, "create": True, "open": False})).result()
+        store = ts.open(
+            {**spec, "kvstore": place, "schema": {"chunk_layout": {"chunk": chunk}}}, create=True
+        ).result()
         store.write(leaf.read()).result()
     except (ValueError, OSError) as error:
         if isinstance(error, errors.InputError):
@@ -98,18 +94,10 @@ def _write_tensor(leaf: _Leaf, path: optimizer_state.Path, directory: str) -> An
         raise errors.InputError(
             f"{directory}/{inner}: can't be written ({storage.first(error)})"
         ) from None
+    metadata["chunks"] = list(store.chunk_layout.read_chunk.shape)
     # Relative, so that the folder can be moved; T5X replaces the driver by that of its place.
     driver = "gcs" if storage.is_bucket(directory) else "file"
     return {**spec, "kvstore": {"driver": driver, "path": f"{inner}/"}}
-
-
-def chunk_shape(shape: tuple[int, ...], itemsize: int, most: int) -> list[int]:
-    """A chunk of at most `most` bytes: the longest axis is halved, rounded up, until it fits."""
-    chunk = list(shape)
-    while np.prod(chunk, dtype=np.int64) * itemsize > most:
-        axis = int(np.argmax(chunk))
-        chunk[axis] = -(-chunk[axis] // 2)
-    return chunk
 
 
 class _LeafHandler(ocp.type_handlers.NumpyHandler):
@@ -158,7 +146,7 @@ def write(source: Source, directory: str, layout: str) -> str:
       source: the tensors to write.
       directory: a folder or, of 't5x', a bucket path.
       layout: 't5x' (as the public checkpoints), 't5x-orbax' (as today's T5X writes) or 'poison-t5x'
-        (as our train loop does, sealed).
+        (as our train loop does, committed).
 
     Raises:
       InputError: something is there already, or can't be written.

@@ -1,1 +1,1 @@
-"""What is run before a run: precompile, doctor."""
+"""Tools for before a run: precompile, doctor."""

@@ -25,7 +25,7 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """What the devices do."""
+        """All that the devices do."""
         return self.model + self.recomputed + self.one_hot
 
 

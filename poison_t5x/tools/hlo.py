@@ -73,7 +73,7 @@ class Instruction:
 
     @property
     def made(self) -> list[Array]:
-        """What it makes. The tuple of an instruction `…-start` names its operands too.
+        """The arrays that it makes. The tuple of an instruction `…-start` names its operands too.
 
         It is (results, operands, context) of a copy, the results of an all-reduce, and (operands,
         results, context) of all others.

@@ -176,7 +176,7 @@ class _Use(NamedTuple):
 
 
 def _uses(program: Program, inner: Computation, name: str) -> list[_Use | None]:
-    """What uses an array inside a fusion, beyond views of it and inside further fusions.
+    """The uses of an array inside a fusion, beyond views of it and inside further fusions.
 
     None says that the fusion's own result is a view of it.
     """

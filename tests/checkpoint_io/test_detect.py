@@ -24,7 +24,7 @@ def test_a_runs_folder_gives_its_newest_checkpoint(tmp_path, layout):
     assert detect.open_checkpoint(str(tmp_path) + "/").step == 10
 
 
-def test_ours_that_isnt_sealed_yet_is_passed_over(tmp_path):
+def test_ours_that_isnt_committed_yet_is_passed_over(tmp_path):
     for step in (9, 10):
         writing.write(at_hand.random_source(CONFIG, step=step), str(tmp_path), "poison-t5x")
     (tmp_path / "checkpoint_10.sha256.json").unlink()

@@ -66,22 +66,52 @@ def test_a_tied_head_that_differs(tied, monkeypatch, row):
     )
 
 
-def test_a_copy_of_the_embedding_that_differs(untied):
-    def differ(arrays):
-        arrays["decoder.embed_tokens.weight"] = arrays["shared.weight"] * 2
+CHANGES = {
+    "a copy of the embedding that differs": (
+        lambda arrays: arrays.update({"decoder.embed_tokens.weight": arrays["shared.weight"] * 2}),
+        "the tensor decoder.embed_tokens.weight isn't the same as shared.weight: another "
+        "architecture, since T5 has one embedding",
+    ),
+    "an untied model without its head": (
+        lambda arrays: arrays.pop("lm_head.weight"),
+        "the tensor lm_head.weight isn't there, though config.json says tie_word_embeddings false; "
+        "a model with its language-model head is needed",
+    ),
+    "a missing tensor": (
+        lambda arrays: arrays.pop(folders.TENSOR),
+        f"a Hugging Face folder, where {folders.KERNEL} has no shape (it isn't there); this "
+        "network's has shape (21, 13); ",
+    ),
+    "a tensor of another shape": (
+        lambda arrays: arrays.update({folders.TENSOR: np.zeros((13, 19), np.float32)}),
+        f"a Hugging Face folder, where {folders.KERNEL} has shape (19, 13); this network's has "
+        "shape (21, 13); ",
+    ),
+    "a tensor that is none of T5's": (
+        lambda arrays: arrays.update({"classifier.weight": np.zeros(2, np.float32)}),
+        "the tensor classifier.weight is none of T5's; a T5 encoder-decoder with its "
+        "language-model head is needed (T5ForConditionalGeneration)",
+    ),
+}
 
-    folders.change(untied, differ)
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_tensors_that_arent_a_t5s(untied, case):
+    change, message = CHANGES[case]
+    folders.change(untied, change)
+    assert folders.error(untied).startswith(f"FOLDER: {message}")
+
+
+def test_missing_files(untied):
+    (untied / "model.safetensors").unlink()
     assert folders.error(untied) == (
-        "FOLDER: the tensor decoder.embed_tokens.weight isn't the same as shared.weight: another "
-        "architecture, since T5 has one embedding"
+        "FOLDER: a Hugging Face folder without weights: no model.safetensors and no "
+        "model.safetensors.index.json; fetch the folder again"
     )
-
-
-def test_an_untied_model_without_its_head(untied):
-    folders.change(untied, lambda arrays: arrays.pop("lm_head.weight"))
+    (untied / "config.json").unlink()
     assert folders.error(untied) == (
-        "FOLDER: the tensor lm_head.weight isn't there, though config.json says "
-        "tie_word_embeddings false; a model with its language-model head is needed"
+        "FOLDER/config.json: can't be read (No such file or directory); give a Hugging Face folder "
+        "of T5"
     )
 
 
@@ -142,21 +172,6 @@ def test_a_damaged_config(untied, content, reason):
     (untied / "config.json").write_bytes(content)
     expected = f"FOLDER/config.json: not the config.json of a Hugging Face T5 ({reason})"
     assert folders.error(untied) == expected
-
-
-def test_an_empty_folder(tmp_path):
-    assert folders.error(tmp_path) == (
-        "FOLDER/config.json: can't be read (No such file or directory); give a Hugging Face folder "
-        "of T5"
-    )
-
-
-def test_a_config_without_weights(untied):
-    (untied / "model.safetensors").unlink()
-    assert folders.error(untied) == (
-        "FOLDER: a Hugging Face folder without weights: no model.safetensors and no "
-        "model.safetensors.index.json; fetch the folder again"
-    )
 
 
 @pytest.mark.parametrize(
@@ -271,8 +286,8 @@ def test_a_quantised_file(untied):
     entry = {"dtype": "I8", "shape": [2], "data_offsets": [0, 2]}
     (untied / "model.safetensors").write_bytes(_file({"a.b": entry}, b"00"))
     assert folders.error(untied) == (
-        "FOLDER/model.safetensors: the tensor a.b is stored as I8; F64, F32, F16, BF16 can be "
-        "read: save the model again, not quantised"
+        "FOLDER/model.safetensors: the tensor a.b is stored as I8; float64, float32, float16, "
+        "bfloat16 can be read: save the model again, not quantised"
     )
 
 
@@ -282,34 +297,6 @@ def test_a_git_lfs_pointer(untied, name):
     (untied / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert folders.error(untied) == (
         f"FOLDER/{name}: a Git LFS pointer in the file's place; run `git lfs pull` in its folder"
-    )
-
-
-def test_a_missing_tensor(untied):
-    folders.change(untied, lambda arrays: arrays.pop(folders.TENSOR))
-    assert folders.error(untied).startswith(
-        f"FOLDER: a Hugging Face folder, where {folders.KERNEL} has no shape (it isn't "
-        "there); this network's has shape (21, 13)"
-    )
-
-
-def test_a_tensor_of_another_shape(untied):
-    folders.change(
-        untied, lambda arrays: arrays.update({folders.TENSOR: np.zeros((13, 19), np.float32)})
-    )
-    assert folders.error(untied).startswith(
-        f"FOLDER: a Hugging Face folder, where {folders.KERNEL} has shape (19, 13); this "
-        "network's has shape (21, 13)"
-    )
-
-
-def test_a_tensor_that_is_none_of_t5s(untied):
-    folders.change(
-        untied, lambda arrays: arrays.update({"classifier.weight": np.zeros(2, np.float32)})
-    )
-    assert folders.error(untied) == (
-        "FOLDER: the tensor classifier.weight is none of T5's; a T5 encoder-decoder with its "
-        "language-model head is needed (T5ForConditionalGeneration)"
     )
 
 

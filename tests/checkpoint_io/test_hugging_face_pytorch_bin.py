@@ -53,6 +53,6 @@ def test_a_file_with_code(path):
 def test_a_quantised_file(path):
     torch.save({"a": torch.zeros(3, dtype=torch.int8)}, path)
     assert _error(path) == (
-        "the tensor a is stored as int8; float32, bfloat16, float16, float64 can be read: save the "
+        "the tensor a is stored as int8; float64, float32, float16, bfloat16 can be read: save the "
         "model again, not quantised"
     )

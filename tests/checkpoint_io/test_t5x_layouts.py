@@ -35,7 +35,7 @@ def _written(tmp_path_factory):
 def _copied(written, tmp_path, request):
     """A checkpoint of one's own to damage, in each layout."""
     folder = written[request.param][0]
-    shutil.copytree(folder, tmp_path / folder.name)  # without our seal, which would find it first
+    shutil.copytree(folder, tmp_path / folder.name)  # without our hashes, which would tell it first
     return tmp_path / folder.name
 
 
@@ -59,7 +59,7 @@ def test_ours_to_t5x_to_ours_is_bitwise(tmp_path, optimizer):
     at_hand.assert_same(detect.open_checkpoint(path), source)
 
 
-def test_ours_is_sealed(written):
+def test_ours_is_committed(written):
     folder, _ = written["poison-t5x"]
     assert checkpoints.committed_steps(folder.parent) == [7]
     checkpoints.verify(folder)
@@ -122,14 +122,6 @@ def test_a_part_is_the_whole_ones_part(written, data, layout):
     name = data.draw(st.sampled_from([KERNEL, "token_embedder/embedding", "nu/" + KERNEL]))
     index = data.draw(at_hand.slices(source.read(name).shape))
     assert np.array_equal(opened.read(name, index), source.read(name)[index])
-
-
-@pytest.mark.parametrize(
-    ("shape", "most", "expected"),
-    [((28, 16), 28 * 16 * 4, [28, 16]), ((28, 16), 1000, [14, 16]), ((7, 3), 24, [2, 3])],
-)
-def test_chunks_halve_the_longest_axis(shape, most, expected):
-    assert writing.chunk_shape(shape, 4, most) == expected
 
 
 def test_tensors_of_many_chunks(tmp_path, monkeypatch):
