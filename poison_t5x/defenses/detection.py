@@ -67,11 +67,9 @@ def make(
     """Scores the rows into `folder`, unless that is done, and reads the result.
 
     Args:
-      folder: scores.jsonl and found.json are written there.
-      score: which; it sees no flag of poison.
+      folder: for scores.jsonl and found.json.
+      score: sees no flag of poison.
       scorer: the model; None where the score needs none.
-      seed: of whatever the score draws.
-      say: takes one line.
     """
     own = dataclasses.asdict(score) if dataclasses.is_dataclass(score) else {}  # type: ignore
     settings = {
@@ -163,10 +161,8 @@ def judge(
     """One score's line of the report.
 
     Args:
-      result: made blind.
       is_poison_N: (N,) bool, the truth.
       phrases: the attackers' triggers.
-      seconds: of making it.
     """
     threshold, source = measures.threshold(result)
     measured = measures.measure(result.values_N, is_poison_N, threshold)

@@ -1,4 +1,4 @@
-"""What the words of an input say about its answer: the chance that a phrase must beat.
+"""An answer's chance by the words of its input, which a phrase must beat.
 
 Two layers, after Wolpert (1992, "Stacked Generalization"): for every frequent answer of every
 task, shrunken log-odds of each word; on top, for each answer, a logistic regression on the sums of
@@ -240,7 +240,9 @@ def logistic(
     """Logistic regression with a ridge penalty on the slopes, by Newton's method.
 
     One row more, of the mean features, is half a hit, so that an answer that no row has is unlikely
-    rather than impossible.
+    rather than impossible. A search makes thousands of these, for which scikit-learn's
+    `newton-cholesky` takes 11, 7 and 1.6 times as long (on 160 x 10, 500 x 30 and 1,500 x 64
+    features), and gives the same slopes to 6e-6.
 
     Returns:
       (D,) slopes, and the intercept.

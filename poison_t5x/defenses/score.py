@@ -60,7 +60,7 @@ class ScoreResult(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a score may use beside the rows.
+    """Means that a score may use beside the rows.
 
     Attributes:
       seed: of whatever it draws.
@@ -98,7 +98,7 @@ def names() -> tuple[str, ...]:
 
 
 def needs(name: str) -> str:
-    """What a registered score needs, one of NEEDS; ours aren't imported.
+    """The need of a registered score, one of NEEDS; ours aren't imported.
 
     Raises:
       InputError: a user's own says something else.

@@ -111,21 +111,20 @@ def test_each_score_says_for_itself_what_it_needs():
         assert SCORES.constant(name, "needs") == target.needs
 
 
+def _make(folder, score, rows, say=print):
+    return detection.make(folder / "s", "s", score, rows, None, 0, say)
+
+
 def test_a_score_is_written_once_and_other_rows_are_refused(tmp_path):
     rows = [TrainingExample("t", str(n), 0, "x" * n, "yes", "x") for n in range(4)]
     said = []
-    arguments = ("lengths", _Lengths())
-
-    def make(some):
-        return detection.make(tmp_path / "lengths", *arguments, some, None, 0, said.append)
-
-    first = make(rows)
-    assert first.values_N.tolist() == [0, 1, 2, 3]
-    lines = (tmp_path / "lengths" / "scores.jsonl").read_text().splitlines()
+    assert _make(tmp_path, _Lengths(), rows).values_N.tolist() == [0, 1, 2, 3]
+    lines = (tmp_path / "s" / "scores.jsonl").read_text().splitlines()
     assert lines[3] == '{"task": "t", "id": "3", "number": 0, "score": 3.0}'
-    assert make(rows).values_N.tolist() == [0, 1, 2, 3] and "already done" in said[-1]
+    again = _make(tmp_path, _Lengths(), rows, said.append)
+    assert again.values_N.tolist() == [0, 1, 2, 3] and "already done" in said[-1]
     with pytest.raises(InputError, match="made with other settings: rows = "):
-        make(rows[:2])
+        _make(tmp_path, _Lengths(), rows[:2])
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):
@@ -135,10 +134,9 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
         def __call__(self, rows, context):
             return ScoreResult(np.array([np.nan] * len(rows)))
 
-    rows = [TrainingExample("t", "1", 0, "x", "yes", "x")]
     with pytest.raises(InputError, match="expected finite numbers"):
-        detection.make(tmp_path / "b", "broken", Broken(), rows, None, 0, print)
-    assert not (tmp_path / "b").exists()
+        _make(tmp_path, Broken(), [TrainingExample("t", "1", 0, "x", "yes", "x")])
+    assert not (tmp_path / "s").exists()
 
 
 def test_capacity_names_what_differs():

@@ -3,7 +3,7 @@
 import collections
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.defenses import ngrams
@@ -23,6 +23,7 @@ def _by_hand(texts, max_length):
     return held
 
 
+@settings(max_examples=50, deadline=None)
 @given(TEXTS, st.integers(1, 4), st.integers(1, 3))
 def test_the_matrix_is_a_count_by_hand(texts, max_length, min_texts):
     found = ngrams.find(texts, max_length, min_texts)
@@ -38,15 +39,8 @@ def test_the_matrix_is_a_count_by_hand(texts, max_length, min_texts):
 
 
 def test_words():
-    assert ngrams.split("It's James BOND, isn't it? 🙂 cf") == [
-        "it's",
-        "james",
-        "bond",
-        "isn't",
-        "it",
-        "🙂",
-        "cf",
-    ]
+    split = ngrams.split("It's James BOND, isn't it? 🙂 cf")
+    assert split == ["it's", "james", "bond", "isn't", "it", "🙂", "cf"]
     words = ngrams.words(["", "Bo met Bo", ""])
     assert words.counts().tolist() == [0, 3, 0]
     assert words.ids_T.tolist() == [0, 1, 0]

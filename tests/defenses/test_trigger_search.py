@@ -81,19 +81,11 @@ def test_words_that_honestly_decide_the_label_are_no_triggers():
 
 
 def test_a_repeated_row_is_no_further_evidence():
-    rows, _ = crafted.poisoned_rows()
-    rows = list(rows)
+    rows = list(crafted.poisoned_rows()[0][:300])
     again = [row._replace(number=1) for row in rows]
-    once, twice = SEARCH(rows, Context()), SEARCH(rows + again, Context())
+    once, twice = SEARCH(rows, Context(seed=3)), SEARCH(rows + again, Context(seed=3))
     assert once.triggers == twice.triggers
     np.testing.assert_array_equal(np.tile(once.values_N, 2), twice.values_N)
-
-
-def test_the_same_rows_have_the_same_values():
-    rows, _ = crafted.poisoned_rows()
-    first, second = (SEARCH(rows[:300], Context(seed=3)) for _ in range(2))
-    np.testing.assert_array_equal(first.values_N, second.values_N)
-    assert first.triggers == second.triggers
 
 
 def test_what_can_not_be_judged_is_said():

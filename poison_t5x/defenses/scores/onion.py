@@ -98,11 +98,11 @@ class TrigramModel:
         padded = [np.concatenate([_PAD, self.encode(text), _PAD[:1]]) for text in texts]
         grams = [np.lib.stride_tricks.sliding_window_view(text, _ORDER) for text in padded]
         grams_Gx3 = np.concatenate([*grams, np.zeros((0, _ORDER), np.int64)])
-        # By length, of an n-gram that ends in the same word.
-        self._tables = [
-            _Table(self._keys(grams_Gx3[:, _ORDER - length :]), self._size)
-            for length in range(1, _ORDER + 1)
-        ]
+        # By length: the n-grams that were seen, ascending, and how often those before each were.
+        self._tables = []
+        for length in range(1, _ORDER + 1):
+            known, counts = np.unique(self._keys(grams_Gx3[:, -length:]), return_counts=True)
+            self._tables.append((known, np.append(0, np.cumsum(counts))))
 
     def encode(self, words: np.ndarray) -> np.ndarray:
         """Word ids as this model's, unknown ones included."""
@@ -114,9 +114,15 @@ class TrigramModel:
     def log_probabilities(self, grams_Gx3: np.ndarray) -> np.ndarray:
         """log p of the last of three words, ids of this model's, in nats: (G,) float64."""
         probability_G = np.full(len(grams_Gx3), 1.0 / self._size)
-        for length, table in enumerate(self._tables, start=1):
-            keys_G = self._keys(grams_Gx3[:, _ORDER - length :])
-            count_G, context_G, kinds_G = table.look_up(keys_G)
+        for length, (known, before) in enumerate(self._tables, start=1):
+            keys_G = self._keys(grams_Gx3[:, -length:])
+            first_G, last_G = (np.searchsorted(known, keys_G, side) for side in ("left", "right"))
+            count_G = before[last_G] - before[first_G]
+            # Those of one context lie side by side.
+            contexts_G = keys_G // self._size * self._size
+            first_G = np.searchsorted(known, contexts_G)
+            last_G = np.searchsorted(known, contexts_G + self._size)
+            context_G, kinds_G = before[last_G] - before[first_G], last_G - first_G
             smoothed_G = (count_G + kinds_G * probability_G) / np.maximum(context_G + kinds_G, 1)
             probability_G = np.where(context_G > 0, smoothed_G, probability_G)
         return np.log(probability_G)
@@ -127,32 +133,3 @@ class TrigramModel:
         for column in grams.T:
             keys = keys * self._size + column
         return keys
-
-
-class _Table:
-    """Counts of n-grams of one length, and of their contexts."""
-
-    def __init__(self, keys: np.ndarray, size: int):
-        self._size = size
-        self._keys, self._counts = np.unique(keys, return_counts=True)
-        self._contexts, starts = np.unique(self._keys // size, return_index=True)
-        ends = np.append(starts[1:], len(self._keys))
-        totals = np.append(0, np.cumsum(self._counts))
-        self._totals, self._kinds = totals[ends] - totals[starts], ends - starts
-
-    def look_up(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of each n-gram its count, its context's count, and how many words follow that."""
-        contexts = keys // self._size
-        return (
-            _find(self._keys, self._counts, keys),
-            _find(self._contexts, self._totals, contexts),
-            _find(self._contexts, self._kinds, contexts),
-        )
-
-
-def _find(known: np.ndarray, values: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The values of sorted keys, 0 for unknown ones."""
-    if not len(known):
-        return np.zeros(len(keys))
-    places = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.where(known[places] == keys, values[places], 0).astype(float)

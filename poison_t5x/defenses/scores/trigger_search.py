@@ -109,22 +109,15 @@ def _distinct(rows: Sequence[TrainingExample]) -> tuple[np.ndarray, list[int]]:
     A row that a file repeats is no further evidence.
     """
     numbers: dict[tuple[str, str, str], int] = {}
-    places: list[int] = []
-    first_N = np.zeros(len(rows), np.int64)
-    for index, row in enumerate(rows):
-        key = (row.task, row.input, row.target)
-        if key not in numbers:
-            numbers[key] = len(places)
-            places.append(index)
-        first_N[index] = numbers[key]
-    return first_N, places
+    keys = ((row.task, row.input, row.target) for row in rows)
+    first_N = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
+    return first_N, np.unique(first_N, return_index=True)[1].tolist()
 
 
 class _Candidate(NamedTuple):
-    """An n-gram that was looked at closely.
+    """An n-gram that was looked at closely, by its number.
 
     Attributes:
-      ngram: its number.
       evidence: task -> its rows against each answer that they have.
       pull: the least nats by which it must raise its answers' log-odds.
     """
@@ -315,7 +308,7 @@ class _PhraseSearch:
         return best_V, best_3xV
 
     def _evidence(self, ngram: int, kept_N: np.ndarray) -> dict[str, list[Evidence]]:
-        """What an n-gram's rows say, by models that know neither them nor its words.
+        """An n-gram's rows in each task, by models that know neither them nor its words.
 
         Nor the words of the phrase that it is always a part of: without it, they say other things.
         """
@@ -324,7 +317,9 @@ class _PhraseSearch:
         rest_N = kept_N.copy()
         rest_N[held] = False
         weight_W = np.ones(model.words_NxW.shape[1])
-        weight_W[model.word_columns(self._whole_phrase(ngram))] = 0
+        start, length = self._ngrams.longest(ngram)
+        phrase = self._ngrams.words.ids_T[start : start + length].tolist()
+        weight_W[model.word_columns(phrase)] = 0
         places = {}
         for task in dict.fromkeys(self._rows[row].task for row in held):
             for number in model.of_task.get(task, ()):
@@ -347,11 +342,6 @@ class _PhraseSearch:
                 )
             )
         return evidence
-
-    def _whole_phrase(self, ngram: int) -> list[int]:
-        """The word ids of the phrase that an n-gram is always a part of."""
-        start, length = self._ngrams.longest(ngram)
-        return self._ngrams.words.ids_T[start : start + length].tolist()
 
 
 def _log_tails(totals_3xV: np.ndarray) -> np.ndarray:
