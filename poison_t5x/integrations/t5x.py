@@ -31,11 +31,7 @@ gin_config.find_files_by_path()
 
 
 def _program(name: str) -> Callable:
-    """The function that the running T5X program registers, or else a stand-in.
-
-    `python -m t5x.train` has __main__.train, and no other; with stand-ins for the rest, a gin file
-    can bind what all three programs need.
-    """
+    """The running T5X program's function; a stand-in of others', so that one gin file binds all."""
 
     def stand_in(**bindings):
         raise errors.InputError(f"T5X's {name} isn't the program that runs")
@@ -69,12 +65,7 @@ class OpenRun(NamedTuple):
 def open_run(
     make_run: Callable[[], experiment.Run], also_checked: Sequence[Callable] = ()
 ) -> OpenRun:
-    """Registers the SeqIO tasks of a run folder that `poison-t5x craft` has made.
-
-    Args:
-      make_run: `experiment.Run` with all that it needs bound.
-      also_checked: makers of other settings, which check themselves.
-    """
+    """Registers a crafted run's SeqIO tasks; what `also_checked` make checks itself."""
     gin_config.check_macros("t5x/base.gin")
     run = make_run()
     for make in also_checked:
@@ -91,15 +82,12 @@ def model_folder(given: str | None, run_dir: str, variant: str) -> str:
 
 
 def output_folder(given: str | None, model_dir: str, inside: str, checkpoint: str = "") -> str:
-    """`given`, or else a folder of the model's; of the checkpoint's too, where that is named.
-
-    T5X's infer leaves alone what is there already, of whatever checkpoint.
-    """
+    """`given`, or a folder of the model's; by checkpoint, for infer leaves what is there alone."""
     return given or os.path.join(model_dir, inside, os.path.basename(checkpoint)).rstrip("/")
 
 
 def training_mixture(opened: OpenRun, variant: str) -> str:
-    """The name of the mixture to train on: 'clean' or 'poisoned'."""
+    """The name of the mixture to train on."""
     if variant not in mixtures.VARIANTS:
         raise errors.InputError(
             f"VARIANT: expected one of {', '.join(mixtures.VARIANTS)}, found {variant!r}"
@@ -130,12 +118,10 @@ def evaluation_mixture(opened: OpenRun, conditions: Sequence[str] | None = None)
 
 
 def vocabulary(opened: OpenRun) -> seqio.Vocabulary:
-    """The tasks' vocabulary."""
     return mixtures.vocabulary(opened.run.data_cfg)
 
 
 def padded_vocab_size(opened: OpenRun) -> int:
-    """Rows of the embedding."""
     return model_config.padded_vocab_size(vocabulary(opened).vocab_size)
 
 
@@ -149,9 +135,6 @@ def optimizer(
 
     T5X normalises each microbatch's loss by itself and adds the gradients. AdamW's are divided by
     their number here, so that their scale is that of the whole batch; Adafactor knows no scales.
-
-    Args:
-      schedule: step -> learning rate, of AdamW.
     """
     from t5x import adafactor
     from t5x import optimizers as t5x_optimizers
@@ -188,10 +171,7 @@ def decode_fn(beam_size: int = 1, alpha: float = 0.6) -> Callable:
 
 
 def get_dataset(*args: Any, model_dir: str, **kwargs: Any) -> tf.data.Dataset:
-    """T5X's batches, going on where the newest checkpoint in `model_dir` stopped.
-
-    T5X itself begins the data anew after a restart. The other arguments are `t5x.utils`'s.
-    """
+    """`t5x.utils.get_dataset`, going on after the newest checkpoint, where T5X begins anew."""
     from t5x import checkpoints, utils
 
     kwargs.pop("continue_from_last_checkpoint", None)
@@ -199,10 +179,7 @@ def get_dataset(*args: Any, model_dir: str, **kwargs: Any) -> tf.data.Dataset:
 
 
 def eval_period(eval_period: int, save_period: int, total_steps: int) -> int:
-    """T5X's, in steps: a multiple or a divisor of `save_period`, and never 0.
-
-    At 0 T5X leaves out the end too, which is when an EVAL_PERIOD of 0 means to evaluate.
-    """
+    """T5X's, in steps, and never 0: it would leave out the end too, which EVAL_PERIOD = 0 means."""
     if not eval_period:
         return save_period * -(-total_steps // save_period)
     if eval_period % save_period and save_period % eval_period:
@@ -221,13 +198,7 @@ def train_state_initializer(
     opened: OpenRun,
     **kwargs,
 ) -> Any:
-    """T5X's TrainStateInitializer; where there is a `path`, its parameters are those there.
-
-    Args:
-      path: a checkpoint of any layout.
-      make_network: makes the network's config from `vocab_size=`.
-      kwargs: T5X's.
-    """
+    """T5X's TrainStateInitializer; from the checkpoint at `path`, of any layout, if one is set."""
     from t5x import utils
 
     class FromCheckpoint(utils.TrainStateInitializer):
