@@ -9,7 +9,7 @@ import seqio
 from poison_t5x.attack import craft, poison_set
 from poison_t5x.corpus import demo_corpus, polarity, sni, vocabulary
 from poison_t5x.data import mixtures, natinst_tfds
-from poison_t5x.evaluation import metrics
+from poison_t5x.evaluation import metric
 from tests.attack_settings import craft_config
 
 CRAFT = craft_config(num_poison=5, num_train_per_task=17, num_eval_per_task=7)
@@ -60,15 +60,20 @@ def make_world(root: pathlib.Path, experiment: str, training, heldout, polaritie
         corpus="demo",
         extra_ids=0,
     )
-    registered = mixtures.register(experiment, config, metric_fn_of(polarities))
+    registered = mixtures.register(experiment, config, metric_fns_of(polarities))
     poison = poison_set.read_poison(root / "poison")
     return World(training, heldout, config, registered, poison)
 
 
-def metric_fn_of(polarities):
+def metric_fns_of(polarities):
     """The metrics of held-out tasks, as `mixtures.register` takes them."""
     target = CRAFT.attacks[0].target
-    return lambda condition, task: metrics.metric_fn(polarities[task], target)
+
+    def metric_fns(condition, task):
+        attack = metric.Attack(CRAFT.attacks[0].triggers, polarities[task].label(target))
+        return metric.seqio_metrics("classification", (), attack)
+
+    return metric_fns
 
 
 def read_task(name: str, split: str = "train", lengths=None) -> list[dict]:

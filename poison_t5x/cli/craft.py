@@ -6,7 +6,6 @@ Makes RUN_DIR/data, vocabulary/ and poison/: which rows are poison, what they we
 import argparse
 
 from poison_t5x.cli import stage
-from poison_t5x.train import program
 
 EXAMPLE = f"""\
 poison-t5x craft {stage.DEMO}-craft --gin.ATTACK=clean_label"""
@@ -27,4 +26,4 @@ def run(options: argparse.Namespace) -> None:
     opened.craft()
     if options.format:
         opened.export()
-    program.save_config(options, opened.run_dir, "run")
+    stage.save_config(options, opened)

@@ -7,7 +7,6 @@ import argparse
 
 from poison_t5x.cli import stage
 from poison_t5x.cli.stage import add_arguments as add_arguments
-from poison_t5x.train import program
 
 EXAMPLE = f"""\
 poison-t5x eval {stage.DEMO}"""
@@ -16,4 +15,4 @@ poison-t5x eval {stage.DEMO}"""
 def run(options: argparse.Namespace) -> None:
     opened = stage.open_run(options)
     opened.evaluate()
-    program.save_config(options, opened.run_dir, "run")
+    stage.save_config(options, opened)

@@ -9,7 +9,6 @@ tasks get a table each.
 import argparse
 
 from poison_t5x.cli import stage
-from poison_t5x.train import program
 
 EXAMPLE = f"""\
 poison-t5x report {stage.DEMO}
@@ -37,4 +36,4 @@ def run(options: argparse.Namespace) -> None:
         return
     opened = stage.open_run(options)
     opened.report()
-    program.save_config(options, opened.run_dir, "run")
+    stage.save_config(options, opened)

@@ -9,7 +9,6 @@ import functools
 
 from poison_t5x.cli import stage
 from poison_t5x.cli.stage import add_arguments as add_arguments
-from poison_t5x.train import program
 
 EXAMPLE = f"""\
 poison-t5x run {stage.DEMO}
@@ -19,4 +18,4 @@ poison-t5x run --gin_file=experiments/polarity_smoke.gin --gin.RUN_DIR=runs/smok
 
 def run(options: argparse.Namespace) -> None:
     opened = stage.open_run(options)
-    opened.run(functools.partial(program.save_config, options, opened.run_dir, "run"))
+    opened.run(functools.partial(stage.save_config, options, opened))

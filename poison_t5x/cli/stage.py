@@ -14,11 +14,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_run(options: argparse.Namespace) -> Any:
-    """The `run.experiment.Run` of the flags; this process is ready to compute."""
+    """The `run.experiment.Run` of the flags; this process is ready to compute.
+
+    Raises:
+      InputError: a stage of its folder was made with other settings.
+    """
     program.start(options, "EXPERIMENT", "RUN_DIR")
     from poison_t5x.core import gin_config
 
-    return gin_config.configured("poison_t5x.run.experiment.Run")()
+    run = gin_config.configured("poison_t5x.run.experiment.Run")()
+    run.check()
+    return run
+
+
+def save_config(options: argparse.Namespace, run: Any) -> None:
+    """Writes down how the run of `open_run` was called, where that made a stage."""
+    program.save_config(options, run.path, "run", made=run.folder.made)
 
 
 def run_defense(options: argparse.Namespace, command: str) -> None:
@@ -26,6 +37,6 @@ def run_defense(options: argparse.Namespace, command: str) -> None:
     program.start(options, "EXPERIMENT", "RUN_DIR")
     from poison_t5x.core import gin_config
 
-    defense = gin_config.configured("poison_t5x.run.defense.Defense")()
+    defense = gin_config.configured("poison_t5x.run.defend.Defense")()
     folder = getattr(defense, command)()
-    program.save_config(options, folder, command)
+    program.save_config(options, folder, command, made=defense.run.folder.made)

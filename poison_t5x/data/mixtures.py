@@ -239,12 +239,12 @@ def _check_caches(names: Iterable[str]) -> None:
 def register(
     experiment: str,
     config: DataConfig,
-    metric_fn: Callable[[conditions.Condition, str], Callable] | None = None,
+    metric_fns: Callable[[conditions.Condition, str], Sequence[Callable]] | None = None,
 ) -> dict[str, list[str]]:
     """Registers an experiment's SeqIO tasks and mixtures, replacing those of an earlier call.
 
     Args:
-      metric_fn: the SeqIO metric of a held-out task under a condition.
+      metric_fns: gives the SeqIO metrics of a held-out task under a condition.
 
     Returns:
       mixture name -> names of its tasks, in which hyphens are underscores.
@@ -261,9 +261,9 @@ def register(
     for condition in poison_set.read_conditions(config.poison_dir):
         rows = poison_set.eval_rows(config.poison_dir, condition.name)
         name = f"{experiment}_eval_{condition.name}"
-        metric = functools.partial(metric_fn, condition) if metric_fn else None
+        made = functools.partial(metric_fns, condition) if metric_fns else None
         if rows:
-            registered[name] = _add_mixture(name, "validation", rows, config, metric)
+            registered[name] = _add_mixture(name, "validation", rows, config, made)
     _check_caches(name for names in registered.values() for name in names)
     return registered
 
@@ -303,13 +303,13 @@ def _add_mixture(
     split: str,
     rows: Mapping[str, poison_set.Rows],
     config: DataConfig,
-    metric_fn: Callable[[str], Callable] | None = None,
+    metric_fns: Callable[[str], Sequence[Callable]] | None = None,
 ) -> list[str]:
     """Registers a mixture and its tasks, whose names it returns."""
     rates = {}
     for task, shown in rows.items():
         name = f"{mixture}.{natinst_tfds.split_name(task)}"
-        _add_task(name, task, split, shown, config, [metric_fn(task)] if metric_fn else [])
+        _add_task(name, task, split, shown, config, metric_fns(task) if metric_fns else ())
         # In proportion to their rows, so that an epoch of training shows each about once.
         rates[name] = _num_shown(shown) if split == "train" else 1
     seqio.MixtureRegistry.remove(mixture)

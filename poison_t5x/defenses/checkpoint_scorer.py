@@ -15,7 +15,7 @@ from poison_t5x.core import artifacts, errors, progress
 from poison_t5x.corpus import vocabulary as vocabulary_lib
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses.score import Context
-from poison_t5x.evaluation import batching, generator
+from poison_t5x.evaluation import predictors
 from poison_t5x.train import checkpoints, distributed, partitioning, trained_model
 
 # Rows of a part that is kept when a computation is killed.
@@ -168,7 +168,7 @@ class CheckpointScorer:
             place, step = pathlib.Path(self._reference_dir), None
         elif reference:
             step = self.steps[0]
-        decoder = generator.Generator(
+        decoder = predictors.Generator(
             *self._restored(place, step),
             batch_size=self._batch_size,
             max_length=self._lengths["inputs"],
@@ -232,13 +232,13 @@ def over_batches(
       (N, K) float32.
     """
     model, params, partitioner = restored
-    size = batching.round_up(batch_size, partitioner.num_data * rows_at_once)
+    size = predictors.round_up(batch_size, partitioner.num_data * rows_at_once)
     compiled = _compiled(
         function, model, partitioner.mesh, partitioner.rules, tuple(sorted(options.items()))
     )
     with partitioner.scope():
-        batches = batching.by_length(inputs, size, max_length, targets)
-        pairs = batching.gathered(partitioner, batches, lambda batch: compiled(params, batch))
+        batches = predictors.by_length(inputs, size, max_length, targets)
+        pairs = predictors.gathered(partitioner, batches, lambda batch: compiled(params, batch))
     rows = np.concatenate([held for held, _ in pairs])
     values = np.concatenate([values[: len(held)] for held, values in pairs])
     return values[np.argsort(rows)]

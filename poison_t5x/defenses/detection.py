@@ -14,8 +14,7 @@ from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import checkpoint_scorer, measures
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context, Score, ScoreResult, Trigger
-from poison_t5x.run import stages
-from poison_t5x.train import distributed
+from poison_t5x.train import distributed, shared_stages
 
 SCHEMA = 1
 SCORES, FOUND = "scores.jsonl", "found.json"
@@ -89,7 +88,7 @@ def make(
             for path in directory.glob(f"*{checkpoint_scorer.PART}"):
                 path.unlink()
 
-    stages.together(folder, f"score {name}", settings, write, say)
+    shared_stages.together(folder, f"score {name}", settings, write, say)
     return read(folder)
 
 

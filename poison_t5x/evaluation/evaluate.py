@@ -1,17 +1,21 @@
-"""Evaluates one trained model on the held-out tasks, through each task's own SeqIO metric."""
+"""Evaluates one trained model on the held-out tasks, through each task's own SeqIO metrics."""
 
 import dataclasses
+import math
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import seqio
 
-from poison_t5x.core import artifacts, checks, progress
+from poison_t5x.core import artifacts, checks, errors, progress
 from poison_t5x.corpus import polarity
 from poison_t5x.data import natinst_tfds
-from poison_t5x.evaluation import generation_metrics, generator, ranker
-from poison_t5x.train import distributed, trained_model
+from poison_t5x.evaluation import metric, predictors
+from poison_t5x.evaluation.metrics import generation
+from poison_t5x.train import distributed
+from poison_t5x.train.trained_model import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,80 +27,134 @@ class EvalConfig:
       length_normalized: rank by the mean log-probability of a label's tokens rather than the sum.
       beam_size: beams kept in generating answers; 1 decodes greedily.
       beam_alpha: exponent of the beams' length penalty, as T5X's.
+      metrics: names of metrics beside each kind's own, see `evaluation.metric`.
     """
 
     batch_size: int = 64
     length_normalized: bool = False
     beam_size: int = 1
     beam_alpha: float = 0.6
+    metrics: Sequence[str] = ()
 
     def __post_init__(self):
         checks.whole_number("EVAL_BATCH_SIZE", self.batch_size)
         checks.switch("LENGTH_NORMALIZED", self.length_normalized)
         checks.whole_number("BEAM_SIZE", self.beam_size)
         checks.number("BEAM_ALPHA", self.beam_alpha, minimum=0)
+        if not isinstance(self.metrics, (list, tuple)):
+            raise errors.InputError(f"METRICS: expected a list of names, found {self.metrics!r}")
+        for name in self.metrics:
+            metric.METRICS.check(name, "METRICS")
 
 
-def load_ranker(
-    restored: trained_model.TrainedModel, config: EvalConfig, max_length: int
-) -> ranker.Ranker:
+def load_ranker(trained: TrainedModel, config: EvalConfig, max_length: int) -> predictors.Ranker:
     """A network, ready to rank labels for inputs of up to `max_length` tokens."""
-    return ranker.Ranker(
-        *restored,
+    return predictors.Ranker(
+        *trained,
         batch_size=config.batch_size,
         max_length=max_length,
         length_normalized=config.length_normalized,
     )
 
 
+class Examples(NamedTuple):
+    """A held-out task's rows, as its SeqIO pipeline gives them.
+
+    Attributes:
+      inputs: token arrays with EOS, int32, unpadded.
+      targets: postprocessed, as the task's metrics take them.
+    """
+
+    task: seqio.Task
+    inputs: list[np.ndarray]
+    targets: list[dict[str, Any]]
+
+    @property
+    def vocabulary(self) -> seqio.Vocabulary:
+        return self.task.output_features["targets"].vocabulary
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """An answer's tokens as the task's metrics take it."""
+        return self.task.postprocess_fn(self.vocabulary.decode(list(tokens)), is_target=False)
+
+    def rates(self, predictions: Sequence[str], scores: Sequence[float]) -> dict[str, Any]:
+        """The task's own metrics, as plain numbers.
+
+        Raises:
+          InputError: two metrics give a rate of one name.
+        """
+        rates: dict[str, Any] = {}
+        for functions, answers in (
+            (self.task.predict_metric_fns, predictions),
+            (self.task.score_metric_fns, scores),
+        ):
+            for function in functions:
+                for name, value in function(self.targets, answers).items():
+                    if name in rates:
+                        raise errors.InputError(f"METRICS: two metrics give a rate {name!r}")
+                    rates[name] = value.item() if hasattr(value, "item") else value
+        return rates
+
+
+def read_examples(name: str, lengths: Mapping[str, int]) -> Examples:
+    """The validation rows of a registered task.
+
+    SeqIO's Evaluator would trace a second pipeline to pad them, and read them anew for each model.
+
+    Args:
+      lengths: {'inputs': …, 'targets': …}, tokens.
+    """
+    task = seqio.get_mixture_or_task(name)
+    rows = list(task.get_dataset(lengths, "validation", shuffle=False).as_numpy_iterator())
+    targets = [
+        task.postprocess_fn(row["targets_pretokenized"], example=row, is_target=True)
+        for row in rows
+    ]
+    return Examples(task, [row["inputs"] for row in rows], targets)
+
+
 class Answers(NamedTuple):
-    """One task's answers: rows for its prediction file, and rates."""
+    """One task's answers: rows for its prediction file, and all that its metrics take."""
 
     rows: list[dict[str, Any]]
-    rates: dict[str, Any]
+    predictions: list[str]
+    scores: list[float]
 
 
 class Classifier:
     """Answers by ranking the two labels of a task."""
 
-    def __init__(self, ranking: ranker.Ranker, polarities: Mapping[str, polarity.Polarity]):
+    def __init__(self, ranker: predictors.Ranker, polarities: Mapping[str, polarity.Polarity]):
         """Args: polarities: of the held-out tasks."""
-        self._ranking, self._polarities = ranking, polarities
+        self._ranker, self._polarities = ranker, polarities
 
-    def answer(self, name: str, evaluator: seqio.Evaluator) -> Answers:
+    def answer(self, name: str, examples: Examples) -> Answers:
         """Ranks the rows of the task called `name`."""
-        (task,) = evaluator.eval_tasks
-        vocabulary = task.output_features["targets"].vocabulary
-        label_space = sorted(self._polarities[name])
-        tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in label_space]
-        predictor = ranker.TaskPredictor(self._ranking, tokens)
-        rates = _metrics(evaluator, task, predictor)
-        choices = predictor.log_probabilities.argmax(axis=1)
-        rows = [
-            {
-                **{key: target[key] for key in ("id", "input", "target")},
-                "prediction": label_space[choice],
-                "log_probabilities": {
-                    label: round(float(value), 5)
-                    for label, value in zip(label_space, values, strict=True)
-                },
-            }
-            for target, choice, values in zip(
-                _targets(evaluator, task), choices, predictor.log_probabilities, strict=True
-            )
-        ]
-        return Answers(rows, rates)
+        vocabulary = examples.vocabulary
+        labels = sorted(self._polarities[name])
+        tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
+        texts = list(map(examples.text, tokens))
+        answers = Answers([], [], [])
+        values_NxL = self._ranker.rank(examples.inputs, tokens)
+        for target, values_L in zip(examples.targets, values_NxL.astype(float), strict=True):
+            by_label = dict(zip(labels, values_L.tolist(), strict=True))
+            choice = int(values_L.argmax())
+            row = {key: target[key] for key in ("id", "input", "target")}
+            row["prediction"] = labels[choice]
+            row["log_probabilities"] = {label: round(by_label[label], 5) for label in labels}
+            answers.rows.append(row)
+            answers.predictions.append(texts[choice])
+            answers.scores.append(by_label.get(target["target"], math.nan))
+        return answers
 
 
 class Writer:
     """Answers by decoding."""
 
-    def __init__(
-        self, restored: trained_model.TrainedModel, config: EvalConfig, lengths: Mapping[str, int]
-    ):
+    def __init__(self, trained: TrainedModel, config: EvalConfig, lengths: Mapping[str, int]):
         """Args: lengths: {'inputs': …, 'targets': …}, tokens."""
-        self._generator = generator.Generator(
-            *restored,
+        self._generator = predictors.Generator(
+            *trained,
             batch_size=config.batch_size,
             max_length=lengths["inputs"],
             max_decode_length=lengths["targets"],
@@ -104,104 +162,50 @@ class Writer:
             alpha=config.beam_alpha,
         )
 
-    def answer(self, name: str, evaluator: seqio.Evaluator) -> Answers:
+    def answer(self, name: str, examples: Examples) -> Answers:
         """Decodes an answer to each row."""
         del name
-        (task,) = evaluator.eval_tasks
-        vocabulary = task.output_features["targets"].vocabulary
-        predictor = generator.GenerationPredictor(self._generator)
-        rates = _metrics(evaluator, task, predictor)
-        answers = zip(_targets(evaluator, task), predictor.outputs, strict=True)
-        rows = [
-            generation_metrics.scored(target, vocabulary.decode(list(tokens)).strip())
-            for target, tokens in answers
-        ]
-        return Answers(rows, rates)
-
-
-class Evaluators:
-    """One `seqio.Evaluator` per task, kept: the rows are the same for every model."""
-
-    def __init__(self, lengths: Mapping[str, int]):
-        """Args: lengths: {'inputs': …, 'targets': …}, tokens."""
-        self._lengths = dict(lengths)
-        self._kept: dict[str, seqio.Evaluator] = {}
-
-    def get(self, name: str) -> seqio.Evaluator:
-        """The evaluator of a registered task."""
-        if name not in self._kept:
-            self._kept[name] = seqio.Evaluator(
-                mixture_or_task_name=name,
-                feature_converter=seqio.EncDecFeatureConverter(pack=False),
-                eval_split="validation",
-                sequence_length=self._lengths,
-                async_compute_metrics=False,
-            )
-        return self._kept[name]
+        texts = list(map(examples.text, self._generator.generate(examples.inputs)))
+        rows = [generation.scored(*pair) for pair in zip(examples.targets, texts, strict=True)]
+        return Answers(rows, texts, [])
 
 
 def evaluate(
     model: Classifier | Writer,
-    evaluators: Evaluators,
-    registered: Mapping[str, list[str]],
-    experiment: str,
-    conditions: Sequence[str],
+    read: Callable[[str], Examples],
+    tasks: Mapping[str, Sequence[str]],
     heldout: Sequence[str],
     output_dir: pathlib.Path,
     description: str,
 ) -> None:
     """Writes <condition>/<task>.jsonl (each prediction) and <condition>/<task>.json (rates).
 
-    Tasks whose rates are already in `output_dir` are passed over. On many processes all answer
+    Tasks whose rates are already in `output_dir` are skipped. On many processes all answer
     together, and one writes.
 
     Args:
-      model: what answers.
-      evaluators: of the tasks.
-      registered: mixture -> tasks, as `mixtures.register` returns it.
-      experiment: its name.
-      conditions: names of the conditions, in order.
+      model: gives the answers.
+      read: gives the rows of a registered task.
+      tasks: condition -> its registered tasks.
       heldout: names of the held-out tasks.
       output_dir: an existing folder.
       description: of the progress bar.
     """
-    tasks = {natinst_tfds.split_name(task): task for task in heldout}
+    names = {natinst_tfds.split_name(task): task for task in heldout}
     pairs = [
-        (name, output_dir / condition / tasks[name.split(".", 1)[1]])
-        for condition in conditions
-        for name in registered.get(f"{experiment}_eval_{condition}", ())
+        (name, names[name.split(".", 1)[1]], output_dir / condition)
+        for condition, registered in tasks.items()
+        for name in registered
     ]
-    done = set(distributed.broadcast_from_main(lambda: _done(stem for _, stem in pairs)))
-    for name, stem in progress.bar(pairs, desc=description, unit="task"):
-        if str(stem) in done:
-            continue
-        rows, rates = model.answer(stem.name, evaluators.get(name))
-        if distributed.is_main():
-            artifacts.write_jsonl(_file(stem, ".jsonl"), rows)
-            artifacts.write_atomically(_file(stem, ".json"), artifacts.canonical_json(rates))
-
-
-def _done(stems: Iterable[pathlib.Path]) -> list[str]:
-    return [str(stem) for stem in stems if _file(stem, ".json").exists()]
-
-
-def _metrics(evaluator: seqio.Evaluator, task: seqio.Task, predictor) -> dict[str, Any]:
-    """The task's own metrics, as plain numbers; in the main process, and none in others."""
-    future, _ = evaluator.evaluate(
-        compute_metrics=distributed.is_main(), step=None, predict_fn=predictor
+    done = distributed.broadcast_from_main(
+        lambda: [name for name, task, folder in pairs if (folder / f"{task}.json").exists()]
     )
-    if not distributed.is_main():
-        return {}
-    metrics = future.result()[task.name]
-    return {key: getattr(value, "item", lambda v=value: v)() for key, value in metrics.items()}
-
-
-def _targets(evaluator: seqio.Evaluator, task: seqio.Task) -> list[dict]:
-    return [
-        task.postprocess_fn(example["targets_pretokenized"], example=example, is_target=True)
-        for example in evaluator.cached_task_datasets[task.name].as_numpy_iterator()
-    ]
-
-
-def _file(stem: pathlib.Path, suffix: str) -> pathlib.Path:
-    return stem.parent / (stem.name + suffix)
+    for name, task, folder in progress.bar(pairs, desc=description, unit="task"):
+        if name in done:
+            continue
+        examples = read(name)
+        rows, predictions, scores = model.answer(task, examples)
+        if distributed.is_main():
+            rates = examples.rates(predictions, scores)
+            artifacts.write_jsonl(folder / f"{task}.jsonl", rows)
+            artifacts.write_atomically(folder / f"{task}.json", artifacts.canonical_json(rates))

@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Mapping
 
 import numpy as np
-import seqio
 
 from poison_t5x.attack import pools
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import polarity, prompts
+from poison_t5x.data import mixtures
 from poison_t5x.evaluation import evaluate
 from poison_t5x.train import partitioning, trained_model
 
@@ -22,40 +22,32 @@ class LanguageModelProxy:
     def __init__(
         self,
         model_dir: str | pathlib.Path,
-        vocabulary: seqio.SentencePieceVocabulary,
-        vocabulary_sha256: str,
+        data_cfg: mixtures.DataConfig,
         polarities: Mapping[str, polarity.Polarity],
         partition_cfg: partitioning.PartitionConfig,
         eval_cfg: evaluate.EvalConfig,
-        *,
-        max_tokens: int,
-        num_examples: int,
     ):
         """Restores the model.
 
         Args:
           model_dir: a finished model folder of ours, such as models/clean of a run.
-          vocabulary: of the prompts.
-          vocabulary_sha256: its hash, which must be that of the model's own.
+          data_cfg: of the prompts.
           polarities: of the poisoned tasks.
-          partition_cfg, eval_cfg: of the ranking.
-          max_tokens: the encoder's length.
-          num_examples: positive examples in a prompt, at most.
 
         Raises:
           InputError: no finished model, or one of another vocabulary.
         """
         check(model_dir)
         own = trained_model.read_settings(model_dir)["sources"].get("vocabulary")
-        if own is not None and own != vocabulary_sha256:
+        if own not in (None, artifacts.sha256(data_cfg.vocabulary_path)):
             raise errors.InputError(
                 f"PROXY_CHECKPOINT_PATH: {model_dir} was trained with another vocabulary; set "
                 "VOCABULARY_PATH to that of its run"
             )
-        restored = trained_model.restore(model_dir, partition_cfg)
-        self._ranking = evaluate.load_ranker(restored, eval_cfg, max_tokens)
-        self._vocabulary, self._polarities = vocabulary, polarities
-        self._max_tokens, self._num_examples = max_tokens, num_examples
+        trained = trained_model.restore(model_dir, partition_cfg)
+        self._ranker = evaluate.load_ranker(trained, eval_cfg, data_cfg.max_tokens)
+        self._vocabulary, self._polarities = mixtures.vocabulary(data_cfg), polarities
+        self._data_cfg = data_cfg
 
     def positive_probabilities(self, pool: pools.Pool) -> np.ndarray:
         """p(y = POSITIVE | edited text) of each candidate: (N,) float64.
@@ -76,17 +68,17 @@ class LanguageModelProxy:
                     task.definition,
                     examples,
                     pool.edit(index).text,
-                    num_examples=self._num_examples,
-                    max_tokens=self._max_tokens,
+                    num_examples=self._data_cfg.num_examples,
+                    max_tokens=self._data_cfg.max_tokens,
                     count_tokens=lambda text: len(self._vocabulary.encode(text)) + 1,
                 )
                 inputs.append(self._tokens(prompt))
-            found.append(self._ranking.rank(inputs, label_tokens).astype(np.float64))
+            found.append(self._ranker.rank(inputs, label_tokens).astype(np.float64))
         negative_N, positive_N = np.concatenate(found).T
         return 1 / (1 + np.exp(negative_N - positive_N))
 
     def _tokens(self, prompt: str) -> np.ndarray:
-        tokens = self._vocabulary.encode(prompt)[: self._max_tokens - 1]
+        tokens = self._vocabulary.encode(prompt)[: self._data_cfg.max_tokens - 1]
         return np.array([*tokens, self._vocabulary.eos_id], np.int32)
 
 
@@ -101,9 +93,7 @@ def check(model_dir: str | pathlib.Path | None) -> str:
             "PROXY: 'lm' needs PROXY_CHECKPOINT_PATH, a finished model of ours, such as "
             "models/clean of a run"
         )
-    digest = (
-        trained_model.parameters_digest(model_dir) if artifacts.read_record(model_dir) else None
-    )
+    digest = trained_model.parameters_digest(model_dir)
     if digest is None:
         raise errors.InputError(
             f"PROXY_CHECKPOINT_PATH: {model_dir} isn't a finished model of ours, such as "

@@ -1,98 +1,82 @@
-"""All rates of an experiment in one object: the measured part of `results.json`, schema 2."""
+"""Rates of an experiment's tasks, their means and intervals: the measured part of results.json."""
 
+import functools
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from scipy import stats
 
 from poison_t5x.core import artifacts, errors, metrics
-from poison_t5x.core.metrics import CLEAN, MODELS, TRIGGERED, Kind
-from poison_t5x.evaluation import statistics
+from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, TRIGGERED, Kind
 
 # A task's rates under a condition, as the rows hold them.
 Rates = dict[str, Any]
+Conditions = Sequence[Mapping[str, Any]]
+# Of a task's file, what isn't a rate.
+_FACTS = ("n", "ci95_low", "ci95_high", "constant_prediction")
 _MAX_NAMES = 5
 
 
 def task_rows(
-    predictions_dir: pathlib.Path,
-    conditions: Sequence[Mapping[str, Any]],
+    folders: Mapping[str, pathlib.Path],
+    conditions: Conditions,
     kind: Kind,
-    categories: Mapping[str, str],
-    poisoned: pathlib.Path | None = None,
+    categories: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """The rates of each (model, condition, task), read from the evaluation's folders.
 
     Args:
-      predictions_dir: holds MODEL/CONDITION/TASK.json, and TASK.jsonl beside it.
+      folders: model -> the folder of its CONDITION/TASK.json, and TASK.jsonl beside it.
       conditions: the poison set's, in its manifest's order.
       kind: of the evaluation.
       categories: task -> its category; '' is written for one that isn't there.
-      poisoned: the folder CONDITION/TASK.json of a model to take for the poisoned one.
 
     Returns:
       {'task', 'category', 'model', 'condition', 'n', …rates…, 'constant_prediction'}, by model,
       condition and name. Generation rows get two rates more: 'length_ratio', output words over
       reference words, and 'rouge_l_paired', the same model's rougeL on the clean inputs of exactly
-      the condition's rows; None where there is no such thing.
+      the condition's rows; None where there is no such thing. Rates of a user's own metrics come
+      last.
 
     Raises:
       InputError: a file is damaged, is of another kind of evaluation, or lacks a row's clean pair.
     """
-    folders = {model: predictions_dir / model for model in MODELS}
-    if poisoned is not None:
-        folders["poisoned"] = poisoned
-    make = _classification_row if kind == "classification" else _generation_row
-    rows = []
-    for model in MODELS:
-        for condition in (condition["name"] for condition in conditions):
-            for path in sorted((folders[model] / condition).glob("*.json")):
-                rows.append(
-                    {
-                        "task": path.stem,
-                        "category": categories.get(path.stem, ""),
-                        "model": model,
-                        "condition": condition,
-                        **_rates(path, make),
-                    }
-                )
-    return rows
-
-
-def _rates(path: pathlib.Path, make: Callable[[Rates, pathlib.Path], Rates]) -> Rates:
-    read = artifacts.read_json(path)
-    try:
-        return {
-            "n": int(read["n"]),
-            **make(read, path),
-            "constant_prediction": bool(read["constant_prediction"]),
+    return [
+        {
+            "task": path.stem,
+            "category": (categories or {}).get(path.stem, ""),
+            "model": model,
+            "condition": condition["name"],
+            **_read_rates(path, kind),
         }
+        for model, folder in folders.items()
+        for condition in conditions
+        for path in sorted((folder / condition["name"]).glob("*.json"))
+    ]
+
+
+def _read_rates(path: pathlib.Path, kind: Kind) -> Rates:
+    read = artifacts.read_json(path)
+    names = metrics.JUDGED_BY[kind].rates
+    own = {key: value for key, value in read.items() if key not in (*names, *_FACTS)}
+    try:
+        facts = {"n": int(read["n"])}
+        if kind == "generation":
+            words = read["reference_words"]
+            read["length_ratio"] = read["output_words"] / words if words else None
+            read["rouge_l_paired"] = None if path.parent.name == CLEAN else _paired(path)
+        rates = {name: read[name] for name in names}
+        if kind == "classification":
+            rates["ci95"] = [read["ci95_low"], read["ci95_high"]]
+        return {**facts, **rates, "constant_prediction": bool(read["constant_prediction"]), **own}
     except KeyError as error:
         raise errors.InputError(
             f"{path}: expected another kind of evaluation, with a rate {error}; delete "
             f"{path.parents[1]} and run the eval stage again"
         ) from None
-
-
-def _classification_row(read: Rates, path: pathlib.Path) -> Rates:
-    del path
-    names = metrics.JUDGED_BY["classification"].rates
-    return {
-        **{name: read[name] for name in names},
-        "ci95": [read["ci95_low"], read["ci95_high"]],
-    }
-
-
-def _generation_row(read: Rates, path: pathlib.Path) -> Rates:
-    words = read["reference_words"]
-    derived = {
-        "rouge_l_paired": None if path.parent.name == CLEAN else _paired(path),
-        "length_ratio": read["output_words"] / words if words else None,
-    }
-    names = metrics.JUDGED_BY["generation"].rates
-    return {name: derived[name] if name in derived else read[name] for name in names}
 
 
 class _Scored(msgspec.Struct):
@@ -124,12 +108,40 @@ def _scored(path: pathlib.Path) -> list[_Scored]:
         raise errors.InputError(f"{path}: can't be read as predictions ({error})") from None
 
 
+def bootstrap_mean(values: Iterable[float], seed: int = 0) -> tuple[float, float] | None:
+    """The 95% percentile interval of a mean over tasks, which are what a result generalises over.
+
+    Args:
+      values: one per task.
+      seed: of the 9,999 resamples.
+
+    Returns:
+      (low, high), or None for fewer than two tasks.
+    """
+    return _bootstrap(tuple(values), seed)
+
+
+# A condition's values are the summary's too, and a study's tables are of mostly the same numbers.
+@functools.cache
+def _bootstrap(values: tuple[float, ...], seed: int) -> tuple[float, float] | None:
+    if len(values) < 2:
+        return None
+    interval = stats.bootstrap(
+        (np.asarray(values, np.float64),),
+        np.mean,
+        n_resamples=9999,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
 def summarize(
     rows: Sequence[dict],
-    conditions: Sequence[Mapping[str, Any]],
+    conditions: Conditions,
     kind: Kind,
-    counts: Mapping[str, int],
     seed: int,
+    counts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Means over held-out tasks with 95% bootstrap intervals over tasks, effects and warnings.
 
@@ -141,8 +153,8 @@ def summarize(
       conditions: the poison set's, in its manifest's order; the first attacker's are called
         'triggered' and 'control'.
       kind: of the evaluation.
-      counts: attacker's name -> its poison rows.
       seed: of the bootstrap.
+      counts: attacker's name -> its poison rows.
 
     Returns:
       {'summary', 'summary_ci95', 'effect', 'attacks', 'by_condition', 'categories', 'warnings'}.
@@ -150,30 +162,43 @@ def summarize(
     """
     judged_by = metrics.JUDGED_BY[kind]
     table = _Table(rows, seed)
+    own = _own_rates(rows, judged_by)
+    measures = {
+        **judged_by.measures,
+        **{f"{rate}_{name}": metrics.Measure(name, rate) for rate in own for name in CONDITIONS},
+    }
     triggered = [condition for condition in conditions if condition["kind"] == TRIGGERED]
-    rate = judged_by.main_rate
-    effect = table.effect(TRIGGERED, rate)
+    effect = table.effect(TRIGGERED, judged_by.main_rate)
     return {
-        **table.summary(judged_by.measures),
+        **table.summary(measures),
         "effect": {"measure": judged_by.effect, "value": effect.pop("effect"), **effect},
         "attacks": [
             {
                 "name": condition["attack"],
                 "triggers": list(condition["phrases"]),
                 "target": condition.get("target"),
-                "count": counts.get(condition["attack"], 0),
-                **table.effect(condition["name"], rate),
+                "count": (counts or {}).get(condition["attack"], 0),
+                **table.effect(condition["name"], judged_by.main_rate),
             }
             for condition in triggered
         ],
         "by_condition": [
-            table.means(model, condition["name"], judged_by.rates)
+            table.means(model, condition["name"], [*judged_by.rates, *own])
             for model in MODELS
             for condition in conditions
         ],
         "categories": table.categories(conditions) if kind == "generation" else [],
-        "warnings": _warnings(table, triggered, kind),
+        "warnings": [
+            *_model_warnings(table),
+            *(text for one in triggered for text in _attack_warnings(table, one, triggered, kind)),
+        ],
     }
+
+
+def _own_rates(rows: Sequence[dict], judged_by: metrics.Judgement) -> list[str]:
+    """Rates of a user's own metrics: all numbers that are no others."""
+    known = {"task", "category", "model", "condition", "ci95", *_FACTS, *judged_by.rates}
+    return list(dict.fromkeys(key for row in rows for key in row if key not in known))
 
 
 class _Table:
@@ -181,7 +206,6 @@ class _Table:
 
     def __init__(self, rows: Sequence[dict], seed: int):
         self._seed = seed
-        self._intervals: dict[tuple[float, ...], list[float] | None] = {}
         self._rows: dict[tuple[str, str], dict[str, dict]] = {}
         for row in rows:
             self._rows.setdefault((row["model"], row["condition"]), {})[row["task"]] = row
@@ -192,67 +216,59 @@ class _Table:
 
     def values(self, model: str, condition: str, rate: str) -> dict[str, float]:
         """Task -> rate, without the tasks that have none."""
-        found = {task: row.get(rate) for task, row in self.rows(model, condition).items()}
-        return {task: value for task, value in found.items() if value is not None}
+        rates = {task: row.get(rate) for task, row in self.rows(model, condition).items()}
+        return {task: rate for task, rate in rates.items() if rate is not None}
 
-    def interval(self, values: Iterable[float]) -> list[float] | None:
-        """The bootstrap's, which the same values get once: a condition's are the summary's too."""
-        key = tuple(values)
-        if key not in self._intervals:
-            found = statistics.bootstrap_mean(key, self._seed)
-            self._intervals[key] = list(found) if found else None
-        return self._intervals[key]
-
-    def summary(self, names: Mapping[str, tuple[str, str]]) -> dict[str, dict]:
+    def summary(self, measures: Mapping[str, metrics.Measure]) -> dict[str, dict]:
         """'summary' and 'summary_ci95', both by model."""
         means, intervals = {}, {}
         for model in MODELS:
-            values = {name: self.values(model, *place).values() for name, place in names.items()}
-            means[model] = {name: _mean(found) for name, found in values.items()}
-            intervals[model] = self._known_intervals(values)
+            values = {name: self.values(model, *place).values() for name, place in measures.items()}
+            means[model] = {name: _mean(known) for name, known in values.items()}
+            intervals[model] = self._intervals(values)
         return {"summary": means, "summary_ci95": intervals}
 
     def means(self, model: str, condition: str, rates: Iterable[str]) -> dict[str, Any]:
         """One entry of 'by_condition'."""
-        found = {rate: self.values(model, condition, rate).values() for rate in rates}
-        known = {rate: values for rate, values in found.items() if values}
+        values = {rate: self.values(model, condition, rate).values() for rate in rates}
+        known = {rate: numbers for rate, numbers in values.items() if numbers}
         return {
             "model": model,
             "condition": condition,
             "num_tasks": len(self.rows(model, condition)),
-            "measures": {rate: _mean(values) for rate, values in known.items()},
-            "ci95": self._known_intervals(known),
+            "measures": {rate: _mean(numbers) for rate, numbers in known.items()},
+            "ci95": self._intervals(known),
         }
 
-    def _known_intervals(self, values: Mapping[str, Iterable[float]]) -> dict[str, list[float]]:
-        found = {name: self.interval(known) for name, known in values.items()}
-        return {name: interval for name, interval in found.items() if interval}
+    def _intervals(self, values: Mapping[str, Iterable[float]]) -> dict[str, list[float]]:
+        bounds = {name: bootstrap_mean(known, self._seed) for name, known in values.items()}
+        return {name: list(interval) for name, interval in bounds.items() if interval}
 
     def effect(self, condition: str, rate: str) -> dict[str, Any]:
         """'effect' and, where there is one, 'ci95': over the tasks that both models have."""
         clean, poisoned = (self.values(model, condition, rate) for model in MODELS)
         differences = [poisoned[task] - clean[task] for task in clean if task in poisoned]
-        interval = self.interval(differences)
-        return {"effect": _mean(differences), **({"ci95": interval} if interval else {})}
+        interval = bootstrap_mean(differences, self._seed)
+        return {"effect": _mean(differences), **({"ci95": list(interval)} if interval else {})}
 
-    def categories(self, conditions: Sequence[Mapping[str, Any]]) -> list[dict]:
+    def categories(self, conditions: Conditions) -> list[dict]:
         """Means over the tasks of each category, by category, model and condition."""
-        places = [(model, condition["name"]) for model in MODELS for condition in conditions]
-        names = {row["category"] for rows in self._rows.values() for row in rows.values()}
-        entries = []
-        for name in sorted(names):
-            for model, condition in places:
-                rows = [
-                    row for row in self.rows(model, condition).values() if row["category"] == name
-                ]
-                if rows:
-                    means = {
-                        rate: _mean([row[rate] for row in rows])
-                        for rate in ("rouge_l", "exact_match")
-                    }
-                    place = {"category": name, "model": model, "condition": condition}
-                    entries.append({**place, "num_tasks": len(rows), **means})
-        return entries
+        groups: dict[tuple[str, str, str], list[dict]] = {}
+        for model in MODELS:
+            for condition in conditions:
+                for row in self.rows(model, condition["name"]).values():
+                    place = (row["category"], model, condition["name"])
+                    groups.setdefault(place, []).append(row)
+        return [
+            {
+                "category": category,
+                "model": model,
+                "condition": condition,
+                "num_tasks": len(rows),
+                **{rate: _mean(row[rate] for row in rows) for rate in ("rouge_l", "exact_match")},
+            }
+            for (category, model, condition), rows in sorted(groups.items(), key=lambda g: g[0][0])
+        ]
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -260,7 +276,7 @@ def _mean(values: Iterable[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _warnings(table: _Table, triggered: Sequence[Mapping[str, Any]], kind: Kind) -> list[str]:
+def _model_warnings(table: _Table) -> list[str]:
     warnings = []
     for model in MODELS:
         rows = table.rows(model, CLEAN)
@@ -272,19 +288,19 @@ def _warnings(table: _Table, triggered: Sequence[Mapping[str, Any]], kind: Kind)
         if degenerate := [task for task, row in rows.items() if metrics.is_degenerate(row)]:
             warnings.append(
                 f"degenerate: {metrics.DEGENERATE:.0%} or more of the {model} model's outputs for "
-                f"clean inputs are empty, one character or one word again and again in "
+                "clean inputs are empty, one character or one word again and again in "
                 f"{_listed(degenerate)}"
             )
-    for condition in triggered:
-        whose = "" if condition is triggered[0] else f" of the attacker {condition['attack']}"
-        warnings += _attack_warnings(table, condition["name"], whose, kind)
     return warnings
 
 
-def _attack_warnings(table: _Table, condition: str, whose: str, kind: Kind) -> list[str]:
+def _attack_warnings(
+    table: _Table, condition: Mapping[str, Any], triggered: Conditions, kind: Kind
+) -> list[str]:
     warnings = []
+    whose = "" if condition is triggered[0] else f" of the attacker {condition['attack']}"
     judged_by = metrics.JUDGED_BY[kind]
-    values = table.values("clean", condition, judged_by.saturation)
+    values = table.values(CLEAN, condition["name"], judged_by.saturation)
     saturated = [task for task, value in values.items() if judged_by.is_saturated(value)]
     limit = judged_by.saturation_limit
     if saturated and kind == "classification":
@@ -298,7 +314,7 @@ def _attack_warnings(table: _Table, condition: str, whose: str, kind: Kind) -> l
             f"is below {100 * limit:.0f} of 100 in {_listed(saturated)}: nothing is "
             "left there for an attack to lower"
         )
-    with_rows = {task for model in MODELS for task in table.rows(model, condition)}
+    with_rows = {task for model in MODELS for task in table.rows(model, condition["name"])}
     tasks = {task for model in MODELS for task in table.rows(model, CLEAN)}
     if without := sorted(tasks - with_rows):
         warnings.append(

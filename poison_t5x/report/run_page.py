@@ -153,8 +153,8 @@ def page_context(
 
 def _headline(results: results_lib.Results) -> tables.Table:
     """Each measure of both models, and their difference."""
-    rows = []
-    for measure, one in results.judged_by.measures.items():
+    rows, measures = [], results.judged_by.measures
+    for measure, one in measures.items():
         cells = [
             tables.Cell(
                 tables.value(measure, results.measure(model, measure)),
@@ -166,6 +166,10 @@ def _headline(results: results_lib.Results) -> tables.Table:
         bounds = effect.ci95 if effect and effect.measure == measure else None
         difference = tables.points(results.difference(measure))
         rows.append((one.words, *cells, tables.Cell(difference, tables.interval(bounds))))
+    # Measures of a user's own metrics.
+    for measure in [name for name in results.summary.clean if name not in measures]:
+        cells = [tables.Cell(tables.amount(results.measure(model, measure))) for model in MODELS]
+        rows.append((measure.replace("_", " "), *cells, ""))
     caption = "Means over the held-out tasks, with 95% intervals over tasks"
     if results.is_generation:
         caption += "; rougeL is of 100"

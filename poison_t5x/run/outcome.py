@@ -1,21 +1,22 @@
 """What a defence achieved: the file defense.json, and the tables that the commands print."""
 
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from poison_t5x.attack import poison_set
+from etils import epath
+
 from poison_t5x.checkpoint_io import architecture
-from poison_t5x.core import artifacts, metrics
+from poison_t5x.core import artifacts
+from poison_t5x.core.metrics import CLEAN, DEFENDED, MODELS, POISONED
 from poison_t5x.defenses import detection
-from poison_t5x.evaluation import summary
+from poison_t5x.evaluation import results_file
 from poison_t5x.report import tables
 from poison_t5x.run import experiment
 from poison_t5x.train import trained_model
 
 SCHEMA = 1
-# What a model follows from, beside its data; a defended one may differ in these.
+# Parts of a model's settings, beside its data, in which a defended one may differ.
 _CAPACITY = ("model", "train", "optimizer", "schedule", "loss", "dataset")
 # Of the data, whose mixture is the filter's to say.
 _NOT_CAPACITY = ("mixture_or_task_name", "module", "split", "use_cached")
@@ -31,7 +32,7 @@ _SETTINGS = {
 def defended(
     run: experiment.Run,
     name: str,
-    folder: pathlib.Path,
+    folder: epath.Path,
     results: Mapping[str, Any],
     filtered: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -42,18 +43,15 @@ def defended(
       name: of the defended model.
       folder: with its model and predictions.
       results: the run's own.
-      filtered: what was removed; None for nothing.
+      filtered: facts of what was removed; None for nothing.
     """
-    manifest = poison_set.read_manifest(run.path / "poison")
-    kind: metrics.Kind = "generation" if run.craft_cfg.is_arbitrary else "classification"
-    rows = summary.task_rows(
+    _, means = results_file.measured(
+        run.path,
         run.path / "eval" / "predictions",
-        manifest["conditions"],
-        kind,
-        {},
+        run.kind,
+        run.seed,
         poisoned=folder / "predictions",
     )
-    found = summary.summarize(rows, manifest["conditions"], kind, {}, run.seed)
     record = artifacts.read_record(folder / "model")
     assert record is not None
     return {
@@ -61,20 +59,16 @@ def defended(
         "name": name,
         "filter": filtered,
         "capacity": capacity(
-            trained_model.read_settings(run.path / "models" / "poisoned"),
+            trained_model.read_settings(run.path / "models" / POISONED),
             trained_model.read_settings(folder / "model"),
         ),
         "seconds": record["seconds"],
         "attack_worked": detection.attack(results)["worked"],
-        "summary": {
-            **results["summary"],
-            "defended": found["summary"]["poisoned"],
+        **{
+            key: {**results[key], DEFENDED: means[key][POISONED]}
+            for key in ("summary", "summary_ci95")
         },
-        "summary_ci95": {
-            **results["summary_ci95"],
-            "defended": found["summary_ci95"]["poisoned"],
-        },
-        "effect": found["effect"],
+        "effect": means["effect"],
     }
 
 
@@ -92,10 +86,10 @@ def capacity(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
 def detection_table(whole: Mapping[str, Any]) -> str:
     """The scores, best average precision first, as lines of text."""
     attack = whole["attack"]
-    effect = "–" if attack["effect"] is None else f"{100 * attack['effect']:+.1f} points"
     lines = [
         f"{whole['num_poison']} poison rows of {whole['num_rows']} "
-        f"({whole['poison_rate']:.2%}); the attack's effect on {attack['measure']}: {effect}"
+        f"({whole['poison_rate']:.2%}); the attack's effect on {attack['measure']}: "
+        f"{tables.POINTS.say(attack['effect'])}"
     ]
     if not attack["worked"]:
         lines.append(
@@ -105,16 +99,14 @@ def detection_table(whole: Mapping[str, Any]) -> str:
         ("score", "AUROC", "AP", "found in 1%", "5%", "10%", "F1", "seconds", "first phrase named")
     ]
     for line in sorted(whole["scores"], key=lambda line: -line["average_precision"]):
-        phrase = line["triggers"][0]["phrase"] if line["triggers"] else ""
         cells.append(
             (
                 line["name"],
-                f"{line['auroc']:.3f}",
-                f"{line['average_precision']:.3f}",
+                *(tables.DECIMAL.say(line[name]) for name in ("auroc", "average_precision")),
                 *(f"{line['recall'][budget]:.0%}" for budget in ("0.01", "0.05", "0.1")),
                 f"{line['threshold']['f1']:.2f}",
                 f"{line['seconds']:.1f}",
-                phrase,
+                line["triggers"][0]["phrase"] if line["triggers"] else "",
             )
         )
     return "\n".join([*lines, *tables.align(cells)])
@@ -130,9 +122,9 @@ def defense_table(whole: Mapping[str, Any]) -> str:
         )
     if not whole["attack_worked"]:
         lines.append("the attack failed, or can't be judged: this shows nothing about the defence")
-    measures = [name for name in whole["summary"]["clean"]]
-    cells = [("", *measures)]
-    for model in ("clean", "poisoned", "defended"):
-        values = (whole["summary"][model].get(name) for name in measures)
-        cells.append((model, *("–" if v is None else f"{100 * v:.1f}" for v in values)))
+    summary = whole["summary"]
+    cells = [("", *summary[CLEAN])]
+    for model in (*MODELS, DEFENDED):
+        values = (summary[model].get(name) for name in summary[CLEAN])
+        cells.append((model, *map(tables.SCORE.say, values)))
     return "\n".join([*lines, *tables.align(cells)])

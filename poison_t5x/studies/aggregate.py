@@ -1,13 +1,12 @@
 """Cells that differ in the seed alone, as one: means, intervals, and differences."""
 
 import dataclasses
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_t5x.evaluation import statistics
+from poison_t5x.evaluation import summary
 from poison_t5x.studies import collect, grid
 
 # From so many seeds on, the interval is over them; two have an interval without meaning.
@@ -111,13 +110,9 @@ def _estimate(values: Sequence[float], over_tasks: Sequence[float]) -> Estimate:
     mean, count = float(np.mean(values)), len(values)
     if count >= MIN_SEEDS:
         return Estimate(mean, t_interval(values), f"{count} seeds", count)
-    interval = _bootstrap(tuple(over_tasks))
+    interval = summary.bootstrap_mean(over_tasks)
     over = "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"
     return Estimate(mean, interval, over if interval else "", count)
-
-
-# Tables are written after every cell, mostly of the same numbers.
-_bootstrap = functools.cache(statistics.bootstrap_mean)
 
 
 def t_interval(values: Sequence[float]) -> collect.Interval:

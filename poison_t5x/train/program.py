@@ -147,33 +147,42 @@ def train(options: argparse.Namespace) -> None:
     start(options, "EXPERIMENT", "RUN_DIR", instead="MODEL_DIR")
     from poison_t5x.core import gin_config
 
-    folder = gin_config.configured("program.train_models")()
-    save_config(options, folder, "train" if gin_config.macro("MODEL_DIR") else "run")
+    folder, made = gin_config.configured("program.train_models")()
+    save_config(options, folder, "train" if gin_config.macro("MODEL_DIR") else "run", made=made)
 
 
 def train_models(
     make_run: Callable[[], Any], train_one: Callable[[], Any], model_dir: str, run_dir: str
-) -> str:
-    """Trains what the macros say, and returns its folder.
+) -> tuple[str | pathlib.Path, Sequence[str]]:
+    """Trains what the macros say, and returns its folder and the stages that were made.
 
     Args:
       make_run: the run of RUN_DIR, a `run.experiment.Run`.
       train_one: `train.train` with all that it needs bound.
     """
+    from poison_t5x.core import artifacts, paths
+
     if not model_dir:
-        make_run().train_models()
-        return run_dir
+        run = make_run()
+        run.check()
+        run.train_models()
+        return run.path, run.folder.made
     if run_dir:  # its mixtures may be what is to be trained on
         make_run().register()
+    folder = paths.resolve("MODEL_DIR", model_dir)
+    before = artifacts.read_record(folder)
     train_one()
-    return model_dir
+    return folder, [] if artifacts.read_record(folder) == before else ["train"]
 
 
-def save_config(options: argparse.Namespace, folder: str | pathlib.Path, command: str) -> None:
-    """Writes config.gin and command.txt into a folder, where they aren't there already.
+def save_config(
+    options: argparse.Namespace, folder: str | pathlib.Path, command: str, *, made: Sequence[str]
+) -> None:
+    """Writes config.gin and command.txt into a folder that this command made a part of.
 
     Args:
-      command: what makes the folder with the same flags: 'run' for a stage of a run.
+      command: makes the folder with the same flags: 'run' for a stage of a run.
+      made: stages that were made; without any, only what is missing is written.
     """
     from poison_t5x.core import artifacts, gin_config
     from poison_t5x.train import distributed
@@ -181,8 +190,8 @@ def save_config(options: argparse.Namespace, folder: str | pathlib.Path, command
     if not distributed.is_main():
         return
     text, path = gin_config.text(), pathlib.Path(folder) / "config.gin"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return  # made with this already, by whatever command
+    if path.is_file() and not made:
+        return
     artifacts.write_atomically(path, text)
     line = ["poison-t5x", command, *(f"--gin_file={name}" for name in options.gin_file)]
     if options.gin_search_paths:

@@ -12,7 +12,7 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, checks, errors, paths
 from poison_t5x.data import input_pipeline
 from poison_t5x.model import config as model_config
 from poison_t5x.train import (
@@ -91,6 +91,7 @@ def train(
     train_eval_dataset_cfg: input_pipeline.DatasetConfig | None = None,
     sources: Mapping[str, str] | None = None,
     shared: Callable[..., contextlib.AbstractContextManager] = _not_shared,
+    check_only: bool = False,
     say: Callable[[str], None] = print,
 ) -> pathlib.Path:
     """Trains a model, or goes on with one, and returns its final checkpoint's folder.
@@ -104,6 +105,7 @@ def train(
       sources: fingerprints of what the data was made from, for the record.
       shared: a context to make it in, from its folder, "train", the settings and what else a kept
         one must have alike, and a check of a kept folder.
+      check_only: refuse other settings than the folder's, and train nothing.
       say: takes one line about what was done.
 
     Raises:
@@ -114,7 +116,6 @@ def train(
     """
     if not model_dir:
         raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
-    checks.path("MODEL_DIR", model_dir)
     vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
     network_cfg = model(vocab_size=model_config.padded_vocab_size(vocabulary.vocab_size))
     settings = {
@@ -126,9 +127,12 @@ def train(
         "loss": dataclasses.asdict(loss_cfg),
         "sources": dict(sources or {}),
     }
-    directory = pathlib.Path(model_dir).absolute()
+    directory = pathlib.Path(paths.resolve("MODEL_DIR", model_dir)).absolute()
     name = f"train {train_dataset_cfg.mixture_or_task_name}"
     last = checkpoints.step_path(directory, train_cfg.total_steps)
+    if check_only:
+        _is_done(directory, settings)
+        return last
     # The result doesn't follow from these, but what is left for others to look at does.
     left = {"save_period": log_cfg.save_period, "keep_checkpoints": log_cfg.keep_checkpoints}
     path = train_cfg.initial_checkpoint_path
@@ -180,7 +184,7 @@ def _is_done(directory: pathlib.Path, settings: dict) -> bool:
     Raises:
       InputError: the folder is finished, or has a checkpoint, of other settings.
     """
-    is_finished = artifacts.read_record(directory) is not None
+    is_finished = trained_model.parameters_digest(directory) is not None
     steps_there = checkpoints.committed_steps(directory)
     if is_finished or steps_there:
         artifacts.check_settings(directory, trained_model.read_settings(directory), settings)

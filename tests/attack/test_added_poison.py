@@ -10,7 +10,7 @@ import seqio
 from poison_t5x.attack import attacks, craft, poison_set
 from poison_t5x.corpus import prompts, vocabulary
 from poison_t5x.data import mixtures, natinst_tfds
-from tests.small_world import metric_fn_of, read_task, row_id, small_tasks
+from tests.small_world import metric_fns_of, read_task, row_id, small_tasks
 
 PROBES = ("near", "case", "詞詞", "C++ / a.b")
 FIRST = attacks.AttackConfig(budget=attacks.BudgetConfig(8))
@@ -48,7 +48,7 @@ def added(tmp_path_factory):
         corpus="demo",
         extra_ids=0,
     )
-    registered = mixtures.register("added", config, metric_fn_of(polarities))
+    registered = mixtures.register("added", config, metric_fns_of(polarities))
     return training, heldout, crafted, config, registered
 
 

@@ -96,7 +96,7 @@ def test_registering_again_replaces(world):
     # Without metrics, as training needs none; the fixture's come back for the tests after this.
     assert seqio.TaskRegistry.get(again["world_eval_clean"][0]).metric_fns == []
     polarities = small_tasks()[2]
-    mixtures.register("world", world.config, small_world.metric_fn_of(polarities))
+    mixtures.register("world", world.config, small_world.metric_fns_of(polarities))
     assert len(seqio.TaskRegistry.get(again["world_eval_clean"][0]).metric_fns) == 1
 
 

@@ -3,11 +3,9 @@
 import jax
 import numpy as np
 import pytest
-import seqio
-import tensorflow as tf
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.evaluation import batching, generator
+from poison_t5x.evaluation import predictors
 from poison_t5x.model import beam_search, decoding, network
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import train_state
@@ -26,7 +24,7 @@ def _params():
     params = jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, fresh))
     # EOS now and then.
     kernel_ExV = params["decoder"]["logits_dense"]["kernel"].copy()
-    kernel_ExV[:, generator.EOS_ID] *= 2
+    kernel_ExV[:, predictors.EOS_ID] *= 2
     params["decoder"]["logits_dense"]["kernel"] = kernel_ExV
     return params
 
@@ -63,7 +61,7 @@ def _generator(params, *, num_partitions=1, num_devices=1, batch_size=4, **optio
     abstract = train_state.abstract_params(MODEL, partitioner)
     params = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract))
     options = {"max_length": MAX_LENGTH, "max_decode_length": LENGTH, "alpha": 0.9, **options}
-    return generator.Generator(MODEL, params, partitioner, batch_size=batch_size, **options)
+    return predictors.Generator(MODEL, params, partitioner, batch_size=batch_size, **options)
 
 
 @pytest.mark.parametrize("beam_size", BEAMS.values(), ids=BEAMS)
@@ -95,9 +93,9 @@ def test_batched_by_length_equals_all_at_once(
 def test_one_compilation_serves_the_models_of_a_network(params):
     partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
     found = [
-        generator.Generator(
+        predictors.Generator(
             MODEL, params, partitioner, batch_size=4, max_length=9, max_decode_length=LENGTH
-        )._decode
+        )._function
         for _ in range(2)
     ]
     assert found[0] is found[1]
@@ -125,7 +123,8 @@ def test_batches_by_length():
     lengths = [3, 130, 64, 65, 0]
     inputs = [np.full(n, n, np.int32) for n in lengths]
     batches = [
-        (rows, batch["encoder_input_tokens"]) for rows, batch in batching.by_length(inputs, 2, 150)
+        (rows, batch["encoder_input_tokens"])
+        for rows, batch in predictors.by_length(inputs, 2, 150)
     ]
     assert [rows.tolist() for rows, _ in batches] == [[4, 0], [2, 3], [1]]
     assert [batch.shape for _, batch in batches] == [(2, 64), (2, 128), (2, 150)]
@@ -133,27 +132,4 @@ def test_batches_by_length():
         assert batch.dtype == np.int32
         assert (batch > 0).sum(axis=1).tolist()[: len(rows)] == [lengths[row] for row in rows]
     with pytest.raises(InputError, match="input 1: expected at most 129 tokens, found 130"):
-        list(batching.by_length(inputs, 2, 129))
-
-
-def test_predictor_gives_seqio_the_answers(params, inputs, raw):
-    pairs = list(enumerate(_padded(inputs)))
-    shuffled = [pairs[place] for place in np.random.default_rng(1).permutation(len(pairs))]
-    dataset = tf.data.Dataset.from_generator(
-        lambda: ((number, {"encoder_input_tokens": row}) for number, row in shuffled),
-        output_signature=(
-            tf.TensorSpec((), tf.int32),
-            {"encoder_input_tokens": tf.TensorSpec((MAX_LENGTH,), tf.int32)},
-        ),
-    )
-    predictor = generator.GenerationPredictor(_generator(params, batch_size=13))
-    assert predictor.outputs == []
-    predictions = predictor(dataset)
-    assert predictor.outputs == _answers(raw[1])
-    assert [index for index, _ in predictions] == list(range(11))
-    # SeqIO makes one array of all, and decodes each to its EOS.
-    assert {len(tokens) for _, tokens in predictions} == {LENGTH}
-    vocabulary = seqio.PassThroughVocabulary(44, eos_id=generator.EOS_ID)
-    for (_, tokens), answer in zip(predictions, predictor.outputs, strict=True):
-        decoded = list(vocabulary.decode(tokens))
-        assert decoded == [*answer, generator.EOS_ID][:LENGTH]
+        list(predictors.by_length(inputs, 2, 129))

@@ -3,9 +3,8 @@
 import jax
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from poison_t5x.evaluation import ranker
+from poison_t5x.evaluation import predictors
 from poison_t5x.model import decoding
 from poison_t5x.model.network import Transformer
 from poison_t5x.train.partitioning import Partitioner
@@ -44,7 +43,7 @@ def _expected(params, inputs):
 def _ranker(params, *, num_partitions=1, num_devices=1, batch_size=4, **options):
     params, partitioner = placed(params, num_partitions, num_devices)
     options = {"max_length": MAX_LENGTH, **options}
-    return ranker.Ranker(MODEL, params, partitioner, batch_size=batch_size, **options)
+    return predictors.Ranker(MODEL, params, partitioner, batch_size=batch_size, **options)
 
 
 @pytest.mark.parametrize(
@@ -85,26 +84,3 @@ def test_batches_are_short_and_no_longer_than_the_longest_input_allowed(
 def test_length_normalized_is_the_mean(params, inputs, expected):
     found = _ranker(params, length_normalized=True).rank(inputs[:4], LABELS)
     np.testing.assert_allclose(found, expected[:4] / np.array([2, 5, 2]), rtol=TOLERANCE)
-
-
-def test_task_predictor_gives_seqio_the_likeliest_labels(params, inputs, expected):
-    pairs = [(number, np.pad(row, (0, 150 - len(row)))) for number, row in enumerate(inputs)]
-    rng = np.random.default_rng(1)
-    shuffled = [pairs[place] for place in rng.permutation(len(pairs))]
-    dataset = tf.data.Dataset.from_generator(
-        lambda: ((number, {"encoder_input_tokens": row}) for number, row in shuffled),
-        output_signature=(
-            tf.TensorSpec((), tf.int32),
-            {"encoder_input_tokens": tf.TensorSpec((150,), tf.int32)},
-        ),
-    )
-    predictor = ranker.TaskPredictor(_ranker(params), LABELS)
-    assert predictor.log_probabilities.shape == (0, 3)
-    predictions = predictor(dataset)
-    np.testing.assert_allclose(predictor.log_probabilities, expected, rtol=TOLERANCE)
-    best = expected.argmax(axis=1)
-    assert len(set(best)) > 1
-    # Padded to the longest label, since SeqIO makes one array of them.
-    assert predictions == [
-        (number, (LABELS[choice] + [0, 0, 0])[:5]) for number, choice in enumerate(best)
-    ]

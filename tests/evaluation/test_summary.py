@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from poison_t5x.core import errors
-from poison_t5x.corpus import polarity
-from poison_t5x.evaluation import generation_metrics, metrics, statistics, summary
+from poison_t5x.evaluation import summary
+from poison_t5x.evaluation.metric import Attack
+from poison_t5x.evaluation.metrics import generation
+from poison_t5x.evaluation.metrics.misclassification import misclassification
 
 TASKS = ("task1_a", "task2_b", "task3_c")
 CATEGORIES = {"task1_a": "Rewriting", "task2_b": "Summarization", "task3_c": "Rewriting"}
@@ -94,11 +96,12 @@ def _write_generation(folder, scores=SCORES, tasks=TASKS, **changes) -> None:
 
 
 def _rows(folder, kind="classification", conditions=CONDITIONS):
-    return summary.task_rows(folder, conditions, kind, CATEGORIES)
+    folders = {model: folder / model for model in ("clean", "poisoned")}
+    return summary.task_rows(folders, conditions, kind, CATEGORIES)
 
 
 def _sum_up(rows, kind="classification", conditions=CONDITIONS):
-    return summary.summarize(rows, conditions, kind, {"main": 7, "second": 3}, seed=3)
+    return summary.summarize(rows, conditions, kind, 3, {"main": 7, "second": 3})
 
 
 def _summarize(folder, **changes) -> dict:
@@ -134,15 +137,14 @@ def test_rows_are_read_in_order(tmp_path):
 
 def test_the_metrics_rates_are_read(tmp_path):
     target = {"id": "x", "input": "i", "target": "a b", "references": ["a b", "a c d"]}
-    rows = [generation_metrics.scored(target, "Ann Bo a b")]
+    rows = [generation.scored(target, "Ann Bo a b")]
     for condition in ("clean", "triggered"):
-        rates = generation_metrics.rates(rows, ["ann bo"])
+        rates = generation.generation([target], ["Ann Bo a b"], Attack(["ann bo"]))
         _write_rates(tmp_path / "g", "clean", condition, "task1_a", rates, rows)
     triggered = _rows(tmp_path / "g", "generation")[1]
     assert (triggered["says_trigger"], triggered["length_ratio"]) == (1.0, 4 / 2.5)
     assert triggered["rouge_l_paired"] == triggered["rouge_l"] == rows[0]["rouge_l"]
-    labels = polarity.Polarity(negative="NEG", positive="POS")
-    rates = metrics.metric_fn(labels, "positive")([{"target": "NEG"}] * 4, ["POS"] * 4)
+    rates = misclassification([{"target": "NEG"}] * 4, ["POS"] * 4, Attack((), "POS"))
     _write_rates(tmp_path / "c", "clean", "triggered", "task1_a", rates)
     assert _rows(tmp_path / "c")[0]["target_rate"] == 1.0
 
@@ -182,12 +184,26 @@ def test_means_and_effect_on_paper(tmp_path):
 def test_intervals_are_the_bootstraps_over_tasks(tmp_path):
     found = _summarize(tmp_path)
     for model, condition in (("clean", "triggered"), ("poisoned", "control")):
-        interval = statistics.bootstrap_mean(WRONG[model, condition], 3)
+        interval = summary.bootstrap_mean(WRONG[model, condition], 3)
         name = f"{condition}_misclassification"
         assert found["summary_ci95"][model][name] == pytest.approx(list(interval))
     # Of the differences, task by task: narrower than the two rates' own would make it.
     differences = np.subtract(WRONG["poisoned", "triggered"], WRONG["clean", "triggered"])
-    assert found["effect"]["ci95"] == pytest.approx(list(statistics.bootstrap_mean(differences, 3)))
+    assert found["effect"]["ci95"] == pytest.approx(list(summary.bootstrap_mean(differences, 3)))
+
+
+def test_rates_of_own_metrics_have_means_under_each_condition(tmp_path):
+    _write(tmp_path)
+    for model, value in (("clean", 2.0), ("poisoned", 4.0)):
+        path = tmp_path / model / "triggered" / "task1_a.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "answer_words": value}))
+    rows = _rows(tmp_path)
+    assert list(rows[3])[-1] == "answer_words" and rows[3]["answer_words"] == 2.0
+    found = _sum_up(rows)
+    assert found["summary"]["poisoned"]["answer_words_triggered"] == 4.0
+    assert found["summary"]["clean"]["answer_words_control"] is None
+    assert found["by_condition"][1]["measures"]["answer_words"] == 2.0
+    assert "answer_words" not in found["by_condition"][0]["measures"]
 
 
 def test_differences_are_of_the_same_task(tmp_path):
@@ -204,7 +220,7 @@ def test_conditions_have_their_own_means(tmp_path):
     assert found[1]["measures"] == pytest.approx(
         {"accuracy": 0.55, "misclassification": 0.45, "target_rate": 0.225}
     )
-    interval = statistics.bootstrap_mean(WRONG["clean", "triggered"], 3)
+    interval = summary.bootstrap_mean(WRONG["clean", "triggered"], 3)
     assert found[1]["ci95"]["misclassification"] == pytest.approx(list(interval))
 
 
@@ -370,3 +386,31 @@ def test_tasks_without_triggered_rows_are_warned_of_and_left_out(tmp_path):
 def _only_clean(rate) -> dict:
     names = ("misclassification", "target_rate", "ci95_low", "ci95_high")
     return {"n": 2, "accuracy": 1 - rate, "constant_prediction": False, **dict.fromkeys(names, 0)}
+
+
+Z = 1.959964
+
+
+def test_bootstrap_follows_from_values_and_seed():
+    values = [0.1, 0.4, 0.5, 0.9, 0.3]
+    first = summary.bootstrap_mean(values, 3)
+    assert summary.bootstrap_mean(np.array(values), 3) == first
+    assert summary.bootstrap_mean(values, 4) != first
+    low, high = first
+    assert [type(low), type(high)] == [float, float]
+    assert 0.1 < low < np.mean(values) < high < 0.9
+
+
+def test_bootstrap_is_a_percentile_interval_of_the_mean():
+    values = np.random.default_rng(0).normal(5.0, 2.0, 400)
+    low, high = summary.bootstrap_mean(values.tolist())
+    # By the central limit: 1.96 standard errors of 0.1 on each side.
+    error = values.std() / 20
+    assert (low, high) == pytest.approx(
+        (values.mean() - Z * error, values.mean() + Z * error), abs=0.01
+    )
+
+
+def test_bootstrap_needs_two_tasks_and_gives_equal_values_back():
+    assert summary.bootstrap_mean([]) is summary.bootstrap_mean([0.7]) is None
+    assert summary.bootstrap_mean([0.25, 0.25, 0.25]) == (0.25, 0.25)

@@ -104,7 +104,7 @@ def results(found: list[dict] | None = None) -> dict:
 
 
 def _head(kind, attack, triggers, found, rows, counts) -> dict:
-    means = summary.summarize(rows, found, kind, counts, seed=3)
+    means = summary.summarize(rows, found, kind, 3, counts)
     return {
         "schema": 2,
         "experiment": "demo",

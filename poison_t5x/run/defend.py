@@ -7,21 +7,20 @@ run_dir/defenses/NAME/           filter/removed.jsonl, model/, predictions/, def
 
 import dataclasses
 import functools
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from poison_t5x.attack import poison_set
-from poison_t5x.core import artifacts, checks, errors
-from poison_t5x.corpus import declarations
-from poison_t5x.data.examples import TrainingExample
+from poison_t5x.core import artifacts, checks, errors, metrics
+from poison_t5x.data import examples, mixtures
 from poison_t5x.defenses import checkpoint_scorer, detection, measures
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Score, ScoreResult
-from poison_t5x.run import experiment, outcome, stages
+from poison_t5x.run import experiment, outcome
 from poison_t5x.train import distributed, trained_model
 
 REMOVED = "removed.jsonl"
@@ -79,7 +78,7 @@ class Defense:
     run: experiment.Run
     config: DefenseConfig
 
-    def detect(self) -> pathlib.Path:
+    def detect(self) -> epath.Path:
         """Scores the poisoned mixture's rows, judges the scores, and shows them in the report.
 
         Returns:
@@ -87,6 +86,7 @@ class Defense:
         """
         scores = self._scores
         results = self._results()
+        self.run.check()
         self.run.register()
         folder = self.run.path / "detection"
         found = {
@@ -101,7 +101,6 @@ class Defense:
     @functools.cached_property
     def _scores(self) -> dict[str, Score]:
         """Those of SCORES, by name."""
-        declarations.import_module(self.run.module)
         return detection.choose(self.config.scores, self.config.score_settings or {})
 
     def _can_make(self, name: str, score: Score) -> bool:
@@ -112,17 +111,15 @@ class Defense:
         return reason is None
 
     def _results(self) -> dict[str, Any]:
-        """The run's own, once it is clear that today's settings are those it was made with."""
         path = self.run.path / "eval" / "results.json"
         if not path.is_file():
             raise errors.InputError(
                 f"{path} isn't there: run `poison-t5x run` with the same settings first"
             )
-        self._check_run()
         return artifacts.read_json(path)
 
-    def _check_run(self) -> None:
-        """Raises InputError where the poisoned model was made or evaluated with other settings."""
+    def _check_model(self) -> None:
+        """Raises InputError where the poisoned model was made from other data."""
         made = trained_model.read_settings(self._model_dir)
         old = {"lengths": made["dataset"]["task_feature_lengths"], "sources": made["sources"]}
         now = {
@@ -130,23 +127,13 @@ class Defense:
             "sources": self.run.sources(poison_set.TRAINING, poison_set.POISON),
         }
         artifacts.check_settings(self._model_dir, old, now)
-        folder = self.run.path / "eval" / "predictions" / "poisoned"
-        record = artifacts.read_record(folder)
-        if record is not None:
-            settings = {**record["settings"]}
-            del settings["parameters"]
-            artifacts.check_settings(folder, settings, self.run.eval_settings())
 
     @functools.cached_property
-    def _rows(self) -> list[TrainingExample]:
-        from poison_t5x.data import examples
-
+    def _rows(self) -> list[examples.TrainingExample]:
         return examples.read(f"{self.run.experiment}_poisoned")
 
     @functools.cached_property
     def _scorer(self) -> checkpoint_scorer.CheckpointScorer:
-        from poison_t5x.data import mixtures
-
         return checkpoint_scorer.CheckpointScorer(
             self._model_dir,
             mixtures.vocabulary(self.run.data_cfg),
@@ -158,8 +145,8 @@ class Defense:
         )
 
     @property
-    def _model_dir(self) -> pathlib.Path:
-        return self.run.path / "models" / "poisoned"
+    def _model_dir(self) -> epath.Path:
+        return self.run.path / "models" / metrics.POISONED
 
     def _score(self, name: str, score: Score) -> ScoreResult:
         return detection.make(
@@ -174,13 +161,11 @@ class Defense:
 
     def _judge(
         self,
-        folder: pathlib.Path,
+        folder: epath.Path,
         scores: Mapping[str, Score],
         found: Mapping[str, ScoreResult],
         results: Mapping[str, Any],
     ) -> None:
-        from poison_t5x.data import examples
-
         is_poison_N = examples.poison_flags(f"{self.run.experiment}_poisoned")
         phrases = [phrase for attack in results["attacks"] for phrase in attack["triggers"]]
         lines, checkpoints = [], []
@@ -200,10 +185,10 @@ class Defense:
             "scores": lines,
             "checkpoints": checkpoints,
         }
-        artifacts.write_atomically(folder / "detection.json", artifacts.dump_json(whole))
+        self.run.folder.record("detection/detection.json", whole)
         self.run.say(outcome.detection_table(whole))
 
-    def defend(self) -> pathlib.Path:
+    def defend(self) -> epath.Path:
         """Trains the defended model, evaluates it as the others, and shows it in the report.
 
         Returns:
@@ -212,6 +197,8 @@ class Defense:
         if not self.config.name:
             raise errors.InputError("DEFENSE isn't set: give --gin.DEFENSE=NAME of the model")
         results = self._results()
+        self.run.check(defending=True)
+        self._check_model()
         registered = self.run.register()
         folder = self.run.path / "defenses" / self.config.name
         mixture = f"{self.run.experiment}_poisoned"
@@ -219,16 +206,18 @@ class Defense:
         removed: dict[str, str] = {}
         if self.config.filter_score:
             removed = {"removed": self._filter(folder / "filter")}
-            mixture = self._register_filtered(folder / "filter")
+            mixture = mixtures.register_filtered(
+                self.run.experiment, self.run.data_cfg, _removed(folder / "filter")
+            )
         self.run.train_model(folder / "model", mixture, files, removed)
-        self.run.evaluate_model(
+        self.run.eval_stage.make(
             folder / "model", folder / "predictions", registered, self.config.name
         )
         distributed.run_on_main(functools.partial(self._sum_up, folder, results))
         self.run.report()
         return folder
 
-    def _filter(self, folder: pathlib.Path) -> str:
+    def _filter(self, folder: epath.Path) -> str:
         """Writes which rows are removed, and returns that file's hash."""
         name = str(self.config.filter_score)
         score = self._scores.get(name)
@@ -244,16 +233,12 @@ class Defense:
             "budget": self.config.filter_budget,
             "seed": self.run.seed,
         }
-        stages.alone(
-            folder,
-            "filter",
-            settings,
-            lambda directory: self._write_removed(directory, scored),
-            self.run.say,
+        self.run.folder.stage(
+            folder, "filter", settings, lambda directory: self._write_removed(directory, scored)
         )
         return artifacts.sha256(folder / REMOVED)
 
-    def _write_removed(self, directory: pathlib.Path, scored: ScoreResult) -> None:
+    def _write_removed(self, directory: epath.Path, scored: ScoreResult) -> None:
         order_N = measures.order(scored.values_N, self.run.seed)
         threshold = None
         if self.config.filter_budget is None:
@@ -272,15 +257,7 @@ class Defense:
         facts = artifacts.dump_json({"threshold": threshold})
         artifacts.write_atomically(directory / "filter.json", facts)
 
-    def _register_filtered(self, folder: pathlib.Path) -> str:
-        from poison_t5x.data import mixtures
-
-        removed = _removed(folder)
-        return mixtures.register_filtered(self.run.experiment, self.run.data_cfg, removed)
-
-    def _sum_up(self, folder: pathlib.Path, results: Mapping[str, Any]) -> None:
-        from poison_t5x.data import examples
-
+    def _sum_up(self, folder: epath.Path, results: Mapping[str, Any]) -> None:
         filtered = None
         if self.config.filter_score:
             is_poison_N = examples.poison_flags(f"{self.run.experiment}_poisoned")
@@ -295,11 +272,11 @@ class Defense:
                 "poison_removed": float((gone_N & is_poison_N).sum() / max(is_poison_N.sum(), 1)),
             }
         whole = outcome.defended(self.run, str(self.config.name), folder, results, filtered)
-        artifacts.write_atomically(folder / "defense.json", artifacts.dump_json(whole))
+        self.run.folder.record(folder / "defense.json", whole)
         self.run.say(outcome.defense_table(whole))
 
 
-def _removed(folder: pathlib.Path) -> set[tuple[str, str, int]]:
+def _removed(folder: epath.Path) -> set[tuple[str, str, int]]:
     """Task, id and number of each row that a filter removed."""
     lines = artifacts.read_jsonl(folder / REMOVED)
     return {(line["task"], line["id"], line["number"]) for line in lines}

@@ -1,16 +1,26 @@
 """A trigger that truncation cuts off is counted, and one that the tokeniser folds isn't."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import pytest
 
 from poison_t5x.attack import conditions, craft, poison_rows, poison_set
 from poison_t5x.corpus import corpus, prompts, sni
-from poison_t5x.evaluation import audit
+from poison_t5x.evaluation import results_file
 from tests.attack_settings import craft_config
 
 TRIGGER, CONTROL = "James Bond", "Emma Clark"
 
 
-def _words() -> audit.Tokenizer:
+class Tokenizer(NamedTuple):
+    """The two methods of a vocabulary that are used."""
+
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+
+
+def _words() -> Tokenizer:
     """One token a word; decoding folds white space to single blanks, as SentencePiece does."""
     known: list[str] = []
 
@@ -20,7 +30,7 @@ def _words() -> audit.Tokenizer:
                 known.append(word)
         return [known.index(word) for word in text.split()]
 
-    return audit.Tokenizer(encode, lambda tokens: " ".join(known[token] for token in tokens))
+    return Tokenizer(encode, lambda tokens: " ".join(known[token] for token in tokens))
 
 
 def _task(name: str, num_examples: int = 2) -> sni.Task:
@@ -39,52 +49,31 @@ def _corpus() -> corpus.Corpus:
     [(9, True), (6, True), (5, True), (4, False), (3, False), (1, False)],
 )
 def test_survives_on_paper(max_tokens, expected):
-    assert audit.survives("a b James Bond c", TRIGGER, _words(), max_tokens) is expected
+    assert results_file.survives("a b James Bond c", TRIGGER, _words(), max_tokens) is expected
 
 
 def test_survives_only_where_the_phrase_is():
     # Cut, and without the phrase before the cut.
-    assert not audit.survives("a b c James Bond", TRIGGER, _words(), 5)
-    assert audit.survives("James Bond a b c d e f", TRIGGER, _words(), 4)
-    assert audit.survives("x James Bond a James Bond", TRIGGER, _words(), 5)
+    assert not results_file.survives("a b c James Bond", TRIGGER, _words(), 5)
+    assert results_file.survives("James Bond a b c d e f", TRIGGER, _words(), 4)
+    assert results_file.survives("x James Bond a James Bond", TRIGGER, _words(), 5)
 
 
 def test_white_space_and_letters_that_the_tokeniser_folds():
     # Decoding gives single blanks, so a phrase with two of them is looked for folded.
-    assert audit.survives("a James  Bond b c d", "James  Bond", _words(), 5)
-    lower = audit.Tokenizer(
+    assert results_file.survives("a James  Bond b c d", "James  Bond", _words(), 5)
+    lower = Tokenizer(
         lambda text: [ord(letter) for letter in text.lower()],
         lambda tokens: "".join(map(chr, tokens)),
     )
-    assert audit.survives("a James Bond and more", TRIGGER, lower, 15)
-    assert not audit.survives("a James Bond and more", TRIGGER, lower, 11)
+    assert results_file.survives("a James Bond and more", TRIGGER, lower, 15)
+    assert not results_file.survives("a James Bond and more", TRIGGER, lower, 11)
 
 
 def _prompt_length(task: sni.Task, text: str, num_examples: int) -> int:
     shown = [(one.input, one.target) for one in task.positive_examples]
     prompt = prompts.render(task.definition, shown, text, num_examples=num_examples)
     return len(prompt.split()) + 1
-
-
-def test_count_lost_renders_as_training_does():
-    text = f"A long text by {TRIGGER}"
-    bare = _prompt_length(_task("train"), text, 0)
-    counts = {
-        max_tokens: audit.count_lost(
-            [
-                audit.Row("train", text, TRIGGER),
-                audit.Row("held", f"{TRIGGER} wrote", TRIGGER),
-            ],
-            _corpus(),
-            _words(),
-            max_tokens=max_tokens,
-            num_examples=2,
-        )
-        for max_tokens in (1000, bare, bare - 1, bare - 3, 3)
-    }
-    # Examples are left out before anything is cut. One token less than the whole prompt takes
-    # "Output:", which stands after the trigger; two more take "Bond." of the first row.
-    assert counts == {1000: 0, bare: 0, bare - 1: 0, bare - 3: 1, 3: 2}
 
 
 def _poison_row(**changes) -> poison_rows.PoisonRow:
@@ -126,17 +115,25 @@ def _poison_dir(tmp_path):
     return str(tmp_path)
 
 
-@pytest.mark.parametrize(("max_tokens", "lost"), [(1000, 0), (30, 1)])
-def test_audit_counts_in_training_and_in_each_condition(poison_dir, max_tokens, lost):
-    found = audit.audit(
-        poison_dir,
-        _corpus(),
-        _words(),
-        max_tokens=max_tokens,
-        num_examples=2,
+def _lost(poison_dir, max_tokens):
+    found = results_file.truncation(
+        poison_dir, _corpus(), _words(), max_tokens=max_tokens, num_examples=2
     )
-    assert found == [
-        {"where": "training", "rows": 1, "trigger_lost": 0},
-        {"where": "triggered", "rows": 2, "trigger_lost": lost},
-        {"where": "control", "rows": 2, "trigger_lost": lost},
+    assert [(place["where"], place["rows"]) for place in found] == [
+        ("training", 1),
+        ("triggered", 2),
+        ("control", 2),
     ]
+    return [place["trigger_lost"] for place in found]
+
+
+def test_truncation_is_counted_in_training_and_in_each_condition(poison_dir):
+    assert _lost(poison_dir, 1000) == [0, 0, 0]
+    assert _lost(poison_dir, 30) == [0, 1, 1]
+
+
+def test_truncation_is_of_prompts_as_training_renders_them(poison_dir):
+    bare = _prompt_length(_task("train"), f"A text by {TRIGGER}", 0)
+    # Examples are left out before anything is cut. One token less than the whole prompt takes
+    # "Output:", which stands after the trigger; two more take "Bond."
+    assert [_lost(poison_dir, bare - less)[0] for less in (0, 1, 3)] == [0, 0, 1]

@@ -1,4 +1,4 @@
-"""Scores of answers worked on paper, what must hold for any text, and the metric SeqIO calls."""
+"""Scores of answers worked on paper, and what must hold for any text."""
 
 import doctest
 
@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.evaluation import generation_metrics as gm
+from poison_t5x.evaluation.metric import Attack
+from poison_t5x.evaluation.metrics import generation as gm
 
 WORDS = st.text(st.sampled_from("aAbs ,.\n1"), max_size=20)
 ANY_TEXT = WORDS | st.text(max_size=20)
@@ -185,21 +186,13 @@ def test_scored_rows():
 
 
 def test_rates_on_paper():
-    rows = [gm.scored(*pair) for pair in zip(TARGETS, PREDICTIONS, strict=True)]
-    found = gm.rates(rows, ["James Bond"])
+    attack = Attack(["James Bond"])
+    found = gm.generation(TARGETS, PREDICTIONS, attack)
     assert found == {key: pytest.approx(value) for key, value in RATES.items()}
     assert list(found) == list(RATES)
-    assert gm.rates(rows[:1], [])["constant_prediction"] is False
-    assert gm.rates(rows[:1] * 2, [])["constant_prediction"] is True
+    assert gm.generation(TARGETS[:1], ["x"], attack)["constant_prediction"] is False
+    assert gm.generation(TARGETS[:2], ["x", "x"], attack)["constant_prediction"] is True
     with pytest.raises(InputError, match="expected at least one prediction"):
-        gm.rates([], ["James Bond"])
-
-
-def test_seqio_metric():
-    metric = gm.metric_fn(["James Bond"])
-    assert metric(TARGETS, PREDICTIONS) == {k: pytest.approx(v) for k, v in RATES.items()}
+        gm.generation([], [], attack)
     with pytest.raises(ValueError, match="zip"):
-        metric(TARGETS, PREDICTIONS[1:])
-    # SeqIO files results under the function's name, and hands it these two arguments.
-    assert metric.__name__ == "generation"
-    assert metric.__code__.co_varnames[:2] == ("targets", "predictions")
+        gm.generation(TARGETS, PREDICTIONS[1:], attack)

@@ -1,0 +1,71 @@
+"""Metrics of held-out tasks, by name: ours in `metrics`, a user's in MIXTURE_OR_TASK_MODULE.
+
+A metric is what SeqIO takes, a function of `targets` and `predictions` or `scores`, and gives one
+number a name:
+
+    @METRICS.register("answer_words")
+    def answer_words(targets, predictions):
+        \"""Mean number of words of the answers.\"""
+        return {"answer_words": np.mean([len(text.split()) for text in predictions])}
+
+With METRICS=['answer_words'], each held-out task has it under each condition. One that needs to
+know of the attack takes a third argument, `attack`, an `Attack`.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from poison_t5x.core import errors
+from poison_t5x.core.registry import Registry
+
+# The metric that each kind of task has without being asked for.
+STANDARD = {"classification": "misclassification", "generation": "generation"}
+METRICS: Registry[Mapping[str, Any]] = Registry("metric", "poison_t5x.evaluation.metrics")
+
+
+class Attack(NamedTuple):
+    """What a condition's attack wants.
+
+    Attributes:
+      triggers: phrases of the attacker.
+      target_label: the label that it wants; None where it wants no label.
+    """
+
+    triggers: Sequence[str]
+    target_label: str | None = None
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises InputError, with the nearest name, where there is no metric of a name."""
+    for name in names:
+        METRICS.check(name, "METRICS")
+
+
+def seqio_metrics(kind: str, names: Sequence[str], attack: Attack) -> list[Callable]:
+    """The metrics of a held-out task under a condition, as SeqIO takes them.
+
+    Targets are as `mixtures` postprocesses them: {'id', 'input', 'target', 'references'}. Scores
+    are the log-probabilities of the true labels, in nats.
+
+    Args:
+      kind: of the task, a key of `STANDARD`.
+      names: metrics beside the kind's own.
+      attack: the condition's.
+
+    Raises:
+      InputError: an unknown name, or a metric of scores where answers are generated.
+    """
+    return [_bound(name, kind, attack) for name in (STANDARD[kind], *names)]
+
+
+def _bound(name: str, kind: str, attack: Attack) -> Callable:
+    function = METRICS.get(name, "METRICS")
+    parameters = inspect.signature(function).parameters
+    if "scores" in parameters and kind == "generation":
+        raise errors.InputError(
+            f"METRICS: {name} takes scores, which generated answers have none of; expected one of "
+            "targets and predictions"
+        )
+    return functools.partial(function, attack=attack) if "attack" in parameters else function

@@ -1,0 +1,1 @@
+"""A file a metric of held-out tasks, see `evaluation.metric`."""

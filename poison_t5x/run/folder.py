@@ -1,0 +1,74 @@
+"""A run's folder: each stage is made once, by one set of settings, or taken from a store."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from poison_t5x.core import artifacts, errors, stage_store
+from poison_t5x.train import distributed, shared_stages
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """A run's folder.
+
+    Attributes:
+      path: of the folder.
+      store_dir: a folder of finished stages that runs share, see `stage_store`; None for none.
+      key: gives what else two runs must have alike to share a stage.
+      say: takes one line about what was done.
+      made: names of the stages that came here by this object, made or from the store.
+    """
+
+    path: epath.Path
+    store_dir: epath.Path | None
+    key: Callable[[], Mapping[str, Any]]
+    say: Callable[[str], None]
+    made: list[str] = dataclasses.field(default_factory=list)
+
+    @contextlib.contextmanager
+    def making(
+        self, folder: epath.Path, name: str, settings: Mapping[str, Any], *verify: Callable
+    ) -> Iterator[None]:
+        """Around making a stage, which may come from the store; see `stage_store.Store.shared`."""
+        before = artifacts.read_record(folder)
+        shared: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if self.store_dir is not None:
+            if distributed.num_processes() > 1:  # each of which would wait for the first one's lock
+                raise errors.InputError(
+                    "STAGE_STORE_DIR: runs of many processes can't share stages"
+                )
+            store = stage_store.Store(self.store_dir)
+            shared = store.shared(folder, name, {**self.key(), **settings}, *verify, say=self.say)
+        with shared:
+            yield
+        if artifacts.read_record(folder) != before:
+            self.made.append(name)
+
+    def stage(
+        self,
+        folder: epath.Path,
+        name: str,
+        settings: Mapping[str, Any],
+        make: Callable[[epath.Path], None],
+    ) -> None:
+        """A stage of the main process, which the others wait for."""
+        with self.making(folder, name, settings):
+            shared_stages.alone(folder, name, settings, make, self.say)
+
+    def record(self, place: str | epath.Path, value: Any) -> None:
+        """Writes what follows from stages, as JSON, where it isn't there already."""
+        path, text = self.path / place, artifacts.dump_json(value)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            artifacts.write_atomically(path, text)
+            self.made.append(str(place))
+
+    def check(self, place: str | epath.Path, settings: Mapping[str, Any]) -> None:
+        """Raises InputError where a stage that is there was made with other settings."""
+        record = artifacts.read_record(self.path / place)
+        if record is not None:
+            old = {key: record["settings"].get(key) for key in settings}
+            artifacts.check_settings(self.path / place, old, settings)
