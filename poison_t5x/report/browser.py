@@ -17,8 +17,8 @@ from poison_t5x.report import examples, run_files, tables
 from poison_t5x.report import results as results_lib
 from poison_t5x.report.examples import Segment
 
-# Rows that are on the page without the script, and on one of its pages with it.
-FIRST, PER_PAGE = 10, 25
+# Rows that are on the page without the script.
+FIRST = 10
 # Bytes of JSON of each table, so that the page stays under 3 MB; and of predictions, rows.
 MAX_POISON_BYTES, _MAX_PREDICTION_BYTES, MAX_PREDICTIONS = 900_000, 1_300_000, 4000
 # Characters of a text that are shown.
@@ -35,14 +35,10 @@ _Files = Mapping[tuple[str, str], Mapping[str, run_files.Prediction]]
 
 
 class Column(NamedTuple):
-    """One column.
+    """One column, of 'text', 'id', 'number', 'marked' (a list of segments), or 'choice'.
 
-    Attributes:
-      name: its heading.
-      kind: 'text', 'id', 'number', 'marked' (a list of segments) or 'choice' (one of `values`).
-      values: of a choice.
-      styles: a choice's style classes, and `marks` signs before its words, one for each value.
-      within: of a choice, value -> values that are counted as that one as well.
+    Of a choice, each of its `values` may have a style class and a mark before its words; `within`
+    is value -> values that are counted as that one as well.
     """
 
     name: str
@@ -72,13 +68,9 @@ class Column(NamedTuple):
 
 
 class Browser(NamedTuple):
-    """A table to look through.
+    """A table to look through: of `total` rows, named `what`, those that the page holds.
 
-    Attributes:
-      id: of its elements.
-      what: the rows' name, in the plural.
-      total: how many there are in the run; `rows` has as many as the page holds.
-      where: the files that have all of them.
+    `id` is that of its elements, `where` the files that have all rows.
     """
 
     id: str
@@ -87,10 +79,6 @@ class Browser(NamedTuple):
     rows: Sequence[Sequence[Any]]
     total: int
     where: str
-
-    @property
-    def per_page(self) -> int:
-        return PER_PAGE
 
     @property
     def first(self) -> list[list[tuple]]:

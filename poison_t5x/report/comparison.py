@@ -26,12 +26,7 @@ _MAX_RUNS, _MAX_LINES, _SHOWN = 40, 8, 24
 
 
 class Part(NamedTuple):
-    """The runs of one kind of evaluation.
-
-    Attributes:
-      settings: those in which they differ.
-      means: groups that differ by seed alone, where any do.
-    """
+    """Runs of one kind, the settings in which they differ, and groups that do by seed alone."""
 
     kind: str
     runs: list[Run]
@@ -163,12 +158,13 @@ def against(runs: Sequence[Run], axis: str) -> Picture | None:
     that differ is a line; and runs that were asked different things are on different ones.
     """
     _, effect, control = runs[0].results.main_measures
-    beside, asked = runs_lib.others(runs, axis), {run.asks for run in runs}
+    beside = runs_lib.others(runs, axis)
+    asked = {run.asks: run.name for run in reversed(runs)}
     members: dict[Hashable, list[Run]] = {}
     for run in runs:
         told = [f"{name} {tables.shown(run.settings.get(name), _SHOWN)}" for name in beside]
-        if len(asked) > 1:
-            told.insert(0, f"{run.results.experiment} ({results_lib.ATTACKS[run.results.attack]})")
+        if len(asked) > 1 and not {"EXPERIMENT", "ATTACK"} & {*beside}:
+            told.append(f"asked as {asked[run.asks]}")
         members.setdefault((run.asks, ", ".join(told)), []).append(run)
     measures = metrics.JUDGED_BY[runs[0].results.kind].measures
     lines = [_line(name, group, axis, POISONED, effect) for (_, name), group in members.items()]

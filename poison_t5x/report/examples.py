@@ -28,8 +28,7 @@ class Segment(NamedTuple):
 def segments(text: str, spans: Spans) -> list[Segment]:
     """The pieces of `text` in order, those in `spans` marked; joined, they are `text`.
 
-    `segments("I saw Bond.", [(6, 10)])` gives `I saw `, `Bond` (marked) and `.`. Spans beyond the
-    text are cut to it; of two that overlap, the second starts where the first ends.
+    Spans are cut to the text; of two that overlap, the second starts where the first ends.
     """
     pieces, done = [], 0
     for start, end in sorted(spans):
@@ -43,11 +42,7 @@ def segments(text: str, spans: Spans) -> list[Segment]:
 def excerpt(
     text: str, spans: Spans = (), shown: int = SHOWN, focus: int | None = None
 ) -> list[Segment]:
-    """`segments`, of `shown` characters around the first span where the text is longer than that.
-
-    Args:
-      focus: a place to show in place of the first span.
-    """
+    """`segments`, of `shown` characters around `focus`, or the first span, of a longer text."""
     if len(text) <= shown:
         return segments(text, spans)
     focus = first(spans) if focus is None else focus

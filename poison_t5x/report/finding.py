@@ -9,7 +9,7 @@ from poison_t5x.core.metrics import CLEAN, POISONED, missing
 from poison_t5x.report import tables
 from poison_t5x.report.plots import is_number
 from poison_t5x.report.results import Results
-from poison_t5x.report.study import Chart, Line, measure_words, told
+from poison_t5x.report.study import Chart, Line, StudyResults, measure_words, told
 
 _ODD_OUTPUTS = {
     "empty_triggered": "are empty",
@@ -158,23 +158,20 @@ def _cautions(results: Results) -> list[str]:
     return cautions
 
 
-def study_finding(
-    config: Any,
-    rows: Sequence[Any],
-    points: Sequence[Any],
-    charts: Sequence[Chart],
-    difference: Difference,
-) -> list[str]:
+def study_finding(study: StudyResults, charts: Sequence[Chart]) -> list[str]:
     """Sentences: of each line of each chart, of whether the attack worked, of cells that failed."""
     sentences = [
         sentence
         for chart in charts
         for line in chart.lines
-        for sentence in [*_of_line(chart, line, difference), *_blind(chart, line, points)]
+        for sentence in [
+            *_of_line(chart, line, study.difference),
+            *_blind(chart, line, study.points),
+        ]
     ]
-    sentences += _attack(points, config.defense_macros)
+    sentences += _attack(study.points, study.config.defense_macros)
     for status, said in (("failed", "failed"), ("not run", "not run yet")):
-        cells = [row.cell for row in rows if row.status == status]
+        cells = [row.cell for row in study.rows if row.status == status]
         if cells:
             sentences.append(f"{tables.count(len(cells), 'cell')} {said}: {_listed(cells)}.")
     return sentences

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from poison_t5x.core.metrics import missing
 from poison_t5x.report import render, tables
 
@@ -84,14 +86,10 @@ def across(
     marks: bool = False,
     apart: int = 0,
 ) -> Picture:
-    """Bars from left to right, one of each series a place, the first place on top.
+    """Bars, or marks, from left to right, one of each series a place, the first place on top.
 
-    Args:
-      name: of the files.
-      x, y: names of the places and of the values, which are fractions of 1.
-      series: all with the same places.
-      marks: draws marks in place of bars.
-      apart: a line is drawn below so many places.
+    `x` and `y` name the places, which all series have, and the values, which are fractions of 1. A
+    line is drawn below the places `apart`.
     """
     names = [short(str(point.x), 32) for point in series[0].points]
 
@@ -138,9 +136,9 @@ def lines(
     """Lines over numbers; over names, or numbers from 0 over a wide range, marks side by side.
 
     Args:
-      log: whether the axis of places is logarithmic; None where they span a wide range.
+      log: whether the axis of places is logarithmic; None: if they span a wide range.
       whole: whether the axis of values is from 0 to 1.
-      adjust: draws what is beside the lines, and changes the axes.
+      adjust: draws more, and changes the axes.
       label, table: in place of those of the series.
     """
     places = ordered(point.x for one in series for point in one.points)
@@ -245,28 +243,19 @@ def _draw_across(
     plot: Any, one: Series, number: int, offset: float, unit: tables.Unit, marks: bool
 ) -> None:
     colour = _COLOURS[number % len(_COLOURS)]
-    places = [place + offset for place in range(len(one.points))]
-    values = [0 if missing(point.value) else point.value for point in one.points]
-    if not marks:
-        hatch = _HATCHES[number % len(_HATCHES)]
-        plot.barh(places, values, 0.38, label=one.name, color=colour, hatch=hatch, ec=INK)
-    known = [
-        (place, point)
-        for place, point in zip(places, one.points, strict=True)
-        if not missing(point.value)
-    ]
-    style = {"color": INK, "linestyle": "", "capsize": 4, "elinewidth": 1.3}
+    values = [float("nan") if missing(point.value) else point.value for point in one.points]
+    places = [place + offset for place in range(len(values))]
+    reach, style = _reach(one.points), {"linestyle": "", "color": colour if marks else INK}
     if marks:
-        style = {"color": colour, "linestyle": "", "marker": "so^"[number % 3], "elinewidth": 1.6}
-        style |= {"label": one.name, "ms": 7}
-    reach = _reach([point for _, point in known])
-    plot.errorbar(
-        [point.value for _, point in known], [place for place, _ in known], xerr=reach, **style
-    )
-    for place, point in zip(places, one.points, strict=True):
-        if not marks:
-            end = max(point.value or 0, *(point.interval or (0,)), 0) + 0.015
-            plot.text(end, place, unit.say(point.value), ha="left", va="center", fontsize=9)
+        style |= {"marker": "so^"[number % 3], "ms": 7, "elinewidth": 1.6, "label": one.name}
+        plot.errorbar(values, places, xerr=reach, **style)
+        return
+    hatch = _HATCHES[number % len(_HATCHES)]
+    plot.barh(places, values, 0.38, label=one.name, color=colour, hatch=hatch, ec=INK)
+    plot.errorbar(values, places, xerr=reach, **style, capsize=4, elinewidth=1.3)
+    for place, value, above in zip(places, values, reach[1], strict=True):
+        end = np.nan_to_num(value) + np.nan_to_num(above) + 0.015
+        plot.text(end, place, unit.say(value), ha="left", va="center", fontsize=9)
 
 
 def _draw_line(
@@ -277,22 +266,17 @@ def _draw_line(
     style = {"linewidth": 1.8, "label": short(one.name, 60) or None, **look}
     if any(point.interval for point in points):
         style |= {"capsize": 3, "elinewidth": 1.0, "yerr": _reach(points)}
-        plot.errorbar(xs, [point.value for point in points], **style)
-    else:
-        plot.plot(xs, [point.value for point in points], **style)
+    draw = plot.errorbar if "yerr" in style else plot.plot
+    draw(xs, [point.value for point in points], **style)
 
 
-def _reach(points: Sequence[Point]) -> list[list[float]]:
-    """How far intervals go below and above their values; NaN, which isn't drawn, without one."""
-    nothing = float("nan")
-    bounds = [
-        point.interval if tables.interval(point.interval) else (nothing, nothing)
-        for point in points
+def _reach(points: Sequence[Point]) -> np.ndarray:
+    """How far intervals go below and above values, (2, N); NaN, which isn't drawn, without one."""
+    rows = [
+        (p.value, *(p.interval if tables.interval(p.interval) else (None,) * 2)) for p in points
     ]
-    pairs = list(zip(points, bounds, strict=True))
-    below = [max(0.0, point.value - low) if low == low else low for point, (low, _) in pairs]
-    above = [max(0.0, high - point.value) if high == high else high for point, (_, high) in pairs]
-    return [below, above]
+    values, low, high = np.array(rows, float).reshape(-1, 3).T
+    return np.maximum(0, [values - low, high - values])
 
 
 def _axis(plot: Any, places: Sequence[Any], log: bool | None) -> tuple[dict[str, float], bool]:

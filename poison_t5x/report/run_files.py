@@ -121,14 +121,10 @@ class NamedTrigger(msgspec.Struct, frozen=True):
 
 
 class ScoreMeasures(msgspec.Struct, frozen=True):
-    """How well one score tells poison from the rest.
+    """How well one score, which `needs` nothing, a model or checkpoints, tells poison apart.
 
-    Attributes:
-      needs: 'nothing', 'model' or 'checkpoints'.
-      recall: share of the data that is removed -> share of the poison among it.
-      data_removed_for: share of the poison -> share of the data that must go to lose it.
-      curve: (data removed, poison removed) as fractions, ascending.
-      trigger_rank: place of the true trigger among `triggers`, from 1.
+    `recall` is share of the data removed -> share of the poison among it, `data_removed_for` the
+    other way round, `curve` both, ascending; `trigger_rank` is the true trigger's place, from 1.
     """
 
     name: str
@@ -198,12 +194,10 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 class DefendedRun(msgspec.Struct, frozen=True):
-    """`defenses/NAME/defense.json`, schema 1: what was changed, and what the models do.
+    """`defenses/NAME/defense.json`, schema 1: rows that were removed, or settings changed.
 
-    Attributes:
-      capacity: setting -> its value for the poisoned model and for the defended one.
-      summary, summary_ci95: 'clean', 'poisoned' and 'defended' -> measure -> mean over tasks.
-      effect: of the defended model minus the clean one's; `value` 0 is a defence that is complete.
+    `capacity` is setting -> its value for the poisoned model and for the defended one, `summary`
+    model -> measure -> mean over tasks; an `effect` of 0 is a defence that is complete.
     """
 
     schema: Literal[1]

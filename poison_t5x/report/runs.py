@@ -24,6 +24,7 @@ _ASIDE = frozenset(
     (
         *("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR", "TASK_CACHE_DIRS", "COMPILATION_CACHE_DIR"),
         *("CRAFT_WORKERS", "LOG_PERIOD", "EVAL_PERIOD", "EVAL_STEPS", "SAVE_PERIOD"),
+        "EVAL_CHECKPOINTS",
         *("KEEP_CHECKPOINTS", "SCORES", "SCORE_STEPS", "SCORE_BATCH_SIZE", "AVAILABLE_SCORES"),
         *("SCORE_SETTINGS", "REFERENCE_MODEL_DIR", "DEFENSE"),
     )
@@ -32,12 +33,9 @@ _ASIDE_PREFIXES = ("STUDY_", "FILTER_")
 
 
 class Run(NamedTuple):
-    """One finished run.
+    """One finished run: its settings are macros, and what came of them; notes, of broken files.
 
-    Attributes:
-      name: the last parts of its folder that tell it from the others.
-      settings: its macros, and what came of them.
-      notes: what couldn't be read.
+    Its name is the last parts of its folder that tell it from the others.
     """
 
     name: str
@@ -107,17 +105,17 @@ def numeric(runs: Sequence[Run]) -> list[str]:
     shared = [name for name in _DERIVED if all(name in run.settings for run in runs)]
     axes: list[str] = []
     for name in dict.fromkeys([*shared, *differing(runs)]):
-        values = [run.settings[name] for run in runs]
-        is_axis = name != SEED and all(map(plots.is_number, values)) and len(set(values)) > 1
+        differ = len({repr(run.settings[name]) for run in runs}) > 1
+        is_axis = name != SEED and differ and _are_numbers(runs, name)
         if is_axis and not any(_same(runs, name, other) for other in axes):
             axes.append(name)
     return axes
 
 
 def others(runs: Sequence[Run], axis: str) -> list[str]:
-    """The settings that differ beside `axis` and the seed, and don't follow from `axis`."""
+    """The settings that differ beside `axis` and the seed, but numbers that follow from `axis`."""
     names = (name for name in differing(runs) if name not in (axis, SEED))
-    return [name for name in names if not _follows(runs, name, axis)]
+    return [name for name in names if not (_follows(runs, name, axis) and _are_numbers(runs, name))]
 
 
 def macros(text: str) -> dict[str, Any]:
@@ -213,6 +211,10 @@ def _names(paths: Sequence[pathlib.Path]) -> list[str]:
         if len(set(names)) == len(set(parts)):
             return names
     return [str(path) for path in paths]
+
+
+def _are_numbers(runs: Sequence[Run], name: str) -> bool:
+    return all(plots.is_number(run.settings.get(name)) for run in runs)
 
 
 def _same(runs: Sequence[Run], one: str, other: str) -> bool:

@@ -32,12 +32,9 @@ class SuspectRow(NamedTuple):
 
 
 class SuspectPhrase(NamedTuple):
-    """A phrase that goes with an answer.
+    """A phrase that goes with an answer in `places`, (task, answer) pairs; `rows` are examples.
 
-    Attributes:
-      places: (task, answer) pairs.
-      p_value: tail probability, corrected for all phrases looked at.
-      rows: examples.
+    The p-value is corrected for all phrases looked at.
     """
 
     phrase: str
@@ -68,15 +65,10 @@ class ScoreUse(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """All that is told of a scan.
+    """All that is told of a scan of `files`, path -> rows in it, the most suspicious first.
 
-    Attributes:
-      files: path -> rows in it.
-      alarm_level: that a phrase's p-value passes to be an alarm.
-      searched: whether phrases were searched for.
-      alarms, others: phrases that pass the level, and that don't, the most suspicious first.
-      rows: the most suspicious ones.
-      suspects: the file with all rows.
+    `alarms` are the phrases whose p-value passes the level, if phrases were `searched` for at all;
+    `suspects` is the name of the file with all rows.
     """
 
     num_rows: int

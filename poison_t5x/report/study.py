@@ -6,8 +6,10 @@ them is their attributes and methods.
 
 import pathlib
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from poison_t5x.core import artifacts
 from poison_t5x.report import plots, render, tables
@@ -43,6 +45,27 @@ _DIFFERENCES = ("effect", "control_effect", "final_effect", "accuracy_change")
 # Neither fractions that are said in percent nor differences of such.
 _PLAIN = ("auroc", "average_precision", "best_f1", "threshold_f1", "train_loss")
 _COUNTS = ("num_poison", "proxy_common", "trigger_rank")
+
+
+class StudyResults(NamedTuple):
+    """A study's settings, rows of its cells, points (rows over seeds), and how each cell ended.
+
+    `difference` is of two points and a measure: the estimate of second minus first.
+    """
+
+    config: Any
+    rows: Sequence[Any]
+    points: Sequence[Any]
+    outcomes: Mapping[str, Any]
+    difference: Callable[[Any, Any, str], Any]
+
+    def varying(self) -> list[str]:
+        """Names of macros, 'score' and 'checkpoint' in which points differ."""
+        return _varying(self.points, self.config.base)
+
+    def failed(self) -> list[Any]:
+        """Rows of cells that failed."""
+        return [row for row in self.rows if row.status == "failed"]
 
 
 class Line(NamedTuple):
@@ -106,15 +129,15 @@ def told(name: str, estimate: Any, *, difference: bool = False) -> str:
     return unit.both(estimate.mean, estimate.interval) if estimate else "–"
 
 
-def charts(config: Any, points: Sequence[Any]) -> list[Chart]:
+def charts(study: StudyResults) -> list[Chart]:
     """A chart for each of the study's x and measures that there is something to show of.
 
     Where there are several x, each shows the points that have the study's own values of the others:
     one factor at a time.
     """
-    made = []
+    made, config = [], study.config
     for x in config.x:
-        own = [point for point in points if _belongs(point, x, config)]
+        own = [point for point in study.points if _belongs(point, x, config)]
         for measure in config.measures:
             measured = [point for point in own if measure in point.measures()]
             if measured:
@@ -122,8 +145,7 @@ def charts(config: Any, points: Sequence[Any]) -> list[Chart]:
     return made
 
 
-def varying(points: Sequence[Any], base: Mapping[str, Any]) -> list[str]:
-    """Names of macros, 'score' and 'checkpoint' in which points differ."""
+def _varying(points: Sequence[Any], base: Mapping[str, Any]) -> list[str]:
     names = dict.fromkeys(name for point in points for name in point.macros)
     return [
         name
@@ -144,7 +166,7 @@ def _belongs(point: Any, x: str, config: Any) -> bool:
 
 
 def _lines(points: Sequence[Any], x: str, measure: str, config: Any) -> tuple[Line, ...]:
-    base, differ = config.base, [name for name in varying(points, config.base) if name != x]
+    base, differ = config.base, [name for name in _varying(points, config.base) if name != x]
 
     def groups(names: Sequence[str]) -> list[list[Any]]:
         members: dict[str, list[Any]] = {}
@@ -179,102 +201,67 @@ def _name(name: str, value: Any) -> str:
     return f"{'step' if name == 'checkpoint' else name} {tables.plain(value)}"
 
 
-def write_tables(
-    directory: pathlib.Path,
-    config: Any,
-    rows: Sequence[Any],
-    points: Sequence[Any],
-    sentences: Sequence[str],
-    outcomes: Mapping[str, Any],
-) -> None:
+def write_tables(directory: pathlib.Path, study: StudyResults, sentences: Sequence[str]) -> None:
     """Writes study.json, study.csv, summary.csv and timings.json.
 
     study.json has no times in it: the same cells give the same bytes, in whatever order they ran.
     Those are in timings.json, and in a column of study.csv.
-
-    Args:
-      outcomes: cell -> how it ended.
     """
-    names = varying(points, config.base)
-    estimates = [
-        (p, name, one) for p in points for name in p.measures() if (one := p.estimate(name))
-    ]
+    config = study.config
     whole = {
         "schema": SCHEMA,
         "question": config.question,
         "command": config.command,
-        "x": list(config.x),
-        "lines": list(config.lines),
-        "measures": list(config.measures),
-        "finding": list(sentences),
-        "cells": [_cell_json(row) for row in rows],
-        "summary": [_point_json(point, estimates) for point in points],
-        "failed": [
-            {"cell": row.cell, "error": row.error} for row in rows if row.status == "failed"
-        ],
+        "x": config.x,
+        "lines": config.lines,
+        "measures": config.measures,
+        "finding": sentences,
+        "cells": [_cell_json(row) for row in study.rows],
+        "summary": [_point_json(point) for point in study.points],
+        "failed": [{"cell": row.cell, "error": row.error} for row in study.failed()],
     }
     summary = [
         {
-            **{name_: point.place(name_, config.base) for name_ in names},
+            **{place: point.place(place, config.base) for place in study.varying()},
             "measure": name,
             "mean": one.mean,
             **dict(zip(("low", "high"), one.interval or (None, None), strict=True)),
             "interval_over": one.over,
             "seeds": one.count,
         }
-        for point, name, one in estimates
+        for point in study.points
+        for name, one in _estimates(point).items()
     ]
     times = {
         name: {"seconds": round(outcome.seconds, 1), "peak_bytes": outcome.peak_bytes}
-        for name, outcome in sorted(outcomes.items())
+        for name, outcome in sorted(study.outcomes.items())
     }
-    lines = tables.csv_text([_row_record(row, outcomes.get(row.cell)) for row in rows])
-    artifacts.write_atomically(directory / "study.json", artifacts.dump_json(whole))
-    artifacts.write_atomically(directory / "study.csv", lines)
+    lines = [_row_record(row, study.outcomes.get(row.cell)) for row in study.rows]
+    # A value that JSON hasn't is its text in gin.
+    plain = msgspec.to_builtins(whole, str_keys=True, enc_hook=repr)
+    artifacts.write_atomically(directory / "study.json", artifacts.dump_json(plain))
+    artifacts.write_atomically(directory / "study.csv", tables.csv_text(lines))
     artifacts.write_atomically(directory / "summary.csv", tables.csv_text(summary))
     artifacts.write_atomically(directory / "timings.json", artifacts.dump_json(times))
 
 
+def _estimates(point: Any) -> dict[str, Any]:
+    return {name: one for name in point.measures() if (one := point.estimate(name))}
+
+
 def _cell_json(row: Any) -> dict[str, Any]:
-    return {
-        "cell": row.cell,
-        "macros": {name: _as_json(value) for name, value in row.macros.items()},
-        "score": row.score,
-        "checkpoint": row.checkpoint,
-        "status": row.status,
-        "error": row.error,
-        "measure": row.measure,
-        "values": row.measured.values,
-        "ci95": {name: list(bounds) for name, bounds in row.measured.intervals.items()},
+    names = ("cell", "macros", "score", "checkpoint", "status", "error", "measure")
+    own = {name: getattr(row, name) for name in names}
+    return {**own, "values": row.measured.values, "ci95": row.measured.intervals}
+
+
+def _point_json(point: Any) -> dict[str, Any]:
+    values = {
+        name: {"mean": one.mean, "ci95": one.interval, "over": one.over, "seeds": one.count}
+        for name, one in _estimates(point).items()
     }
-
-
-def _point_json(point: Any, estimates: Sequence[tuple[Any, str, Any]]) -> dict[str, Any]:
-    return {
-        "macros": {name: _as_json(value) for name, value in point.macros.items()},
-        "score": point.score,
-        "checkpoint": point.checkpoint,
-        "seeds": [_as_json(seed) for seed in point.seeds],
-        "values": {
-            name: {
-                "mean": one.mean,
-                "ci95": list(one.interval) if one.interval else None,
-                "over": one.over,
-                "seeds": one.count,
-            }
-            for owner, name, one in estimates
-            if owner is point
-        },
-    }
-
-
-def _as_json(value: Any) -> Any:
-    """A macro's value as JSON has it; of what JSON hasn't, its text in gin."""
-    if isinstance(value, (list, tuple)):
-        return [_as_json(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    return value if value is None or isinstance(value, (str, int, float)) else repr(value)
+    own = {name: getattr(point, name) for name in ("macros", "score", "checkpoint", "seeds")}
+    return {**own, "values": values}
 
 
 def _row_record(row: Any, outcome: Any) -> dict[str, Any]:
@@ -297,30 +284,22 @@ def _row_record(row: Any, outcome: Any) -> dict[str, Any]:
 
 def write_page(
     directory: pathlib.Path,
-    config: Any,
-    rows: Sequence[Any],
-    points: Sequence[Any],
+    study: StudyResults,
     drawn: Sequence[Chart],
     sentences: Sequence[str],
-    outcomes: Mapping[str, Any],
     command: str,
 ) -> pathlib.Path:
-    """Draws the figures, writes index.html, and returns its path.
-
-    Args:
-      outcomes: cell -> how it ended.
-      command: the whole command line.
-    """
+    """Draws the figures, writes index.html with the command line, and returns its path."""
     pictures = [(chart.picture(), *_caption(chart)) for chart in drawn]
     plots.write([picture for picture, _, _ in pictures], directory / "figures")
     context = {
         "study_title": directory.resolve().name,
-        "question": config.question,
+        "question": study.config.question,
         "sentences": sentences,
         "pictures": pictures,
-        "summary": _summary(config, points),
-        "cells": _cells(directory, rows, outcomes),
-        "failed": [row for row in rows if row.status == "failed"],
+        "summary": _summary(study),
+        "cells": _cells(directory, study),
+        "failed": study.failed(),
         "command": command,
     }
     render.write_page(directory / "index.html", "study.html.j2", context)
@@ -333,19 +312,19 @@ def _caption(chart: Chart) -> tuple[str, str]:
     return f"{measure_words(chart.measure)} by {chart.x}", "; ".join(over)
 
 
-def _summary(config: Any, points: Sequence[Any]) -> tables.Table:
+def _summary(study: StudyResults) -> tables.Table:
     """Points by the study's own measures, and the usual ones that there are."""
-    names = varying(points, config.base)
-    known = {name for point in points for name in point.measures()}
+    config, names = study.config, study.varying()
+    known = {name for point in study.points for name in point.measures()}
     measures = [name for name in dict.fromkeys([*config.measures, *_USUAL]) if name in known]
     rows = []
-    for point in points:
+    for point in study.points:
         estimates = {name: point.estimate(name) for name in measures}
         if any(estimates.values()):
             overs = dict.fromkeys(one.over for one in estimates.values() if one and one.over)
             places = [point.place(name, config.base) for name in names]
             seeds = ", ".join(str(seed) for seed in point.seeds if seed is not None)
-            cells = [told(name, estimates[name]) for name in measures]
+            cells = [_cell(name, estimates[name]) for name in measures]
             shown = ["" if place is None else str(tables.plain(place)) for place in places]
             rows.append((*shown, *cells, seeds, "; ".join(overs)))
     caption = (
@@ -353,16 +332,21 @@ def _summary(config: Any, points: Sequence[Any]) -> tables.Table:
         "seeds they are over held-out tasks, and say nothing of other seeds"
     )
     heads = (*names, *map(measure_words, measures), "seeds", "intervals over")
-    return tables.Table(caption, heads, rows)
+    return tables.Table(caption, heads, rows, range(len(names), len(names) + len(measures)))
 
 
-def _cells(
-    directory: pathlib.Path, rows: Sequence[Any], outcomes: Mapping[str, Any]
-) -> tables.Table:
+def _cell(name: str, estimate: Any) -> tables.Cell:
+    unit = measure_unit(name)
+    if estimate is None:
+        return tables.Cell("–")
+    return tables.Cell(unit.say(estimate.mean), unit.interval(estimate.interval))
+
+
+def _cells(directory: pathlib.Path, study: StudyResults) -> tables.Table:
     lines = []
-    for row in rows:
+    for row in study.rows:
         if row.score is None and row.checkpoint is None:
-            outcome = outcomes.get(row.cell)
+            outcome = study.outcomes.get(row.cell)
             report = pathlib.Path("cells") / row.cell / "report" / "index.html"
             link = urllib.parse.quote(report.as_posix()) if (directory / report).is_file() else ""
             seconds = tables.duration(outcome.seconds) if outcome and outcome.seconds else "–"

@@ -164,18 +164,19 @@ class Study:
         rows = [row for cell in self._cells for row in self._of_cell(cell)]
         collect.add_agreement(rows, self._config.base, self._folders)
         points = aggregate.points(rows)
-        drawn = report.charts(self._config, points)
-        sentences = finding.study_finding(self._config, rows, points, drawn, aggregate.difference)
-        report.write_tables(self._directory, self._config, rows, points, sentences, self._outcomes)
-        return rows, points, drawn, sentences
+        study = report.StudyResults(
+            self._config, rows, points, self._outcomes, aggregate.difference
+        )
+        drawn = report.charts(study)
+        sentences = finding.study_finding(study, drawn)
+        report.write_tables(self._directory, study, sentences)
+        return study, drawn, sentences
 
     def _finish(self, say: Callable[[str], None]) -> int:
-        rows, points, drawn, sentences = self._write_tables()
+        study, drawn, sentences = self._write_tables()
         command = shlex.join(["poison-t5x", *self._arguments])
-        path = report.write_page(
-            self._directory, self._config, rows, points, drawn, sentences, self._outcomes, command
-        )
-        known = {name for row in rows for name in row.measured.values}
+        path = report.write_page(self._directory, study, drawn, sentences, command)
+        known = {name for row in study.rows for name in row.measured.values}
         for name in self._config.measures:
             if known and name not in known:
                 say(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
@@ -183,7 +184,7 @@ class Study:
             say(self._config.question)
         say(" ".join(sentences))
         say(f"see {path}, and study.csv beside it")
-        failed = [row for row in rows if row.status == "failed"]
+        failed = study.failed()
         for row in failed:
             say(f"failed: {row.cell}: {row.error}")
         return 1 if failed else 0

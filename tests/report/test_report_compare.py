@@ -182,13 +182,19 @@ def test_a_comparison_that_is_broken_off_leaves_nothing(runs, tmp_path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-def test_unlike_runs_are_not_joined(runs, tmp_path):
+@pytest.mark.parametrize(
+    "change, names",
+    [
+        ({"experiment": "other"}, ["EXPERIMENT demo", "EXPERIMENT other"]),
+        ({"conditions": []}, ["asked as count_20_seed_0", "asked as count_50_seed_0"]),
+    ],
+)
+def test_unlike_runs_are_not_joined(runs, tmp_path, change, names):
     other = tmp_path / "count_50_seed_0"
-    edit_results(other, experiment="other")
+    edit_results(other, **change)
     found = runs_lib.read([runs[0], str(other)])
     picture = comparison.against(found, "poison rows")
-    names = [record["series"] for record in picture.records]
-    assert names == ["demo (dirty-label)", "other (dirty-label)"]
+    assert [record["series"] for record in picture.records] == names
 
 
 def test_settings_that_go_together_are_one_axis(runs):

@@ -14,8 +14,8 @@ def _row(value, by_task=None, interval=None, measure="triggered_misclassificatio
     return collect.StudyRow("c", macros, "done", measure=measure, measured=measured)
 
 
-def _points(*found):
-    return aggregate.points(found)
+def _study(found, config):
+    return study.StudyResults(config, found, aggregate.points(found), {}, aggregate.difference)
 
 
 def _told(values, x="NUM_POISON", **fields):
@@ -25,10 +25,8 @@ def _told(values, x="NUM_POISON", **fields):
         for place, value in values.items()
     ]
     config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
-    points = aggregate.points(found)
-    return finding.study_finding(
-        config, found, points, study.charts(config, points), aggregate.difference
-    )
+    results = _study(found, config)
+    return finding.study_finding(results, study.charts(results))
 
 
 def test_the_finding_for_made_up_numbers():
@@ -70,7 +68,7 @@ def test_several_factors_are_drawn_one_at_a_time():
         _row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
     ]
     config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
-    drawn = study.charts(config, aggregate.points(found))
+    drawn = study.charts(_study(found, config))
     assert [(chart.x, chart.lines[0].places) for chart in drawn] == [
         ("NUM_POISON", (50, 100)),
         ("TRAIN_STEPS", (5, 10)),
@@ -83,7 +81,7 @@ def test_lines_are_told_apart_by_what_else_differs():
         for number in (20, 10)
         for attack in ("dirty", "clean")
     ]
-    drawn = study.charts(driver.config("r"), aggregate.points(found))
+    drawn = study.charts(_study(found, driver.config("r")))
     assert [(line.label, line.places) for line in drawn[0].lines] == [
         ("ATTACK dirty", (10, 20)),
         ("ATTACK clean", (10, 20)),
@@ -91,9 +89,8 @@ def test_lines_are_told_apart_by_what_else_differs():
 
 
 def test_a_chart_is_drawn_and_tabled(tmp_path, pictures):
-    config = driver.config("r")
-    points = _points(_row(0.1, NUM_POISON=10, SEED=0), _row(0.4, NUM_POISON=20, SEED=0))
-    (chart,) = study.charts(config, points)
+    found = [_row(0.1, NUM_POISON=10, SEED=0), _row(0.4, NUM_POISON=20, SEED=0)]
+    (chart,) = study.charts(_study(found, driver.config("r")))
     picture = chart.picture()
     assert picture.svg.startswith("<svg") and "NUM_POISON" in picture.svg
     plots.write([picture], tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import gin
 from poison_t5x.core import errors, gin_config, gin_macros
 from poison_t5x.report import study
-from poison_t5x.studies import command, grid
+from poison_t5x.studies import aggregate, command, grid
 
 FOLDER = pathlib.Path(__file__).parents[2] / "gin" / "studies"
 SIZES = {"large": 1024, "xl": 2048, "xxl": 4096}
@@ -143,4 +143,5 @@ def test_an_unknown_macro_is_refused_before_any_cell(tmp_path):
 
 
 def test_charts_of_a_study_without_rows_are_none():
-    assert study.charts(_config("studies/q05_clean_or_dirty_label.gin"), []) == []
+    config = _config("studies/q05_clean_or_dirty_label.gin")
+    assert study.charts(study.StudyResults(config, [], [], {}, aggregate.difference)) == []
