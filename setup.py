@@ -34,7 +34,7 @@ RUNTIME = [
     "psutil>=7,<8",
     "rouge-score>=0.1.2,<0.2",
     "packaging>=24",
-    "safetensors>=0.6,<1",
+    "safetensors>=0.8,<0.9",
 ]
 # The versions that this JAX goes with.
 TPU = ["libtpu>=0.0.42,<0.0.43"]
