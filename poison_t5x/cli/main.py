@@ -37,8 +37,12 @@ GROUPS = {
     "checkpoints and caches": ("convert", "cache"),
     "machines": ("doctor", "precompile"),
 }
-# Flags by the names that they had; those still work, and warn, for one version.
-_RENAMED = {"--optimizer-state": "--optimizer_state", "--extra-ids": "--extra_ids"}
+# Commands and flags by the names that they had; those still work, and warn, for one version.
+_RENAMED = {
+    "sweep": "study --gin_file=studies/count_or_rate.gin",
+    "--optimizer-state": "--optimizer_state",
+    "--extra-ids": "--extra_ids",
+}
 _START = "poison-t5x run --gin_file=experiments/demo.gin --gin.RUN_DIR=runs/demo"
 
 
@@ -50,7 +54,7 @@ def command(name: str) -> Command:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code, see `program.run`."""
     given = sys.argv[1:] if arguments is None else arguments
-    return program.run(lambda: _main([_renamed(argument) for argument in given]))
+    return program.run(lambda: _main(_renamed(given)))
 
 
 def _main(arguments: list[str]) -> int | None:
@@ -58,13 +62,19 @@ def _main(arguments: list[str]) -> int | None:
     return command(options.command).run(options)
 
 
-def _renamed(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    if flag not in _RENAMED:
-        return argument
-    text = f"{flag} is {_RENAMED[flag]} now; the next version won't know the old name"
-    warnings.warn(text, errors.InputWarning, stacklevel=2)
-    return _RENAMED[flag] + equals + value
+def _renamed(arguments: Sequence[str]) -> list[str]:
+    """Arguments by their names of today."""
+    renamed: list[str] = []
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name not in _RENAMED or (number and not name.startswith("-")):
+            renamed.append(argument)
+            continue
+        text = f"{name} is `{_RENAMED[name]}` now; the next version won't know the old name"
+        warnings.warn(text, errors.InputWarning, stacklevel=2)
+        *first, last = _RENAMED[name].split()
+        renamed += [*first, last + equals + value]
+    return renamed
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -3,12 +3,14 @@
 So a missing file, an unknown macro or a RUN_DIR that isn't set is found within a moment.
 """
 
+import contextlib
+import io
 import os
 import pathlib
 import re
 import tokenize
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gin
@@ -83,6 +85,21 @@ def quoted(value: str) -> str:
         return repr(value)
 
 
+@contextlib.contextmanager
+def _errors_of(place: str) -> Iterator[None]:
+    """Names the file or flag that can't be read."""
+    try:
+        yield
+    except errors.InputError:
+        raise
+    except (SyntaxError, ValueError, tokenize.TokenError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        text = error if isinstance(error, ValueError) else error.args[0]
+        raise errors.InputError(f"gin: {place}{line}: {text}") from error
+    except RecursionError:
+        raise errors.InputError(f"gin: {place}: includes itself") from None
+
+
 class Macros(dict[str, Macro]):
     """All macros by name, in the order in which files set them first."""
 
@@ -101,11 +118,11 @@ class Macros(dict[str, Macro]):
                 f"--gin_file: no file {name!r}{errors.nearest(name, project_files())}; looked in "
                 f"{', '.join(self._paths)}"
             )
-        with open(path, "rb") as file:
-            tokens = list(tokenize.tokenize(file.readline))
-        comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
-        with open(path, encoding="utf-8") as file:
-            for statement in gin.config_parser.ConfigParser(file, _Delegate()):
+        with _errors_of(name):
+            text = path.read_text(encoding="utf-8")
+            tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+            comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
+            for statement in gin.config_parser.ConfigParser(text, _Delegate()):
                 if isinstance(statement, gin.config_parser.IncludeStatement):
                     self.read_file(statement.filename)
                 else:
@@ -114,9 +131,10 @@ class Macros(dict[str, Macro]):
 
     def read_flag(self, name: str, value: str) -> None:
         """Adds what `--gin.NAME=VALUE` sets."""
-        text = f"{name} = {quoted(value)}"
-        for statement in gin.config_parser.ConfigParser(text, _Delegate()):
-            self._bind(statement, f"--gin.{name}", "")
+        with _errors_of(f"--gin.{name}"):
+            text = f"{name} = {quoted(value)}"
+            for statement in gin.config_parser.ConfigParser(text, _Delegate()):
+                self._bind(statement, f"--gin.{name}", "")
 
     def values_by_name(self) -> dict[str, Any]:
         return {name: macro.value for name, macro in self.items()}
@@ -175,17 +193,12 @@ def read(
       InputError: no such file, an unknown macro, or a syntax error.
     """
     macros = Macros(gin_search_paths)
-    try:
-        macros.read_file(base_file)
-        known = set(macros)
-        for name in gin_files:
-            macros.read_file(name)
-        for name, value in bindings:
-            macros.read_flag(name, value)
-    except (SyntaxError, ValueError, tokenize.TokenError) as error:
-        if isinstance(error, errors.InputError):
-            raise
-        raise errors.InputError(f"gin: {str(error).splitlines()[0]}") from error
+    macros.read_file(base_file)
+    known = set(macros)
+    for name in gin_files:
+        macros.read_file(name)
+    for name, value in bindings:
+        macros.read_flag(name, value)
     macros.check(known)
     return macros
 

@@ -115,10 +115,13 @@ def test_what_is_missing_is_named(arguments, named, capsys, monkeypatch):
     assert line.startswith("poison-t5x: error: ") and named in line
 
 
-def test_a_flags_old_name_warns_and_works(capsys):
-    with pytest.warns(errors.InputWarning, match="--optimizer-state is --optimizer_state now"):
-        main.main(["convert", "none", "--optimizer-state=drop", "--extra_ids", "3"])
-    assert "none isn't there" in capsys.readouterr().err
+def test_old_names_warn_and_work(capsys):
+    with pytest.warns(errors.InputWarning, match="--optimizer-state is `--optimizer_state` now"):
+        main.main(["convert", "sweep", "--optimizer-state=drop", "--extra_ids", "3"])
+    assert "sweep isn't there" in capsys.readouterr().err
+    with pytest.warns(errors.InputWarning, match="sweep is `study --gin_file=studies/count_or"):
+        main.main(["sweep"])
+    assert "RUN_DIR isn't set" in capsys.readouterr().err
 
 
 def test_flags_of_gin_are_taken_out_in_their_order():
