@@ -1,12 +1,13 @@
 """Print every macro with its value and meaning, and the gin files that there are.
 
-Any gin file or flag may be given, to see what they change; no RUN_DIR is needed. Files in other
-folders than the project's are found as for any command.
+Any gin file or flag may be given, to see what they change; no RUN_DIR is needed. Variants that
+are set by name are listed too, with those that MIXTURE_OR_TASK_MODULE registers.
 """
 
 import argparse
 import textwrap
 
+from poison_t5x.cli import stage
 from poison_t5x.core import gin_macros
 from poison_t5x.train import program
 
@@ -21,10 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    for name, macro in program.read_macros(options).items():
+    from poison_t5x.corpus import declarations
+
+    macros = program.read_macros(options)
+    declarations.import_module(macros.get_value("MIXTURE_OR_TASK_MODULE"))
+    for name, macro in macros.items():
         print(f"{name} = {macro.value!r}  [{macro.origin}]")
         if macro.meaning:
             print(textwrap.fill(macro.meaning, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+    for kind in stage.VARIANTS:
+        print(f"\n{kind}:\n{textwrap.indent(stage.variants(kind), '  ')}")
     print(f"\ngin files, in {gin_macros.project_folder()}:")
     for name in gin_macros.project_files():
         header, *_ = (gin_macros.project_folder() / name).read_text(encoding="utf-8").split("\n#\n")

@@ -8,11 +8,15 @@ file given here hold for the defended model.
 import argparse
 
 from poison_t5x.cli import stage
-from poison_t5x.cli.stage import add_arguments as add_arguments
 
 EXAMPLE = f"""\
 poison-t5x defend {stage.DEMO} \\
     --gin.DEFENSE=filtered --gin.FILTER_SCORE=trigger_search --gin.FILTER_BUDGET=0.05"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    stage.add_arguments(parser)
+    stage.list_variants(parser, "scores")
 
 
 def run(options: argparse.Namespace) -> None:

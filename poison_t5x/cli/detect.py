@@ -6,7 +6,7 @@ RUN_DIR/detection/, and shows it in the run's report.
 
 import argparse
 
-from poison_t5x.cli import scan, stage
+from poison_t5x.cli import stage
 
 EXAMPLE = f"""\
 poison-t5x detect {stage.DEMO}
@@ -16,7 +16,7 @@ poison-t5x detect {stage.DEMO} \\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     stage.add_arguments(parser)
-    scan.list_scores(parser)
+    stage.list_variants(parser, "scores")
 
 
 def run(options: argparse.Namespace) -> None:

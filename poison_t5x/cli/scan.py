@@ -7,6 +7,7 @@ row. Writes a report into --output, and exits with 1 where something passes the 
 
 import argparse
 
+from poison_t5x.cli import stage
 from poison_t5x.train import program
 
 EXAMPLE = """\
@@ -43,16 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--module", metavar="NAME", help="a module that registers scores of your own"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    list_scores(parser)
-
-
-def list_scores(parser: argparse.ArgumentParser) -> None:
-    """Adds the scores that there are to a command's help."""
-    # Here, not above: only a command that is asked about its scores has time for it.
-    from poison_t5x.defenses import score
-
-    lines = [f"{name:<23}{score.SCORES.summaries()[name]}" for name in score.names()]
-    parser.add_argument_group("scores", "\n".join(lines))
+    stage.list_variants(parser, "scores")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,16 +1,34 @@
 """For commands on a run's folder: how the run is opened, and how it was made is written down."""
 
 import argparse
+import importlib
 from typing import Any
 
 from poison_t5x.train import program
 
+# What there are variants of, and where they are registered; a module of a user's may add some.
+VARIANTS = {
+    "scores": ("poison_t5x.defenses.score", "SCORES"),
+}
 DEMO = "--gin_file=experiments/demo.gin --gin.RUN_DIR=runs/demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     program.add_gin_flags(parser)
     program.add_cluster_flags(parser)
+
+
+def variants(kind: str) -> str:
+    """Names and first lines of all variants of a kind that are registered."""
+    module, name = VARIANTS[kind]
+    summaries = getattr(importlib.import_module(module), name).summaries()
+    return "\n".join(f"{name:<23}{line}" for name, line in summaries.items())
+
+
+def list_variants(parser: argparse.ArgumentParser, *kinds: str) -> None:
+    """Adds them to a command's help."""
+    for kind in kinds:
+        parser.add_argument_group(kind, variants(kind))
 
 
 def open_run(options: argparse.Namespace) -> Any:
