@@ -6,10 +6,14 @@ Needs the train stage. Writes RUN_DIR/eval/predictions/MODEL/CONDITION/TASK.json
 import argparse
 
 from poison_t5x.cli import stage
-from poison_t5x.cli.stage import add_arguments as add_arguments
 
 EXAMPLE = f"""\
 poison-t5x eval {stage.DEMO}"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    stage.add_arguments(parser)
+    stage.list_variants(parser, "metrics")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from poison_t5x.train import program
 # What there are variants of, and where they are registered; a module of a user's may add some.
 VARIANTS = {
     "scores": ("poison_t5x.defenses.score", "SCORES"),
+    "metrics": ("poison_t5x.evaluation.metric", "METRICS"),
 }
 DEMO = "--gin_file=experiments/demo.gin --gin.RUN_DIR=runs/demo"
 
