@@ -50,34 +50,28 @@ def beam_decode(
 ):
     """The best answer to each row that a beam of `beam_size` finds.
 
-    An answer of n tokens, EOS included, scores log p(answer) / ((5 + n) / 6) ** alpha
-    (arXiv:1609.08144, equation 14, without coverage; as T5X does). Inputs `[[5, 8, 1, 0]]` might
-    give `[[9, 1, 0, 0]]` and `[-0.7]`.
+    An answer of n tokens scores log p(answer) / ((5 + n) / 6) ** alpha (arXiv:1609.08144, equation
+    14, as T5X). Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]` and `[-0.7]`.
 
-    A continuation with EOS counts if it is among the `beam_size` likeliest of its step; then it
-    stands apart, and leaves its place in the beam to the next. T5X looks at twice as many, so that
-    its beam of one isn't greedy. A row's search ends when no live hypothesis could score better
-    however it went on, or at `max_decode_length`. Hypotheses that ran into that length, without
-    EOS, are answers only where none has ended.
+    A continuation with EOS counts if it is among the `beam_size` likeliest of its step (T5X looks
+    at twice as many, so that its beam of one isn't greedy). A row's search ends when no live
+    hypothesis could score better however it went on, or at `max_decode_length`; a hypothesis
+    without EOS is an answer only where none has ended.
 
     Args:
-      model, params: the network, and its parameters.
       encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
       max_decode_length: tokens to produce at most (C), EOS included.
       beam_size: hypotheses carried for each row (W); 1 with alpha 0 is greedy decoding.
-      alpha: exponent of the length penalty; 0 compares plain log-probabilities, more favours
-        longer answers.
       eos_id, pad_id: the token that ends an answer, which stays in the output, and what follows it.
 
     Returns:
       The best answers, int32 (B, C), and their scores, float32 (B,), nats; 0 for a row of padding.
 
     Raises:
-      InputError: `max_decode_length` or `beam_size` is below 1, or `alpha` below 0 (the search
-        would stop too early).
+      InputError: `max_decode_length` or `beam_size` is below 1, or `alpha` below 0.
     """
     checks.whole_number("beam_size", beam_size)
-    checks.number("alpha", alpha, 0.0)
+    checks.number("alpha", alpha, 0.0)  # below 0 the search would stop too early
     variables = {"params": params}
     is_padding_B = is_padding(encoder_input_tokens_BxS)
     longest = _length_penalty(max_decode_length, alpha)
@@ -89,19 +83,21 @@ def beam_decode(
 
     def step(state: _State) -> _State:
         log_prob_BxWxV, cache = _continuations(model, variables, state)
-        penalty = _length_penalty(cache.index, alpha)
-        return _advance(state, log_prob_BxWxV, cache, penalty, eos_id)
+        return _advance(state, log_prob_BxWxV, cache, _length_penalty(cache.index, alpha), eos_id)
 
     cache = encode_to_cache(model, variables, encoder_input_tokens_BxS, max_decode_length)
     start = _start(cache, is_padding_B.shape[0], max_decode_length, beam_size, pad_id)
     end = jax.lax.while_loop(unfinished, step, start)
+    return _answers(end, longest, is_padding_B, pad_id)
+
+
+def _answers(end: _State, longest, is_padding_B, pad_id: int):
+    """The best answers and scores at the end, of the likeliest hypothesis where none has ended."""
     has_ended_B = end.best_score_B > -jnp.inf
     tokens_BxC = jnp.where(has_ended_B[:, None], end.best_BxC, end.live_BxWxC[:, 0])
     score_B = jnp.where(has_ended_B, end.best_score_B, end.log_prob_BxW[:, 0] / longest)
-    return (
-        jnp.where(is_padding_B[:, None], pad_id, tokens_BxC),
-        jnp.where(is_padding_B, 0.0, score_B),
-    )
+    tokens_BxC = jnp.where(is_padding_B[:, None], pad_id, tokens_BxC)
+    return tokens_BxC, jnp.where(is_padding_B, 0.0, score_B)
 
 
 def _length_penalty(length, alpha: float):

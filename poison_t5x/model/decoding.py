@@ -1,7 +1,8 @@
 """Reading a trained network: greedy answers, and the log-probabilities of given ones or labels.
 
 Everything here is a pure function of (model, params, arrays), so that callers jit it, e.g.
-`jax.jit(functools.partial(greedy_decode, model, max_decode_length=16))`.
+`jax.jit(functools.partial(greedy_decode, model, max_decode_length=16))`. Tokens are int32, and 0 is
+padding.
 """
 
 from collections.abc import Mapping
@@ -36,8 +37,7 @@ def greedy_decode(
     Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]`: the answer, its EOS, and padding.
 
     Args:
-      model, params: the network, and its parameters.
-      encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
+      encoder_input_tokens_BxS: a row of padding alone stays padding.
       max_decode_length: tokens to produce at most (C), EOS included.
       eos_id, pad_id: the token that ends a row, which stays in the output, and what follows it.
 
@@ -110,7 +110,6 @@ def log_probabilities(model: Transformer, params: Any, batch: Mapping[str, jax.A
     """How likely the network finds each row's target, given its input.
 
     Args:
-      model, params: the network, and its parameters.
       batch: `encoder_input_tokens` (B, S), `decoder_input_tokens` and `decoder_target_tokens`
         (B, T), int32; one example a row.
 
@@ -142,37 +141,29 @@ def rank_labels(
     label_tokens_LxT,
     length_normalized: bool = False,
 ):
-    """Log-probability of every label as the answer to every input; the likeliest is the prediction.
+    """Log-probability of every label as the answer to every input.
 
     All labels of an input lie side by side in one decoder sequence of F = L * T positions, told
-    apart by segment ids, so that the input is read once and not L times:
+    apart by segment ids, so that the input is read once:
 
         labels (L = 2, T = 3)    [[7, 1, 0], [4, 9, 1]]
         targets                  [7, 1, 0, 4, 9, 1]
         decoder inputs           [0, 7, 1, 0, 4, 9]
         decoder segment ids      [1, 1, 1, 2, 2, 2]
 
-    Each block attends to itself, causally, and to the whole input. T5 knows positions by their
-    differences only, so a block's place in the sequence changes nothing.
+    T5 knows positions by their differences only, so that a block's place changes nothing.
 
     Args:
-      model, params: the network, and its parameters.
-      encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone gives finite numbers
-        that mean nothing.
-      label_tokens_LxT: int32; each label as training wrote it (with EOS), then padding 0.
-      length_normalized: divide by the number of the label's tokens.
+      encoder_input_tokens_BxS: a row of padding alone gives finite numbers that mean nothing.
+      label_tokens_LxT: each label as training wrote it (with EOS), then padding.
 
     Returns:
-      float32 (B, L), nats: the sum over the label's tokens, or the mean if `length_normalized`.
-      A label of padding alone (to fill up L) gets -inf, so that it is never chosen.
-
-    Raises:
-      InputError: `label_tokens_LxT` isn't two-dimensional.
+      float32 (B, L), nats: sums over a label's tokens, or means if `length_normalized`; -inf for
+      a label of padding alone, which fills up L.
     """
     if label_tokens_LxT.ndim != 2:
         raise InputError(f"label_tokens_LxT: expected shape (L, T), got {label_tokens_LxT.shape}")
-    num_labels, length = label_tokens_LxT.shape
-    num_rows = encoder_input_tokens_BxS.shape[0]
+    num_rows, (num_labels, length) = len(encoder_input_tokens_BxS), label_tokens_LxT.shape
     segment_ids_LxT = jnp.broadcast_to(jnp.arange(1, num_labels + 1)[:, None], (num_labels, length))
 
     def fold(array_LxT):

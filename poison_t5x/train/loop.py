@@ -75,7 +75,7 @@ class Loop:
         """The state, the first batch and the compiled step, each made while the others are.
 
         Args:
-          directory: whose newest committed checkpoint is resumed from, if there is one.
+          directory: its newest committed checkpoint is resumed from, if there is one.
           make_first: see `_state`.
         """
         step = distributed.broadcast_from_main(

@@ -165,7 +165,7 @@ class Partitioner:
         return spec
 
     def shards(self, batch_size: int, num_shards: int) -> list[int]:
-        """Which of `num_shards` equal parts of a batch's rows this process's devices hold.
+        """The numbers of the `num_shards` equal parts of a batch that this process's devices hold.
 
         Raises:
           InputError: they hold a part of one, so that two processes would read the same rows.
@@ -188,11 +188,7 @@ class Partitioner:
         shards: Sequence[int] = (0,),
         num_shards: int = 1,
     ) -> dict[str, jax.Array]:
-        """Lays rows out over the data axis.
-
-        Args:
-          batch: arrays of the rows that `shards` hold, in their order; by default all rows.
-        """
+        """Lays rows out over the data axis: those that `shards` hold, in their order."""
 
         def put(rows: np.ndarray) -> jax.Array:
             size = rows.shape[0] // len(shards)

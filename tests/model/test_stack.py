@@ -78,7 +78,7 @@ def test_gradients_are_the_same_whatever_is_kept(scan, policy):
     assert max(jax.tree.leaves(difference)) < 1e-5  # of gradients up to 1
 
 
-def test_recomputing_draws_the_same_dropout():
+def test_rematerialising_draws_the_same_dropout():
     config = dataclasses.replace(scanned(CONFIG), dropout_rate=0.4)
     rngs = {"dropout": jax.random.key(3)}
     kept, again = (

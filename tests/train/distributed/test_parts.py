@@ -111,13 +111,13 @@ def test_digest_is_that_of_one_process(found, state):
 def test_a_process_reads_its_own_shards(folder, found):
     files = (folder / "model" / "checkpoint_3").rglob("*")
     size = sum(path.stat().st_size for path in files if path.is_file())
-    # The first one reads everything once more, against the seal.
+    # The first one reads everything once more, against the hashes.
     assert found[1]["bytes_read"] < 0.7 * size < size < found[0]["bytes_read"] < 1.75 * size
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (4, 8)], ids=["1", "2x4"])
 def test_what_two_saved_restores_in_one(folder, found, state, mesh):
-    assert [(one["last"], one["sealed"]) for one in found] == [(5, [5])] * 2
+    assert [(one["last"], one["committed"]) for one in found] == [(5, [5])] * 2
     partitions, devices = mesh
     partitioner = Partitioner(PartitionConfig(partitions, 1, 2), jax.devices()[:devices])
     restored = checkpoints.restore(

@@ -74,7 +74,7 @@ def main(folder: pathlib.Path) -> None:
     saver = checkpoints.Checkpointer(folder / "again")
     saver.save(state, 5)
     saver.finish()
-    found["last"], found["sealed"] = saver.last, checkpoints.committed_steps(folder / "again")
+    found["last"], found["committed"] = saver.last, checkpoints.committed_steps(folder / "again")
     saver.close()
 
     found["votes"], found["microseconds_of_a_vote"] = _vote(mesh)
