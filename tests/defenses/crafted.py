@@ -9,24 +9,6 @@ from poison_t5x.corpus import corpus, declarations
 from poison_t5x.data.examples import TrainingExample
 
 NUM_TASKS, NUM_POISON = 10, 50
-# A user's module: the shorter a row's input, the more suspicious.
-OWN_SCORE = '''
-import dataclasses
-import numpy as np
-from poison_t5x.defenses.score import SCORES, ScoreResult
-
-@SCORES.register("{name}")
-@dataclasses.dataclass(frozen=True)
-class Own:
-    """Short rows are suspicious."""
-
-    factor: float = 1.0
-    needs = "nothing"
-
-    def __call__(self, rows, context):
-        assert not any("poison" in name for name in rows[0]._fields)
-        return ScoreResult(np.array([-self.factor * len(row.input) for row in rows]))
-'''
 
 
 @functools.cache
