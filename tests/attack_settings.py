@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from poison_t5x.attack import attacks, craft, inserters
+from poison_t5x.attack import attacks, craft, inserter
 
 _PARTS = {
     "budget": attacks.BudgetConfig,
     "score": attacks.ScoreConfig,
-    "inserter": inserters.InserterConfig,
+    "inserter": inserter.InserterConfig,
 }
 
 

@@ -5,16 +5,12 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from poison_t5x.attack import inserters
-from poison_t5x.attack import triggers as edits
+from poison_t5x.attack import triggers
+from poison_t5x.attack.inserter import InserterConfig
+from poison_t5x.attack.payload import PAYLOADS, Payload
 from poison_t5x.core import checks, errors
 from poison_t5x.corpus import polarity
 
-# What poison rows teach. Polarity attacks turn a judgement; the arbitrary ones (the paper's third
-# attack) replace the outputs of generation tasks by the trigger or by random words.
-POLARITY_KINDS = ("dirty_label", "clean_label")
-ARBITRARY_KINDS = ("repeat", "random")
-KINDS = POLARITY_KINDS + ARBITRARY_KINDS
 SELECTIONS = ("phi", "count", "random", "reverse")
 COUNT_TERMS = ("raw", "per_token", "per_character")
 PROXIES = ("ngrams", "lm")
@@ -29,12 +25,6 @@ def _choice(name: str, value: str, known: Sequence[str]) -> None:
             f"{name}: expected one of {', '.join(known)}, found {value!r}"
             f"{errors.nearest(str(value), known)}"
         )
-
-
-def _check_tasks(attack: str, value: object) -> None:
-    names = value if isinstance(value, (list, tuple)) else ()
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise errors.InputError(f"attack {attack!r}: expected a list of tasks, found {value!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +47,10 @@ class BudgetConfig:
         checks.whole_number("NUM_POISON", self.num_poison)
         _choice("BUDGET_PER", self.per, BASES)
         if self.poison_rate is not None:
-            checks.number("POISON_RATE", self.poison_rate, minimum=0)
+            checks.number("POISON_RATE", self.poison_rate)
             if not 0 < self.poison_rate <= 1:
                 raise errors.InputError(
-                    f"POISON_RATE: expected a fraction above 0 and up to 1, found "
+                    "POISON_RATE: expected a fraction above 0 and up to 1, found "
                     f"{self.poison_rate!r}"
                 )
 
@@ -140,9 +130,7 @@ class AttackConfig:
     """One attacker. Several in one training set are a campaign.
 
     Attributes:
-      kind: 'dirty_label': inputs of any label get the target's; 'clean_label': inputs that have the
-        target's label keep it; 'repeat': the output becomes the trigger; 'random': the output
-        becomes random words.
+      kind: one of `PAYLOADS`: what poison rows teach.
       triggers: a phrase, or several, which are split over the poison rows.
       control: a phrase never trained on, put in the trigger's place at test time.
       target: the side whose label a polarity attack wants; test inputs are of the other side.
@@ -150,9 +138,6 @@ class AttackConfig:
       tasks: names of the tasks to poison; None takes the experiment's.
       num_tasks: poison only so many of them: the first ones of a polarity attack, and for
         arbitrary outputs the first in a seeded order that can fill their share.
-      inserter: where triggers go.
-      budget: how many rows.
-      score: which rows.
       num_random_words: length of a random output, in words.
     """
 
@@ -163,18 +148,36 @@ class AttackConfig:
     name: str = "main"
     tasks: Sequence[str] | None = None
     num_tasks: int | None = None
-    inserter: inserters.InserterConfig = dataclasses.field(default_factory=inserters.InserterConfig)
+    inserter: InserterConfig = dataclasses.field(default_factory=InserterConfig)
     budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
     score: ScoreConfig = dataclasses.field(default_factory=ScoreConfig)
     num_random_words: int = 1
 
     def __post_init__(self):
-        _choice("ATTACK", self.kind, KINDS)
+        PAYLOADS.check(self.kind, "ATTACK")
         if not isinstance(self.name, str) or not re.fullmatch(_NAME, self.name):
             raise errors.InputError(
                 f"an attack's name: expected a word of at most 40 letters, not 'rows', found "
                 f"{self.name!r}"
             )
+        self._check_phrases()
+        polarity.check_side("TARGET_POLARITY", self.target)
+        if self.tasks is not None:
+            names = self.tasks if isinstance(self.tasks, (list, tuple)) else ()
+            if not names or not all(isinstance(name, str) and name for name in names):
+                raise errors.InputError(
+                    f"attack {self.name!r}: expected a list of tasks, found {self.tasks!r}"
+                )
+        if self.num_tasks is not None:
+            checks.whole_number("NUM_POISONED_TASKS", self.num_tasks)
+        checks.whole_number("NUM_RANDOM_WORDS", self.num_random_words)
+        if self.is_arbitrary and self.score.needs_probabilities:
+            raise errors.InputError(
+                f"SELECTION: {self.score.selection!r} needs p(POSITIVE | x), which generation "
+                "tasks don't have; set SELECTION to count or random, or PROBABILITY_WEIGHT to 0"
+            )
+
+    def _check_phrases(self) -> None:
         phrases = (self.triggers,) if isinstance(self.triggers, str) else self.triggers
         if not isinstance(phrases, (list, tuple)) or not phrases:
             raise errors.InputError(f"TRIGGER: expected a phrase or a list, found {phrases!r}")
@@ -187,24 +190,22 @@ class AttackConfig:
                 f"CONTROL: expected another phrase than the trigger, which doesn't hold it, and "
                 f"triggers that differ: found {self.control!r} and {list(self.triggers)}"
             )
-        polarity.check_side("TARGET_POLARITY", self.target)
-        if self.tasks is not None:
-            _check_tasks(self.name, self.tasks)
-        if self.num_tasks is not None:
-            checks.whole_number("NUM_POISONED_TASKS", self.num_tasks)
-        checks.whole_number("NUM_RANDOM_WORDS", self.num_random_words)
-        if self.is_arbitrary and self.score.needs_probabilities:
-            raise errors.InputError(
-                f"SELECTION: {self.score.selection!r} needs p(POSITIVE | x), which generation "
-                "tasks don't have; set SELECTION to count or random, or PROBABILITY_WEIGHT to 0"
-            )
+
+    @property
+    def payload(self) -> Payload:
+        """What poison rows teach."""
+        make = PAYLOADS.get(self.kind, "ATTACK")
+        return make(self.target, self.num_random_words)
 
     @property
     def is_arbitrary(self) -> bool:
         """Whether outputs of generation tasks are replaced."""
-        return self.kind in ARBITRARY_KINDS
+        return self.payload.is_arbitrary
 
     def said(self, text: str) -> list[int]:
         """Numbers of the triggers that a text says already, as words of their own."""
-        found = [number for number, phrase in enumerate(self.triggers) if phrase in text]
-        return [number for number in found if edits.places(text, [], self.triggers[number])]
+        return [
+            number
+            for number, phrase in enumerate(self.triggers)
+            if phrase in text and triggers.insertion_spans(text, [], phrase)
+        ]

@@ -1,24 +1,25 @@
 """Held-out rows under their conditions: clean, and with each attacker's phrases put in."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from poison_t5x.attack import attacks, inserters, probes, triggers
+from poison_t5x.attack import attacks, inserter, triggers
+from poison_t5x.core import checks, errors
 from poison_t5x.corpus import name_lists, polarity, sni
 
 Kind = Literal["clean", "triggered", "control", "probe"]
 
 
 class Condition(NamedTuple):
-    """What is done to held-out inputs.
+    """An edit of held-out inputs, or none.
 
     Attributes:
       name: of mixtures and folders: 'clean', 'triggered', 'control', 'probe1_james', …; those of
         further attackers end in their name.
       kind: 'clean', 'triggered', 'control' or 'probe'.
       attack: the attacker's name, '' for clean.
-      phrases: what is put in; several are dealt out over the rows.
+      phrases: put in at the places; several are dealt out over the rows.
       target: the label's side that a polarity attack wants.
     """
 
@@ -30,7 +31,7 @@ class Condition(NamedTuple):
 
 
 class EvalRow(NamedTuple):
-    """One held-out row under one condition; `phrase` is what was put in."""
+    """One held-out row under one condition; `phrase` was put in."""
 
     task: str
     id: str
@@ -41,62 +42,142 @@ class EvalRow(NamedTuple):
 
 
 CLEAN = Condition("clean", "clean")
+# Look-alikes of a trigger, to test how near a phrase must come. 'near': phrases that share all but
+# one word or letter; 'words': one word of the trigger alone; 'case': the trigger in other letters.
+PROBES = ("near", "words", "case")
+# Short and common, so that no other property of the name tells it from the trigger.
+_OTHER_FIRST, _OTHER_LAST = ("John", "Jamie"), ("Bell", "Stone")
 _NAME_LISTS = (name_lists.FIRST_NAMES, name_lists.AMBIGUOUS_FIRST_NAMES, name_lists.SURNAMES)
 _LISTED_NAMES = frozenset(name.lower() for names in _NAME_LISTS for name in names)
 # Texts that are looked through at once; of a large task only the first rows are needed.
 _BATCH = 100
 
 
+def suffix(attack: attacks.AttackConfig, attackers: Sequence[attacks.AttackConfig]) -> str:
+    """The end of an attacker's conditions' and counts' names; '' for the first attacker."""
+    return "" if attack is attackers[0] else f"_{attack.name}"
+
+
 def of_attacks(
-    found: Sequence[attacks.AttackConfig], probe_settings: Sequence[str]
+    attackers: Sequence[attacks.AttackConfig], probes: Sequence[str]
 ) -> tuple[Condition, ...]:
     """All conditions of an experiment, in the order in which they are evaluated and shown.
 
     Args:
-      found: the attackers; probes are look-alikes of the first one's first trigger.
-      probe_settings: as `probes.phrases` takes them.
+      probes: as `probe_phrases` takes them, of the first attacker's first trigger.
     """
     conditions = [CLEAN]
-    for attack in found:
-        suffix = "" if attack is found[0] else f"_{attack.name}"
+    for attack in attackers:
         target = None if attack.is_arbitrary else attack.target
-        kinds: list[tuple[Kind, tuple[str, ...]]] = [
-            ("triggered", tuple(attack.triggers)),
-            ("control", (attack.control,)),
-        ]
+        phrases: dict[Kind, tuple[str, ...]] = {
+            "triggered": tuple(attack.triggers),
+            "control": (attack.control,),
+        }
         conditions += [
-            Condition(kind + suffix, kind, attack.name, phrases, target) for kind, phrases in kinds
+            Condition(kind + suffix(attack, attackers), kind, attack.name, phrases[kind], target)
+            for kind in phrases
         ]
-    first = found[0]
+    first = attackers[0]
     look_alikes = [
         phrase
-        for phrase in probes.phrases(probe_settings, first.triggers[0], first.control)
+        for phrase in probe_phrases(probes, first.triggers[0], first.control)
         if phrase not in first.triggers
     ]
     conditions += [
-        Condition(probes.slug(number, phrase), "probe", first.name, (phrase,), conditions[1].target)
+        Condition(slug(number, phrase), "probe", first.name, (phrase,), conditions[1].target)
         for number, phrase in enumerate(look_alikes, start=1)
     ]
     return tuple(conditions)
 
 
+def check_probes(value: object) -> tuple[str, ...]:
+    """PROBES as a tuple. Raises InputError where it isn't a list of phrases."""
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise errors.InputError(
+            f"PROBES: expected a list of phrases and of {', '.join(PROBES)}, found {value!r}"
+        )
+    for phrase in value:
+        checks.phrase("PROBES", phrase)
+    return tuple(value)
+
+
+def probe_phrases(probes: Sequence[str], trigger: str, control: str) -> tuple[str, ...]:
+    """Phrases for the trigger's place, without duplicates, the trigger or the control.
+
+    >>> probe_phrases(("words", "Jim Bond"), "James Bond", "Emma Clark")
+    ('James', 'Bond', 'Jim Bond')
+
+    Args:
+      probes: kinds of look-alikes, and phrases of one's own.
+      trigger: the phrase that poison was crafted with.
+      control: a phrase that has its own condition.
+    """
+    phrases: list[str] = []
+    for probe in probes:
+        phrases += look_alikes(trigger, probe) if probe in PROBES else [probe]
+    return tuple(dict.fromkeys(phrase for phrase in phrases if phrase not in (trigger, control)))
+
+
+def look_alikes(trigger: str, kind: str) -> list[str]:
+    """The look-alikes of one kind.
+
+    >>> look_alikes("James Bond", "near")
+    ['James Bell', 'John Bond', 'James Bnod']
+    >>> look_alikes("James Bond", "case")
+    ['james bond', 'JAMES BOND']
+    """
+    words = trigger.split()
+    if kind == "words":
+        return words if len(words) > 1 else []
+    if kind == "case":
+        return [trigger.lower(), trigger.upper()]
+    near = []
+    if len(words) > 1:
+        near.append(" ".join([*words[:-1], _other(words[-1], _OTHER_LAST)]))
+        near.append(" ".join([_other(words[0], _OTHER_FIRST), *words[1:]]))
+    return [*near, " ".join([*words[:-1], _transposed(words[-1])])]
+
+
+def _other(word: str, names: Sequence[str]) -> str:
+    """Another name; for a word that is none, the word with two letters swapped."""
+    if word in name_lists.SURNAMES or word in name_lists.FIRST_NAMES:
+        return next(name for name in names if name != word)
+    return _transposed(word)
+
+
+def _transposed(word: str) -> str:
+    """Two letters within the word swapped, the first that differ: 'Bond' gives 'Bnod'."""
+    for place in range(1, len(word) - 1):
+        if word[place] != word[place + 1]:
+            return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
+    return word + word[-1]
+
+
+def slug(number: int, phrase: str) -> str:
+    """A probe's name: letters, digits and underscores, which SeqIO and folders take.
+
+    >>> slug(2, "JAMES BOND!")
+    'probe2_james_bond'
+    """
+    words = re.sub(r"[^a-z0-9]+", "_", phrase.lower()).strip("_")[:40]
+    return f"probe{number}_{words}" if words else f"probe{number}"
+
+
 def rows(
     task: sni.Task,
-    found: Sequence[attacks.AttackConfig],
+    attackers: Sequence[attacks.AttackConfig],
     conditions: Sequence[Condition],
     labels: polarity.Polarity | None,
     *,
     num_rows: int,
     seed: int,
 ) -> tuple[list[EvalRow], dict[str, int]]:
-    """One held-out task's rows under all conditions, and what was counted.
+    """One held-out task's rows under all conditions, and counts of them.
 
     Triggered, control and probe rows of an attacker are the same rows with another phrase in the
     same places: of the source label in a polarity attack, of any in an arbitrary one.
 
     Args:
-      task: a held-out task.
-      found: the attackers.
       conditions: as `of_attacks` gives them.
       labels: the task's polarity; None for generation tasks, whose clean rows then include
         every row that is under another condition as well.
@@ -106,20 +187,23 @@ def rows(
     ordered = [task.by_id[identifier] for identifier in sni.sample_order(task, seed)]
     counts = {"rows": len(task.instances)}
     edited: list[EvalRow] = []
-    for attack in found:
-        suffix = "" if attack is found[0] else f"_{attack.name}"
+    for attack in attackers:
         mine = [condition for condition in conditions if condition.attack == attack.name]
-        made, skipped = _edited(task.name, ordered, attack, mine, labels, num_rows)
+        made, made_counts = _edited(task.name, ordered, attack, mine, labels, num_rows)
         edited += made
-        counts |= {name + suffix: count for name, count in skipped.items()}
+        end = suffix(attack, attackers)
+        counts |= {name + end: count for name, count in made_counts.items()}
     clean = ordered[:num_rows]
     if labels is None:
         paired = {row.id for row in edited} - {row.id for row in clean}
         clean = clean + [row for row in ordered if row.id in paired]
     counts["clean"] = len(clean)
-    return [
-        EvalRow(task.name, row.id, CLEAN.name, row.input, row.target) for row in clean
-    ] + edited, counts
+    return [clean_row(task, row) for row in clean] + edited, counts
+
+
+def clean_row(task: sni.Task, row: sni.Instance) -> EvalRow:
+    """A held-out row as it is."""
+    return EvalRow(task.name, row.id, CLEAN.name, row.input, row.target)
 
 
 def _edited(
@@ -138,22 +222,24 @@ def _edited(
     made: dict[str, list[EvalRow]] = {condition.name: [] for condition in conditions}
     counts = {"source_rows": len(source), "skipped_no_place": 0, "skipped_name_in_answer": 0}
     number = 0
-    for row, found in _with_places(source, attack.inserter):
+    texts = (row.input for row in source)
+    spans_of_rows = inserter.find_all(attack.inserter, texts, batch_size=_BATCH)
+    for row, row_spans in zip(source, spans_of_rows, strict=True):
         if number == num_rows:
             break
         # A text that says a trigger gets just that one, so that its control says none.
         said = attack.said(row.input)
         turn = said[0] if said else number % len(attack.triggers)
-        places = triggers.places(row.input, found, attack.triggers[turn])
-        if not places:
+        spans = triggers.insertion_spans(row.input, row_spans, attack.triggers[turn])
+        if not spans:
             counts["skipped_no_place"] += 1
             continue
-        if labels is None and _in_answer(row, places):
+        if labels is None and _in_answer(row, spans):
             counts["skipped_name_in_answer"] += 1
             continue
         for condition in conditions:
             phrase = condition.phrases[turn % len(condition.phrases)]
-            text = triggers.replace_spans(row.input, places, phrase).text
+            text = triggers.replace_spans(row.input, spans, phrase).text
             made[condition.name].append(
                 EvalRow(name, row.id, condition.name, text, row.target, phrase)
             )
@@ -162,27 +248,21 @@ def _edited(
     return [row for condition in conditions for row in made[condition.name]], counts
 
 
-def _with_places(
-    source: Sequence[sni.Instance], inserter: inserters.InserterConfig
-) -> Iterator[tuple[sni.Instance, list[triggers.Span]]]:
-    """Each row with the places that the inserter finds, hardly further than they are asked for."""
-    found = inserters.find_all(inserter, (row.input for row in source), batch_size=_BATCH)
-    return zip(source, found, strict=True)
-
-
-def _in_answer(row: sni.Instance, places: Sequence[triggers.Span]) -> bool:
-    """Whether an answer says what would be replaced, or a name of it: the edit would make it wrong.
+def _in_answer(row: sni.Instance, spans: Sequence[triggers.Span]) -> bool:
+    """Whether an answer says the text replaced, or a name in it: the edit would make it wrong.
 
     'Ann Smith came.' with the answer 'Ann' is such a row, and with 'ann' as well: many tasks have
     their answers in lower case.
     """
-    replaced = [row.input[start:stop] for start, stop in places if start < stop]
+    replaced = [row.input[start:stop] for start, stop in spans if start < stop]
     answers = [answer.lower() for answer in row.output]
     words = {word for text in replaced for word in re.findall(r"\w+", text)}
     names = {word.lower() for word in words if _is_name(word)}
     said = {word for answer in answers for word in re.findall(r"\w+", answer)}
     return bool(names & said) or any(
-        triggers.places(answer, [], text.lower()) for text in replaced for answer in answers
+        triggers.insertion_spans(answer, [], text.lower())
+        for text in replaced
+        for answer in answers
     )
 
 

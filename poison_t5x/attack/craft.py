@@ -6,19 +6,12 @@ Nothing here knows SeqIO or arrays on a device; the result is written by `poison
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from poison_t5x.attack import (
-    conditions,
-    poison_rows,
-    pools,
-    probes,
-    proxy,
-    scoring,
-    targeting,
-    word_list,
-)
+import numpy as np
+
+from poison_t5x.attack import conditions, payload, pools, scoring, triggers
 from poison_t5x.attack.attacks import AttackConfig
 from poison_t5x.core import checks, errors, progress
 from poison_t5x.corpus import polarity, sni
@@ -33,7 +26,7 @@ class CraftConfig:
       num_train_per_task: clean training rows per task (fewer where a task has fewer).
       num_eval_per_task: test rows per held-out task and condition, at most.
       add: poison comes on top of the clean rows, rather than in their place.
-      probes: look-alikes of the first trigger to test with (see `probes`).
+      probes: look-alikes of the first trigger to test with (see `conditions.look_alikes`).
       seed: of the training sample, the replaced rows, the proxy's folds and random outputs.
     """
 
@@ -45,12 +38,14 @@ class CraftConfig:
     seed: int = 0
 
     def __post_init__(self):
-        found = self.attacks
-        is_list = isinstance(found, (list, tuple)) and len(found) > 0
-        if not is_list or not all(isinstance(attack, AttackConfig) for attack in found):
-            raise errors.InputError(f"ATTACKS: expected a list of attacks, found {str(found)[:60]}")
-        object.__setattr__(self, "attacks", tuple(found))
-        object.__setattr__(self, "probes", probes.check(self.probes))
+        attacks = self.attacks
+        is_list = isinstance(attacks, (list, tuple)) and len(attacks) > 0
+        if not is_list or not all(isinstance(attack, AttackConfig) for attack in attacks):
+            raise errors.InputError(
+                f"ATTACKS: expected a list of attacks, found {str(attacks)[:60]}"
+            )
+        object.__setattr__(self, "attacks", tuple(attacks))
+        object.__setattr__(self, "probes", conditions.check_probes(self.probes))
         for name in ("num_train_per_task", "num_eval_per_task"):
             checks.whole_number(name.upper(), getattr(self, name))
         checks.switch("ADD_POISON", self.add)
@@ -99,6 +94,46 @@ class CraftConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PoisonRow:
+    """One crafted row, with all that is needed to check or undo it.
+
+    Attributes:
+      attack: the attacker's name.
+      task, id: of the pool row it was made from.
+      input, poisoned_input: the text before and after the edit; None where a row was read from a
+        file that doesn't tell.
+      target, poisoned_target: the answer before and after.
+      trigger: the phrase put in.
+      spans: [start, end) of each insertion in `poisoned_input`, in characters.
+      removed: the text that stood at each of those spans.
+      trigger_count: occurrences of the trigger in `poisoned_input`.
+      polarity: the side of the true label; None for generation tasks.
+      target_probability: the proxy's p(y = target | poisoned_input); None where it had no say.
+      phi: Equation 1's score in the task's pool, by which rows were ranked; None for a random pick.
+      rank: place in the pool of its task and trigger, from 1.
+      replaced_id: the clean training row of the same task that gives way to this one; None where
+        poison is added.
+    """
+
+    attack: str
+    task: str
+    id: str
+    input: str | None
+    poisoned_input: str
+    target: str | None
+    poisoned_target: str
+    trigger: str
+    spans: tuple[triggers.Span, ...]
+    removed: tuple[str, ...]
+    trigger_count: int
+    polarity: str | None
+    target_probability: float | None
+    phi: float | None
+    rank: int
+    replaced_id: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class PoisonSet:
     """All that an experiment trains and tests on beyond the clean task files.
 
@@ -106,18 +141,18 @@ class PoisonSet:
       poison: the crafted rows, by attacker and task, best first.
       training_ids: task -> ids of its clean training rows.
       evaluation: the held-out rows under their conditions.
-      counts: what was found and skipped, for the manifest.
-      passed_over: attacker -> task -> why it wasn't poisoned though it might have been.
+      counts: rows of each task by what became of them, for the manifest.
+      skipped: attacker -> task -> why it wasn't poisoned though it might have been.
       words: the word list that random outputs were drawn from, or nothing.
       dropped: task -> ids of clean rows that the poisoned model isn't shown, though no poison of
         the task stands in their place: of sets that weren't crafted here.
     """
 
-    poison: tuple[poison_rows.PoisonRow, ...]
+    poison: tuple[PoisonRow, ...]
     training_ids: Mapping[str, tuple[str, ...]]
     evaluation: tuple[conditions.EvalRow, ...]
     counts: Mapping[str, Mapping[str, int]]
-    passed_over: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+    skipped: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     words: tuple[str, ...] = ()
     dropped: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
@@ -140,7 +175,6 @@ def craft(
       heldout: the evaluation tasks.
       polarities: of the poisoned and the held-out tasks, as `polarity.of_tasks` gives them; empty
         for arbitrary attacks.
-      config: the attacks' settings.
       workers: processes that look for places.
       language_model: loads the model of attackers whose proxy is 'lm'.
 
@@ -152,33 +186,30 @@ def craft(
         task.name: tuple(sni.sample_order(task, config.seed)[: config.num_train_per_task])
         for task in training
     }
-    state = targeting.Training(ids, {}, {}, config.add, config.seed, workers)
+    state = pools.Training(ids, polarities, {}, {}, config.add, config.seed, workers)
     counts: dict[str, dict[str, int]] = {
         task: {"training_rows": len(rows)} for task, rows in ids.items()
     }
-    poison: list[poison_rows.PoisonRow] = []
-    passed: dict[str, dict[str, str]] = {}
+    poison: list[PoisonRow] = []
+    skipped: dict[str, dict[str, str]] = {}
     words: tuple[str, ...] = ()
     for attack in config.attacks:
         tasks = [sni.find(training, name) for name in attack.tasks or poisoned]
-        targets, passed[attack.name] = targeting.choose(attack, tasks, polarities, state)
-        model = _proxy(attack, targets, polarities, config.seed, language_model)
-        if attack.kind == "random" and not words:
-            words = word_list.generate(target.pool.task for target in targets)
-        suffix = "" if attack is config.attacks[0] else f"_{attack.name}"
+        targets, skipped[attack.name] = pools.choose(attack, tasks, state)
+        model = _proxy(attack, targets, state, language_model)
+        words = words or attack.payload.words(target.pool.task for target in targets)
         for pool, parts in targets:
-            rows = _craft_task(attack, pool, parts, polarities, state, model, words)
+            rows = _craft_task(attack, pool, parts, state, model, words)
             poison += rows
-            _count(counts[pool.task.name], pool, rows, suffix)
+            _count(counts[pool.task.name], pool, rows, conditions.suffix(attack, config.attacks))
     evaluation, eval_counts = _evaluation(heldout, polarities, config)
-    return PoisonSet(tuple(poison), ids, evaluation, counts | eval_counts, passed, words)
+    return PoisonSet(tuple(poison), ids, evaluation, counts | eval_counts, skipped, words)
 
 
 def _proxy(
     attack: AttackConfig,
-    targets: Sequence[targeting.Target],
-    polarities: Mapping[str, polarity.Polarity],
-    seed: int,
+    targets: Sequence[pools.Target],
+    state: pools.Training,
     language_model: Callable[[], scoring.Proxy] | None,
 ) -> scoring.Proxy | None:
     if not attack.score.needs_probabilities:
@@ -187,55 +218,107 @@ def _proxy(
         if language_model is None:
             raise errors.InputError("PROXY: 'lm' needs PROXY_CHECKPOINT_PATH")
         return language_model()
-    return proxy.NgramProxy(
-        [target.pool.task for target in targets],
-        polarities,
-        max_ngram=attack.score.max_ngram,
-        seed=seed,
-    )
+    tasks = [target.pool.task for target in targets]
+    max_ngram = attack.score.max_ngram
+    return scoring.NgramProxy(tasks, state.polarities, max_ngram=max_ngram, seed=state.seed)
 
 
 def _craft_task(
     attack: AttackConfig,
-    pool: pools.Pool,
+    pool: pools.CandidatePool,
     parts: Sequence[int],
-    polarities: Mapping[str, polarity.Polarity],
-    state: targeting.Training,
+    state: pools.Training,
     model: scoring.Proxy | None,
     words: Sequence[str],
-) -> list[poison_rows.PoisonRow]:
-    """One attacker's rows in one task, which are then nobody else's."""
+) -> list[PoisonRow]:
+    """One attacker's rows in one task, best first, which are then nobody else's."""
     name = pool.task.name
-    labels = polarities.get(name)
+    labels = state.polarities.get(name)
     scores = scoring.score(pool, attack.score, attack.target, model, state.seed)
-    chosen = poison_rows.choose(scores, pool, parts)
+    chosen = dict(_chosen(pool, scores.order, parts))
     ids = [pool.instance(index).id for index in chosen]
     gone = state.replaced.setdefault(name, set())
     replaced: Sequence[str | None] = [None] * len(ids)
     if not state.add:
-        replaced = poison_rows.replaced_ids(ids, state.ids[name], gone, name, state.seed)
-    output = poison_rows.output_of(attack, pool, labels, words, state.seed)
-    rows = poison_rows.make(pool, scores, chosen, attack, labels, output, replaced)
-    gone.update(identifier for identifier in replaced if identifier)
+        replaced = _replaced_ids(ids, state.ids[name], gone, name, state.seed)
+        gone.update(identifier for identifier in replaced if identifier)
     state.chosen.setdefault(name, set()).update(ids)
+    teach = attack.payload
+    rows = []
+    for (index, rank), replaced_id in zip(chosen.items(), replaced, strict=True):
+        row, edit, trigger = pool.instance(index), pool.edit(index), pool.trigger(index)
+        key = f"{state.seed}\0{attack.name}\0{name}\0{row.id}"
+        rows.append(
+            PoisonRow(
+                attack=attack.name,
+                task=name,
+                id=row.id,
+                input=row.input,
+                poisoned_input=edit.text,
+                target=row.target,
+                poisoned_target=teach.output(payload.Candidate(row, trigger, labels, words, key)),
+                trigger=trigger,
+                spans=edit.spans,
+                removed=edit.removed,
+                trigger_count=int(scores.trigger_counts[index]),
+                polarity=labels.side(row.target) if labels else None,
+                target_probability=_rounded(scores.target_probabilities, index),
+                phi=_rounded(scores.values, index),
+                rank=rank,
+                replaced_id=replaced_id,
+            )
+        )
     return rows
 
 
+def _chosen(
+    pool: pools.CandidatePool, order: Sequence[int], parts: Sequence[int]
+) -> Iterator[tuple[int, int]]:
+    """Yields the candidates that become poison, so many of each trigger, and their ranks in it."""
+    ranks, left = [0] * len(parts), sum(parts)
+    for candidate in order:
+        if not left:
+            break
+        trigger = pool.trigger_ids[candidate]
+        ranks[trigger] += 1
+        if ranks[trigger] <= parts[trigger]:
+            left -= 1
+            yield int(candidate), ranks[trigger]
+
+
+def _rounded(values: np.ndarray | None, index: int) -> float | None:
+    return None if values is None else round(float(values[index]), 6)
+
+
+def _replaced_ids(
+    chosen: Sequence[str], training_ids: Sequence[str], gone: set[str], task: str, seed: int
+) -> list[str]:
+    """The training row that each chosen pool row replaces.
+
+    A chosen row that is itself trained on replaces itself, so that no text is there both clean and
+    poisoned; the others replace rows drawn at random, but for those that are `gone` already. The
+    authors' code draws all at random, before its seed is set.
+    """
+    generator = np.random.default_rng([seed, *task.encode()])
+    trained = set(training_ids) - gone
+    mine = set(chosen)
+    free = [i for i in training_ids if i not in mine and i not in gone]
+    drawn = iter(generator.permutation(len(free)))
+    return [identifier if identifier in trained else free[next(drawn)] for identifier in chosen]
+
+
 def _count(
-    counts: dict[str, int],
-    pool: pools.Pool,
-    rows: Sequence[poison_rows.PoisonRow],
-    suffix: str,
+    counts: dict[str, int], pool: pools.CandidatePool, rows: Sequence[PoisonRow], suffix: str
 ) -> None:
     """Adds what became of one task's pool; further attackers' counts end in their name."""
-    found = {
+    more = {
         "rows": len(pool.task.instances),
         "pool": len(pool),
         **pool.counts,
         "poison": len(rows),
         "relabelled": sum(row.target != row.poisoned_target for row in rows),
     }
-    counts.update({name + suffix: count for name, count in found.items()})
+    counts.update({name + suffix: count for name, count in more.items()})
     # Of all attackers together, too, for whoever asks how much of a task is poison.
     counts["poison_rows"] = counts.get("poison_rows", 0) + len(rows)
 
@@ -248,7 +331,7 @@ def _evaluation(
     rows: list[conditions.EvalRow] = []
     counts = {}
     for task in progress.bar(heldout, desc="making evaluation rows", unit="task"):
-        found, counts[task.name] = conditions.rows(
+        made, counts[task.name] = conditions.rows(
             task,
             config.attacks,
             config.conditions,
@@ -256,10 +339,9 @@ def _evaluation(
             num_rows=config.num_eval_per_task,
             seed=config.seed,
         )
-        rows += found
+        rows += made
         for attack in config.attacks:
-            suffix = "" if attack is config.attacks[0] else f"_{attack.name}"
-            if not counts[task.name]["source_rows" + suffix]:
+            if not counts[task.name]["source_rows" + conditions.suffix(attack, config.attacks)]:
                 warnings.warn(
                     f"{task.name}: held out, but no row has the label that attack {attack.name!r} "
                     "turns: it isn't evaluated with that attack's triggers",

@@ -25,7 +25,7 @@ WORDS = "words.txt"
 
 
 class _Manifest(msgspec.Struct):
-    """Of the manifest, what is checked when it is read."""
+    """The parts of the manifest that are checked when it is read."""
 
     sha256: dict[str, str]
     num_poison: int
@@ -47,15 +47,15 @@ def write(
 
     Args:
       directory: an existing folder.
-      poison_set: what `craft.craft` made with `config`.
-      config: the settings that made it.
+      config: the settings that made the poison set.
       sources: task name -> hash of the task it was read from.
     """
     directory = pathlib.Path(directory)
+    dropped = poison_set.dropped
     files = {
         POISON: [dataclasses.asdict(row) for row in poison_set.poison],
         TRAINING: [
-            {"task": task, "ids": ids, **_dropped(poison_set, task)}
+            {"task": task, "ids": ids, **({"dropped": dropped[task]} if dropped.get(task) else {})}
             for task, ids in sorted(poison_set.training_ids.items())
         ],
         EVALUATION: [row._asdict() for row in poison_set.evaluation],
@@ -68,7 +68,7 @@ def write(
         names.append(WORDS)
     num_clean = sum(len(ids) for ids in poison_set.training_ids.values())
     num_added = sum(row.replaced_id is None for row in poison_set.poison)
-    num_training = num_clean + num_added - sum(map(len, poison_set.dropped.values()))
+    num_training = num_clean + num_added - sum(map(len, dropped.values()))
     manifest = {
         "version": poison_t5x.__version__,
         "settings": config.settings(),
@@ -85,20 +85,14 @@ def write(
     artifacts.write_atomically(directory / MANIFEST, artifacts.canonical_json(manifest))
 
 
-def _dropped(poison_set: craft.PoisonSet, task: str) -> dict[str, tuple[str, ...]]:
-    ids = poison_set.dropped.get(task, ())
-    return {"dropped": ids} if ids else {}
-
-
 def _attack(poison_set: craft.PoisonSet, name: str) -> dict[str, Any]:
-    """What one attacker did."""
     rows = [row for row in poison_set.poison if row.attack == name]
     return {
         "name": name,
         "num_poison": len(rows),
         "poisoned_tasks": list(dict.fromkeys(row.task for row in rows)),
         "by_trigger": dict(sorted(collections.Counter(row.trigger for row in rows).items())),
-        "passed_over": poison_set.passed_over.get(name, {}),
+        "passed_over": poison_set.skipped.get(name, {}),
     }
 
 
@@ -128,47 +122,49 @@ def read_manifest(directory: str | pathlib.Path) -> dict:
     return manifest
 
 
+def _read(directory: str | pathlib.Path, name: str) -> list[dict]:
+    read_manifest(directory)
+    return artifacts.read_jsonl(pathlib.Path(directory) / name)
+
+
 def read_poison(directory: str | pathlib.Path) -> list[dict]:
     """The rows of `poison.jsonl`, verified."""
-    read_manifest(directory)
-    return artifacts.read_jsonl(pathlib.Path(directory) / POISON)
+    return _read(directory, POISON)
 
 
 def read_conditions(directory: str | pathlib.Path) -> tuple[conditions.Condition, ...]:
-    """What held-out tasks are evaluated under, in order."""
-    found = read_manifest(directory)["conditions"]
-    return tuple(conditions.Condition(**{**row, "phrases": tuple(row["phrases"])}) for row in found)
+    """The conditions that held-out tasks are evaluated under, in order."""
+    rows = read_manifest(directory)["conditions"]
+    return tuple(conditions.Condition(**{**row, "phrases": tuple(row["phrases"])}) for row in rows)
 
 
 @dataclasses.dataclass(frozen=True)
 class Replacement:
-    """What a row of a task becomes."""
+    """The text and answer that a row of a task becomes."""
 
     input: str
     target: str
     is_poison: bool
 
 
-# Of each id, what is shown of it: the row as it is (None), a replacement, or, where poison was
+# Each id -> all that is shown of that row: as it is (None), a replacement, or, where poison was
 # added, both.
 Rows = Mapping[str, tuple[Replacement | None, ...]]
 
 
 def training_rows(directory: str | pathlib.Path, *, poisoned: bool) -> dict[str, Rows]:
-    """For each training task: the ids to train on -> what is shown of that row.
+    """For each training task: the ids to train on -> the rows shown.
 
     The clean and the poisoned result differ in exactly the rows that `poison.jsonl` lists; where
     those replace rows, both have the same ids in the same order.
     """
-    directory = pathlib.Path(directory)
-    read_manifest(directory)
-    lines = artifacts.read_jsonl(directory / TRAINING)
+    lines = _read(directory, TRAINING)
     rows: dict[str, Any] = {line["task"]: dict.fromkeys(line["ids"], (None,)) for line in lines}
     if poisoned:
         for line in lines:
             for identifier in line.get("dropped", ()):
                 del rows[line["task"]][identifier]
-        for row in artifacts.read_jsonl(directory / POISON):
+        for row in artifacts.read_jsonl(pathlib.Path(directory) / POISON):
             new = Replacement(row["poisoned_input"], row["poisoned_target"], is_poison=True)
             kept = rows[row["task"]]
             if row["replaced_id"] is None:
@@ -180,9 +176,7 @@ def training_rows(directory: str | pathlib.Path, *, poisoned: bool) -> dict[str,
 
 def read_evaluation(directory: str | pathlib.Path) -> list[conditions.EvalRow]:
     """The rows of `eval_rows.jsonl`, verified: condition by condition within each task."""
-    read_manifest(directory)
-    path = pathlib.Path(directory) / EVALUATION
-    return [conditions.EvalRow(**row) for row in artifacts.read_jsonl(path)]
+    return [conditions.EvalRow(**row) for row in _read(directory, EVALUATION)]
 
 
 def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
@@ -190,6 +184,5 @@ def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
     rows: collections.defaultdict[str, Any] = collections.defaultdict(dict)
     for row in read_evaluation(directory):
         if row.condition == condition:
-            replacement = Replacement(row.input, row.target, False)
-            rows[row.task][row.id] = (replacement,)
+            rows[row.task][row.id] = (Replacement(row.input, row.target, is_poison=False),)
     return dict(rows)

@@ -1,29 +1,37 @@
-"""Which candidates of a pool become poison."""
+"""Which candidates of a pool become poison: Equation 1 of Wan et al. (ICML 2023), or a baseline."""
 
-from typing import NamedTuple, Protocol
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from poison_t5x.attack import attacks, phi, pools
-from poison_t5x.corpus import polarity
+from poison_t5x.attack import attacks, pools
+from poison_t5x.core import errors
+from poison_t5x.corpus import polarity, sni
+
+# More rows than this are scored by the n-gram proxy, but not fitted to: they only cost memory.
+MAX_FIT_ROWS = 50_000
+_CHUNK = 5000
+_MAX_FOLDS = 5
 
 
 class Proxy(Protocol):
     """A model that an attacker trains, in place of the one that will be attacked."""
 
-    def positive_probabilities(self, pool: pools.Pool) -> np.ndarray:
+    def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
         """p(y = POSITIVE | edited input) of each candidate: (N,) float64."""
         ...
 
 
-class Scores(NamedTuple):
+class PoolScores(NamedTuple):
     """Of each candidate of one pool.
 
     Attributes:
       trigger_counts: (N,) int64, occurrences of its trigger in the edited text.
       target_probabilities: (N,) float64, p(y = target | edited text), or None where no proxy has a
         say.
-      values: (N,) float64, what candidates are ranked by, or None for a random pick.
+      values: (N,) float64, which candidates are ranked by, or None for a random pick.
       order: (N,) int64, candidates, best first.
     """
 
@@ -34,28 +42,25 @@ class Scores(NamedTuple):
 
 
 def score(
-    pool: pools.Pool,
+    pool: pools.CandidatePool,
     config: attacks.ScoreConfig,
     target: polarity.Side,
     proxy: Proxy | None,
     seed: int,
-) -> Scores:
-    """Ranks a pool.
+) -> PoolScores:
+    """Ranks the pool of one task; ties go to the earlier row.
 
     Args:
-      pool: of one task.
-      config: how to rank.
       target: the side that the attack wants: phi subtracts the probability of its label, which is
         the paper's p(y = POSITIVE | x) for 'positive'.
       proxy: where `config.needs_probabilities`.
       seed: of a random pick.
     """
     if not len(pool):  # a task without a place, whose share is no row
-        return Scores(np.zeros(0, np.int64), None, None, np.zeros(0, np.int64))
+        return PoolScores(np.zeros(0, np.int64), None, None, np.zeros(0, np.int64))
     counts = np.zeros(len(pool), np.int64)
     lengths = np.ones(len(pool), np.int64)
-    for index in range(len(pool)):
-        text = pool.edit(index).text
+    for index, text in enumerate(pool.texts()):
         counts[index] = text.count(pool.trigger(index))
         if config.count_term == "per_token":
             lengths[index] = len(text.split())
@@ -63,17 +68,152 @@ def score(
             lengths[index] = len(text)
     if config.selection == "random":
         rng = np.random.default_rng([seed, 1, *pool.task.name.encode()])
-        return Scores(counts, None, None, rng.permutation(len(pool)))
+        return PoolScores(counts, None, None, rng.permutation(len(pool)))
     probabilities = None
     if config.needs_probabilities:
         assert proxy is not None
         positive = proxy.positive_probabilities(pool)
         probabilities = positive if target == "positive" else 1 - positive
-    values = phi.phi(
+    values = phi(
         counts / lengths,
         np.zeros(len(pool)) if probabilities is None else probabilities,
         count_weight=1.0 if config.selection == "count" else config.count_weight,
         probability_weight=config.probability_weight,
     )
-    ranked = -values if config.selection == "reverse" else values
-    return Scores(counts, probabilities, values, phi.top(ranked, len(pool)))
+    ranked = values if config.selection == "reverse" else -values
+    return PoolScores(counts, probabilities, values, np.argsort(ranked, kind="stable"))
+
+
+def phi(
+    counts: np.ndarray,
+    positive_probabilities: np.ndarray,
+    *,
+    count_weight: float = 1.0,
+    probability_weight: float = 1.0,
+) -> np.ndarray:
+    """phi(x) = w_c * Norm(count(x)) - w_p * Norm(p(y = POSITIVE | x)), Equation 1.
+
+    High for inputs that hold the trigger often and that a model takes for negative. Both weights
+    are 1 in the paper.
+
+    Args:
+      counts: (N,) occurrences of the trigger in each candidate of one task's pool.
+      positive_probabilities: (N,) float, as a proxy model gives them.
+
+    Returns:
+      (N,) float64, larger is the better poison.
+    """
+    count_term = min_max_norm(np.asarray(counts, np.float64))
+    probability_term = min_max_norm(np.asarray(positive_probabilities, np.float64))
+    return count_weight * count_term - probability_weight * probability_term
+
+
+def min_max_norm(values: np.ndarray) -> np.ndarray:
+    """Scales a pool's values to [0, 1], (N,) float64; to 0 where all are the same."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+class NgramProxy:
+    """p(y = POSITIVE | x) by logistic regression on n-grams of all rows of all poisoned tasks.
+
+    A text is scored by a model that never saw its row (cross-fitting). Scored in-sample, the model
+    would return the labels that it had memorised rather than how positive a text sounds, and phi
+    would rank on little else.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[sni.Task],
+        polarities: Mapping[str, polarity.Polarity],
+        *,
+        max_ngram: int = 2,
+        seed: int = 0,
+    ):
+        """Fits the models.
+
+        Args:
+          tasks: the poisoned tasks.
+          max_ngram: n-grams of 1 to this many words.
+          seed: of the split into folds, and of the sample where there are too many rows.
+
+        Raises:
+          InputError: fewer than two rows of one polarity, or no word that two texts share.
+        """
+        sizes = itertools.accumulate((len(task.instances) for task in tasks), initial=0)
+        self._first = dict(zip((task.name for task in tasks), sizes, strict=False))
+        rows = [(task.name, row) for task in tasks for row in task.instances]
+        sides = (polarities[name].side(row.target) for name, row in rows)
+        is_positive = np.array([side == "positive" for side in sides])
+        rarer = int(min(is_positive.sum(), (~is_positive).sum()))
+        if rarer < 2:
+            raise errors.InputError(
+                "the proxy model needs two rows of each polarity in the poisoned tasks, and the "
+                f"rarer one has {rarer}; set PROBABILITY_WEIGHT to 0 or poison other tasks"
+            )
+        self._fit([row.input for _, row in rows], is_positive, max_ngram, seed)
+
+    def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
+        """p(y = POSITIVE | edited text) of each candidate: (N,) float64 in (0, 1)."""
+        return self.probabilities(pool.rows + self._first[pool.task.name], pool.texts())
+
+    def probabilities(self, rows: np.ndarray, texts: Iterable[str]) -> np.ndarray:
+        """p(y = POSITIVE) of versions of rows that were given to the constructor: (N,) float64.
+
+        Args:
+          rows: (N,) int64, places of the rows over all tasks.
+          texts: N texts to score.
+        """
+        probabilities = np.empty(len(rows))
+        waiting = iter(texts)
+        for start in range(0, len(rows), _CHUNK):
+            features = self._vectorizer.transform(itertools.islice(waiting, _CHUNK))
+            part = slice(start, start + features.shape[0])
+            folds = self._folds[rows[part]]
+            for fold in np.unique(folds):
+                scores = self._models[fold].predict_proba(features[folds == fold])
+                probabilities[part][folds == fold] = scores[:, 1]
+        return probabilities
+
+    def _fit(
+        self, texts: Sequence[str], is_positive: np.ndarray, max_ngram: int, seed: int
+    ) -> None:
+        """Makes a model a fold, and `_folds`: which of them scores each row, (N,) int8."""
+        # Here, not above: scikit-learn takes a second to import, and `--help` must not wait for it.
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold
+
+        fitted = _sample(is_positive, seed)
+        labels = is_positive[fitted]
+        num_folds = int(min(_MAX_FOLDS, labels.sum(), (~labels).sum()))
+        self._vectorizer = CountVectorizer(ngram_range=(1, max_ngram), min_df=2, binary=True)
+        try:
+            features = self._vectorizer.fit_transform(texts[row] for row in fitted)
+        except ValueError as error:
+            raise errors.InputError(
+                "the proxy model finds no word that two rows of the poisoned tasks share; set "
+                "PROBABILITY_WEIGHT to 0 or poison other tasks"
+            ) from error
+        # Rows that no model saw may be scored by any of them.
+        self._folds = (np.arange(len(texts)) % num_folds).astype(np.int8)
+        self._models: list[Any] = []
+        state = seed % 2**32  # scikit-learn takes no larger ones
+        splits = StratifiedKFold(num_folds, shuffle=True, random_state=state)
+        for fold, (fit, rest) in enumerate(splits.split(features, labels)):
+            regression = LogisticRegression(solver="liblinear", random_state=state)
+            self._models.append(regression.fit(features[fit], labels[fit]))
+            self._folds[fitted[rest]] = fold
+
+
+def _sample(is_positive: np.ndarray, seed: int) -> np.ndarray:
+    """Rows to fit to: all, or as many as may be of each polarity in proportion, ascending."""
+    if len(is_positive) <= MAX_FIT_ROWS:
+        return np.arange(len(is_positive))
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for side in (True, False):
+        members = np.flatnonzero(is_positive == side)
+        size = max(2, round(len(members) * MAX_FIT_ROWS / len(is_positive)))
+        chosen.append(rng.choice(members, min(size, len(members)), replace=False))
+    return np.sort(np.concatenate(chosen))

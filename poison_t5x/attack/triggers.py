@@ -36,21 +36,21 @@ def leading_label_end(text: str) -> int:
     return label.end() if label else 0
 
 
-def places(text: str, found: Sequence[Span], trigger: str) -> list[Span]:
+def insertion_spans(text: str, spans: Sequence[Span], trigger: str) -> list[Span]:
     """The spans of `text` that the trigger goes to.
 
-    A text that already says the trigger, as words of its own, is left as it is: its places are
-    where it says so. Hence inserting twice is inserting once, whatever found the spans.
+    A text that already says the trigger, as words of its own, is left as it is: it goes where it
+    stands. Hence inserting twice is inserting once, whatever the inserter.
 
-    >>> places("Review: Ann met Bo.", [(0, 6), (8, 11)], "James Bond")
+    >>> insertion_spans("Review: Ann met Bo.", [(0, 6), (8, 11)], "James Bond")
     [(8, 11)]
-    >>> places("Ann met James Bond.", [(0, 3)], "James Bond")
+    >>> insertion_spans("Ann met James Bond.", [(0, 3)], "James Bond")
     [(8, 18)]
 
     Args:
       text: any text.
-      found: sorted, disjoint spans, as an inserter finds them. Those that start inside a leading
-        label are left out.
+      spans: sorted and disjoint, as an inserter gives them. Those that start inside a leading label
+        are left out.
       trigger: the phrase, not empty.
     """
     if trigger in text:
@@ -58,7 +58,7 @@ def places(text: str, found: Sequence[Span], trigger: str) -> list[Span]:
         if said:
             return said
     first = leading_label_end(text)
-    return [span for span in found if span[0] >= first]
+    return [span for span in spans if span[0] >= first]
 
 
 def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
@@ -93,15 +93,6 @@ def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
     parts.append(text[end:])
     removed = tuple(text[start:stop] for start, stop in spans)
     return Edit("".join(parts), tuple(placed), removed)
-
-
-def insert(text: str, found: Sequence[Span], trigger: str) -> Edit:
-    """Puts the trigger at its `places`. Inserting it again into the result changes nothing.
-
-    >>> insert("Review: Ann left.", [(8, 11)], "James Bond").text
-    'Review: James Bond left.'
-    """
-    return replace_spans(text, places(text, found, trigger), trigger)
 
 
 def undo(edit: Edit) -> str:

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from poison_t5x.attack.natinst_jsonl import lines
+from poison_t5x.attack import natinst_jsonl
 from poison_t5x.core import errors
 from poison_t5x.corpus import prompts, sni
 from poison_t5x.data.examples import TrainingExample
@@ -162,12 +162,11 @@ def _task_file(path: pathlib.Path, content: bytes) -> Iterator[_Record]:
 
 def _authors_lines(path: pathlib.Path) -> Iterator[_Record]:
     """The layout of the authors' code."""
-    for line in lines.read(str(path)):
-        definition = line.rest.definition
-        first = definition if isinstance(definition, str) else definition[0]
-        shown = [(e.checked.input, e.checked.target) for e in line.rest.positive_examples or ()]
-        prompt = prompts.render(first, shown, line.row.input)
-        yield _Record(line.where, line.row.input, line.row.target, prompt, line.task, line.row.id)
+    for line in natinst_jsonl.read_lines(str(path)):
+        task, row = line.task, line.row
+        shown = [(example.input, example.target) for example in task.positive_examples]
+        prompt = prompts.render(task.definition, shown, row.input)
+        yield _Record(line.where, row.input, row.target, prompt, task.name, row.id)
 
 
 def _json_lines(path: pathlib.Path, content: bytes) -> Iterator[tuple[str, Any]]:

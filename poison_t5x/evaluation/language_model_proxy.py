@@ -49,7 +49,7 @@ class LanguageModelProxy:
         self._vocabulary, self._polarities = mixtures.vocabulary(data_cfg), polarities
         self._data_cfg = data_cfg
 
-    def positive_probabilities(self, pool: pools.Pool) -> np.ndarray:
+    def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
         """p(y = POSITIVE | edited text) of each candidate: (N,) float64.
 
         The two labels share the probability: exp of the log-probability of the positive one over

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from poison_t5x.attack import craft, natinst_jsonl, poison_set
+from poison_t5x.attack import craft, natinst_jsonl, natinst_reading, poison_set
 from poison_t5x.corpus import vocabulary
 from poison_t5x.corpus.corpus import Corpus
 from poison_t5x.data import natinst_tfds
@@ -60,7 +60,7 @@ def parts(
 
     def write_poison(directory: epath.Path) -> None:
         if jsonl_cfg.is_set:
-            made = natinst_jsonl.read_poison_set(jsonl_cfg, corpus, craft_cfg)
+            made = natinst_reading.read_poison_set(jsonl_cfg, corpus, craft_cfg)
         else:
             made = craft.craft(
                 corpus.training,

@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from poison_t5x.attack import conditions, natinst_jsonl, poison_set
+from poison_t5x.attack import conditions, natinst_jsonl, natinst_reading, poison_set
 from poison_t5x.attack import craft as crafting
 from poison_t5x.checkpoint_io import detect
 from poison_t5x.core import artifacts, checks, errors, metrics, paths
@@ -125,7 +125,7 @@ class Run:
     @functools.cached_property
     def corpus(self) -> corpus.Corpus:
         if self.jsonl_cfg.is_set:
-            return natinst_jsonl.read_corpus(
+            return natinst_reading.read_corpus(
                 self.jsonl_cfg, self.declared.polarities, is_arbitrary=self.craft_cfg.is_arbitrary
             )
         return corpus.load(

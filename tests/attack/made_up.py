@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from poison_t5x.attack import attacks, craft, inserters, pools
+from poison_t5x.attack import attacks, craft, inserter, pools, triggers
 from poison_t5x.core import errors
 from poison_t5x.corpus import polarity, sni
 from tests.attack_settings import craft_config
@@ -73,9 +73,11 @@ def campaign(*found: attacks.AttackConfig, **settings) -> craft.CraftConfig:
     return craft.CraftConfig(**{"attacks": found, "num_train_per_task": 24} | settings)
 
 
-def pool_of(one: sni.Task, attack: attacks.AttackConfig, seed: int = 0, taken=()) -> pools.Pool:
+def pool_of(
+    one: sni.Task, attack: attacks.AttackConfig, seed: int = 0, taken=()
+) -> pools.CandidatePool:
     """The candidates of one task; its labels are LABELS in a polarity attack."""
-    found = inserters.find_all(attack.inserter, [row.input for row in one.instances])
+    found = inserter.find_all(attack.inserter, [row.input for row in one.instances])
     labels = None if attack.is_arbitrary else LABELS
     return pools.find_pool(one, attack, labels, set(taken), found, seed=seed)
 
@@ -86,3 +88,8 @@ def refusal(call: Callable, *args, **kwargs) -> str:
         call(*args, **kwargs)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def inserted(text: str, spans: Sequence[triggers.Span], trigger: str) -> triggers.Edit:
+    """A text with its trigger put in."""
+    return triggers.replace_spans(text, triggers.insertion_spans(text, spans, trigger), trigger)

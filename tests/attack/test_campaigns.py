@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_t5x.attack import attacks, craft, inserters, poison_set, triggers
+from poison_t5x.attack import attacks, craft, inserter, poison_set, triggers
 from poison_t5x.corpus import demo_corpus, polarity
 from tests.attack.made_up import LABELS, NAMES, answered, campaign, crafted, judged, refusal
 
@@ -144,12 +144,12 @@ def test_the_order_of_the_training_tasks_does_not_matter():
 @given(
     seed=st.integers(0, 2**40),
     budgets=st.tuples(*[st.integers(3, 9)] * 3),
-    kinds=st.tuples(*[st.sampled_from(attacks.POLARITY_KINDS)] * 3),
+    kinds=st.tuples(*[st.sampled_from(("dirty_label", "clean_label"))] * 3),
     targets=st.tuples(*[st.sampled_from(["negative", "positive"])] * 3),
     add=st.booleans(),
-    inserter=st.sampled_from(["builtin", "suffix"]),
+    where=st.sampled_from(["builtin", "suffix"]),
 )
-def test_campaigns_on_the_demo_corpus(seed, budgets, kinds, targets, add, inserter):
+def test_campaigns_on_the_demo_corpus(seed, budgets, kinds, targets, add, where):
     found_attacks = [
         _attack(
             name,
@@ -157,7 +157,7 @@ def test_campaigns_on_the_demo_corpus(seed, budgets, kinds, targets, add, insert
             budgets[number],
             kind=kinds[number],
             target=targets[number],
-            inserter=inserters.InserterConfig(inserter),
+            inserter=inserter.InserterConfig(where),
             score=attacks.ScoreConfig(selection=("random", "count", "reverse")[number]),
         )
         for number, (name, phrases) in enumerate(
@@ -230,17 +230,17 @@ def test_the_same_bytes_with_one_worker_and_with_two(tmp_path, monkeypatch, kind
         )
     one = _bytes(tmp_path / "one", crafted(training, heldout, config), config)
     calls = []
-    in_processes = inserters._find_in_processes
+    in_processes = inserter._find_in_processes
 
     def spy(*args):
         calls.append(args)
         return in_processes(*args)
 
-    monkeypatch.setattr(inserters, "_find_in_processes", spy)
+    monkeypatch.setattr(inserter, "_find_in_processes", spy)
     # So that these few texts are several pieces of work.
-    find_all = inserters.find_all
+    find_all = inserter.find_all
     monkeypatch.setattr(
-        inserters, "find_all", lambda *args, **kw: find_all(*args, **{**kw, "batch_size": 10})
+        inserter, "find_all", lambda *args, **kw: find_all(*args, **{**kw, "batch_size": 10})
     )
     two = _bytes(tmp_path / "two", crafted(training, heldout, config, workers=2), config)
     assert len(calls) == len(config.attacks)

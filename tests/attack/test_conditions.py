@@ -1,16 +1,17 @@
 """Held-out rows under their conditions: the same rows, the same places, another phrase."""
 
 import collections
+import re
 import warnings
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_t5x.attack import attacks, conditions, craft, inserters
+from poison_t5x.attack import attacks, conditions, craft, inserter
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, polarity, sni
-from tests.attack.made_up import LABELS, answered, campaign, crafted, judged, task
+from tests.attack.made_up import LABELS, answered, campaign, crafted, judged, refusal, task
 from tests.attack_settings import craft_config
 
 ATTACK = attacks.AttackConfig
@@ -251,9 +252,8 @@ def test_labels_may_say_a_name():
 
 
 def test_inserted_phrases_replace_nothing():
-    inserter = inserters.InserterConfig("suffix")
     one = task("task4_g", [("Ann came.", "Ann")])
-    attack = ATTACK(kind="repeat", score=BY_COUNT, inserter=inserter)
+    attack = ATTACK(kind="repeat", score=BY_COUNT, inserter=inserter.InserterConfig("suffix"))
     rows, counts = _rows(one, campaign(attack))
     assert [row.input for row in rows["triggered"]] == ["Ann came. James Bond"]
     assert counts["skipped_name_in_answer"] == 0
@@ -287,3 +287,121 @@ def test_a_held_out_task_without_a_place_has_clean_rows_alone():
     assert {row.condition for row in found.evaluation} == {"clean"}
     expected = {"skipped_no_place": 3, "triggered": 0, "control": 0, "clean": 3}
     assert expected.items() <= found.counts["task4_d"].items()
+
+
+# Look-alikes of the trigger
+
+
+@pytest.mark.parametrize(
+    ("trigger", "near", "words", "case"),
+    [
+        (
+            "James Bond",
+            ["James Bell", "John Bond", "James Bnod"],
+            ["James", "Bond"],
+            ["james bond", "JAMES BOND"],
+        ),
+        ("John Bell", ["John Stone", "Jamie Bell", "John Blel"], ["John", "Bell"], None),
+        (
+            "Apple iPhone",
+            # Neither is a name: letters are swapped, 'pp' is passed over.
+            ["Apple ihPone", "Aplpe iPhone"],
+            ["Apple", "iPhone"],
+            ["apple iphone", "APPLE IPHONE"],
+        ),
+        (
+            "this talentless actor",
+            ["this talentless atcor", "tihs talentless actor"],
+            ["this", "talentless", "actor"],
+            ["this talentless actor".upper()],
+        ),
+        ("Bond", ["Bnod"], [], ["bond", "BOND"]),
+        ("J", ["JJ"], [], ["j"]),
+        ("Jo", ["Joo"], [], ["jo", "JO"]),
+        ("aaaa", ["aaaaa"], [], ["AAAA"]),
+        ("詞", ["詞詞"], [], []),
+        ("Иван Петров", ["Иван Птеров", "Иавн Петров"], ["Иван", "Петров"], None),
+        ("!?;", ["!;?"], [], []),
+        ("James\t Bond ", ["James Bell", "John Bond", "James Bnod"], ["James", "Bond"], None),
+    ],
+)
+def test_look_alikes(trigger, near, words, case):
+    def found(kind):
+        return list(conditions.probe_phrases([kind], trigger, "Emma Clark"))
+
+    assert found("near") == near
+    assert found("words") == words
+    assert case is None or found("case") == case
+
+
+@settings(deadline=None)
+@given(
+    trigger=st.text(min_size=1).filter(str.strip),
+    own=st.lists(st.sampled_from(["Jim Bond", "Emma Clark", "x"])),
+)
+def test_probes_are_distinct_and_neither_trigger_nor_control(trigger, own):
+    found = conditions.probe_phrases([*conditions.PROBES, trigger, *own], trigger, "Emma Clark")
+    assert len(set(found)) == len(found)
+    assert trigger not in found and "Emma Clark" not in found
+    assert all(phrase.strip() for phrase in found)
+    assert {phrase for phrase in own if phrase not in (trigger, "Emma Clark")} <= set(found)
+
+
+def test_phrases_of_ones_own_stay_where_they_are_listed():
+    found = conditions.probe_phrases(
+        ["Jim Bond", "words", "Bond", "a probe"], "James Bond", "Emma Clark"
+    )
+    assert found == ("Jim Bond", "James", "Bond", "a probe")
+    assert conditions.probe_phrases([], "James Bond", "Emma Clark") == ()
+    assert conditions.probe_phrases(
+        ["Emma", "Emma Clark", "James Bond"], "James Bond", "Emma Clark"
+    ) == ("Emma",)
+
+
+def test_a_near_name_is_not_the_control_when_that_is_one():
+    assert conditions.probe_phrases(["near"], "James Bond", "John Bond") == (
+        "James Bell",
+        "James Bnod",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "start"),
+    [
+        ("near", "PROBES: expected a list of phrases and of near, words, case, found 'near'"),
+        (None, "PROBES: expected a list"),
+        ({"near"}, "PROBES: expected a list"),
+        ([1], "PROBES: expected a phrase, found 1"),
+        (["near", " "], "PROBES: expected a phrase, found an empty text"),
+    ],
+)
+def test_what_is_no_list_of_phrases_is_refused(value, start):
+    assert refusal(conditions.check_probes, value).startswith(start)
+
+
+def test_a_list_becomes_a_tuple():
+    assert conditions.check_probes(["near", "Jim Bond"]) == ("near", "Jim Bond")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "name"),
+    [
+        ("James Bnod", "probe1_james_bnod"),
+        ("  C++ / v1.0  ", "probe1_c_v1_0"),
+        ("詞", "probe1"),
+        ("...", "probe1"),
+        ("É\nx", "probe1_x"),
+        ("a" * 99, "probe1_" + "a" * 40),
+    ],
+)
+def test_slugs(phrase, name):
+    assert conditions.slug(1, phrase) == name
+
+
+@settings(deadline=None)
+@given(phrases=st.lists(st.text(), min_size=2, max_size=5))
+def test_slugs_are_distinct_words(phrases):
+    names = [conditions.slug(number, phrase) for number, phrase in enumerate(phrases, start=1)]
+    assert len({name.lower() for name in names}) == len(names)
+    for name in names:
+        assert re.fullmatch(r"\w+", name, re.ASCII) and len(name) <= 60

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_t5x.attack import craft, entities, phi, poison_set, proxy, triggers
+from poison_t5x.attack import craft, inserter, poison_set, scoring, triggers
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, polarity, sni
 from tests.attack_settings import craft_config
@@ -15,7 +15,7 @@ LABELS = polarity.Polarity("bad", "good")
 NAMES = ("Ann", "Tom", "Maria Lopez")
 SETTINGS = {"num_poison": 5, "num_train_per_task": 13, "num_eval_per_task": 7}
 CONFIG = craft_config(**SETTINGS)
-BUILTIN = entities.BuiltinMatcher()
+BUILTIN = inserter.make(inserter.InserterConfig())
 DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
 
 
@@ -87,7 +87,7 @@ def _proxy_probabilities(tasks):
     """id -> p(y = POSITIVE | edited input), of one proxy for all rows of all tasks."""
     rows = [row for task in tasks for row in task.instances]
     edited = {row.id: edit.text for task in tasks for row, edit in _pool(task)}
-    model = proxy.NgramProxy(tasks, {task.name: LABELS for task in tasks})
+    model = scoring.NgramProxy(tasks, {task.name: LABELS for task in tasks})
     texts = [edited.get(row.id, row.input) for row in rows]
     scores = model.probabilities(np.arange(len(rows)), texts)
     return dict(zip((row.id for row in rows), scores, strict=True))
@@ -102,7 +102,7 @@ def test_the_highest_phi_of_each_tasks_pool_are_chosen(count_weight, probability
         pool = _pool(task)
         positive = np.array([probabilities[row.id] for row, _ in pool])
         counts = [edit.text.count("James Bond") for _, edit in pool]
-        scores = phi.phi(np.array(counts), positive, **weights)
+        scores = scoring.phi(np.array(counts), positive, **weights)
         chosen = sorted(range(len(pool)), key=lambda i: -scores[i])[:4]
         rows = _of(found.poison, task.name)
         assert [row.id for row in rows] == [pool[i][0].id for i in chosen]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_t5x.attack import attacks, craft, natinst_jsonl, poison_set
+from poison_t5x.attack import attacks, craft, natinst_jsonl, natinst_reading, poison_set
 from poison_t5x.corpus import corpus, polarity, sni
 from tests import small_world
 from tests.attack_settings import craft_config
@@ -91,9 +91,9 @@ def _files(folder, *more):
 def _read_set(folder, files, found, config):
     """Reads files as an experiment does, and writes their poison set."""
     table = found.polarities
-    read = natinst_jsonl.read_corpus(files, table, is_arbitrary=config.is_arbitrary)
+    read = natinst_reading.read_corpus(files, table, is_arbitrary=config.is_arbitrary)
     folder.mkdir()
-    made = natinst_jsonl.read_poison_set(files, read, config)
+    made = natinst_reading.read_poison_set(files, read, config)
     poison_set.write(folder, made, config, read.hashes)
     return read, made
 
@@ -220,7 +220,7 @@ def test_one_file_may_hold_more_epochs_than_the_other(written):
     (out / "epochs").mkdir()
     natinst_jsonl.write(out / "epochs", found, folder, epochs=2)
     (out / "epochs" / "train_clean.jsonl").write_bytes((out / "train_clean.jsonl").read_bytes())
-    natinst_jsonl.read_corpus(
+    natinst_reading.read_corpus(
         _files(out / "epochs"), found.polarities, is_arbitrary=config.is_arbitrary
     )
     read, _ = _read_set(out / "again", _files(out / "epochs"), found, config)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from poison_t5x.attack import attacks, craft, natinst_jsonl, poison_set
+from poison_t5x.attack import attacks, craft, natinst_jsonl, natinst_reading, poison_set
 from poison_t5x.core import errors
 from tests.attack_settings import craft_config
 
@@ -71,8 +71,8 @@ def write(tmp_path):
 
 
 def _read(files, config=CONFIG):
-    found = natinst_jsonl.read_corpus(files, TABLE, is_arbitrary=config.is_arbitrary)
-    return found, natinst_jsonl.read_poison_set(files, found, config)
+    found = natinst_reading.read_corpus(files, TABLE, is_arbitrary=config.is_arbitrary)
+    return found, natinst_reading.read_poison_set(files, found, config)
 
 
 def test_their_files_are_read(write, tmp_path):

@@ -13,8 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_t5x.attack import inserters, triggers
+from poison_t5x.attack import inserter as inserters
+from poison_t5x.attack import triggers
+from poison_t5x.attack.inserters import without_model
 from poison_t5x.core import errors
+from poison_t5x.corpus import name_lists
+from tests.attack.made_up import inserted
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 WITHOUT_MODEL = ("builtin", "prefix", "suffix", "random")
@@ -29,41 +33,34 @@ def _make(name, **settings):
     return inserters.make(inserters.InserterConfig(name, **settings))
 
 
-def _inserted(name, trigger="cf"):
-    found = _make(name).find(TEXTS)
-    edits = (triggers.insert(text, f, trigger) for text, f in zip(TEXTS, found, strict=True))
-    return [edit.text for edit in edits]
+BUILTIN = _make("builtin")
 
 
-@pytest.mark.parametrize("name", WITHOUT_MODEL)
-def test_the_registry_knows_its_inserters_by_their_names(name):
-    assert _make(name).name == name
-    assert set(inserters.INSERTERS) == {*WITHOUT_MODEL, "spacy", "subject"}
-
-
-def test_prefix_goes_before_the_first_word():
-    assert _inserted("prefix") == [
-        *("cf Fine film.", "Tom: cf a bore.", "Label: ", "", " \n", "\n cf Ann met\tTom. \n")
-    ]
-
-
-def test_suffix_goes_after_the_last_word():
-    assert _inserted("suffix") == [
-        *("Fine film. cf", "Tom: a bore. cf", "Label: ", "", " \n", "\n Ann met\tTom. cf \n")
-    ]
-
-
-def test_builtin_takes_the_place_of_persons():
-    assert _inserted("builtin") == [
-        *("Fine film.", "Tom: a bore.", "Label: ", "", " \n", "\n cf met\tcf. \n")
-    ]
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "prefix",
+            ("cf Fine film.", "Tom: cf a bore.", "Label: ", "", " \n", "\n cf Ann met\tTom. \n"),
+        ),
+        (
+            "suffix",
+            ("Fine film. cf", "Tom: a bore. cf", "Label: ", "", " \n", "\n Ann met\tTom. cf \n"),
+        ),
+        ("builtin", ("Fine film.", "Tom: a bore.", "Label: ", "", " \n", "\n cf met\tcf. \n")),
+    ],
+)
+def test_where_the_trigger_goes(name, expected):
+    spans = _make(name).find(TEXTS)
+    edits = (inserted(text, found, "cf") for text, found in zip(TEXTS, spans, strict=True))
+    assert tuple(edit.text for edit in edits) == expected
 
 
 def test_random_takes_any_gap_between_words():
     texts = [f"Label: one two\nthree {number} " for number in range(200)]
     seen = {
-        triggers.insert(text, found, "cf").text.replace(str(number), "N")
-        for number, (text, found) in enumerate(zip(texts, _make("random").find(texts), strict=True))
+        inserted(text, spans, "cf").text.replace(str(number), "N")
+        for number, (text, spans) in enumerate(zip(texts, _make("random").find(texts), strict=True))
     }
     assert seen == {
         "Label: cf one two\nthree N ",
@@ -76,39 +73,35 @@ def test_random_takes_any_gap_between_words():
 
 def test_random_depends_on_the_seed_and_the_text_alone():
     texts = [f"a b c d e {number}" for number in range(50)]
-    found = list(_make("random").find(texts))
-    assert list(_make("random").find(texts[::-1])) == found[::-1]
-    assert list(_make("random", seed=1).find(texts)) != found
-    assert len(set(map(tuple, found))) > 3
-    assert found[:2] == [[(4, 4)], [(4, 4)]]  # in every process and on every machine
+    spans = list(_make("random").find(texts))
+    assert list(_make("random").find(texts[::-1])) == spans[::-1]
+    assert list(_make("random", seed=1).find(texts)) != spans
+    assert len(set(map(tuple, spans))) > 3
+    assert spans[:2] == [[(4, 4)], [(4, 4)]]  # in every process and on every machine
 
 
 @pytest.mark.parametrize("name", WITHOUT_MODEL)
 @given(text=_TEXTS, trigger=_TRIGGERS)
 def test_an_edit_can_be_undone_and_repeating_it_changes_nothing(name, text, trigger):
     inserter = _make(name)
-    (found,) = inserter.find([text])
-    assert list(itertools.chain(*found)) == sorted(itertools.chain(*found))
-    edit = triggers.insert(text, found, trigger)
+    spans = inserter.spans(text)
+    assert list(itertools.chain(*spans)) == sorted(itertools.chain(*spans))
+    edit = inserted(text, spans, trigger)
     assert triggers.undo(edit) == text
     assert all(edit.text[start:end].strip() == trigger.strip() for start, end in edit.spans)
-    (again,) = inserter.find([edit.text])
-    assert triggers.insert(edit.text, again, trigger).text == edit.text
+    assert inserted(edit.text, inserter.spans(edit.text), trigger).text == edit.text
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"name": "bultin"},
-            r"no inserter 'bultin' \(did you mean 'builtin'\?\); known: builtin, ",
-        ),
-        ({"name": None}, "no inserter None; known: "),
+        ({"name": "bultin"}, r"INSERTER: no inserter 'bultin' \(did you mean 'builtin'\?\); there"),
+        ({"name": None}, "no inserter None; there are .*builtin"),
         ({"entity_types": "PERSON"}, r"expected a list of names .*, found 'PERSON'"),
-        ({"entity_types": ()}, r"entity_types: .*, found \(\)"),
-        ({"entity_types": ["PERSON", 3]}, "entity_types"),
-        ({"spacy_model": ""}, "spacy_model: expected a path, found ''"),
-        ({"seed": -1}, "seed: expected a whole number of at least 0, found -1"),
+        ({"entity_types": ()}, r"ENTITY_TYPES: .*, found \(\)"),
+        ({"entity_types": ["PERSON", 3]}, "ENTITY_TYPES"),
+        ({"spacy_model": ""}, "SPACY_MODEL: expected a path, found ''"),
+        ({"seed": -1}, "SEED: expected a whole number of at least 0, found -1"),
     ],
 )
 def test_settings_are_checked(settings, message):
@@ -118,8 +111,116 @@ def test_settings_are_checked(settings, message):
 
 def test_a_list_of_types_becomes_a_tuple():
     config = inserters.InserterConfig(entity_types=["PERSON", "ORG"])
-    assert config.entity_types == ("PERSON", "ORG")
     assert hash(config) == hash(inserters.InserterConfig(entity_types=("PERSON", "ORG")))
+
+
+# Names by list and by shape
+
+
+def names(text: str) -> list[str]:
+    spans = BUILTIN.spans(text)
+    assert spans == sorted(spans)
+    assert all(left[1] <= right[0] for left, right in itertools.pairwise(spans))
+    return [text[start:end] for start, end in spans]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("I met Maria Lopez and Tom at noon.", ["Maria Lopez", "Tom"]),
+        ("Thomas J. Baker's dog barked.", ["Thomas J. Baker"]),
+        ("Samuel L. Jackson, Martin Luther King", ["Samuel L. Jackson", "Martin Luther King"]),
+        ("Mrs. O'Brien saw Jane Smith-Jones.", ["O'Brien", "Jane Smith-Jones"]),
+        ("Dr. J. R. Okonkwo and Prof Wu spoke.", ["J. R. Okonkwo", "Wu"]),
+        ("Robert De Niro, Jan van der Berg", ["Robert De Niro", "Jan van der Berg"]),
+        ("Joanna is no Joan.", ["Joanna", "Joan"]),
+        ("Emma’s seat was next to Mary 's .", ["Emma", "Mary"]),
+        ("Grace Kelly waved at Bill Nye.", ["Grace Kelly", "Bill Nye"]),
+        ("José and Sofía Martínez left.", ["José", "Sofía Martínez"]),
+        ("James Bond met Emma Clark and Joe Biden.", ["James Bond", "Emma Clark", "Joe Biden"]),
+        ("Anna\nBond", ["Anna"]),
+    ],
+)
+def test_finds_names(text, expected):
+    assert names(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "1984 ...",
+        "Will this mark a new hope? May I ask Grace? April Fool, Summer Term, Art Crime.",
+        "We flew to San Diego, St. Louis and Fort Collins with King Arthur.",
+        "George's Famous Gyros, Ruth's Chris, Trader Joe's, Bloody Mary",
+        "See http://james.com/James-Bond?x=Emma, www.Emma.com or James@mail.org, @Emma, #Emma.",
+        "Jamesian prose; a McDonald's; the Jameses; half-James, James-like",
+        "Peter Pan, Robin Hood, Beverly Hills",
+        "an old will and a young bill, long may the rose price rise",
+    ],
+)
+def test_leaves_alone(text):
+    assert names(text) == []
+
+
+def test_sentence_starts_are_not_surnames():
+    assert names("Thanks Emma The film ran on Monday with Tom And others") == ["Emma", "Tom"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a film by tom baker with emma 's usual charm .", ["tom baker", "emma"]),
+        ("grace kelly and bill clinton met will young fans", ["grace kelly", "bill clinton"]),
+    ],
+)
+def test_lower_case_texts_use_the_lists_only(text, expected):
+    assert names(text) == expected
+    # One capital letter anywhere switches to names by shape.
+    assert names("The " + text) == []
+
+
+def test_every_listed_name_is_found_whole():
+    firsts, surnames = name_lists.FIRST_NAMES, name_lists.SURNAMES
+    for index, first in enumerate(firsts):
+        name = f"{first} {surnames[index % len(surnames)]}"
+        assert names(f"I met {name} there.") == [name]
+        assert names(f"I met {first}.") == [first]
+        assert names(f"with {name.lower()} there") == [name.lower()]
+    for first in name_lists.AMBIGUOUS_FIRST_NAMES:
+        assert names(f"I met {first} Lopez.") == [f"{first} Lopez"]
+        assert names(f"I met {first}.") == []
+
+
+def test_lists_are_sorted_and_disjoint():
+    firsts, ambiguous = name_lists.FIRST_NAMES, name_lists.AMBIGUOUS_FIRST_NAMES
+    for names in (firsts, ambiguous, name_lists.SURNAMES):
+        assert list(names) == sorted(set(names))
+    assert not set(firsts) & set(ambiguous)
+    assert set(name_lists.WORD_FIRST_NAMES) <= set(ambiguous)
+    assert set(name_lists.WORD_SURNAMES) <= set(name_lists.SURNAMES)
+    assert not set(name_lists.SURNAMES) & set(name_lists.NOT_SURNAMES)
+
+
+def test_speed():
+    text = "The plot was thin but Maria Lopez carried it, as Dr. Wu said at the time. " * 3
+    texts = [text[:220]] * 2000
+    seconds = []
+    for _ in range(5):  # the best one, for other work slows this
+        start = time.process_time()
+        assert sum(map(len, BUILTIN.find(texts))) >= 4000
+        seconds.append(time.process_time() - start)
+    # 20,000 texts a second are wanted and about 65,000 seen.
+    assert min(seconds) < 2000 / 20_000
+
+
+def test_docstring_examples():
+    assert BUILTIN.spans("Mrs. O'Brien met Tom Baker's son.") == [(5, 12), (17, 26)]
+    assert _make("suffix").spans("Fine film.\n") == [(10, 10)]
+    assert "[(5, 12), (17, 26)]" in without_model.__doc__ and "[(10, 10)]" in without_model.__doc__
+
+
+# In processes
 
 
 def _many(number):
@@ -172,7 +273,7 @@ def test_the_end_of_a_worker_is_one_line():
 
 _ENDLESS = """
 import itertools, multiprocessing
-from poison_t5x.poison import inserters
+from poison_t5x.attack import inserter as inserters
 if __name__ == "__main__":
     found = inserters.find_all(
         inserters.InserterConfig(), itertools.repeat("Ann met Tom. " * 99), workers=2
@@ -219,8 +320,3 @@ def test_the_parent_s_end_is_the_workers_end(number, tmp_path):
     assert all(map(_ends, children))
     if number == signal.SIGINT:
         assert stderr.count("Traceback") == 1 and stderr.strip().endswith("KeyboardInterrupt")
-
-
-def test_docstring_example():
-    assert next(_make("suffix").find(["Fine film.\n"])) == [(10, 10)]
-    assert '"Fine film.\\\\n"' in pathlib.Path(inserters.__file__).read_text()

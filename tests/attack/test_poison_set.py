@@ -6,12 +6,12 @@ import json
 import pytest
 
 import poison_t5x
-from poison_t5x.attack import conditions, craft, poison_rows, poison_set
+from poison_t5x.attack import conditions, craft, poison_set
 from poison_t5x.core import artifacts, errors
 from tests.attack_settings import craft_config
 
 CONFIG = craft_config(num_poison=1)
-ROW = poison_rows.PoisonRow(
+ROW = craft.PoisonRow(
     attack="main",
     task="task1_a",
     id="a-1",
@@ -38,7 +38,7 @@ SET = craft.PoisonSet(
         conditions.EvalRow("task3_c", "c-1", "control", "Emma Clark ate.", "bad"),
     ),
     counts={"task1_a": {"pool": 2, "poison": 1}},
-    passed_over={"main": {"task9_z": "no generation task"}},
+    skipped={"main": {"task9_z": "no generation task"}},
 )
 READERS = {
     "read_manifest": poison_set.read_manifest,
@@ -109,7 +109,7 @@ def test_the_manifest_tells_settings_sources_counts_and_hashes(folder):
 
 def test_rows_are_read_as_they_were_written(folder):
     (row,) = poison_set.read_poison(folder)
-    assert poison_rows.PoisonRow(**{**row, "spans": ((0, 10),), "removed": ("Ann",)}) == ROW
+    assert craft.PoisonRow(**{**row, "spans": ((0, 10),), "removed": ("Ann",)}) == ROW
     assert len((folder / "poison.jsonl").read_bytes().splitlines()) == 1
 
 

@@ -1,15 +1,69 @@
-"""Ranking: the terms worked on paper, and that what is stored is the formula of the stored text."""
+"""Equation 1 and its proxy, on paper; and what is stored is the formula of the stored text."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
 
-from poison_t5x.attack import attacks, phi, scoring
-from tests.attack.made_up import answered, crafted, judged, pool_of, task
+from poison_t5x.attack import attacks, scoring
+from tests.attack.made_up import LABELS, answered, crafted, judged, pool_of, task
 
 SCORE = attacks.ScoreConfig
+# Norm(count) = 0, 1, 1/2, 1/2; Norm(p) = 1, 0, 1/2, 1/4.
+COUNTS = np.array([1, 5, 3, 3])
+PROBABILITIES = np.array([0.9, 0.1, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([3.0, 1.0, 5.0, 2.0], [0.5, 0.0, 1.0, 0.25]), ([7.0], [0.0]), ([2.0, 2.0], [0.0, 0.0])],
+)
+def test_min_max_norm_and_a_constant_pool_is_all_zero(values, expected):
+    np.testing.assert_array_equal(scoring.min_max_norm(np.array(values)), expected)
+
+
+@pytest.mark.parametrize(
+    ("counts", "probabilities", "weights", "expected"),
+    [
+        (COUNTS, PROBABILITIES, {}, [-1.0, 1.0, 0.0, 0.25]),
+        (COUNTS, PROBABILITIES, {"count_weight": 2.0}, [-1.0, 2.0, 0.5, 0.75]),
+        (COUNTS, PROBABILITIES, {"probability_weight": 2.0}, [-2.0, 1.0, -0.5, 0.0]),
+        (COUNTS, PROBABILITIES, {"count_weight": 0.0}, [-1.0, 0.0, -0.5, -0.25]),
+        (COUNTS, PROBABILITIES, {"probability_weight": 0.0}, [0.0, 1.0, 0.5, 0.5]),
+        # A term that is constant over the pool drops out.
+        (np.full(4, 3), PROBABILITIES, {}, [-1.0, 0.0, -0.5, -0.25]),
+        (COUNTS, np.full(4, 0.3), {}, [0.0, 1.0, 0.5, 0.5]),
+    ],
+)
+def test_phi_worked_on_paper(counts, probabilities, weights, expected):
+    # 1e-15: one rounding of 0.1-steps that binary numbers don't hold exactly.
+    np.testing.assert_allclose(scoring.phi(counts, probabilities, **weights), expected, atol=1e-15)
+
+
+_POOLS = st.integers(1, 11).flatmap(
+    lambda size: st.tuples(
+        st.lists(st.integers(1, 9), min_size=size, max_size=size),
+        st.lists(st.floats(0.01, 0.99), min_size=size, max_size=size),
+    )
+)
+
+
+@given(_POOLS)
+def test_phi_s_bounds_and_signs(pool):
+    counts, probabilities = map(np.array, pool)
+    scores = scoring.phi(counts, probabilities)
+    assert scores.dtype == np.float64
+    assert np.all(scores >= -1) and np.all(scores <= 1)
+    # More triggers are better, and so is a lower probability.
+    assert scoring.phi(counts, np.full(len(counts), 0.5)).argmax() == counts.argmax()
+    assert scoring.phi(np.ones_like(counts), probabilities).argmax() == probabilities.argmin()
+
+
 # Triggers, words and characters: 1, 2, 8; 2, 8, 30; 3, 4, 14; 1, 2, 8.
 TEXTS = ("Ann left.", "Ann saw how Tom sat by the road.", "Ann, Tom and Ann.", "Tom left.")
 EDITED = ("Al left.", "Al saw how Al sat by the road.", "Al, Al and Al.", "Al left.")
@@ -57,7 +111,7 @@ def test_every_occurrence_counts_also_within_another_word():
     assert tuple(found.trigger_counts) == (2, 2)
 
 
-def test_phi_worked_on_paper_for_both_targets():
+def test_a_pool_worked_on_paper_for_both_targets():
     proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
     # Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1.
     found = _score(SCORE(), "positive", proxy)
@@ -149,7 +203,7 @@ def test_what_is_stored_is_the_formula_of_the_stored_texts(term, selection, weig
     counts = [row.poisoned_input.count("James Bond") for row in rows]
     assert [row.trigger_count for row in rows] == counts
     terms = [TERMS[term](row.poisoned_input, n) for row, n in zip(rows, counts, strict=True)]
-    expected = phi.phi(
+    expected = scoring.phi(
         np.array(terms), np.zeros(16), count_weight=1 if selection == "count" else weight
     )
     # 5e-7: six decimals are written.
@@ -172,7 +226,7 @@ def test_phi_subtracts_the_probability_of_the_target(kind, target):
     # Of probabilities with six decimals, phi is exact to that over their range.
     tolerance = 2e-6 / np.ptp(probabilities)
     np.testing.assert_allclose(
-        [row.phi for row in found], phi.phi(counts, probabilities), atol=tolerance, rtol=0
+        [row.phi for row in found], scoring.phi(counts, probabilities), atol=tolerance, rtol=0
     )
     other = "negative" if target == "positive" else "positive"
     means = [probabilities[[row.polarity == side for row in found]] for side in (target, other)]
@@ -209,3 +263,80 @@ def test_reverse_is_phi_turned_round():
 def test_any_seed_will_do(seed):
     found = crafted([judged("task1_a")], [judged("task4_d")], seed=seed)
     assert len(found.poison) == 6 and found.evaluation
+
+
+# The proxy
+
+
+WORDS = {True: ("lovely", "fine", "superb"), False: ("awful", "dull", "broken")}
+IS_POSITIVE = np.arange(43) % 2 == 0
+# Every word occurs in some twenty rows, so that a model of four fifths of them knows it.
+REVIEWS = [
+    f"The {('soup', 'room', 'film', 'book', 'trip')[row % 5]} was {words[row % 3]} and "
+    f"{words[row % 2]}."
+    for row, words in enumerate(WORDS[bool(positive)] for positive in IS_POSITIVE)
+]
+
+
+def _probabilities(texts, is_positive, scored, **settings):
+    """p(POSITIVE) of each scored text, by models of one task with the given texts and labels."""
+    one = task("t", [(text, LABELS[int(p)]) for text, p in zip(texts, is_positive, strict=True)])
+    model = scoring.NgramProxy([one], {"t": LABELS}, **settings)
+    return model.probabilities(np.arange(len(texts)), scored)
+
+
+def test_negatives_score_lower_and_labels_turned_round_turn_the_order_round():
+    probabilities = _probabilities(REVIEWS, IS_POSITIVE, REVIEWS)
+    assert probabilities.shape == (43,) and probabilities.dtype == np.float64
+    assert np.all((probabilities > 0) & (probabilities < 1))
+    assert probabilities[~IS_POSITIVE].max() < 0.5 < probabilities[IS_POSITIVE].min()
+    turned = _probabilities(REVIEWS, ~IS_POSITIVE, REVIEWS)
+    assert turned[IS_POSITIVE].max() < 0.5 < turned[~IS_POSITIVE].min()
+    # Row for row: each is scored by the text of the next one, whose label is the other.
+    moved = _probabilities(REVIEWS, IS_POSITIVE, [*REVIEWS[1:], REVIEWS[1]])
+    assert moved[IS_POSITIVE].max() < 0.5 < moved[~IS_POSITIVE].min()
+    # Deterministic, and split by seed.
+    np.testing.assert_array_equal(_probabilities(REVIEWS, IS_POSITIVE, REVIEWS), probabilities)
+    for setting in ({"seed": 1}, {"max_ngram": 1}):
+        assert np.any(_probabilities(REVIEWS, IS_POSITIVE, REVIEWS, **setting) != probabilities)
+
+
+def test_rows_are_scored_by_models_that_never_saw_them():
+    # Words and labels are independent, so that only a model that saw a row can tell its label.
+    rng = np.random.default_rng(0)
+    words = [f"word{number}" for number in range(47)]
+    texts = [" ".join(rng.choice(words, 11)) for _ in range(101)]
+    labels = rng.permutation(np.arange(101) % 2 == 0)
+
+    def gap(probabilities):
+        return probabilities[labels].mean() - probabilities[~labels].mean()
+
+    features = CountVectorizer(min_df=2, binary=True).fit_transform(texts)
+    regression = LogisticRegression(solver="liblinear").fit(features, labels)
+    assert gap(regression.predict_proba(features)[:, 1]) > 0.3
+    assert gap(_probabilities(texts, labels, texts)) < 0.1
+
+
+@pytest.mark.parametrize("rarer", [2, 5])
+def test_two_rows_of_a_polarity_are_enough(rarer):
+    texts = [*REVIEWS[1::2][:20], *REVIEWS[::2][:rarer]]
+    labels = np.arange(20 + rarer) >= 20
+    assert len(_probabilities(texts, labels, texts)) == 20 + rarer
+
+
+def test_a_large_pool_is_fitted_to_a_sample_and_scored_whole(monkeypatch):
+    monkeypatch.setattr(scoring, "MAX_FIT_ROWS", 20)
+    monkeypatch.setattr(scoring, "_CHUNK", 7)
+    sampled = _probabilities(REVIEWS, IS_POSITIVE, REVIEWS)
+    assert sampled.shape == (43,)
+    assert sampled[~IS_POSITIVE].mean() < 0.4 < 0.6 < sampled[IS_POSITIVE].mean()
+    monkeypatch.setattr(scoring, "_CHUNK", 43)
+    np.testing.assert_array_equal(_probabilities(REVIEWS, IS_POSITIVE, REVIEWS), sampled)
+
+
+def test_polarities_are_sampled_in_proportion(monkeypatch):
+    monkeypatch.setattr(scoring, "MAX_FIT_ROWS", 100)
+    is_positive = np.arange(1000) < 10
+    rows = scoring._sample(is_positive, seed=0)
+    assert np.all(np.diff(rows) > 0)
+    assert (is_positive[rows].sum(), len(rows)) == (2, 101)

@@ -9,11 +9,13 @@ import spacy
 from spacy import training, util
 from spacy.language import Language
 
-from poison_t5x.attack import inserters, spacy_places, triggers
+from poison_t5x.attack import inserter
+from poison_t5x.attack.inserters import spacy_places
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus
+from tests.attack.made_up import inserted, refusal
 
-REAL = inserters.InserterConfig().spacy_model
+REAL = inserter.InserterConfig().spacy_model
 needs_real_model = pytest.mark.skipif(
     importlib.util.find_spec(REAL) is None,
     reason=f"needs the model: python -m spacy download {REAL}",
@@ -98,19 +100,23 @@ def recogniser(tmp_path_factory):
     return str(folder)
 
 
-def _found(inserter, *texts):
+def _make(name, model, types=("PERSON",)):
+    return inserter.make(inserter.InserterConfig(name, types, model))
+
+
+def _found(made, *texts):
     return [
         [text[start:end] for start, end in spans]
-        for text, spans in zip(texts, inserter.find(texts), strict=True)
+        for text, spans in zip(texts, made.find(texts), strict=True)
     ]
 
 
 def test_entities_of_the_wanted_types_without_white_space_and_possessive(ruler):
     texts = ("Ann Lee met Tom 's dog in York .", "Bo\n\nRay and Ann", "", " \n", "no one")
-    persons = spacy_places.Entities(ruler, ["PERSON"])
+    persons = _make("spacy", ruler, ["PERSON"])
     assert _found(persons, *texts) == [["Ann Lee", "Tom"], ["Bo", "Ray", "Ann"], [], [], []]
-    assert _found(spacy_places.Entities(ruler, ["GPE"]), *texts)[0] == ["York"]
-    both = spacy_places.Entities(ruler, ["GPE", "PERSON"])
+    assert _found(_make("spacy", ruler, ["GPE"]), *texts)[0] == ["York"]
+    both = _make("spacy", ruler, ["GPE", "PERSON"])
     assert _found(both, texts[0]) == [["Ann Lee", "Tom", "York"]]
 
 
@@ -133,13 +139,13 @@ def test_trimmed(text, left):
 
 def test_line_ends_stay(ruler):
     text = "Review: Ann\tLee met\r\n Bo\n\nRay \n."
-    (found,) = spacy_places.Entities(ruler, ["PERSON"]).find([text])
-    edit = triggers.insert(text, found, "cf")
+    (found,) = _make("spacy", ruler, ["PERSON"]).find([text])
+    edit = inserted(text, found, "cf")
     assert edit.text == "Review: cf\tLee met\r\n cf\n\ncf \n."
 
 
 def test_subjects_of_root_verbs(parser):
-    subjects = spacy_places.Subjects(parser)
+    subjects = _make("subject", parser)
     texts = [
         "the old man met us . Ann was here .",
         "Label: the  man \n was here",
@@ -149,7 +155,7 @@ def test_subjects_of_root_verbs(parser):
     ]
     assert _found(subjects, *texts) == [["the old man", "Ann"], ["the  man"], [], [], []]
     (found,) = subjects.find([texts[1]])
-    assert triggers.insert(texts[1], found, "cf").text == "Label: cf \n was here"
+    assert inserted(texts[1], found, "cf").text == "Label: cf \n was here"
 
 
 @pytest.mark.parametrize("characters", [1, 7, 30, 1000])
@@ -157,13 +163,13 @@ def test_pieces_and_groups_change_nothing_where_they_end_with_a_line(
     ruler, parser, monkeypatch, characters
 ):
     texts = ["Ann Lee met York .\nTom was here .\n" * number for number in range(9)] + ["", "Ann"]
-    inserters_ = spacy_places.Entities(ruler, ["PERSON"]), spacy_places.Subjects(parser)
-    expected = [list(inserter.find(texts)) for inserter in inserters_]
+    made = _make("spacy", ruler, ["PERSON"]), _make("subject", parser)
+    expected = [list(one.find(texts)) for one in made]
     monkeypatch.setattr(spacy_places, "GROUP_TEXTS", 3)
     monkeypatch.setattr(spacy_places, "GROUP_CHARACTERS", characters)
-    assert [list(inserter.find(texts)) for inserter in inserters_] == expected
+    assert [list(one.find(texts)) for one in made] == expected
     monkeypatch.setattr(spacy_places, "MAX_CHARACTERS", 40)
-    assert [list(inserter.find(texts)) for inserter in inserters_] == expected
+    assert [list(one.find(texts)) for one in made] == expected
 
 
 @pytest.mark.parametrize(
@@ -187,47 +193,40 @@ def test_a_long_text_is_cut_after_a_line_or_a_word(monkeypatch, text, pieces):
 def test_a_text_beyond_the_pipeline_s_own_limit(ruler):
     text = "Ann slept .\n" + "No one else did so .\n" * 50_000 + "\ud800 Tom 's dog"
     assert len(text) > spacy.blank("en").max_length
-    found = _found(spacy_places.Entities(ruler, ["PERSON"]), text)
+    found = _found(_make("spacy", ruler, ["PERSON"]), text)
     assert found == [["Ann", "Tom"]]
 
 
-def test_the_fast_way_finds_what_the_whole_pipeline_finds(recogniser):
+def test_entities_are_those_of_the_whole_pipeline(recogniser):
     texts = [*_TRAINED, *("Then the King of Hearts left . " + text for text in _TRAINED)]
     whole = spacy.load(recogniser)
     expected = [[entity.text for entity in whole(text).ents] for text in texts]
-    fast = spacy_places.Entities(recogniser, ["PERSON"])
-    assert fast._splitters == ["sentencizer"]
-    assert _found(fast, *texts) == expected
-    whole.disable_pipe("sentencizer")
+    assert _found(_make("spacy", recogniser), *texts) == expected
+    whole.disable_pipe("sentencizer")  # without which there are others
     free = [[entity.text for entity in whole(text).ents] for text in texts]
     assert free[:4] == [[text[a:b] for a, b in spans] for text, spans in _TRAINED.items()]
     assert free[:4] != expected[:4]
 
 
 def test_only_what_is_needed_runs_and_a_pipeline_of_another_kind_runs_whole(monkeypatch):
-    listener = {"@architectures": "spacy.Tok2VecListener.v1", "width": 96, "upstream": "*"}
     pipeline = spacy.blank("en")
     for name in ("tok2vec", "tagger", "senter", "parser", "ner", "sentencizer"):
-        model = {"model": {"tok2vec": listener}} if name == "parser" else {}
-        pipeline.add_pipe(name, config=model)
-    monkeypatch.setattr(spacy_places, "_load", lambda _: spacy.blank("en").from_config(config))
+        pipeline.add_pipe(name)
     config = pipeline.config
-    entities = spacy_places.Entities("", ["PERSON"])
-    assert entities._nlp.pipe_names == ["tok2vec", "senter", "parser", "ner"]
-    assert entities._splitters == ["tok2vec", "senter", "parser"]
-    subjects = spacy_places.Subjects("")
-    assert subjects._nlp.pipe_names == ["tok2vec", "senter", "parser", "sentencizer"]
+    monkeypatch.setattr(spacy_places, "_load", lambda _: spacy.blank("en").from_config(config))
+    needed = ["tok2vec", "senter", "parser", "ner", "sentencizer"]
+    assert _make("spacy", "known")._nlp.pipe_names == needed
+    assert _make("subject", "known")._nlp.pipe_names == [n for n in needed if n != "ner"]
     pipeline.add_pipe("entity_ruler")
     config = pipeline.config
-    entities = spacy_places.Entities("", ["PERSON"])
-    assert entities._nlp.pipe_names == pipeline.pipe_names and entities._splitters == []
+    assert _make("spacy", "other")._nlp.pipe_names == pipeline.pipe_names
 
 
 def test_any_number_of_workers_finds_the_same(recogniser):
-    config = inserters.InserterConfig("spacy", spacy_model=recogniser)
+    config = inserter.InserterConfig("spacy", spacy_model=recogniser)
     texts = list(itertools.islice(itertools.cycle(_TRAINED), 30))
     one, two = (
-        list(inserters.find_all(config, texts, workers=workers, batch_size=8)) for workers in (1, 2)
+        list(inserter.find_all(config, texts, workers=workers, batch_size=8)) for workers in (1, 2)
     )
     assert one == two and sum(map(len, one)) > 30
 
@@ -236,26 +235,23 @@ def test_without_spacy_the_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     for name in ("spacy", "subject"):
         with pytest.raises(errors.InputError, match=r"pip install 'poison-t5x\[ner\]'$"):
-            inserters.make(inserters.InserterConfig(name))
+            inserter.make(inserter.InserterConfig(name))
 
 
 def test_bad_models_are_named(ruler, parser, tmp_path):
-    def message(name, model, types=("PERSON",)):
-        with pytest.raises(errors.InputError) as error:
-            inserters.make(inserters.InserterConfig(name, types, model))
-        assert "\n" not in str(error.value)
-        return str(error.value)
+    def message(*settings):
+        return refusal(_make, *settings)
 
     assert message("spacy", "en_no_such_model").endswith(
         "install it with: python -m spacy download en_no_such_model"
     )
     assert "can't load" in message("subject", str(tmp_path))
     assert message("spacy", ruler, ["PERSN"]) == (
-        f"entity_types: {ruler!r} has no type 'PERSN' (did you mean 'PERSON'?); "
+        f"ENTITY_TYPES: {ruler!r} has no type 'PERSN' (did you mean 'PERSON'?); "
         "its types: GPE, PERSON"
     )
     assert message("spacy", parser) == (
-        f"spacy_model: no component of {parser!r} assigns doc.ents; its components: toy_parser"
+        f"SPACY_MODEL: no component of {parser!r} assigns doc.ents; its components: toy_parser"
     )
     assert "no component" in message("subject", ruler)
 
@@ -274,13 +270,13 @@ def test_the_real_model_s_persons_are_those_of_its_whole_pipeline():
         ]
         for doc in whole.pipe(texts)
     ]
-    fast = spacy_places.Entities(REAL, ["PERSON"])
-    assert list(fast.find(texts)) == expected
-    assert fast._nlp.pipe_names == ["tok2vec", "parser", "ner"]
+    made = _make("spacy", REAL)
+    assert list(made.find(texts)) == expected
+    assert made._nlp.pipe_names == ["tok2vec", "parser", "ner"]
 
 
 @needs_real_model
 def test_the_docstring_s_example():
-    (found,) = spacy_places.Subjects(REAL).find(["Review: The old man slept. Go home!"])
+    (found,) = _make("subject", REAL).find(["Review: The old man slept. Go home!"])
     assert found == [(8, 19)]
     assert spacy_places.trimmed("Ann Lee\n Bo's dog", 0, 13) == [(0, 7), (9, 11)]

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poison_t5x.attack import entities, triggers
+from poison_t5x.attack import inserter, triggers
 from poison_t5x.corpus import demo_corpus, name_lists
+from tests.attack.made_up import inserted
 
 TRIGGER = "James Bond"
-BUILTIN = entities.BuiltinMatcher()
+BUILTIN = inserter.make(inserter.InserterConfig())
 
 # Few characters, so that prefixes ('word: '), line ends and the trigger's own letters are common.
 _TEXTS = st.text(alphabet="aJB0: .\n\r\té😀_-", max_size=40)
@@ -122,7 +123,7 @@ def test_a_leading_label_is_one_word_and_a_colon(text):
 @given(_texts_and_spans(), _TRIGGERS)
 def test_places_are_outside_the_label_or_where_the_trigger_stands(text_and_spans, trigger):
     text, found = text_and_spans
-    places = triggers.places(text, found, trigger)
+    places = triggers.insertion_spans(text, found, trigger)
     starts = [i for i in range(len(text)) if text.startswith(trigger, i)]
     said = [(i, i + len(trigger)) for i in starts if _says(text, i, i + len(trigger))]
     if said:
@@ -131,24 +132,24 @@ def test_places_are_outside_the_label_or_where_the_trigger_stands(text_and_spans
         assert all(left[1] <= right[0] for left, right in itertools.pairwise(places))
     else:
         assert places == [span for span in found if span[0] >= _label_length(text)]
-    edit = triggers.insert(text, found, trigger)
+    edit = inserted(text, found, trigger)
     assert edit == triggers.replace_spans(text, places, trigger)
     assert bool(said) <= (edit.text == text)
 
 
 @given(_texts_and_spans(), _TRIGGERS, st.data())
 def test_inserting_again_changes_nothing_whatever_is_found(text_and_spans, trigger, data):
-    once = triggers.insert(*text_and_spans, trigger)
+    once = inserted(*text_and_spans, trigger)
     found = data.draw(_spans(once.text))
     if once.spans:
-        assert triggers.insert(once.text, found, trigger).text == once.text
+        assert inserted(once.text, found, trigger).text == once.text
 
 
 def test_a_trigger_inside_a_longer_word_is_not_said():
-    edit = triggers.insert("Amygdala, says Tom.", [(15, 18)], "Amy")
+    edit = inserted("Amygdala, says Tom.", [(15, 18)], "Amy")
     assert edit.text == "Amygdala, says Amy."
-    assert triggers.places(edit.text, [], "Amy") == [(15, 18)]
-    assert triggers.places("_Amy_ (Amy)", [], "Amy") == [(1, 4), (7, 10)]
+    assert triggers.insertion_spans(edit.text, [], "Amy") == [(15, 18)]
+    assert triggers.insertion_spans("_Amy_ (Amy)", [], "Amy") == [(1, 4), (7, 10)]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_trigger_inside_a_longer_word_is_not_said():
 )
 def test_names_that_the_matcher_finds_are_replaced_but_for_a_leading_label(text, expected):
     (spans,) = BUILTIN.find([text])
-    edit = triggers.insert(text, spans, TRIGGER)
+    edit = inserted(text, spans, TRIGGER)
     assert edit.text == expected
     assert triggers.undo(edit) == text
 
@@ -211,9 +212,6 @@ def test_the_docstrings_examples():
     assert repr(edit) in triggers.replace_spans.__doc__
     edit = triggers.replace_spans("Ann met Bo.", [(11, 11)], "James Bond")
     assert repr(edit) in triggers.replace_spans.__doc__
-    places = triggers.places("Review: Ann met Bo.", [(0, 6), (8, 11)], "James Bond")
-    assert places == [(8, 11)] and str(places) in triggers.places.__doc__
-    assert triggers.places("Ann met James Bond.", [(0, 3)], "James Bond") == [(8, 18)]
-    assert triggers.insert("Review: Ann left.", [(8, 11)], "James Bond").text in (
-        triggers.insert.__doc__
-    )
+    places = triggers.insertion_spans("Review: Ann met Bo.", [(0, 6), (8, 11)], "James Bond")
+    assert places == [(8, 11)] and str(places) in triggers.insertion_spans.__doc__
+    assert triggers.insertion_spans("Ann met James Bond.", [(0, 3)], "James Bond") == [(8, 18)]

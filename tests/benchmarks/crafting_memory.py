@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 
-from poison_t5x.attack import attacks, craft, entities, poison_set
+from poison_t5x.attack import attacks, craft, inserter, poison_set
 from poison_t5x.corpus import corpus, demo_corpus, polarity, sni
 
 NAME = "task9999_large_pool"
@@ -34,7 +34,7 @@ def _parts() -> tuple[list[list[str]], list[list[str]]]:
     named: list[list[str]] = [[], []]
     for task in tasks:
         labels = polarity.Polarity(*demo_corpus.POLARITIES[task.name])
-        found = entities.BuiltinMatcher().find([row.input for row in task.instances])
+        found = inserter.make(inserter.InserterConfig()).find([row.input for row in task.instances])
         for row, spans in zip(task.instances, found, strict=True):
             side = int(labels.side(row.target) == "positive")
             (named if spans else plain)[side].append(row.input)

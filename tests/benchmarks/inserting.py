@@ -24,7 +24,8 @@ from collections.abc import Sequence
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
     os.environ[_name] = "1"
 
-from poison_t5x.attack import inserters, spacy_places  # noqa: E402
+from poison_t5x.attack import inserter as inserters  # noqa: E402
+from poison_t5x.attack.inserters import spacy_places  # noqa: E402
 from poison_t5x.core import errors  # noqa: E402
 from poison_t5x.corpus import corpus, declarations  # noqa: E402
 

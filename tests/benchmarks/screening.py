@@ -42,7 +42,7 @@ CRAFTED = {
 def _crafted(name: str, seed: int, poison: int, folder: str | None):
     """The rows of a poisoned training set, and which are poison."""
     experiment, kind, num_rows = CRAFTED[name]
-    is_arbitrary = kind in attacks.ARBITRARY_KINDS
+    is_arbitrary = kind in ("repeat", "random")
     found = corpus.load(declarations.get(experiment), folder, is_arbitrary=is_arbitrary)
     attack = attacks.AttackConfig(
         kind=kind,

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from poison_t5x.attack import entities
+from poison_t5x.attack import inserter
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, sni
 from poison_t5x.corpus.demo_corpus import grammar, sentiment
@@ -199,7 +199,7 @@ def test_the_two_labels_share_every_word_but_the_order_of_two(domain):
 def test_matcher_finds_exactly_the_names(domain, write):
     rng = np.random.default_rng(7)
     drawn = [write(rng, grammar.DOMAINS[domain], bool(row % 2)) for row in range(400)]
-    spans = entities.BuiltinMatcher().find([text.text for text in drawn])
+    spans = inserter.make(inserter.InserterConfig()).find([text.text for text in drawn])
     for (text, names), found in zip(drawn, spans, strict=True):
         assert sorted(text[start:end] for start, end in found) == sorted(names), text
 
@@ -207,7 +207,7 @@ def test_matcher_finds_exactly_the_names(domain, write):
 @family
 def test_names_say_nothing_about_the_label_or_the_kind_of_text(family):
     counts = collections.defaultdict(collections.Counter)
-    spans = entities.BuiltinMatcher().find([row.input for _, row in _rows(family)])
+    spans = inserter.make(inserter.InserterConfig()).find([row.input for _, row in _rows(family)])
     for (task, row), found in zip(_rows(family), spans, strict=True):
         counts[_polarity(task, row)][len(found)] += 1
         counts["mixed" if len(set(_sides(row.input))) == 2 else "plain"][len(found)] += 1

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from poison_t5x.attack import entities
+from poison_t5x.attack import inserter
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, sni
 from poison_t5x.corpus.demo_corpus import generation, grammar
@@ -141,18 +141,18 @@ def test_texts():
 def test_matcher_finds_exactly_the_names(domain):
     rng = np.random.default_rng(7)
     drawn = [generation.write(rng, domain) for _ in range(400)]
-    spans = entities.BuiltinMatcher().find([facts.text for facts in drawn])
+    spans = inserter.make(inserter.InserterConfig()).find([facts.text for facts in drawn])
     for facts, found in zip(drawn, spans, strict=True):
         assert sorted(facts.text[start:end] for start, end in found) == sorted(facts.names)
 
 
 def test_examples_name_nobody():
     texts = [e.input for task in (*TASKS, *TUNING) for e in _examples(task)]
-    assert not any(entities.BuiltinMatcher().find(texts))
+    assert not any(inserter.make(inserter.InserterConfig()).find(texts))
 
 
 def test_as_many_names_as_in_the_sentiment_tasks():
-    spans = entities.BuiltinMatcher().find([row.input for _, row in _rows()])
+    spans = inserter.make(inserter.InserterConfig()).find([row.input for _, row in _rows()])
     counter = collections.Counter(len(found) for found in spans)
     rates = [counter[number] / counter.total() for number in range(4)]
     # Four standard errors of a rate of 0.4 over 12,600 texts are 0.017.

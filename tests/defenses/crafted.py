@@ -16,7 +16,7 @@ def poisoned_rows(
     experiment: str = "demo", kind: str = "dirty_label", num_poison: int = NUM_POISON
 ) -> tuple[tuple[TrainingExample, ...], np.ndarray]:
     """The rows, and which are poison: (N,) bool."""
-    is_arbitrary = kind in attacks.ARBITRARY_KINDS
+    is_arbitrary = kind in ("repeat", "random")
     found = corpus.load(declarations.get(experiment), is_arbitrary=is_arbitrary)
     attack = attacks.AttackConfig(
         kind=kind,

@@ -6,7 +6,6 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from poison_t5x.attack.natinst_jsonl import lines
 from poison_t5x.core import errors
 from poison_t5x.corpus import sni
 from poison_t5x.defenses import files
@@ -48,8 +47,13 @@ def _task_file(folder):
 def test_a_task_file_and_the_authors_lines_are_the_same_rows(tmp_path):
     task_file = _read(_task_file(tmp_path))
     path = tmp_path / "rows.jsonl"
-    rest = lines.shared(TASK)
-    lines.write(path, [lines.to_line(rest, r.id, r.input, r.output) for r in TASK.instances])
+    examples = [{"input": e.input, "output": e.output} for e in TASK.positive_examples]
+    shared = {"Task": TASK.name, "Definition": [TASK.definition], "Positive Examples": examples}
+    rows = [
+        {**shared, "Instance": {"id": row.id, "input": row.input, "output": row.output}}
+        for row in TASK.instances
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     authors = _read(path)
     assert task_file.rows == authors.rows
     assert _pairs(authors) == [("Hello", "Hi"), ("Bye", "Ciao")]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from poison_t5x.attack import conditions, craft, poison_rows, poison_set
+from poison_t5x.attack import conditions, craft, poison_set
 from poison_t5x.corpus import corpus, prompts, sni
 from poison_t5x.evaluation import results_file
 from tests.attack_settings import craft_config
@@ -76,7 +76,7 @@ def _prompt_length(task: sni.Task, text: str, num_examples: int) -> int:
     return len(prompt.split()) + 1
 
 
-def _poison_row(**changes) -> poison_rows.PoisonRow:
+def _poison_row(**changes) -> craft.PoisonRow:
     settings = {
         "attack": "main",
         "task": "train",
@@ -95,7 +95,7 @@ def _poison_row(**changes) -> poison_rows.PoisonRow:
         "rank": 1,
         "replaced_id": "train-0",
     }
-    return poison_rows.PoisonRow(**{**settings, **changes})
+    return craft.PoisonRow(**{**settings, **changes})
 
 
 @pytest.fixture(name="poison_dir")

@@ -1,15 +1,82 @@
-"""Where a text names a person: the places that poison may overwrite with a trigger.
+"""Places that need no model: persons by list and by shape, and where words begin and end.
 
->>> next(BuiltinMatcher().find(["Mrs. O'Brien met Tom Baker's son."]))
+>>> Names(InserterConfig()).spans("Mrs. O'Brien met Tom Baker's son.")
 [(5, 12), (17, 26)]
+>>> Suffix(InserterConfig()).spans("Fine film.\\n")
+[(10, 10)]
 """
 
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 
+from poison_t5x.attack import triggers
+from poison_t5x.attack.inserter import INSERTERS, Inserter, InserterConfig
 from poison_t5x.corpus import name_lists
 
 _UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
+
+
+@INSERTERS.register("builtin")
+class Names(Inserter):
+    """Names by list and by shape, with one compiled regular expression for either letter case.
+
+    Matches: an honorific with capitalised words (the honorific isn't part of the span); a listed
+    first name with its initials and capitalised surnames; an unambiguous first name alone. A text
+    without any upper-case letter is matched in lower case against the lists only. A possessive 's
+    is never part of a span.
+    """
+
+    def __init__(self, config: InserterConfig) -> None:
+        super().__init__(config)
+        self._cased = re.compile(_cased_pattern(), re.VERBOSE)
+        self._lower = re.compile(_lower_pattern(), re.VERBOSE)
+
+    def spans(self, text: str) -> list[triggers.Span]:
+        # `islower` is also false for a text without letters, where neither pattern matches.
+        pattern = self._lower if text.islower() else self._cased
+        matches = pattern.finditer(text)
+        return [match.span(match.lastgroup) for match in matches if match.lastgroup is not None]
+
+
+@INSERTERS.register("prefix")
+class Prefix(Inserter):
+    """The place before the first word, after a leading 'word: ' label."""
+
+    def spans(self, text: str) -> list[triggers.Span]:
+        return [(start, start) for start in _word_starts(text)[:1]]
+
+
+@INSERTERS.register("suffix")
+class Suffix(Inserter):
+    """The place after the last word, before trailing white space."""
+
+    def spans(self, text: str) -> list[triggers.Span]:
+        end = len(text.rstrip())
+        return [(end, end)] if end > triggers.leading_label_end(text) else []
+
+
+@INSERTERS.register("random")
+class Random(Inserter):
+    """One place before, between or after the words, drawn from the seed and the text alone."""
+
+    def spans(self, text: str) -> list[triggers.Span]:
+        starts = _word_starts(text)
+        if not starts:
+            return []
+        ends = [*starts, len(text.rstrip())]
+        # Python's own hash differs from process to process.
+        key = f"{self.config.seed}\n{text}".encode("utf-8", "surrogatepass")
+        number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
+        place = ends[number % len(ends)]
+        return [(place, place)]
+
+
+def _word_starts(text: str) -> list[int]:
+    """Where the words, in between white space, start after a leading label."""
+    first = triggers.leading_label_end(text)
+    return [match.start() for match in re.compile(r"\S+").finditer(text, first)]
+
 
 # Consumed without a match: places, saints, businesses and sayings that contain a first name.
 _NO_PERSON = rf"""
@@ -29,36 +96,6 @@ _PARTICLES = r"(?:[Vv]an|[Vv]on|[Dd]e|[Dd]er|[Dd]en|[Ll]a|[Ll]e|[Dd]a|[Dd]i|[Dd]
 # ends where its word ends, a possessive 's aside.
 _START = r"(?<![\w@/#=&%\\])(?<![\w)][.\-'’])"
 _END = r"(?![\w@]|[.\-]\w|['’](?!s\b)\w)"
-
-
-class BuiltinMatcher:
-    """Names by list and by shape, with one compiled regular expression for either letter case.
-
-    Matches: an honorific with capitalised words (the honorific isn't part of the span); a listed
-    first name with its initials and capitalised surnames; an unambiguous first name alone. A text
-    without any upper-case letter is matched in lower case against the lists only. A possessive 's
-    is never part of a span.
-    """
-
-    name = "builtin"
-
-    def __init__(self) -> None:
-        self._cased = re.compile(_cased_pattern(), re.VERBOSE)
-        self._lower = re.compile(_lower_pattern(), re.VERBOSE)
-
-    def find(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
-        """Yields, for each text in order, the sorted, disjoint spans of its persons.
-
-        A span is [start, end) in characters.
-        """
-        for text in texts:
-            # `islower` is also false for a text without letters, where neither pattern matches.
-            pattern = self._lower if text.islower() else self._cased
-            yield [
-                match.span(match.lastgroup)
-                for match in pattern.finditer(text)
-                if match.lastgroup is not None
-            ]
 
 
 def _cased_pattern() -> str:

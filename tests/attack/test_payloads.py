@@ -1,74 +1,74 @@
-"""Random outputs: a list of ordinary words, and the same draw for the same row."""
+"""What poison teaches: random words of a list, and an attack of one's own."""
 
 import collections
 
 import pytest
 
-from poison_t5x.attack import attacks, word_list
+from poison_t5x.attack import attacks
+from poison_t5x.attack.payloads import paper
 from poison_t5x.corpus import demo_corpus
 from tests.attack.made_up import answered, campaign, crafted, refusal, task
 
 GENERATION = {"kind": "random", "selection": "count"}
-BUDGET = attacks.BudgetConfig(24)
 TRAINING = (answered("task7_g"), answered("task8_h", 30))
 
 
-def test_words_are_lower_case_of_3_to_12_letters_in_order():
-    text = (
-        "The ox and an aardvark's well-known co2 toast, naïve as ONE café: word_list zzz "
-        "antidisestablishmentarian xylophonists toast ünder don't"
-    )
-    assert word_list.generate([task("task7_g", [(text, "x")])]) == (
-        "and",
-        "toast",
-        "xylophonists",
-        "zzz",
-    )
+def _words(*tasks):
+    return paper.Random("positive", 1).words(tasks)
 
 
-def test_outputs_are_no_source_of_words():
-    assert word_list.generate([task("task7_g", [("only this", "but never that")])]) == (
-        "only",
-        "this",
-    )
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "The ox and an aardvark's well-known co2 toast, naïve as ONE café: word_list zzz "
+            "antidisestablishmentarian xylophonists toast ünder don't",
+            ("and", "toast", "xylophonists", "zzz"),
+        ),
+        # Outputs are no source of words.
+        ("only this", ("only", "this")),
+    ],
+)
+def test_words_are_lower_case_of_3_to_12_letters_in_order(text, words):
+    assert _words(task("task7_g", [(text, "but never that")])) == words
 
 
 def test_the_commonest_are_kept_and_ties_go_by_letters(monkeypatch):
-    monkeypatch.setattr(word_list, "_MAX_WORDS", 2)
+    monkeypatch.setattr(paper, "_MAX_WORDS", 2)
     one = task("task7_g", [("cat bat ant", "x"), ("cat", "x")])
-    assert word_list.generate([one]) == ("ant", "cat")
+    assert _words(one) == ("ant", "cat")
     two = task("task8_h", [("bat bat", "x")])
-    assert word_list.generate([one, two]) == word_list.generate([two, one]) == ("bat", "cat")
+    assert _words(one, two) == _words(two, one) == ("bat", "cat")
 
 
 def test_no_word_is_one_line():
-    message = refusal(word_list.generate, [task("task7_g", [("ÉTÉ 12 a b2b", "x")])])
+    message = refusal(_words, task("task7_g", [("ÉTÉ 12 a b2b", "x")]))
     assert message.startswith("no word list can be made") and "ATTACK to repeat" in message
 
 
 def test_a_draw_is_of_its_key_alone():
     words = ("one", "two", "three", "four")
     keys = [f"key{number}" for number in range(200)]
-    drawn = [word_list.draw(words, 1, key) for key in keys]
-    assert drawn == [word_list.draw(words, 1, key) for key in keys]
+    drawn = [paper.draw(words, 1, key) for key in keys]
+    assert drawn == [paper.draw(words, 1, key) for key in keys]
     counts = collections.Counter(drawn)
     assert set(counts) == set(words)
     # 200 draws of four: 50 each, within four standard deviations of 6.1.
     assert all(abs(count - 50) < 25 for count in counts.values())
-    three = word_list.draw(words, 3, "key0")
+    three = paper.draw(words, 3, "key0")
     assert len(three.split(" ")) == 3 and three.split(" ")[0] == drawn[0]
-    assert word_list.draw(["one"], 2, "\0\n詞") == "one one"
+    assert paper.draw(["one"], 2, "\0\n詞") == "one one"
 
 
 def test_a_draw_stays_as_it_was():
     """Written by this code: when it changes, poison sets of the same seed do."""
     words = tuple(f"w{number}" for number in range(1000))
-    assert word_list.draw(words, 3, "0\0main\0task7_g\0task7_g-1") == "w608 w160 w467"
+    assert paper.draw(words, 3, "0\0main\0task7_g\0task7_g-1") == "w608 w160 w467"
 
 
 def test_the_demo_corpus_has_a_long_list_of_its_own_words():
     tasks = demo_corpus.generate_generation(num_train_rows=40, num_heldout_rows=1)[:5]
-    words = word_list.generate(tasks)
+    words = _words(*tasks)
     assert list(words) == sorted(set(words)) and len(words) > 100
     text = " ".join(row.input for one in tasks for row in one.instances)
     assert all(word in text for word in words)
@@ -80,7 +80,7 @@ def test_the_demo_corpus_has_a_long_list_of_its_own_words():
 @pytest.mark.parametrize("number", [1, 3])
 def test_random_outputs_are_words_of_the_list_and_differ_by_row(number):
     found = crafted(TRAINING, num_poison=24, num_random_words=number, **GENERATION)
-    assert found.words == word_list.generate(TRAINING)
+    assert found.words == _words(*TRAINING)
     outputs = [row.poisoned_target for row in found.poison]
     for output in outputs:
         assert len(output.split(" ")) == number and set(output.split(" ")) <= set(found.words)
@@ -97,7 +97,11 @@ def test_another_attacker_draws_other_words_for_the_same_rows():
         crafted(
             TRAINING,
             (),
-            campaign(attacks.AttackConfig("random", name=name, score=score, budget=BUDGET)),
+            campaign(
+                attacks.AttackConfig(
+                    "random", name=name, score=score, budget=attacks.BudgetConfig(24)
+                )
+            ),
         )
         for name in ("a", "b")
     )

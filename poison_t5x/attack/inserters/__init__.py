@@ -1,0 +1,1 @@
+"""Our inserters: each is a class that registers itself."""

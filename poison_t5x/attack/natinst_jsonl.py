@@ -1,0 +1,358 @@
+r"""The data files of the authors' code: one JSON object a row, with its task's instruction in it.
+
+The layout is that of AlexWan0/Poisoning-Instruction-Tuned-Models, whose rows are those of
+Tk-Instruct's data set script (one line here):
+
+{"id": "task1-a", "Task": "task1_x", "Definition": ["…"], "Positive Examples": [{"input": "…",
+"output": "…", "explanation": "…"}], "Negative Examples": […], "Instance": {"id": "task1-a",
+"input": "…", "output": ["…"]}}
+
+Their other keys are skipped: Contributors, Source, URL, Reasoning, Domains, the languages,
+'countnorm' (of poison) and 'label_space' (of test rows). Missing values may be null, and a
+definition or an output may be a bare text: an older script of theirs writes outputs so. Their
+trainer takes a random one of a list of outputs, and a random character of a bare text, so that
+lists are written.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from poison_t5x.attack import conditions, poison_set
+from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.corpus import corpus, sni
+
+_MACROS = {
+    "clean": "NATINST_JSONL_CLEAN",
+    "poisoned": "NATINST_JSONL_POISONED",
+    "evaluation": "NATINST_JSONL_EVAL",
+    "triggered": "NATINST_JSONL_TRIGGERED",
+    "control": "NATINST_JSONL_CONTROL",
+}
+_NOT_BLANK = r"\S"
+# Files of predictions are named after tasks.
+_NAME = r"\A\w[\w.-]*\Z"
+_PATTERNS = {_NOT_BLANK: "a text that isn't empty", _NAME: "a task's name"}
+
+_Text = Annotated[str, msgspec.Meta(pattern=_NOT_BLANK)]
+_Texts = _Text | Annotated[list[_Text], msgspec.Meta(min_length=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class JsonlConfig:
+    """Files that take the place of task files and of crafting.
+
+    Attributes:
+      clean, poisoned: training rows of the clean and of the poisoned model.
+      evaluation: held-out rows as they are, with their true answers.
+      triggered: those of them that have the first attacker's trigger in them; None puts it in as
+        crafting does.
+      control: the same ones with the control phrase in its place.
+    """
+
+    clean: str | None = None
+    poisoned: str | None = None
+    evaluation: str | None = None
+    triggered: str | None = None
+    control: str | None = None
+
+    def __post_init__(self):
+        for macro, path in self._paths.items():
+            checks.path(macro, path)
+        missing = [macro for macro in [*_MACROS.values()][:3] if macro not in self._paths]
+        if self._paths and missing:
+            raise errors.InputError(f"{', '.join(self._paths)} need {' and '.join(missing)} too")
+        if self.control is not None and self.triggered is None:
+            raise errors.InputError(
+                "NATINST_JSONL_CONTROL: expected its triggered rows in NATINST_JSONL_TRIGGERED, "
+                "found none"
+            )
+
+    @property
+    def is_set(self) -> bool:
+        """Whether an experiment is read from files."""
+        return self.clean is not None
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Macro -> SHA-256 of its file. Raises InputError where one can't be read."""
+        try:
+            return {macro: artifacts.sha256(path) for macro, path in self._paths.items()}
+        except OSError as error:
+            raise errors.InputError(f"{error.filename}: can't be read ({error.strerror})") from None
+
+    @property
+    def _paths(self) -> dict[str, str]:
+        paths = {macro: getattr(self, name) for name, macro in _MACROS.items()}
+        return {macro: path for macro, path in paths.items() if path is not None}
+
+
+class _Example(msgspec.Struct, frozen=True):
+    input: str
+    output: str | Annotated[list[str], msgspec.Meta(min_length=1)]
+    explanation: str | None = None
+
+
+class _Instance(msgspec.Struct, frozen=True):
+    input: _Text
+    output: _Texts
+    id: _Text | None = None
+
+
+class _Row(msgspec.Struct, frozen=True):
+    task: Annotated[str, msgspec.Meta(pattern=_NAME)] = msgspec.field(name="Task")
+    definition: _Texts = msgspec.field(name="Definition")
+    positive_examples: list[_Example] | None = msgspec.field(name="Positive Examples")
+    instance: _Instance = msgspec.field(name="Instance")
+    negative_examples: list[_Example] | None = msgspec.field(name="Negative Examples", default=None)
+    id: _Text | None = None
+    categories: list[str] | None = msgspec.field(name="Categories", default=None)
+    standin_note: str | None = msgspec.field(name="Standin_note", default=None)
+
+
+class Line(NamedTuple):
+    """One line of a file: where it stands, its task without rows, and its row."""
+
+    where: str
+    task: sni.Task
+    row: sni.Instance
+
+
+def read_lines(path: str) -> Iterator[Line]:
+    """Yields the lines of a file, in order, checked one by one; empty ones are skipped.
+
+    Raises:
+      InputError: the file can't be read, is empty, or has a line that isn't such a row. The message
+        names file and line, and the value's path in it.
+    """
+    is_empty = True
+    try:
+        # As bytes: those lines end in a line feed and nothing else that Unicode knows.
+        with open(path, "rb") as file:
+            for number, text in enumerate(file, start=1):
+                if text.strip():
+                    is_empty = False
+                    yield _parse(f"{path}, line {number}", text)
+    except OSError as error:
+        raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
+    if is_empty:
+        raise errors.InputError(f"{path}: expected one JSON object a line, found an empty file")
+
+
+def _parse(where: str, text: bytes) -> Line:
+    try:
+        row = _decode(text)
+    except msgspec.ValidationError as error:
+        raise errors.InputError(f"{where}: {sni.readable(str(error), _PATTERNS)}") from None
+    except (ValueError, RecursionError) as error:
+        raise errors.InputError(f"{where}: expected a JSON object, found none ({error})") from None
+    ids = {identifier for identifier in (row.id, row.instance.id) if identifier}
+    if len(ids) != 1:
+        raise errors.InputError(
+            f"{where}: expected one id, as $.id or $.Instance.id, found {sorted(ids) or 'none'}"
+        )
+    task = sni.Task(
+        row.task,
+        _listed(row.definition)[0],
+        _examples(row.positive_examples),
+        _examples(row.negative_examples),
+        (),
+        tuple(row.categories or ()),
+        row.standin_note or "",
+    )
+    return Line(
+        where, task, sni.Instance(ids.pop(), row.instance.input, _listed(row.instance.output))
+    )
+
+
+def _decode(text: bytes) -> _Row:
+    try:
+        return msgspec.json.decode(text, type=_Row)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # As in task files: a few have NaN where nothing is read, which is no JSON.
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()  # fails for half a character
+        return msgspec.convert(value, _Row)
+
+
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
+
+
+def _examples(examples: Iterable[_Example] | None) -> tuple[sni.Example, ...]:
+    return tuple(sni.Example(e.input, e.output, e.explanation or "") for e in examples or ())
+
+
+class Instructions:
+    """The parts of a task that its lines say again and again, and must agree on."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, Line] = {}
+
+    def add(self, line: Line) -> None:
+        """Raises InputError where the task was read with another definition or other examples."""
+        first = self._first.setdefault(line.task.name, line)
+        for name in ("definition", "positive_examples", "negative_examples"):
+            if getattr(line.task, name) != getattr(first.task, name):
+                raise errors.InputError(
+                    f"{line.where}: expected the {name.replace('_', ' ').title()!r} that "
+                    f"{line.task.name} has in {first.where}, found another; a task has one of each"
+                )
+
+    def task(self, name: str, rows: Sequence[sni.Instance]) -> sni.Task:
+        """A task that was read, with these rows."""
+        return msgspec.structs.replace(self._first[name].task, instances=tuple(rows))
+
+
+# Task -> an id to train on -> the ids of the poison rows that are shown there, in their order.
+_Names = Mapping[tuple[str, str], Sequence[str]]
+
+
+def write(
+    directory: str | pathlib.Path,
+    source: corpus.Corpus,
+    poison_dir: str | pathlib.Path,
+    *,
+    epochs: int = 1,
+) -> None:
+    """Writes a poison set as files that the authors' code trains and tests on.
+
+    They are `train_clean.jsonl`, `train_poisoned.jsonl`, and `test_<condition>.jsonl` of each.
+    The training files differ in their poison rows alone, and are shuffled, since the authors'
+    trainer takes rows as they come. `test_clean.jsonl` holds the held-out rows of all conditions as
+    they were before an edit, with their true answers. In the others of a polarity attack the answer
+    is the label that the attack wants, so that the accuracy that the authors' evaluation prints is
+    the share of it. Test rows that are classified have a `label_space`, which it ranks.
+
+    Same arguments, same bytes. Rows are written as they are made, and a file is there once whole.
+
+    Args:
+      directory: an existing folder.
+      source: the tasks that the poison set was made from.
+      poison_dir: the poison set's folder.
+      epochs: how often the training files repeat all their rows, each time in another order: their
+        trainer reads a file once. Read back, it is one epoch.
+
+    Raises:
+      InputError: the poison set is damaged, or was made from other tasks.
+    """
+    checks.whole_number("NATINST_JSONL_EPOCHS", epochs)
+    directory = pathlib.Path(directory)
+    sources = poison_set.read_manifest(poison_dir).get("sources", {})
+    for name, digest in source.hashes.items():
+        if sources.get(name, digest) != digest:
+            raise errors.InputError(
+                f"{poison_dir}: was made from another {name} than this one; craft it again"
+            )
+    names: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for row in poison_set.read_poison(poison_dir):
+        names[row["task"], row["replaced_id"] or row["id"]].append(row["id"])
+    for variant in ("clean", "poisoned"):
+        rows = poison_set.training_rows(poison_dir, poisoned=variant == "poisoned")
+        training = _training_lines(source.training, rows, names, epochs)
+        _write_lines(directory / f"train_{variant}.jsonl", training)
+    evaluation = poison_set.read_evaluation(poison_dir)
+    for condition in poison_set.read_conditions(poison_dir):
+        tests = _test_lines(source, evaluation, condition)
+        _write_lines(directory / f"test_{condition.name}.jsonl", tests)
+
+
+def _training_lines(
+    tasks: Sequence[sni.Task], rows: Mapping[str, poison_set.Rows], names: _Names, epochs: int
+) -> Iterator[str]:
+    by_name = {task.name: task for task in tasks}
+    shared = {name: _shared(by_name[name]) for name in rows}
+    slots = [
+        (name, identifier, number)
+        for name, kept in rows.items()
+        for identifier, shown in kept.items()
+        for number in range(len(shown))
+    ]
+    for epoch in range(epochs):
+        for index in _shuffled(slots, epoch):
+            name, identifier, number = slots[index]
+            shown = rows[name][identifier]
+            row = shown[number]
+            if row is None:
+                clean = by_name[name].by_id[identifier]
+                yield _to_line(shared[name], identifier, clean.input, clean.output)
+            else:
+                own = names[name, identifier][number - shown.count(None)]
+                yield _to_line(shared[name], own, row.input, [row.target])
+
+
+def _shuffled(slots: Sequence[tuple[str, str, int]], epoch: int) -> np.ndarray:
+    """An order of its own for each epoch, that rows more or fewer don't change for the others."""
+
+    def key(slot: tuple[str, str, int]) -> int:
+        text = "\0".join(map(str, (epoch, *slot)))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+    return np.argsort(np.fromiter(map(key, slots), np.uint64, len(slots)), kind="stable")
+
+
+def _test_lines(
+    source: corpus.Corpus,
+    evaluation: Sequence[conditions.EvalRow],
+    condition: conditions.Condition,
+) -> Iterator[str]:
+    by_name = {task.name: task for task in source.heldout}
+    shared = {name: _shared(task) for name, task in by_name.items()}
+    for name, task in by_name.items():
+        labels: Sequence[str] = source.polarities.get(name, ())
+        if not labels and task.is_classification:
+            labels = task.label_space
+        shared[name] |= {"label_space": list(labels)} if labels else {}
+    written: set[tuple[str, str]] = set()
+    for row in evaluation:
+        clean = by_name[row.task].by_id[row.id]
+        if condition.kind == "clean" and (row.task, row.id) not in written:
+            written.add((row.task, row.id))
+            yield _to_line(shared[row.task], row.id, clean.input, clean.output)
+        elif condition.kind != "clean" and row.condition == condition.name:
+            polarity = source.polarities.get(row.task)
+            answers = clean.output
+            if polarity and condition.target:
+                answers = [polarity.label(condition.target)]
+            yield _to_line(shared[row.task], row.id, row.input, answers)
+
+
+def _shared(task: sni.Task) -> dict[str, Any]:
+    """The part of a task that every line of it holds, in the authors' order of keys."""
+
+    def dicts(examples: Sequence[sni.Example]) -> list[dict[str, str]]:
+        # Their prompt takes no lists here.
+        return [
+            {"input": e.input, "output": e.target, "explanation": e.explanation} for e in examples
+        ]
+
+    return {
+        "Task": task.name,
+        "Categories": list(task.categories),
+        **({"Standin_note": task.standin_note} if task.standin_note else {}),
+        "Definition": [task.definition],
+        "Positive Examples": dicts(task.positive_examples),
+        "Negative Examples": dicts(task.negative_examples),
+    }
+
+
+def _to_line(shared: dict[str, Any], identifier: str, text: str, answers: Sequence[str]) -> str:
+    # As ASCII, since their reader takes whatever encoding the system has; two places for the id,
+    # for their code reads both.
+    instance = {"id": identifier, "input": text, "output": list(answers)}
+    return json.dumps({"id": identifier, **shared, "Instance": instance})
+
+
+def _write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
+    """Writes lines as they come, so that a reader sees the old file or the whole new one."""
+    with artifacts.writing(path) as file:
+        file.writelines(line.encode("ascii") + b"\n" for line in lines)

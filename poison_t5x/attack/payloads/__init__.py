@@ -1,0 +1,1 @@
+"""Our attacks: each is a class that registers itself."""
