@@ -272,7 +272,7 @@ def _craft_task(
 
 
 def _chosen(
-    pool: pools.CandidatePool, order: Sequence[int], parts: Sequence[int]
+    pool: pools.CandidatePool, order: np.ndarray, parts: Sequence[int]
 ) -> Iterator[tuple[int, int]]:
     """Yields the candidates that become poison, so many of each trigger, and their ranks in it."""
     ranks, left = [0] * len(parts), sum(parts)
