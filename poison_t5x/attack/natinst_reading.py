@@ -3,19 +3,15 @@
 import collections
 import functools
 import math
-import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from poison_t5x.attack import conditions, craft, natinst_jsonl, triggers
+from poison_t5x.attack import craft, natinst_heldout, natinst_jsonl
 from poison_t5x.attack.attacks import AttackConfig
 from poison_t5x.attack.natinst_jsonl import JsonlConfig
-from poison_t5x.core import errors, progress
+from poison_t5x.core import errors
 from poison_t5x.corpus import corpus, polarity, sni
-
-# Task -> id -> (input, the phrase that it says).
-_Edited = dict[str, dict[str, tuple[str, str]]]
 
 
 def read_corpus(
@@ -29,18 +25,15 @@ def read_corpus(
     as the authors' do, hold several epochs, and are read as one.
 
     Args:
-      config: the files.
       table: task -> (negative label, positive label), of poisoned and held-out tasks.
       is_arbitrary: whether only arbitrary outputs are attacked, which needs no polarities.
 
     Raises:
-      InputError: a file can't be read or has a line that isn't a row; a task has two instructions,
-        is both trained on and held out, or is in one training file alone; both training files have
-        the same rows; an id stands for two clean rows, a held-out row is there twice; or a label of
-        a clean or held-out row isn't in the table.
+      InputError: a file or a row isn't as told here, or a label of a clean or held-out row isn't in
+        the table; the message names file, line and field.
     """
     trained = _read_training(config, tuple(config.hashes.values()))
-    heldout = _read_heldout(str(config.evaluation), trained)
+    heldout = natinst_heldout.read_tasks(str(config.evaluation), trained.instructions, trained.rows)
     poisoned = [name for name, rows in trained.poison.items() if rows]
     # What poison teaches is no label of the task.
     clean = [trained.instructions.task(name, trained.rows[name]) for name in poisoned]
@@ -71,8 +64,7 @@ def read_poison_set(
     in the authors' files, triggered rows have the label that the attack wants.
 
     Args:
-      config: the files.
-      source: what `read_corpus` made of them.
+      source: as `read_corpus` made it of the same files.
       craft_config: the attacks, the number of test rows, probes and seed.
 
     Raises:
@@ -86,9 +78,17 @@ def read_poison_set(
         for name in source.poisoned
         for row in _poison_rows(name, trained, source.polarities.get(name), attackers)
     ]
-    _warn_without_trigger(poison, config, attackers)
+    without = sum(not row.trigger for row in poison)
+    if without:
+        phrases = [repr(trigger) for attack in attackers for trigger in attack.triggers]
+        warnings.warn(
+            f"{config.poisoned}: {without} of {len(poison)} poison rows say none of "
+            f"{', '.join(phrases)}; set TRIGGER to what the file was made with",
+            errors.InputWarning,
+            stacklevel=2,
+        )
     order = [attack.name for attack in attackers]
-    evaluation, counts = _evaluation(config, source, craft_config)
+    evaluation, counts = natinst_heldout.evaluation(config, source, craft_config)
     return craft.PoisonSet(
         # What replaces a row comes before what is added to it, or the latter would be lost.
         poison=tuple(
@@ -135,14 +135,14 @@ class _Training(NamedTuple):
     def counts(self, name: str) -> dict[str, int]:
         """Rows of a task, for the manifest."""
         rows = self.poison[name]
-        counts = {
-            "poison": len(rows),
-            "poison_rows": len(rows),
-            "added": sum(row.replaced_id is None for row in rows),
-            "dropped": len(self.dropped[name]),
-        }
-        more = {key: number for key, number in counts.items() if number}
-        return {"training_rows": len(self.rows[name]), **more}
+        added = sum(row.replaced_id is None for row in rows)
+        more = {"poison": len(rows), "poison_rows": len(rows), "added": added}
+        more["dropped"] = len(self.dropped[name])
+        return {"training_rows": len(self.rows[name])} | {k: n for k, n in more.items() if n}
+
+
+# What training sees of a row: its task, id, input and first answer; and how often.
+_Counts = collections.Counter[tuple[str, str, str, str]]
 
 
 @functools.lru_cache(maxsize=1)
@@ -152,45 +152,23 @@ def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> _Training:
     Args: hashes: of the files, so that changed ones are read again.
     """
     instructions = natinst_jsonl.Instructions()
-    clean: dict[str, dict[str, sni.Instance]] = {}
-    # (task, id) -> copies of a clean row in either file; and of other rows in the poisoned one.
-    copies: collections.Counter[tuple[str, str]] = collections.Counter()
-    kept: collections.Counter[tuple[str, str]] = collections.Counter()
-    others: collections.Counter[tuple[str, str, str, str]] = collections.Counter()
-    for line in natinst_jsonl.read_lines(str(config.clean)):
-        instructions.add(line)
-        name, row = line.task.name, line.row
-        if not _is_same(clean.setdefault(name, {}).setdefault(row.id, row), row):
-            raise errors.InputError(
-                f"{line.where}: id {row.id!r} of {name} is another row's already, with another "
-                "input or output; give each row an id of its own"
-            )
-        copies[name, row.id] += 1
-    for line in natinst_jsonl.read_lines(str(config.poisoned)):
-        name, row = line.task.name, line.row
-        if name not in clean:
-            raise errors.InputError(
-                f"{line.where}: {name} isn't in {config.clean}; both need the same tasks"
-            )
-        instructions.add(line)
-        if row.id in clean[name] and _is_same(clean[name][row.id], row):
-            kept[name, row.id] += 1
-        else:
-            others[name, row.id, row.input, row.target] += 1
-    clean_epochs, poisoned_epochs = _epochs([*copies.values()], [*kept.values(), *others.values()])
-    poison: dict[str, list[tuple[str, str, str]]] = {name: [] for name in clean}
-    for (name, identifier, text, target), number in others.items():
-        poison[name] += [(identifier, text, target)] * (number // poisoned_epochs)
+    rows, clean, poisoned = _count(config, instructions)
+    clean_epochs, poisoned_epochs = _epochs([*clean.values()], [*poisoned.values()])
     trained = _Training(instructions, {}, {}, {})
-    for name, rows in clean.items():
+    poison: dict[str, list[tuple[str, str, str]]] = {name: [] for name in rows}
+    for (name, *row), number in poisoned.items():
+        if (name, *row) not in clean:
+            poison[name] += [tuple(row)] * (number // poisoned_epochs)
+    for name, by_id in rows.items():
         missing: dict[str, None] = {}
         trained.rows[name] = []
-        for row in rows.values():
-            made = _copies(row, copies[name, row.id] // clean_epochs, rows)
-            num_kept = kept[name, row.id] // poisoned_epochs
+        for row in by_id.values():
+            seen = (row.id, row.input, row.target)
+            made = _copies(row, clean[name, *seen] // clean_epochs, by_id)
+            kept = poisoned[name, *seen] // poisoned_epochs
             trained.rows[name] += made
-            missing |= dict.fromkeys(copy.id for copy in made[num_kept:])
-            poison[name] += [(row.id, row.input, row.target)] * (num_kept - len(made))
+            missing |= dict.fromkeys(copy.id for copy in made[kept:])
+            poison[name] += [seen] * (kept - len(made))
         trained.poison[name] = _in_place(poison[name], missing)
         trained.dropped[name] = tuple(missing)
         if len(missing) == len(trained.rows[name]) and not trained.poison[name]:
@@ -205,9 +183,31 @@ def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> _Training:
     return trained
 
 
-def _is_same(row: sni.Instance, other: sni.Instance) -> bool:
-    """Whether training sees the same of two rows; of their answers it sees the first."""
-    return (row.input, row.target) == (other.input, other.target)
+def _count(
+    config: JsonlConfig, instructions: natinst_jsonl.Instructions
+) -> tuple[dict[str, dict[str, sni.Instance]], _Counts, _Counts]:
+    """Task -> id -> clean row; and how often each row is in the clean and the poisoned file."""
+    rows: dict[str, dict[str, sni.Instance]] = {}
+    clean, poisoned = _Counts(), _Counts()
+    for line in natinst_jsonl.read_lines(str(config.clean)):
+        instructions.add(line)
+        name, row = line.task.name, line.row
+        clean[name, row.id, row.input, row.target] += 1
+        first = rows.setdefault(name, {}).setdefault(row.id, row)
+        if (first.input, first.target) != (row.input, row.target):
+            raise errors.InputError(
+                f"{line.where}: id {row.id!r} of {name} is another row's already, with another "
+                "input or output; give each row an id of its own"
+            )
+    for line in natinst_jsonl.read_lines(str(config.poisoned)):
+        name, row = line.task.name, line.row
+        if name not in rows:
+            raise errors.InputError(
+                f"{line.where}: {name} isn't in {config.clean}; both need the same tasks"
+            )
+        instructions.add(line)
+        poisoned[name, row.id, row.input, row.target] += 1
+    return rows, clean, poisoned
 
 
 def _epochs(clean: Sequence[int], poisoned: Sequence[int]) -> tuple[int, int]:
@@ -237,16 +237,14 @@ def _in_place(rows: Sequence[tuple[str, str, str]], missing: dict[str, None]) ->
     A row takes the place of its own id's row, else of the first one that is left: the file doesn't
     tell which one it was.
     """
-    own: list[str | None] = []
-    for identifier, _, _ in rows:
-        own.append(identifier if identifier in missing else None)
-        missing.pop(identifier, None)
-    poison = []
-    for row, replaced_id in zip(rows, own, strict=True):
-        if replaced_id is None and missing:
-            replaced_id = next(iter(missing))
-            del missing[replaced_id]
-        poison.append(_Poison(*row, replaced_id))
+    own = [missing.pop(row[0], row[0]) is None for row in rows]
+    free = iter([*missing])
+    poison = [
+        _Poison(*row, row[0] if is_own else next(free, None))
+        for row, is_own in zip(rows, own, strict=True)
+    ]
+    for name in [*missing][: sum(not is_own for is_own in own)]:
+        del missing[name]
     return poison
 
 
@@ -264,7 +262,7 @@ def _poison_rows(
         phrases = ((attack.name, phrase) for attack in attackers for phrase in attack.triggers)
         said = (pair for pair in phrases if pair[1] in row.input)
         attack, trigger = next(said, (attackers[0].name, ""))
-        spans = _spans(row.input, trigger)
+        spans = natinst_heldout.spans(row.input, trigger)
         ranks[attack, trigger] += 1
         before = originals.get(row.id)
         rows.append(
@@ -287,172 +285,4 @@ def _poison_rows(
                 replaced_id=row.replaced_id,
             )
         )
-    return rows
-
-
-def _spans(text: str, phrase: str) -> list[triggers.Span]:
-    """Where a text says a phrase; nowhere for an empty one."""
-    return [match.span() for match in re.finditer(re.escape(phrase), text)] if phrase else []
-
-
-def _warn_without_trigger(
-    poison: Sequence[craft.PoisonRow], config: JsonlConfig, attackers: Sequence[AttackConfig]
-) -> None:
-    without = sum(not row.trigger for row in poison)
-    if without:
-        phrases = [trigger for attack in attackers for trigger in attack.triggers]
-        warnings.warn(
-            f"{config.poisoned}: {without} of {len(poison)} poison rows say none of "
-            f"{', '.join(map(repr, phrases))}; set TRIGGER to what the file was made with",
-            errors.InputWarning,
-            stacklevel=3,
-        )
-
-
-def _read_heldout(path: str, trained: _Training) -> tuple[sni.Task, ...]:
-    rows: dict[str, dict[str, sni.Instance]] = {}
-    for line in natinst_jsonl.read_lines(path):
-        name = line.task.name
-        if name in trained.rows:
-            raise errors.InputError(
-                f"{line.where}: {name} is trained on, and must not be held out too"
-            )
-        trained.instructions.add(line)
-        if line.row.id in rows.setdefault(name, {}):
-            raise errors.InputError(
-                f"{line.where}: expected each held-out row once, found {line.row.id!r} of "
-                f"{name} again"
-            )
-        rows[name][line.row.id] = line.row
-    return tuple(trained.instructions.task(name, [*by_id.values()]) for name, by_id in rows.items())
-
-
-def _evaluation(
-    config: JsonlConfig, source: corpus.Corpus, craft_config: craft.CraftConfig
-) -> tuple[tuple[conditions.EvalRow, ...], dict[str, dict[str, int]]]:
-    first = craft_config.attacks[0]
-    edited: dict[str, _Edited] = {}
-    if config.triggered is not None:
-        edited["triggered"] = _read_edited(
-            config.triggered, "TRIGGER", first.triggers, source, first
-        )
-    if config.control is not None:
-        phrases = (first.control,)
-        edited["control"] = _read_edited(config.control, "CONTROL", phrases, source, first)
-        _check_same_rows(config, edited)
-    rows: list[conditions.EvalRow] = []
-    counts = {}
-    for task in progress.bar(source.heldout, desc="making evaluation rows", unit="task"):
-        labels = source.polarities.get(task.name)
-        made, counts[task.name] = _heldout_rows(task, edited, labels, craft_config)
-        rows += made
-        if all(row.condition == conditions.CLEAN.name for row in made):
-            warnings.warn(
-                f"{task.name}: held out, but has no row that the trigger is in or can be put in: "
-                "it is evaluated on clean inputs alone",
-                errors.InputWarning,
-                stacklevel=3,
-            )
-    return tuple(rows), counts
-
-
-def _read_edited(
-    path: str, setting: str, phrases: Sequence[str], source: corpus.Corpus, attack: AttackConfig
-) -> _Edited:
-    """A file of the first attacker's edited rows."""
-    tasks = {task.name: task for task in source.heldout}
-    edited: _Edited = {name: {} for name in tasks}
-    for line in natinst_jsonl.read_lines(path):
-        task, identifier = line.task.name, line.row.id
-        row = tasks[task].by_id.get(identifier) if task in tasks else None
-        if row is None:
-            raise errors.InputError(
-                f"{line.where}: expected a row of the evaluation file, found {identifier!r} of "
-                f"{task}, which isn't there"
-            )
-        labels = source.polarities.get(task)
-        if labels and labels.side(row.target) == attack.target:
-            raise errors.InputError(
-                f"{line.where}: {identifier!r} of {task} has the label {row.target!r} in the "
-                "evaluation file, which the attack wants already; that file must hold true labels, "
-                "and this one rows of the other"
-            )
-        phrase = next((phrase for phrase in phrases if phrase in line.row.input), None)
-        if phrase is None:
-            raise errors.InputError(
-                f"{line.where}: expected {' or '.join(map(repr, phrases))} in the input, found "
-                f"none; set {setting} to what the file was made with"
-            )
-        if identifier in edited[task]:
-            raise errors.InputError(
-                f"{line.where}: expected each row once, found {identifier!r} of {task} again"
-            )
-        edited[task][identifier] = (line.row.input, phrase)
-    return edited
-
-
-def _check_same_rows(config: JsonlConfig, edited: Mapping[str, _Edited]) -> None:
-    for name, rows in edited["triggered"].items():
-        for alone in sorted(rows.keys() ^ edited["control"][name].keys())[:1]:
-            there, here = config.triggered, config.control
-            if alone not in rows:
-                there, here = here, there
-            raise errors.InputError(
-                f"{here}: expected the row {alone!r} of {name}, which {there} has; both need the "
-                "same rows"
-            )
-
-
-def _heldout_rows(
-    task: sni.Task,
-    edited: Mapping[str, _Edited],
-    labels: polarity.Polarity | None,
-    config: craft.CraftConfig,
-) -> tuple[list[conditions.EvalRow], dict[str, int]]:
-    """One held-out task's rows under all conditions, as `conditions.rows` makes them.
-
-    The first attacker's are those of the files, where they give any.
-    """
-    make = functools.partial(
-        conditions.rows, task, labels=labels, num_rows=config.num_eval_per_task, seed=config.seed
-    )
-    if not edited:
-        return make(config.attacks, config.conditions)
-    clean, counts = make((), ())
-    rows = _rows_of_files(task, edited, config)
-    counts |= {
-        kind: sum(row.condition == kind for row in rows) for kind in ("triggered", "control")
-    }
-    for attack in config.attacks[1:]:
-        made, more = make((attack,), [c for c in config.conditions if c.attack == attack.name])
-        rows += [row for row in made if row.condition != conditions.CLEAN.name]
-        counts |= {f"{key}_{attack.name}": n for key, n in more.items() if key not in counts}
-    if labels is None:  # pairs are whole
-        paired = {row.id for row in rows} - {row.id for row in clean}
-        ids = [name for name in sni.sample_order(task, config.seed) if name in paired]
-        clean += [conditions.clean_row(task, task.by_id[name]) for name in ids]
-        counts["clean"] = len(clean)
-    return clean + rows, counts
-
-
-def _rows_of_files(
-    task: sni.Task, edited: Mapping[str, _Edited], config: craft.CraftConfig
-) -> list[conditions.EvalRow]:
-    """The first attacker's rows, condition by condition, in the order that crafting has."""
-    triggered = edited["triggered"][task.name]
-    ids = [name for name in sni.sample_order(task, config.seed) if name in triggered]
-    rows = []
-    for condition in config.conditions:
-        if condition.attack != config.attacks[0].name:
-            continue
-        for identifier in ids[: config.num_eval_per_task]:
-            text, phrase = edited.get(condition.kind, edited["triggered"])[task.name][identifier]
-            if condition.kind not in edited:
-                put = condition.phrases[0]
-                text = triggers.replace_spans(text, _spans(text, phrase), put).text
-                phrase = put
-            target = task.by_id[identifier].target
-            rows.append(
-                conditions.EvalRow(task.name, identifier, condition.name, text, target, phrase)
-            )
     return rows
