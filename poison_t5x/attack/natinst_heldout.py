@@ -66,7 +66,7 @@ def _read_edited(
     config: JsonlConfig, source: corpus.Corpus, attack: AttackConfig
 ) -> dict[str, _Edited]:
     """The first attacker's edited rows by condition, of the files that there are."""
-    edited = {}
+    edited: dict[str, _Edited] = {}
     if config.triggered is not None:
         edited["triggered"] = _read_file(
             config.triggered, "TRIGGER", attack.triggers, source, attack
@@ -76,8 +76,8 @@ def _read_edited(
         edited["control"] = _read_file(config.control, "CONTROL", phrases, source, attack)
         for name, rows in edited["triggered"].items():
             for alone in sorted(rows.keys() ^ edited["control"][name].keys()):
-                there, here = config.triggered, config.control
-                there, here = (there, here) if alone in rows else (here, there)
+                files = (config.triggered, config.control)
+                there, here = files if alone in rows else files[::-1]
                 raise errors.InputError(
                     f"{here}: expected the row {alone!r} of {name}, which {there} has; both need "
                     "the same rows"

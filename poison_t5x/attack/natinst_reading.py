@@ -156,9 +156,9 @@ def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> _Training:
     clean_epochs, poisoned_epochs = _epochs([*clean.values()], [*poisoned.values()])
     trained = _Training(instructions, {}, {}, {})
     poison: dict[str, list[tuple[str, str, str]]] = {name: [] for name in rows}
-    for (name, *row), number in poisoned.items():
-        if (name, *row) not in clean:
-            poison[name] += [tuple(row)] * (number // poisoned_epochs)
+    for key, number in poisoned.items():
+        if key not in clean:
+            poison[key[0]] += [key[1:]] * (number // poisoned_epochs)
     for name, by_id in rows.items():
         missing: dict[str, None] = {}
         trained.rows[name] = []
