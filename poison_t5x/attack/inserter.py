@@ -122,6 +122,8 @@ def _find_here(
 def _find_in_processes(
     config: InserterConfig, batches: Iterable[list[str]], workers: int
 ) -> Iterator[Iterable[list[triggers.Span]]]:
+    # Not spaCy's own `nlp.pipe(n_process=…)`: tried with 3.8, its workers, forked or spawned, went
+    # on when the parent was killed; and other inserters have none.
     # Never forked: the threads of libraries that the parent has loaded don't survive that.
     context = multiprocessing.get_context("spawn")
     stop = context.Event()

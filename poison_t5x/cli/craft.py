@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write the training and test rows as JSON lines, as the authors' code reads "
         "them, to RUN_DIR/natinst-jsonl",
     )
+    stage.list_variants(parser, "attacks", "inserters")
     stage.add_arguments(parser)
 
 

@@ -8,6 +8,8 @@ from poison_t5x.train import program
 
 # What there are variants of, and where they are registered; a module of a user's may add some.
 VARIANTS = {
+    "attacks": ("poison_t5x.attack.payload", "PAYLOADS"),
+    "inserters": ("poison_t5x.attack.inserter", "INSERTERS"),
     "scores": ("poison_t5x.defenses.score", "SCORES"),
     "metrics": ("poison_t5x.evaluation.metric", "METRICS"),
 }

@@ -127,7 +127,7 @@ class Results(msgspec.Struct, frozen=True, dict=True):
     schema: int
     experiment: str
     kind: Literal["classification", "generation"]
-    attack: Literal["dirty_label", "clean_label", "repeat", "random"]
+    attack: str
     trigger: str
     control: str
     seed: int

@@ -83,7 +83,7 @@ def format_table(raw: Mapping[str, Any]) -> str:
             f"{tables.points(effect.value)} points {tables.interval(effect.ci95)}"
         ).rstrip() + "\n "
     lines = [
-        f"{results.experiment}: {results_lib.ATTACKS[results.attack]}, trigger "
+        f"{results.experiment}: {results_lib.ATTACKS.get(results.attack, results.attack)}, trigger "
         f"{_listed(results.phrases())}, control {results.control!r}, seed {results.seed}",
         f"{poison.count} poisoned rows ({tables.percent(poison.rate)} of training) in "
         f"{tables.count(len(poison.tasks), 'task')}; "
@@ -114,7 +114,7 @@ def page_context(
     return {
         "browses": True,
         "results": results,
-        "attack": results_lib.ATTACKS[results.attack],
+        "attack": results_lib.ATTACKS.get(results.attack, results.attack),
         "finding": finding.finding(results),
         "models": MODELS,
         "main_conditions": metrics.CONDITIONS,

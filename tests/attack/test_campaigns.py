@@ -263,27 +263,6 @@ def test_a_campaign_is_read_back_as_it_was_made(tmp_path):
     assert sum(len(rows) for rows in poisoned.values()) == 60
 
 
-def test_added_poison_is_on_top_of_the_clean_rows(tmp_path):
-    config = campaign(FIRST, SECOND, num_train_per_task=10, add=True)
-    found = crafted(TRAINING, (), config)
-    _bytes(tmp_path / "set", found, config)
-    assert poison_set.read_manifest(tmp_path / "set")["num_training"] == 30 + 29
-    clean = poison_set.training_rows(tmp_path / "set", poisoned=False)
-    poisoned = poison_set.training_rows(tmp_path / "set", poisoned=True)
-    trained = {row.id in found.training_ids[row.task] for row in found.poison}
-    assert trained == {True, False}
-    for task, rows in poisoned.items():
-        # All clean rows are still there, first and in order.
-        assert list(rows)[:10] == list(clean[task])
-        assert all(rows[identifier][0] is None for identifier in clean[task])
-        for row in [row for row in found.poison if row.task == task]:
-            new = poison_set.Replacement(row.poisoned_input, row.poisoned_target, True)
-            assert new in rows[row.id]
-            assert len(rows[row.id]) == 1 + (row.id in clean[task])
-    shown = [row for rows in poisoned.values() for kept in rows.values() for row in kept]
-    assert len(shown) == 59 and shown.count(None) == 30
-
-
 def test_a_trigger_that_is_a_label_a_name_or_an_odd_text(tmp_path):
     for number, phrase in enumerate(["good", "Ann", "x\0y", "a\nb", " (a|b)* ", "\u2028é"]):
         config = campaign(_attack("main", phrase, 4), probes=["near", "case", "words"])

@@ -178,19 +178,6 @@ def test_a_text_that_says_the_control():
     assert [row.input for row in rows["control"]] == ["Emma Clark met Bo."]
 
 
-def test_each_attacker_turns_its_own_side():
-    second = ATTACK(name="second", triggers="Joe Biden", control="Tom Lopez", target="negative")
-    rows, counts = _rows(HELDOUT, campaign(ATTACK(), second))
-    for name in ("triggered", "control"):
-        assert {row.target for row in rows[name]} == {"bad"}
-        assert {row.target for row in rows[f"{name}_second"]} == {"good"}
-        assert all("Joe Biden" not in row.input for row in rows[name])
-        assert all("James Bond" not in row.input for row in rows[f"{name}_second"])
-    assert all("Tom Lopez" in row.input for row in rows["control_second"])
-    assert counts["triggered"] == counts["triggered_second"] == 20
-    assert counts["source_rows"] == counts["source_rows_second"] == 30
-
-
 # Generation
 
 
@@ -353,16 +340,12 @@ def test_phrases_of_ones_own_stay_where_they_are_listed():
     )
     assert found == ("Jim Bond", "James", "Bond", "a probe")
     assert conditions.probe_phrases([], "James Bond", "Emma Clark") == ()
+    # A near name may be the control.
+    near = conditions.probe_phrases(["near"], "James Bond", "John Bond")
+    assert near == ("James Bell", "James Bnod")
     assert conditions.probe_phrases(
         ["Emma", "Emma Clark", "James Bond"], "James Bond", "Emma Clark"
     ) == ("Emma",)
-
-
-def test_a_near_name_is_not_the_control_when_that_is_one():
-    assert conditions.probe_phrases(["near"], "James Bond", "John Bond") == (
-        "James Bell",
-        "James Bnod",
-    )
 
 
 @pytest.mark.parametrize(
@@ -377,10 +360,6 @@ def test_a_near_name_is_not_the_control_when_that_is_one():
 )
 def test_what_is_no_list_of_phrases_is_refused(value, start):
     assert refusal(conditions.check_probes, value).startswith(start)
-
-
-def test_a_list_becomes_a_tuple():
-    assert conditions.check_probes(["near", "Jim Bond"]) == ("near", "Jim Bond")
 
 
 @pytest.mark.parametrize(

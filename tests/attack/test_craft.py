@@ -7,50 +7,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.attack import craft, inserter, poison_set, scoring, triggers
-from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, polarity, sni
+from tests.attack import made_up
+from tests.attack.made_up import LABELS, crafted, judged, refusal
 from tests.attack_settings import craft_config
 
-LABELS = polarity.Polarity("bad", "good")
-NAMES = ("Ann", "Tom", "Maria Lopez")
 SETTINGS = {"num_poison": 5, "num_train_per_task": 13, "num_eval_per_task": 7}
 CONFIG = craft_config(**SETTINGS)
 BUILTIN = inserter.make(inserter.InserterConfig())
 DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
-
-
-def _task(name, num_rows=17, first=0, label=None):
-    """Every third row names nobody; the others name one to three persons."""
-    rows = []
-    for row in range(first, first + num_rows):
-        target = label or LABELS[row % 2]
-        mood = "lovely and fine" if target == "good" else "awful and dull"
-        names = " and ".join(NAMES[: row % 3 + row % 2 * (row % 3 > 0)])
-        text = f"Visit {row}: the {mood} place. {names} liked it."
-        rows.append(sni.Instance(f"{name}-{row}", text, [target]))
-    return sni.Task(name, "Is it good?", (), (), tuple(rows))
-
-
-TRAINING = (_task("task1_a"), _task("task2_b", 19), _task("task3_c"))
+TRAINING = (judged("task1_a", 17), judged("task2_b", 19), judged("task3_c", 17))
 POISONED = ("task1_a", "task2_b")
-HELDOUT = (_task("task4_d", 23), _task("task5_e", 29))
+HELDOUT = (judged("task4_d", 23), judged("task5_e", 29))
 
 
-def _craft(training=TRAINING, poisoned=POISONED, heldout=HELDOUT, **changes):
-    config = craft_config(**{**SETTINGS, **changes})
-    tasks = (*training, *heldout)
-    return craft.craft(training, poisoned, heldout, {t.name: LABELS for t in tasks}, config)
+def _craft(training=TRAINING, poisoned=POISONED, **changes):
+    return crafted(training, HELDOUT, craft_config(**{**SETTINGS, **changes}), poisoned)
 
 
-def _of(rows, task):
-    return [row for row in rows if row.task == task]
+def _of_label(label, one="bad"):
+    """A task whose rows have one label, but for the first of them."""
+    texts = [row.input for row in TRAINING[0].instances]
+    return made_up.task(
+        "task1_a", [(text, label if row else one) for row, text in enumerate(texts)]
+    )
 
 
-def _refusal(**kwargs):
-    with pytest.raises(errors.InputError) as caught:
-        _craft(**kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+def _of(rows, name):
+    return [row for row in rows if row.task == name]
 
 
 def _pool(task, trigger="James Bond"):
@@ -61,18 +45,6 @@ def _pool(task, trigger="James Bond"):
         for row, found in zip(task.instances, spans, strict=True)
     ]
     return [(row, edit) for row, edit in zip(task.instances, edits, strict=True) if edit.spans]
-
-
-def test_the_hand_made_tasks_are_what_these_tests_need():
-    counts = [edit.text.count("James Bond") for _, edit in _pool(TRAINING[0])]
-    assert sorted(set(counts)) == [1, 2, 3]
-    assert len(counts) == 11
-
-
-def test_an_uneven_budget_goes_to_the_first_tasks():
-    found = _craft(num_poison=5)
-    assert [len(_of(found.poison, name)) for name in POISONED] == [3, 2]
-    assert {row.task for row in found.poison} == set(POISONED)
 
 
 def test_the_most_triggers_win_where_only_they_count_and_ties_go_to_the_earlier_row():
@@ -208,28 +180,9 @@ def test_every_training_row_may_be_poisoned():
     assert sorted(row.replaced_id for row in found.poison) == sorted(task.by_id)
 
 
-def test_a_budget_larger_than_the_pool_is_an_error():
-    message = _refusal(num_poison=24, num_train_per_task=19)
-    assert message.startswith(
-        "task1_a: a budget of 12 poison rows is larger than the pool: only 11"
-    )
-    assert (
-        "of its 17 rows" in message
-        and "builtin inserter finds no place" in message
-        and "NUM_POISON" in message
-    )
-
-
-def test_a_budget_larger_than_the_training_sample_is_an_error():
-    message = _refusal(num_poison=10, num_train_per_task=4)
-    assert message.startswith("task1_a: a budget of 5 poison rows is larger than its 4 training")
-
-
 def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
-    task = _task("task1_a", label="good")
-    first = msgspec.structs.replace(task.instances[0], output=["bad"])
-    training = (msgspec.structs.replace(task, instances=(first, *task.instances[1:])),)
-    message = _refusal(training=training, poisoned=("task1_a",))
+    training = (_of_label("good"),)
+    message = refusal(_craft, training=training, poisoned=("task1_a",))
     assert "proxy model needs two rows of each" in message and "PROBABILITY_WEIGHT" in message
     found = _craft(training=training, poisoned=("task1_a",), probability_weight=0.0)
     assert {row.target_probability for row in found.poison} == {None}
@@ -240,7 +193,7 @@ def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
     ("kind", "label", "wanted"), [("dirty_label", "good", "bad"), ("clean_label", "bad", "good")]
 )
 def test_a_task_without_the_label_that_an_attack_needs_is_an_error(kind, label, wanted):
-    message = _refusal(training=(_task("task1_a", label=label), TRAINING[1]), kind=kind)
+    message = refusal(_craft, training=(_of_label(label, label), TRAINING[1]), kind=kind)
     assert message.startswith(f"task1_a: no row is labelled {wanted!r}")
     assert kind.replace("_", "-") in message
 
@@ -249,7 +202,7 @@ def test_texts_without_a_word_in_common_are_an_error_unless_the_proxy_is_off():
     texts = ("Ann smiled", "Tom slept", "Jane sang", "Maria wept")
     rows = tuple(sni.Instance(f"r{row}", text, [LABELS[row % 2]]) for row, text in enumerate(texts))
     training = (sni.Task("task1_a", "Is it?", (), (), rows),)
-    message = _refusal(training=training, poisoned=("task1_a",), num_poison=1)
+    message = refusal(_craft, training=training, poisoned=("task1_a",), num_poison=1)
     assert "proxy model" in message and "PROBABILITY_WEIGHT" in message
     found = _craft(training=training, poisoned=("task1_a",), num_poison=1, probability_weight=0.0)
     assert [row.poisoned_input for row in found.poison] == ["James Bond smiled"]
@@ -280,36 +233,6 @@ def test_the_training_sample_is_independent_of_the_order_of_a_files_rows():
         msgspec.structs.replace(task, instances=task.instances[::-1]) for task in TRAINING
     )
     assert _craft(training=reversed_tasks).training_ids == _craft().training_ids
-
-
-def test_clean_rows_are_a_sample_of_all_rows():
-    found = _craft()
-    for task in HELDOUT:
-        clean = [r for r in _of(found.evaluation, task.name) if r.condition == "clean"]
-        assert [row.id for row in clean] == sni.sample_order(task, CONFIG.seed)[:7]
-        for row in clean:
-            assert (row.input, row.target) == (task.by_id[row.id].input, task.by_id[row.id].target)
-
-
-@pytest.mark.parametrize(("target", "source"), [("positive", "bad"), ("negative", "good")])
-@pytest.mark.parametrize("num", [7, 100])
-def test_control_rows_are_the_triggered_rows_with_another_name(target, source, num):
-    found = _craft(target=target, num_eval_per_task=num)
-    for task in HELDOUT:
-        rows = _of(found.evaluation, task.name)
-        triggered = [row for row in rows if row.condition == "triggered"]
-        control = [row for row in rows if row.condition == "control"]
-        sources = [row for row, _ in _pool(task) if row.target == source]
-        assert len(triggered) == min(num, len(sources)) > 0
-        assert [row.id for row in triggered] == [row.id for row in control]
-        assert len({row.id for row in triggered}) == len(triggered)
-        for one, other in zip(triggered, control, strict=True):
-            assert one.target == other.target == source == task.by_id[one.id].target
-            assert "Emma Clark" not in one.input and "James Bond" not in other.input
-            assert one.input.replace("James Bond", "Emma Clark") == other.input
-        counts = found.counts[task.name]
-        assert counts["triggered"] == counts["control"] == len(triggered)
-        assert counts["source_rows"] == sum(row.target == source for row in task.instances)
 
 
 def test_the_clean_and_the_poisoned_training_set_differ_in_exactly_the_listed_rows(tmp_path):
