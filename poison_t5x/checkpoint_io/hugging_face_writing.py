@@ -65,11 +65,7 @@ def write_folder(
     architecture.check_fits(source, config)
     description = config_json.describe(config)
     tensors = _tensors(source, dtype)
-    stored = {info.dtype for info in tensors.values()}
-    # `torch_dtype` is what it was called before transformers 4.56.
-    description["dtype"] = description["torch_dtype"] = (
-        "float32" if "float32" in stored else stored.pop()
-    )
+    description |= _stated_dtype(tensors)
     final = storage.absolute(str(directory))
     with storage.new_folder(final) as partial:
         place = pathlib.Path(partial)
@@ -83,6 +79,13 @@ def write_folder(
         _write_json(place / config_json.FILE, description)
     say(tokenizer)
     return final
+
+
+def _stated_dtype(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
+    """Of a config.json; `torch_dtype` is its name before transformers 4.56."""
+    stored = {info.dtype for info in tensors.values()}
+    dtype = "float32" if "float32" in stored else stored.pop()
+    return {"dtype": dtype, "torch_dtype": dtype}
 
 
 def _write_json(path: pathlib.Path, value) -> None:
