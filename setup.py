@@ -14,6 +14,7 @@ RUNTIME = [
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12,<0.13",
+    "etils[epath]>=1.10,<2",
     "seqio>=0.0.20,<0.1",
     "tensorflow-datasets>=4.9.10,<5",
     "gin-config>=0.5,<0.6",

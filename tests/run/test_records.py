@@ -7,6 +7,7 @@ import pytest
 
 from poison_t5x.cli import main
 from poison_t5x.core import artifacts
+from poison_t5x.evaluation import metric
 from tests import small_run
 
 FILES = ("config.gin", "command.txt", "eval/results.json", "report/index.html")
@@ -40,11 +41,11 @@ def _call(command, run_dir, *flags, **macros):
     ],
 )
 def test_other_settings_are_refused_before_anything_is_done(run_dir, capsys, command, macros, said):
-    before = [(run_dir / name).stat() for name in FILES]
+    before = [(run_dir / name).stat().st_mtime_ns for name in FILES]
     assert _call(command, run_dir, **macros) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line and "STAGE_STORE_DIR" in line
-    assert [(run_dir / name).stat() for name in FILES] == before
+    assert [(run_dir / name).stat().st_mtime_ns for name in FILES] == before
     assert not (run_dir / "detection").exists() and not (run_dir / "defenses").exists()
 
 
@@ -84,26 +85,18 @@ def test_run_dirs_are_resolved_once(run_dir, message, tmp_path, monkeypatch, cap
     assert not list(tmp_path.iterdir())
 
 
-METRIC = '''
-from poison_t5x.evaluation.metric import METRICS
-
-import tests.tiny_experiment
-
-
-@METRICS.register("mean_score")
-def mean_score(targets, scores):
-    """Mean log-probability of the true labels."""
-    return {"mean_score": sum(scores) / len(targets)}
-'''
-
-
 def test_a_metric_of_ones_own_is_one_decorator(run_dir, tmp_path, monkeypatch, capsys):
-    (tmp_path / "my_metric.py").write_text(METRIC)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(metric.METRICS, "_targets", dict(metric.METRICS._targets))
+
+    @metric.METRICS.register("mean_score")
+    def mean_score(targets, scores):
+        """Mean log-probability of the true labels."""
+        return {"mean_score": sum(scores) / len(targets)}
+
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy, copy_function=os.link)
     shutil.rmtree(copy / "eval")
-    own = {"MIXTURE_OR_TASK_MODULE": "my_metric", "METRICS": "['mean_score']"}
+    own = {"METRICS": "['mean_score']"}
     assert _call("eval", copy, **own) == 0
     results, plain = (
         artifacts.read_json(path / "eval" / "results.json") for path in (copy, run_dir)
@@ -113,7 +106,6 @@ def test_a_metric_of_ones_own_is_one_decorator(run_dir, tmp_path, monkeypatch, c
         assert row == before
     assert results["summary"]["clean"]["mean_score_triggered"] < 0
     assert _call("report", copy, **own) == 0
-    assert "mean score" in capsys.readouterr().out
-    assert _call("eval", copy, **own, BEAM_ALPHA=0.7) == 2
-    assert _call("eval", copy, **{**own, "METRICS": "['mean_scor']"}) == 2
+    assert "mean score triggered" in capsys.readouterr().out
+    assert _call("eval", copy, METRICS="['mean_scor']") == 2
     assert "(did you mean 'mean_score'?)" in capsys.readouterr().err
