@@ -166,6 +166,12 @@ def judged_by(effect: str) -> Judgement:
     return next(judgement for judgement in JUDGED_BY.values() if judgement.effect == effect)
 
 
+def measure(name: str) -> Measure | None:
+    """The measure of that name, of whichever kind; None for a name that isn't one."""
+    known = (judgement.measures.get(name) for judgement in JUDGED_BY.values())
+    return next((one for one in known if one), None)
+
+
 def rate_words(rate: str) -> str:
     """A rate's name for people; that of a user's own metric with spaces."""
     return RATE_WORDS.get(rate, rate.replace("_", " "))

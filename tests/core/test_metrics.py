@@ -38,7 +38,7 @@ def test_each_judgement_is_of_its_own_measures_and_rates():
         assert metrics.judged_by(judgement.effect) is judgement
         assert {*judgement.rates} <= {*metrics.RATE_WORDS}
     assert CLASSIFICATION.measures["accuracy"].words == "accuracy, clean inputs"
-    assert GENERATION.measures["rouge_l_control"].words == "rougeL, unseen name"
+    assert metrics.measure("rouge_l_control").words == "rougeL, unseen name"
     assert metrics.rate_words("my_own") == "my own"
 
 
