@@ -184,7 +184,7 @@ def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, fla
         ("LOSS_NORMALIZING_FACTOR=0", "LOSS_NORMALIZING_FACTOR: expected None, a number above 0"),
         ("LOSS_NORMALIZING_FACTOR=[1]", "LOSS_NORMALIZING_FACTOR: expected None"),
         ("LOSS_NORMALIZING_FACTOR=AVERAGE", "(did you mean 'AVERAGE_PER_SEQUENCE'?)"),
-        ("LEARNING_RATE_FACTORS=3", "learning rate factors: expected a text, found 3"),
+        ("LEARNING_RATE_FACTORS=3", "learning rate factors: expected a phrase, found 3"),
         ("WEIGHT_DECAY=-1", "WEIGHT_DECAY: expected a number of at least 0, found -1"),
         ("OPTIMIZER=adam", "OPTIMIZER: expected one of adamw, adafactor, found 'adam'"),
         ("NUM_PARTITIONS=None", "NUM_PARTITIONS: expected a whole number"),
