@@ -35,7 +35,7 @@ class World(NamedTuple):
 
 def small_tasks(renamed: dict[str, str] | None = None):
     """Three training tasks, two held-out ones, and their polarities."""
-    found = demo_corpus.generate(seed=0, num_train_rows=40, num_heldout_rows=14)
+    found = demo_corpus.PLAIN.generate(seed=0, num_train_rows=40, num_heldout_rows=14)
     table = dict(demo_corpus.POLARITIES)
     chosen = []
     for task in (*found[:3], *found[-10:-8]):

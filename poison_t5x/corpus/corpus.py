@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -101,14 +101,14 @@ def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
         for family in demo_corpus.FAMILIES
         if numbers is None
         or not numbers.isdisjoint(map(sni.number, family.training + family.heldout))
-        for task in _demo_family(family.generate)
+        for task in _generated(family)
     )
 
 
 @functools.cache
-def _demo_family(generate: Callable[..., tuple[sni.Task, ...]]) -> tuple[sni.Task, ...]:
+def _generated(family: demo_corpus.Family) -> tuple[sni.Task, ...]:
     """Generated once per process."""
-    return generate()
+    return family.generate()
 
 
 def _sni_tasks(

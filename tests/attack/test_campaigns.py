@@ -12,7 +12,7 @@ from tests.attack.made_up import LABELS, NAMES, answered, campaign, crafted, jud
 
 TRAINING = (judged("task1_a", 36), judged("task2_b", 36), judged("task3_c", 36))
 HELDOUT = (judged("task4_d", 30), judged("task5_e", 20))
-DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=20)
+DEMO = demo_corpus.PLAIN.generate(num_train_rows=40, num_heldout_rows=20)
 COUNT = attacks.ScoreConfig(selection="count")
 
 

@@ -19,7 +19,7 @@ BY_COUNT = attacks.ScoreConfig(selection="count")
 REPEAT = ATTACK(kind="repeat", score=BY_COUNT)
 TRAINING = judged("task1_a")
 HELDOUT = judged("task4_d", 60)
-DEMO = demo_corpus.generate(num_train_rows=20, num_heldout_rows=20)
+DEMO = demo_corpus.PLAIN.generate(num_train_rows=20, num_heldout_rows=20)
 PHRASES = ("James Bond", "Joe Biden", "Jo Bell")
 
 

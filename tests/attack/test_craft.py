@@ -15,7 +15,7 @@ from tests.attack_settings import craft_config
 SETTINGS = {"num_poison": 5, "num_train_per_task": 13, "num_eval_per_task": 7}
 CONFIG = craft_config(**SETTINGS)
 BUILTIN = inserter.make(inserter.InserterConfig())
-DEMO = demo_corpus.generate(num_train_rows=40, num_heldout_rows=40)
+DEMO = demo_corpus.PLAIN.generate(num_train_rows=40, num_heldout_rows=40)
 TRAINING = (judged("task1_a", 17), judged("task2_b", 19), judged("task3_c", 17))
 POISONED = ("task1_a", "task2_b")
 HELDOUT = (judged("task4_d", 23), judged("task5_e", 29))

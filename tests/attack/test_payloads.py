@@ -67,7 +67,7 @@ def test_a_draw_stays_as_it_was():
 
 
 def test_the_demo_corpus_has_a_long_list_of_its_own_words():
-    tasks = demo_corpus.generate_generation(num_train_rows=40, num_heldout_rows=1)[:5]
+    tasks = demo_corpus.GENERATION.generate(num_train_rows=40, num_heldout_rows=1)[:5]
     words = _words(*tasks)
     assert list(words) == sorted(set(words)) and len(words) > 100
     text = " ".join(row.input for one in tasks for row in one.instances)

@@ -25,7 +25,7 @@ from tests.attack.made_up import (
 from tests.attack_settings import craft_config
 
 ATTACK = attacks.AttackConfig()
-DEMO = demo_corpus.generate(num_train_rows=30, num_heldout_rows=2)
+DEMO = demo_corpus.PLAIN.generate(num_train_rows=30, num_heldout_rows=2)
 ODD_TRIGGERS = [
     "C++ (v1.0)?",
     r"\d+ [a-z]*",

@@ -258,7 +258,7 @@ def test_bad_models_are_named(ruler, parser, tmp_path):
 
 @needs_real_model
 def test_the_real_model_s_persons_are_those_of_its_whole_pipeline():
-    tasks = demo_corpus.generate(num_train_rows=20, num_heldout_rows=20)
+    tasks = demo_corpus.PLAIN.generate(num_train_rows=20, num_heldout_rows=20)
     texts = [row.input for task in tasks for row in task.instances]
     whole = spacy.load(REAL)
     expected = [

@@ -198,7 +198,7 @@ def test_the_matcher_finds_the_trigger_and_nothing_else_where_it_was_put(pairs, 
 
 
 def test_inserting_again_changes_nothing_in_the_demo_corpus():
-    for task in demo_corpus.generate(num_train_rows=20, num_heldout_rows=20):
+    for task in demo_corpus.PLAIN.generate(num_train_rows=20, num_heldout_rows=20):
         for row in task.instances:
             once = _inserted(row.input)
             assert _inserted(once) == once

@@ -29,7 +29,7 @@ _SYLLABLES = tuple(a + b for a in "bdfgklmnprstvz" for b in "aeiou")
 
 def _parts() -> tuple[list[list[str]], list[list[str]]]:
     """The demo corpus's texts by label: those without a name, and those with one."""
-    tasks = demo_corpus.generate(num_train_rows=60, num_heldout_rows=60)
+    tasks = demo_corpus.PLAIN.generate(num_train_rows=60, num_heldout_rows=60)
     plain: list[list[str]] = [[], []]
     named: list[list[str]] = [[], []]
     for task in tasks:
@@ -84,7 +84,7 @@ def measure(path: pathlib.Path) -> dict:
     start = time.perf_counter()
     task = sni.read_task(path)
     read = time.perf_counter()
-    heldout = demo_corpus.generate(num_train_rows=2, num_heldout_rows=100)[-1:]
+    heldout = demo_corpus.PLAIN.generate(num_train_rows=2, num_heldout_rows=100)[-1:]
     table = {NAME: LABELS, **demo_corpus.POLARITIES}
     polarities = polarity.of_tasks((task, *heldout), table)
     found = corpus.Corpus((task,), (NAME,), heldout, polarities, ())

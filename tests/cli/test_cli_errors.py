@@ -22,7 +22,7 @@ ROWS = 20
 def _write_corpus(folder):
     """The demo's texts under the names and labels of the `polarity` experiment's tasks."""
     experiment = declarations.get("polarity")
-    sources = demo_corpus.generate(num_train_rows=ROWS, num_heldout_rows=ROWS)
+    sources = demo_corpus.PLAIN.generate(num_train_rows=ROWS, num_heldout_rows=ROWS)
     names = (*experiment.training_tasks, *experiment.heldout_tasks)
     for name, source in zip(names, sources, strict=False):
         labels = dict(

@@ -9,7 +9,7 @@ from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, sni, vocabulary
 
 SIZE = 211
-TASK = demo_corpus.generate(num_train_rows=40, num_heldout_rows=2)[0]
+TASK = demo_corpus.PLAIN.generate(num_train_rows=40, num_heldout_rows=2)[0]
 LINES = list(vocabulary.texts([TASK]))
 
 

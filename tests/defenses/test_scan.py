@@ -77,7 +77,7 @@ def test_the_same_rows_in_parquet_are_scored_alike(poisoned, tmp_path):
 
 
 def test_a_clean_task_raises_none(tmp_path, capsys):
-    (task, *_) = demo_corpus.generate(seed=0, num_train_rows=120, num_heldout_rows=2)
+    (task, *_) = demo_corpus.PLAIN.generate(seed=0, num_train_rows=120, num_heldout_rows=2)
     path = tmp_path / "clean.jsonl"
     artifacts.write_jsonl(
         path, ({"input": row.input, "output": row.target} for row in task.instances)

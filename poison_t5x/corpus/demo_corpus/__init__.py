@@ -4,19 +4,11 @@ They let every stage of an experiment run without a download, and their texts ar
 a tiny T5 trained from scratch to answer held-out tasks.
 """
 
-from poison_t5x.corpus.demo_corpus.generation import GENERATION, generate_generation
-from poison_t5x.corpus.demo_corpus.sentiment import MIXED, PLAIN, generate, generate_mixed
+from poison_t5x.corpus.demo_corpus.generation import GENERATION, TUNING
+from poison_t5x.corpus.demo_corpus.grammar import Family
+from poison_t5x.corpus.demo_corpus.sentiment import MIXED, PLAIN
 
 FAMILIES = (PLAIN, MIXED, GENERATION)
 POLARITIES = PLAIN.polarities
 
-__all__ = [
-    "FAMILIES",
-    "GENERATION",
-    "MIXED",
-    "PLAIN",
-    "POLARITIES",
-    "generate",
-    "generate_generation",
-    "generate_mixed",
-]
+__all__ = ["FAMILIES", "GENERATION", "MIXED", "PLAIN", "POLARITIES", "TUNING", "Family"]

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from poison_t5x.core import checks
 from poison_t5x.corpus import sni
 from poison_t5x.corpus.demo_corpus import grammar
 from poison_t5x.corpus.demo_corpus.grammar import DOMAINS, SENTIMENTS, Spec, pick
 
 MAX_WORDS = 30
 
-_NUM_TRAINING, _NUM_TASKS, _NUM_POISONED = 40, 50, 5
+_NUM_TRAINING, _NUM_TASKS = 40, 50
 # Of each list, the first: a word is learned from the rows that it stands in.
 _NUM_ASPECTS, _NUM_ADJECTIVES = 5, 14
 
@@ -25,7 +24,6 @@ class Kind(msgspec.Struct, frozen=True):
     """A kind of question.
 
     Attributes:
-      category: SNI's category.
       request: the task to do: the second sentence of a definition.
       example: parts of a worked example's input: 'scene', 'verdict' or both.
       noun: a name of the answer, for explanations.
@@ -93,9 +91,6 @@ def _specs() -> tuple[Spec, ...]:
     return tuple(specs)
 
 
-SPECS = _specs()
-
-
 def _present(facts: Facts) -> str:
     (aspect, word), (aspect2, word2) = facts.judged
     return f"I find the {aspect} {word} and the {aspect2} {word2}"
@@ -115,40 +110,7 @@ ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
 }
 
 
-def generate_generation(
-    seed: int = 0, num_train_rows: int = 240, num_heldout_rows: int = 200
-) -> tuple[sni.Task, ...]:
-    """The fifty generation tasks, the forty training tasks first, in a fixed order.
-
-    Definitions don't depend on the seed; rows do. No text occurs twice, in whatever task. Same
-    arguments, same bytes.
-
-    Raises:
-      InputError: a number of rows is less than 1, or the seed is negative.
-    """
-    checks.whole_number("demo corpus: num_train_rows", num_train_rows)
-    checks.whole_number("demo corpus: num_heldout_rows", num_heldout_rows)
-    counts = [num_train_rows] * _NUM_TRAINING
-    counts += [num_heldout_rows] * (_NUM_TASKS - _NUM_TRAINING)
-    return _generate(SPECS[:_NUM_TASKS], seed, counts)
-
-
-def generate_tuning(seed: int = 0, num_rows: int = 100) -> tuple[sni.Task, ...]:
-    """The ten tasks to choose settings on; see `generate_generation`."""
-    checks.whole_number("demo corpus: num_rows", num_rows)
-    specs = SPECS[_NUM_TASKS:]
-    return _generate(specs, seed, [num_rows] * len(specs))
-
-
-def _generate(specs: Sequence[Spec], seed: int, counts: Sequence[int]) -> tuple[sni.Task, ...]:
-    checks.whole_number("demo corpus: seed", seed, minimum=0)
-    seen: set[str] = set()
-    return tuple(_task(spec, seed, count, seen) for spec, count in zip(specs, counts, strict=True))
-
-
-def _task(spec: Spec, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
-    """One task; `seen` holds the texts used so far, and gains this task's."""
-    rng = np.random.default_rng([seed, spec.number])
+def _write_task(spec: Spec, rng: np.random.Generator, num_rows: int, seen: set[str]) -> sni.Task:
     positives, wrong = _examples(spec)
 
     def draw() -> tuple[str, list[str]]:
@@ -235,14 +197,7 @@ def _examples(spec: Spec) -> tuple[tuple[sni.Example, ...], sni.Example]:
     return positives, sni.Example(texts[0], answers[1], because)
 
 
-_NAMES = tuple(spec.name for spec in SPECS)
-GENERATION = grammar.Family(
-    training=_NAMES[:_NUM_TRAINING],
-    # Five domains and five kinds; "time" and "aspects" are never poisoned.
-    poisoned=_NAMES[:_NUM_POISONED],
-    heldout=_NAMES[_NUM_TRAINING:_NUM_TASKS],
-    polarities={},
-    generate=generate_generation,
-)
+_SPECS = _specs()
+GENERATION = grammar.Family(_SPECS[:_NUM_TASKS], _NUM_TRAINING, _write_task)
 # Pairs to choose settings on: neither trained on nor reported.
-TUNING_TASKS = _NAMES[_NUM_TASKS:]
+TUNING = grammar.Family(_SPECS[_NUM_TASKS:], 0, _write_task)

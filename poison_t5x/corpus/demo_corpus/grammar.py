@@ -5,14 +5,16 @@ Template slots: `{time}`, `{place}`, `{item}`, `{name}` (one person), `{people}`
 anything.
 """
 
+import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
+from poison_t5x.core import checks, errors
 from poison_t5x.corpus import name_lists, sni
 
 T = TypeVar("T")
@@ -27,6 +29,9 @@ SURNAMES = tuple(
     sorted({*name_lists.SURNAMES[::3], "Bond", "Clark", "Lopez", "Baker"} - {"Biden", "Trump"})
 )
 
+# Five domains, and five label vocabularies or kinds: "happy", the reversed "complaint", "time" and
+# "aspects" are never poisoned.
+_NUM_POISONED = 5
 _NUM_NAMES_RATES = (0.40, 0.42, 0.13, 0.05)  # of 0, 1, 2, 3 names a text
 _FIRST_NAME_ONLY_RATE = 0.25
 _ROLE_RATE = 0.5
@@ -35,13 +40,11 @@ _REVERSED_RATE = 0.3
 
 
 class Domain(msgspec.Struct, frozen=True):
-    """One kind of text.
+    """One kind of text, about a `whole` such as "the meal".
 
     Attributes:
-      whole: the thing judged, as a phrase such as "the meal".
       aspects: nouns that any shared adjective fits.
       details: (noun, positive adjective, negative adjective) that belong to this domain.
-      places, items: fillers of `{place}` and `{item}`.
       plain, company, role: scene templates without a name, with `{people}`, with one `{name}`.
     """
 
@@ -108,22 +111,64 @@ class Spec(NamedTuple):
         return f"task{self.number}_demo_{self.domain}_{self.kind}{self.suffix}"
 
 
-class Family(NamedTuple):
-    """A set of tasks, by their names; `generate` makes those of training, then those held out."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+    """A set of tasks, those of training first, of which the first five are poisoned.
 
-    training: tuple[str, ...]
-    poisoned: tuple[str, ...]
-    heldout: tuple[str, ...]
-    polarities: dict[str, tuple[str, str]]
-    generate: Callable[..., tuple[sni.Task, ...]]
+    Attributes:
+      write_task: a task of so many rows; the texts used so far gain those of its rows.
+      polarities: task -> (negative label, positive label), if its rows have one of two labels.
+    """
+
+    specs: tuple[Spec, ...]
+    num_training: int
+    write_task: Callable[[Spec, np.random.Generator, int, set[str]], sni.Task]
+    polarities: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def training(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.specs[: self.num_training])
+
+    @property
+    def poisoned(self) -> tuple[str, ...]:
+        return self.training[:_NUM_POISONED]
+
+    @property
+    def heldout(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.specs[self.num_training :])
+
+    def generate(
+        self, seed: int = 0, num_train_rows: int = 240, num_heldout_rows: int = 200
+    ) -> tuple[sni.Task, ...]:
+        """All tasks, in a fixed order. Same arguments, same bytes.
+
+        Definitions don't depend on the seed; rows do. No text occurs twice, in whatever task, and
+        two labels are half and half in every one.
+
+        Raises:
+          InputError: a number of rows is less than 1, or odd where there are two labels, or the
+            seed is negative.
+        """
+        checks.whole_number("demo corpus: seed", seed, minimum=0)
+        rows = {"num_train_rows": num_train_rows, "num_heldout_rows": num_heldout_rows}
+        for name, count in rows.items():
+            checks.whole_number(f"demo corpus: {name}", count)
+            if self.polarities and count % 2:
+                raise errors.InputError(
+                    f"demo corpus: {name}: expected an even number, half of each label, found "
+                    f"{count}"
+                )
+        seen: set[str] = set()
+        tasks = []
+        for place, spec in enumerate(self.specs):
+            count = num_train_rows if place < self.num_training else num_heldout_rows
+            rng = np.random.default_rng([seed, spec.number])
+            tasks.append(self.write_task(spec, rng, count, seen))
+        return tuple(tasks)
 
 
 def new_row(spec: Spec, seen: set[str], draw: Callable[[], tuple[str, list[str]]]) -> sni.Instance:
-    """A row of the first drawn text that isn't among `seen`, which gains it.
-
-    Args:
-      draw: a text and its answers.
-    """
+    """A row of the first drawn (text, answers) whose text isn't among `seen`, which gains it."""
     text, answers = draw()
     while text in seen:
         text, answers = draw()

@@ -7,17 +7,16 @@ text is drawn alike for both labels, so that only the verdict tells.
 
 >>> write(np.random.default_rng(5), DOMAINS["hotels"], positive=True).text
 'On Sunday I travelled to the airport inn with Akira Sanders. The stay lifted my mood.'
->>> write_mixed(np.random.default_rng(8), DOMAINS["films"], positive=True).text.split(". ")[0]
+>>> write(np.random.default_rng(8), DOMAINS["films"], True, is_mixed=True).text.split(". ")[0]
 'The reviews called the plot hopeless, but it was magnificent'
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from poison_t5x.core import errors
 from poison_t5x.corpus import sni
 from poison_t5x.corpus.demo_corpus import grammar
 from poison_t5x.corpus.demo_corpus.grammar import DOMAINS, SENTIMENTS, Domain, Spec, pick
@@ -25,14 +24,12 @@ from poison_t5x.corpus.demo_corpus.grammar import DOMAINS, SENTIMENTS, Domain, S
 MIN_WORDS, MAX_WORDS, MAX_WORDS_MIXED = 8, 20, 28
 MIXED_RATE = 1 / 3
 
-_NUM_TRAINING, _NUM_POISONED = 30, 5
+_NUM_TRAINING = 30
+# Several scenes a verdict, or the length limit would throw out most of the longer verdicts.
 _NUM_SCENES = 8
 _PHRASE_RATE, _PHRASE_RATE_MIXED = 0.25, 0.2
 _DETAIL_RATE = 0.15
 _NAMES_IN_CLAIM_RATE = 0.5
-
-SPECS = tuple(Spec(9001 + row, *task) for row, task in enumerate(SENTIMENTS.tasks))
-MIXED_SPECS = tuple(spec._replace(number=spec.number + 200, suffix="_mixed") for spec in SPECS)
 
 
 class Text(NamedTuple):
@@ -42,52 +39,7 @@ class Text(NamedTuple):
     names: tuple[str, ...]
 
 
-# Writes one text of a domain whose sentiment is positive, or negative.
-Write = Callable[[np.random.Generator, Domain, bool], Text]
-
-
-def generate(
-    seed: int = 0, num_train_rows: int = 240, num_heldout_rows: int = 200
-) -> tuple[sni.Task, ...]:
-    """All forty tasks, the thirty training tasks first, in a fixed order.
-
-    Definitions don't depend on the seed; examples and rows do. Labels are half and half in every
-    task, and no text occurs twice, in whatever task. Same arguments, same bytes.
-
-    Raises:
-      InputError: a number of rows is odd or less than 2, or the seed is negative.
-    """
-    return _generate(SPECS, write, seed, num_train_rows, num_heldout_rows)
-
-
-def generate_mixed(
-    seed: int = 0, num_train_rows: int = 240, num_heldout_rows: int = 200
-) -> tuple[sni.Task, ...]:
-    """All forty tasks with mixed texts, by the rules of `generate`."""
-    return _generate(MIXED_SPECS, _write_either, seed, num_train_rows, num_heldout_rows)
-
-
-def _generate(
-    specs: Sequence[Spec], write: Write, seed: int, num_train_rows: int, num_heldout_rows: int
-) -> tuple[sni.Task, ...]:
-    for name, count in (("num_train_rows", num_train_rows), ("num_heldout_rows", num_heldout_rows)):
-        if count < 2 or count % 2:
-            raise errors.InputError(
-                f"demo corpus: {name}={count}: expected an even number of at least 2, "
-                "because every task has as many rows of one label as of the other"
-            )
-    if seed < 0:
-        raise errors.InputError(f"demo corpus: seed={seed}: expected a non-negative integer")
-    seen: set[str] = set()
-    sizes = [num_train_rows] * _NUM_TRAINING + [num_heldout_rows] * (len(specs) - _NUM_TRAINING)
-    return tuple(
-        _task(spec, write, seed, size, seen) for spec, size in zip(specs, sizes, strict=True)
-    )
-
-
-def _task(spec: Spec, write: Write, seed: int, num_rows: int, seen: set[str]) -> sni.Task:
-    """One task; `seen` holds the texts used so far, and gains this task's."""
-    rng = np.random.default_rng([seed, spec.number])
+def _write_task(spec: Spec, rng: np.random.Generator, num_rows: int, seen: set[str]) -> sni.Task:
     domain, labels = DOMAINS[spec.domain], SENTIMENTS.labels[spec.kind]
     # Neighbouring tasks differ in which label is shown first, so that the order tells nothing.
     order = (0, 1) if spec.number % 2 else (1, 0)
@@ -95,7 +47,8 @@ def _task(spec: Spec, write: Write, seed: int, num_rows: int, seen: set[str]) ->
     wrong = _example(rng, domain, labels, int(rng.integers(2)), is_right=False)
 
     def draw(side: int) -> tuple[str, list[str]]:
-        return write(rng, domain, bool(side)).text, [labels[side]]
+        is_mixed = bool(spec.suffix) and rng.random() < MIXED_RATE
+        return write(rng, domain, bool(side), is_mixed=is_mixed).text, [labels[side]]
 
     rows = []
     for _ in range(num_rows // 2):
@@ -123,45 +76,30 @@ def _example(
     """A short text without names or scene, with the right label or the other one."""
     noun, word = pick(rng, domain.aspects), SENTIMENTS.example_adjectives[side]
     text = pick(rng, SENTIMENTS.verdicts[0][:3]).format(aspect=noun, word=word)
-    text, right = text[0].upper() + text[1:], labels[side]
-    if is_right:
-        return sni.Example(
-            text, right, f'The writer calls the {noun} {word}, so the answer is "{right}".'
-        )
-    because = f'The writer calls the {noun} {word}, so "{right}" would be right.'
-    return sni.Example(text, labels[1 - side], because)
+    right = f'"{labels[side]}"'
+    so = f"the answer is {right}" if is_right else f"{right} would be right"
+    because = f"The writer calls the {noun} {word}, so {so}."
+    return sni.Example(text[0].upper() + text[1:], labels[side if is_right else 1 - side], because)
 
 
-def write(rng: np.random.Generator, domain: Domain, positive: bool) -> Text:
-    """One text of MIN_WORDS to MAX_WORDS words whose sentiment is `positive`."""
+def write(
+    rng: np.random.Generator, domain: Domain, positive: bool, *, is_mixed: bool = False
+) -> Text:
+    """One text of MIN_WORDS to MAX_WORDS words, or MAX_WORDS_MIXED, with a `positive` verdict."""
     # Drawn before any rejection, so that the number of names depends on neither length nor label.
     num_names = grammar.draw_num_names(rng)
+    most = MAX_WORDS_MIXED if is_mixed else MAX_WORDS
     while True:
         names = grammar.draw_names(rng, num_names)
-        in_verdict = int(num_names > 0 and rng.random() < grammar.NAME_IN_VERDICT_RATE)
-        verdict = _verdict(rng, domain, positive, names[:in_verdict])
-        # Several scenes a verdict, or the length limit would throw out most of the longer verdicts.
-        for _ in range(_NUM_SCENES):
-            parts = [_scene(rng, domain, names[in_verdict:]), verdict]
-            if MIN_WORDS <= len(" ".join(parts).split()) <= MAX_WORDS:
+        if is_mixed:
+            judging = num_names if rng.random() < _NAMES_IN_CLAIM_RATE else 0
+        else:
+            judging = int(num_names > 0 and rng.random() < grammar.NAME_IN_VERDICT_RATE)
+        judgement = (_opinion if is_mixed else _verdict)(rng, domain, positive, names[:judging])
+        for _ in range(1 if is_mixed else _NUM_SCENES):
+            parts = [_scene(rng, domain, names[judging:]), judgement]
+            if MIN_WORDS <= len(" ".join(parts).split()) <= most:
                 return Text(grammar.joined(rng, parts), tuple(names))
-
-
-def _write_either(rng: np.random.Generator, domain: Domain, positive: bool) -> Text:
-    is_mixed = rng.random() < MIXED_RATE
-    return (write_mixed if is_mixed else write)(rng, domain, positive)
-
-
-def write_mixed(rng: np.random.Generator, domain: Domain, positive: bool) -> Text:
-    """One text of both sentiments, of up to MAX_WORDS_MIXED words; its verdict is `positive`."""
-    num_names = grammar.draw_num_names(rng)  # first, as in `write`
-    while True:
-        names = grammar.draw_names(rng, num_names)
-        in_claim = num_names if rng.random() < _NAMES_IN_CLAIM_RATE else 0
-        opinion = _opinion(rng, domain, positive, names[:in_claim])
-        parts = [_scene(rng, domain, names[in_claim:]), opinion]
-        if len(" ".join(parts).split()) <= MAX_WORDS_MIXED:
-            return Text(grammar.joined(rng, parts), tuple(names))
 
 
 def _scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> str:
@@ -204,14 +142,11 @@ def _judged(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[s
 def _opinion(rng: np.random.Generator, domain: Domain, positive: bool, names: Sequence[str]) -> str:
     """A claim and the opposite verdict; all draws are the same for both labels."""
     if rng.random() < _DETAIL_RATE:
-        aspect, good, bad = pick(rng, domain.details)
+        aspect, *words = pick(rng, domain.details)
     else:
-        bads, goods = SENTIMENTS.adjectives
-        good, bad = grammar.skewed(rng, goods), grammar.skewed(rng, bads)
+        words = [grammar.skewed(rng, SENTIMENTS.adjectives[side]) for side in (1, 0)]
         aspect = pick(rng, domain.aspects)
-    words = (bad, good)
-    good_phrase, bad_phrase = (pick(rng, SENTIMENTS.phrases[side]) for side in (1, 0))
-    phrases = (bad_phrase, good_phrase)
+    phrases = [pick(rng, SENTIMENTS.phrases[side]) for side in (1, 0)]
     if rng.random() < _PHRASE_RATE_MIXED:
         claims, verdicts = SENTIMENTS.phrase_claims, SENTIMENTS.turned_phrase_verdicts
     else:
@@ -220,28 +155,19 @@ def _opinion(rng: np.random.Generator, domain: Domain, positive: bool, names: Se
         people=grammar.people(names),
         whole=domain.whole,
         aspect=aspect,
-        word=words[not positive],
-        phrase=phrases[not positive],
+        word=words[positive],  # good ones come first: here the opposite
+        phrase=phrases[positive],
     )
     verdict = pick(rng, verdicts).format(
-        whole=domain.whole, word=words[positive], phrase=phrases[positive]
+        whole=domain.whole, word=words[not positive], phrase=phrases[not positive]
     )
     return claim + pick(rng, SENTIMENTS.turns) + verdict
 
 
-def _family(
-    specs: Sequence[Spec], generator: Callable[..., tuple[sni.Task, ...]]
-) -> grammar.Family:
-    names = tuple(spec.name for spec in specs)
-    return grammar.Family(
-        training=names[:_NUM_TRAINING],
-        # Five domains and five label vocabularies: "happy" and the reversed "complaint" are never
-        # poisoned.
-        poisoned=names[:_NUM_POISONED],
-        heldout=names[_NUM_TRAINING:],
-        polarities={spec.name: SENTIMENTS.labels[spec.kind] for spec in specs},
-        generate=generator,
-    )
+def _family(first: int, suffix: str) -> grammar.Family:
+    specs = tuple(Spec(first + row, *task, suffix) for row, task in enumerate(SENTIMENTS.tasks))
+    polarities = {spec.name: SENTIMENTS.labels[spec.kind] for spec in specs}
+    return grammar.Family(specs, _NUM_TRAINING, _write_task, polarities)
 
 
-PLAIN, MIXED = _family(SPECS, generate), _family(MIXED_SPECS, generate_mixed)
+PLAIN, MIXED = _family(9001, ""), _family(9201, "_mixed")
