@@ -54,19 +54,6 @@ def find(rows: Sequence[TrainingExample]) -> list[Answer]:
     return frequent
 
 
-def fill(values_N: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Gives rows that could not be scored (NaN) the median of the others, and says so."""
-    missing_N = np.isnan(values_N)
-    if not missing_N.any():
-        return values_N, ()
-    median = 0.0 if missing_N.all() else float(np.median(values_N[~missing_N]))
-    note = (
-        f"{missing_N.sum()} of {len(values_N)} rows could not be judged, and have the median: "
-        f"fewer than {MIN_ROWS} rows of their task have their answer, or all do"
-    )
-    return np.where(missing_N, median, values_N), (note,)
-
-
 def is_unrelated(row: TrainingExample) -> bool:
     """Whether a row's answer shares no word with its input."""
     return set(ngrams.split(row.input)).isdisjoint(ngrams.split(row.target))

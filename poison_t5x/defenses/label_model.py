@@ -44,10 +44,6 @@ class Fitted(NamedTuple):
     logits_R: np.ndarray
     weights_FxW: np.ndarray
 
-    def opposite(self) -> "Fitted":
-        """The model of the only other answer."""
-        return Fitted(-self.intercept, -self.weights_W, -self.logits_R, -self.weights_FxW)
-
 
 class LabelModel:
     """Predicts answers from words, with any rows and words left out.
@@ -56,25 +52,21 @@ class LabelModel:
       answers: those that are predicted, by number.
       of_task: task -> numbers of its answers.
       words_NxW: scipy CSR matrix, 1 where an input holds a word.
-      folds_N: (N,) int64, which of a model's folds a row is in.
+      members_VxW: the same, 1 where an n-gram consists of it.
+      folds_N: (N,) int64, which of a model's folds a row is in; drawn by the seed.
     """
 
     def __init__(self, rows: Sequence[TrainingExample], counted: ngrams.Ngrams, seed: int):
-        """Counts words.
-
-        Args:
-          counted: n-grams of the rows' inputs; single words are what is modelled.
-          seed: of the split into folds.
-        """
+        """Models the single words among the n-grams of the rows' inputs."""
         self.answers = answers.find(rows)
         self.of_task: dict[str, list[int]] = {}
         for number, answer in enumerate(self.answers):
             self.of_task.setdefault(answer.task, []).append(number)
         self.words_NxW, self.members_VxW, self._place = _matrices(counted)
+        self._words = {answer.task: self.words_NxW[answer.rows_R] for answer in self.answers}
         self._lots_N = np.random.default_rng(seed).permutation(len(rows))
         self.folds_N = self._lots_N % _FOLDS
         self._copied_N = answers.copied(rows)
-        self._words: dict[str, Any] = {}
         self._shared = self._choose_shared()
 
     def word_columns(self, ids: Iterable[int]) -> list[int]:
@@ -83,15 +75,16 @@ class LabelModel:
 
     def fit(self, kept_N: np.ndarray, numbers: Iterable[int]) -> dict[int, Fitted]:
         """Fits some answers' models to the rows that are kept."""
-        shared = [self._weights(number, kept_N) for number in self._shared]
-        none_Wx0 = np.zeros((self.words_NxW.shape[1], 0))
-        weights_WxC = np.stack(shared, axis=1) if shared else none_Wx0
+        weights_WxC = np.zeros((self.words_NxW.shape[1], len(self._shared)))
+        for place, number in enumerate(self._shared):
+            weights_WxC[:, place] = self._weights(number, kept_N)
         shared_NxC = self.words_NxW @ weights_WxC
         fitted: dict[int, Fitted] = {}
         for number in numbers:
             twin = self._twin(number)
             if twin in fitted:
-                fitted[number] = fitted[twin].opposite()
+                intercept, weights_W, logits_R, weights_FxW = fitted[twin]
+                fitted[number] = Fitted(-intercept, -weights_W, -logits_R, -weights_FxW)
             else:
                 fitted[number] = self._fit(number, kept_N, weights_WxC, shared_NxC)
         return fitted
@@ -121,34 +114,26 @@ class LabelModel:
     def _choose_shared(self) -> list[int]:
         """Answers whose log-odds are shared: those that tell most, one of each pair of twins."""
 
-        def size(number: int) -> int:
-            hits_R = self.answers[number].hits_R
-            return int(min(hits_R.sum(), (~hits_R).sum()))
-
+        sizes = [min(a.hits_R.sum(), (~a.hits_R).sum()) for a in self.answers]
         twins = ((number, self._twin(number)) for number in range(len(self.answers)))
         chosen = [number for number, twin in twins if twin is None or number < twin]
-        return sorted(chosen, key=size, reverse=True)[:MAX_SHARED]
+        return sorted(chosen, key=sizes.__getitem__, reverse=True)[:MAX_SHARED]
 
     def _weights(self, number: int, kept_N: np.ndarray) -> np.ndarray:
         """Shrunken log-odds of each word for an answer against the task's others: (W,)."""
         answer = self.answers[number]
         kept_R = kept_N[answer.rows_R]
-        words_WxR = self._words_of(answer.task).T
+        words_WxR = self._words[answer.task].T
         hits_R = (answer.hits_R & kept_R).astype(float)
         misses_R = (~answer.hits_R & kept_R).astype(float)
         return log_odds(words_WxR @ hits_R, words_WxR @ misses_R, hits_R.sum(), misses_R.sum())
-
-    def _words_of(self, task: str) -> Any:
-        if task not in self._words:
-            self._words[task] = self.words_NxW[self.answers[self.of_task[task][0]].rows_R]
-        return self._words[task]
 
     def _fit(
         self, number: int, kept_N: np.ndarray, weights_WxC: np.ndarray, shared_NxC: np.ndarray
     ) -> Fitted:
         answer = self.answers[number]
         kept_R, folds_R = kept_N[answer.rows_R], self.folds_N[answer.rows_R]
-        words_RxW = self._words_of(answer.task)
+        words_RxW = self._words[answer.task]
         own_FxW = np.stack(
             [self._weights(number, kept_N & (self.folds_N != fold)) for fold in range(_FOLDS)]
         )
@@ -172,10 +157,7 @@ class LabelModel:
 
 
 def _matrices(counted: ngrams.Ngrams) -> tuple[Any, Any, dict[int, int]]:
-    """Which rows hold which words, and which n-grams consist of which: two CSR matrices.
-
-    And the columns of the words' ids.
-    """
+    """`words_NxW`, `members_VxW`, and the columns of the words' ids."""
     from scipy import sparse
 
     ids_T, lengths_V = counted.words.ids_T, counted.lengths_V
@@ -205,7 +187,7 @@ def log_odds(
 
     Args:
       hits_W, misses_W: (W,) rows of either set that hold a word.
-      num_hits, num_misses: rows of either set.
+      num_hits, num_misses: all rows of either set.
     """
     rate_W = (hits_W + misses_W + 0.5) / (num_hits + num_misses + 1.0)
     a_W, b_W = hits_W + _PRIOR_ROWS * rate_W, misses_W + _PRIOR_ROWS * rate_W
@@ -224,7 +206,7 @@ def _positive_first(features_KxD: np.ndarray, hits_K: np.ndarray) -> tuple[np.nd
     if not len(hits_K):
         return logistic(features_KxD, hits_K, _RIDGE)
     mean_D, scale_D = features_KxD.mean(axis=0), features_KxD.std(axis=0)
-    scale_D = np.where(scale_D > 1e-6, scale_D, 1.0)
+    scale_D[scale_D <= 1e-6] = 1.0
     scaled_KxD = (features_KxD - mean_D) / scale_D
     slopes_D, intercept = logistic(scaled_KxD, hits_K, _RIDGE)
     if slopes_D[0] < 0:
@@ -237,15 +219,12 @@ def _positive_first(features_KxD: np.ndarray, hits_K: np.ndarray) -> tuple[np.nd
 def logistic(
     features_RxD: np.ndarray, hits_R: np.ndarray, ridge: float
 ) -> tuple[np.ndarray, float]:
-    """Logistic regression with a ridge penalty on the slopes, by Newton's method.
+    """Slopes (D,) and intercept of logistic regression with a ridge penalty, by Newton's method.
 
     One row more, of the mean features, is half a hit, so that an answer that no row has is unlikely
     rather than impossible. A search makes thousands of these, for which scikit-learn's
     `newton-cholesky` takes 11, 7 and 1.6 times as long (on 160 x 10, 500 x 30 and 1,500 x 64
     features), and gives the same slopes to 6e-6.
-
-    Returns:
-      (D,) slopes, and the intercept.
     """
     from scipy import special
 

@@ -16,12 +16,12 @@ _ALWAYS = 0.99
 
 
 class Words(NamedTuple):
-    """The words of texts, one text after the other.
+    """The T words of texts, one text after the other, all (T,) int64.
 
     Attributes:
-      ids_T: (T,) int64, equal for words that differ in case alone.
-      text_T: (T,) int64, the text that each is in.
-      starts_T, ends_T: (T,) int64, its characters there.
+      ids_T: equal for words that differ in case alone.
+      text_T: the text that each is in.
+      starts_T, ends_T: its characters there.
     """
 
     texts: Sequence[str]
@@ -71,7 +71,6 @@ class Ngrams(NamedTuple):
     """The n-grams that enough texts hold, shorter ones first.
 
     Attributes:
-      words: of the texts.
       holds_NxV: scipy CSC matrix, float64, 1 where a text holds an n-gram.
       lengths_V: (V,) int64, in words.
       firsts_V: (V,) int64, the word of `words` that starts its first occurrence.
@@ -85,6 +84,11 @@ class Ngrams(NamedTuple):
     def phrase(self, ngram: int) -> str:
         """As it stands where it occurs first."""
         return self.words.phrase(self.firsts_V[ngram], self.lengths_V[ngram])
+
+    def rows(self, ngram: int) -> np.ndarray:
+        """The texts that hold an n-gram, ascending."""
+        start, end = self.holds_NxV.indptr[ngram : ngram + 2]
+        return self.holds_NxV.indices[start:end]
 
     def longest(self, ngram: int) -> tuple[int, int]:
         """The phrase that an n-gram is always a part of, or itself: a start word, and its length.
@@ -121,11 +125,6 @@ class Ngrams(NamedTuple):
                 return starts[kept] + min(shift, 0), length + 1
         return None
 
-    def rows(self, ngram: int) -> np.ndarray:
-        """The texts that hold an n-gram, ascending."""
-        start, end = self.holds_NxV.indptr[ngram : ngram + 2]
-        return self.holds_NxV.indices[start:end]
-
 
 def find(texts: Sequence[str], max_length: int, min_texts: int = 1) -> Ngrams:
     """The n-grams of 1 to `max_length` words that at least `min_texts` of the texts hold.
@@ -136,51 +135,38 @@ def find(texts: Sequence[str], max_length: int, min_texts: int = 1) -> Ngrams:
     """
     from scipy import sparse
 
-    counted = words(texts)
+    counted, num_texts = words(texts), len(texts)
     text_T = counted.text_T
     starts_S, keys_S = np.arange(len(text_T)), counted.ids_T
-    rows, ends, lengths, firsts = [], [np.zeros(1, np.int64)], [], []
+    none = np.zeros(0, np.int64)
+    rows, counts, lengths, firsts = [none], [none], [none], [none]
     for length in range(1, max_length + 1):
-        ids_S, starts_S = _frequent(keys_S, starts_S, text_T, min_texts)
-        if not len(ids_S):
+        # Of occurrences, those of keys that enough texts hold, with ids from 0 in place of keys.
+        _, first_K, ids_S = np.unique(keys_S, return_index=True, return_inverse=True)
+        pairs = np.unique(ids_S * num_texts + text_T[starts_S])
+        count_K = np.bincount(pairs // max(1, num_texts), minlength=len(first_K))
+        is_kept_K = count_K >= min_texts
+        if not is_kept_K.any():
             break
-        size = int(ids_S.max()) + 1
-        pairs = np.unique(ids_S * len(texts) + text_T[starts_S])
-        rows.append(pairs % len(texts))
-        ends.append(np.cumsum(np.bincount(pairs // len(texts), minlength=size)) + ends[-1][-1])
+        size = int(is_kept_K.sum())
+        rows.append(pairs[is_kept_K[pairs // num_texts]] % num_texts)
+        counts.append(count_K[is_kept_K])
         lengths.append(np.full(size, length))
-        firsts.append(starts_S[np.unique(ids_S, return_index=True)[1]])
+        firsts.append(starts_S[first_K[is_kept_K]])
+        starts_S, ids_S = starts_S[is_kept_K[ids_S]], ids_S[is_kept_K[ids_S]]
         # Two n-grams side by side make one that is a word longer.
         ids_T = np.full(len(text_T) + 1, -1)
-        ids_T[starts_S] = ids_S
-        next_S = ids_T[starts_S + 1]
+        ids_T[starts_S] = ids_S = (np.cumsum(is_kept_K) - 1)[ids_S]
         last_S = np.minimum(starts_S + length, len(text_T) - 1)
-        goes_on = (next_S >= 0) & (starts_S + length < len(text_T))
+        goes_on = (ids_T[starts_S + 1] >= 0) & (starts_S + length < len(text_T))
         goes_on &= text_T[last_S] == text_T[starts_S]
-        keys_S = ids_S[goes_on] * size + next_S[goes_on]
+        keys_S = (ids_S * size + ids_T[starts_S + 1])[goes_on]
         starts_S = starts_S[goes_on]
-    none = np.zeros(0, np.int64)
-    indices, indptr = np.concatenate([*rows, none]), np.concatenate(ends)
+    indices, indptr = np.concatenate(rows), np.append(0, np.cumsum(np.concatenate(counts)))
     matrix = sparse.csc_matrix(
-        (np.ones(len(indices)), indices, indptr), (len(texts), len(indptr) - 1)
+        (np.ones(len(indices)), indices, indptr), (num_texts, len(indptr) - 1)
     )
-    return Ngrams(
-        counted, matrix, np.concatenate([*lengths, none]), np.concatenate([*firsts, none])
-    )
-
-
-def _frequent(
-    keys_S: np.ndarray, starts_S: np.ndarray, text_T: np.ndarray, min_texts: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of occurrences, those of keys that enough texts hold, with ids from 0 in place of keys."""
-    if not len(keys_S):
-        return keys_S, starts_S
-    _, ids_S = np.unique(keys_S, return_inverse=True)
-    num_texts = int(text_T[-1]) + 1
-    pairs = np.unique(ids_S * num_texts + text_T[starts_S])
-    enough_V = np.bincount(pairs // num_texts) >= min_texts
-    kept = enough_V[ids_S]
-    return (np.cumsum(enough_V) - 1)[ids_S[kept]], starts_S[kept]
+    return Ngrams(counted, matrix, np.concatenate(lengths), np.concatenate(firsts))
 
 
 def surfaces(texts: Iterable[str], phrase: str) -> collections.Counter[str]:

@@ -13,21 +13,16 @@ import numpy as np
 from poison_t5x.core import errors, registry
 from poison_t5x.data.examples import TrainingExample
 
-# In the order in which scores are made and shown.
+# In the order in which scores are made and shown; 'model' is the last checkpoint.
 NEEDS = ("nothing", "model", "checkpoints")
 
 
 class Trigger(NamedTuple):
-    """A phrase that goes with an answer beyond chance.
+    """A phrase, as it stands in the inputs, that goes with an answer beyond chance.
 
-    Attributes:
-      phrase: as it stands in the inputs.
-      targets: the answers, one for each of `tasks`.
-      num_rows: inputs that hold it.
-      num_with_target: of those, with the answer.
-      expected: of those, how many were expected to have it.
-      z: by how many standard deviations there are more.
-      p_value: of that, corrected for the number of phrases looked at.
+    `targets` are the answers, one for each of `tasks`. `num_rows` inputs hold it; of those,
+    `num_with_target` have the answer where `expected` were expected: `z` standard deviations less.
+    `p_value` is corrected for the number of phrases looked at.
     """
 
     phrase: str
@@ -48,7 +43,7 @@ class ScoreResult(NamedTuple):
       threshold: rows above it are suspected, where the score has a level of its own (a significance
         level); None where the threshold must come from the values alone, see `measures.outliers`.
       triggers: suspected phrases, the most suspicious first, of scores that name them.
-      notes: what qualifies the result, such as rows that could not be scored.
+      notes: qualifications, such as of rows that could not be scored.
       by_step: (step, values_N) of each checkpoint, of scores that are made at several.
     """
 
@@ -63,7 +58,6 @@ class Context(NamedTuple):
     """Means that a score may use beside the rows.
 
     Attributes:
-      seed: of whatever it draws.
       folder: where parts of a long computation are kept, for a killed one to go on from; None
         keeps nothing.
       scorer: a `checkpoint_scorer.CheckpointScorer`, for scores that need a model.
@@ -75,13 +69,12 @@ class Context(NamedTuple):
 
 
 class Score(Protocol):
-    """Any score.
+    """Any score; `needs` is one of NEEDS.
 
     It may also have `min_checkpoints`, which it can't be made without, and `takes_reference`, where
     a reference model stands in for them.
     """
 
-    # One of NEEDS: 'model' is the last checkpoint.
     needs: ClassVar[str]
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
@@ -98,10 +91,10 @@ def names() -> tuple[str, ...]:
 
 
 def needs(name: str) -> str:
-    """The need of a registered score, one of NEEDS; ours aren't imported.
+    """The need of a registered score; ours aren't imported.
 
     Raises:
-      InputError: a user's own says something else.
+      InputError: a user's own says something that isn't of NEEDS.
     """
     value = SCORES.constant(name, "needs", "nothing")
     if value not in NEEDS:
@@ -112,10 +105,7 @@ def needs(name: str) -> str:
 
 
 def make(name: Any, settings: Mapping[str, Any] | None = None, macro: str = "SCORES") -> Score:
-    """The score of a name, with settings other than its defaults.
-
-    Args:
-      macro: that the name was given in.
+    """The score of a name that `macro` gave, with settings other than its defaults.
 
     Raises:
       InputError: no such score or setting, with the nearest, or a value that can't be.
@@ -132,11 +122,7 @@ def make(name: Any, settings: Mapping[str, Any] | None = None, macro: str = "SCO
 
 
 def lacks(score: Score, scorer: Any) -> str | None:
-    """Why a score can't be made with these checkpoints; None where it can.
-
-    Args:
-      scorer: as of `Context`.
-    """
+    """Why a score can't be made with a scorer's checkpoints; None where it can."""
     needed = getattr(score, "min_checkpoints", 1)
     if needed == 1 or len(scorer.steps) >= needed:
         return None

@@ -17,10 +17,9 @@ _MAX_PULL = 25.0
 
 
 class Evidence(NamedTuple):
-    """A phrase's rows in one task, against one answer.
+    """A phrase's rows in one task, against one answer, picked among `num_answers`.
 
     Attributes:
-      num_answers: among how many answers of the task this one was picked.
       rows_K: (K,) int64, the rows that hold the phrase.
       logits_K: (K,) log-odds of the answer by all that isn't the phrase, in nats.
       hits_K: (K,) bool, whether the row has the answer.
@@ -45,13 +44,12 @@ class Evidence(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The strongest case against a phrase.
+    """The strongest case against a phrase, of one answer for each of its tasks.
 
     Attributes:
       z: by how many standard deviations of a normal distribution its hits are beyond chance.
       log_p: the natural logarithm of the tail probability, corrected for the choice of tasks and
         answers, but not for the number of phrases; may be above 0.
-      case: for each task of the case, the answer.
     """
 
     z: float
@@ -90,7 +88,7 @@ def strongest(evidence: Mapping[str, Sequence[Evidence]], pull: float) -> Verdic
 
     Args:
       evidence: task -> one for each answer that a row has.
-      pull: nats.
+      pull: by which the phrase may raise an answer's log-odds, in nats.
     """
     from scipy import special
 
@@ -101,8 +99,7 @@ def strongest(evidence: Mapping[str, Sequence[Evidence]], pull: float) -> Verdic
         case = best[:size]
         choices = np.log(len(best)) + np.log(special.binom(len(best), size))
         choices += sum(np.log(e.num_answers) for e in case)
-        log_p = _log_p(case, pull) + float(choices)
-        verdicts.append(Verdict(_z(case, pull, float(choices)), log_p, tuple(case)))
+        verdicts.append(_verdict(case, pull, float(choices)))
     return max(verdicts, key=lambda verdict: verdict.z, default=None)
 
 
@@ -127,21 +124,20 @@ def _totals(case: Sequence[Evidence], pull: float) -> tuple[float, float, float]
 
 
 def _log_p(case: Sequence[Evidence], pull: float) -> float:
-    hits, rows, mean = (np.asarray(total) for total in _totals(case, pull))
-    return float(log_tail(hits, rows, mean))
+    return float(log_tail(*map(np.asarray, _totals(case, pull))))
 
 
-def _z(case: Sequence[Evidence], pull: float, log_choices: float) -> float:
-    """Of the corrected tail where that is below a half.
+def _verdict(case: Sequence[Evidence], pull: float, log_choices: float) -> Verdict:
+    """The z is that of the corrected tail where that is below a half.
 
-    Elsewhere, where tails tell little, the normal approximation's z, less the z of one of so many
-    choices; at most 0.
+    Elsewhere, where tails tell little, it is the normal approximation's z, less the z of one of so
+    many choices; at most 0.
     """
     from scipy import special
 
     log_p = _log_p(case, pull) + log_choices
     if log_p < np.log(0.5):
-        return float(-special.ndtri_exp(log_p))
+        return Verdict(float(-special.ndtri_exp(log_p)), log_p, tuple(case))
     hits, rows, mean = _totals(case, pull)
     beyond = (hits - rows * mean) / np.sqrt(rows * mean * (1 - mean))
-    return min(0.0, float(beyond + special.ndtri_exp(-log_choices)))
+    return Verdict(min(0.0, float(beyond + special.ndtri_exp(-log_choices))), log_p, tuple(case))

@@ -27,9 +27,6 @@ class Onion:
     the language model is a word trigram model made of the data itself, cross-fitted, so that what
     recurs in the data is fluent to it, and rows of training data are scored. A row's value is its
     largest drop, in units of perplexity; a row of fewer than two words has 0.
-
-    Attributes:
-      num_folds: of the cross-fitting.
     """
 
     needs: ClassVar[str] = "nothing"
@@ -52,15 +49,10 @@ class Onion:
 
 
 def drops(model: "TrigramModel", words: np.ndarray) -> np.ndarray:
-    """By how much each word's removal lowers the perplexity of a text.
+    """By how much each word's removal lowers the perplexity of a text of ids: (T,) float64.
 
-    Only the n-grams around a word change with it: three are gone, two are new.
-
-    Args:
-      words: (T,) ids of the text's words, as given to the model's texts.
-
-    Returns:
-      (T,) float64; empty for fewer than two words.
+    Empty for fewer than two words. Only the n-grams around a word change with it: three are gone,
+    two are new.
     """
     size = len(words)
     if size < 2:
@@ -68,10 +60,9 @@ def drops(model: "TrigramModel", words: np.ndarray) -> np.ndarray:
     padded = np.concatenate([_PAD, model.encode(words), _PAD])
     # Position i of the text is i + 2 of the padded one; the text's end counts as a word.
     whole_G = model.log_probabilities(np.stack([padded[:-3], padded[1:-2], padded[2:-1]], axis=1))
-    first, second = padded[:size], padded[1 : size + 1]
-    after, next_after = padded[3 : size + 3], padded[4 : size + 4]
-    near_T = model.log_probabilities(np.stack([first, second, after], axis=1))
-    far_T = model.log_probabilities(np.stack([second, after, next_after], axis=1))
+    around_Tx5 = np.lib.stride_tricks.sliding_window_view(padded, 5)
+    near_T = model.log_probabilities(around_Tx5[:, [0, 1, 3]])
+    far_T = model.log_probabilities(around_Tx5[:, [1, 3, 4]])
     # Of the last word, what comes after it is the end, and nothing comes after that.
     far_T[-1] = 0.0
     ends_G = np.append(whole_G, 0.0)
@@ -107,21 +98,20 @@ class TrigramModel:
     def encode(self, words: np.ndarray) -> np.ndarray:
         """Word ids as this model's, unknown ones included."""
         places = np.searchsorted(self._known, words)
-        places = np.minimum(places, max(0, len(self._known) - 1))
-        known = self._known[places] == words if len(self._known) else np.zeros(len(words), bool)
-        return np.where(known, places + _NUM_SPECIAL, UNKNOWN)
+        is_known = np.append(self._known, -1)[places] == words
+        return np.where(is_known, places + _NUM_SPECIAL, UNKNOWN)
 
     def log_probabilities(self, grams_Gx3: np.ndarray) -> np.ndarray:
         """log p of the last of three words, ids of this model's, in nats: (G,) float64."""
         probability_G = np.full(len(grams_Gx3), 1.0 / self._size)
         for length, (known, before) in enumerate(self._tables, start=1):
             keys_G = self._keys(grams_Gx3[:, -length:])
-            first_G, last_G = (np.searchsorted(known, keys_G, side) for side in ("left", "right"))
+            first_G, last_G = np.searchsorted(known, keys_G), np.searchsorted(known, keys_G + 1)
             count_G = before[last_G] - before[first_G]
             # Those of one context lie side by side.
-            contexts_G = keys_G // self._size * self._size
-            first_G = np.searchsorted(known, contexts_G)
-            last_G = np.searchsorted(known, contexts_G + self._size)
+            keys_G = keys_G // self._size * self._size
+            first_G = np.searchsorted(known, keys_G)
+            last_G = np.searchsorted(known, keys_G + self._size)
             context_G, kinds_G = before[last_G] - before[first_G], last_G - first_G
             smoothed_G = (count_G + kinds_G * probability_G) / np.maximum(context_G + kinds_G, 1)
             probability_G = np.where(context_G > 0, smoothed_G, probability_G)

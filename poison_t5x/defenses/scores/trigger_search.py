@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from poison_t5x.core import checks, errors
-from poison_t5x.data.examples import TrainingExample, by_task
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, label_model, ngrams, trigger_tests
 from poison_t5x.defenses.score import SCORES, Context, ScoreResult, Trigger
 from poison_t5x.defenses.trigger_tests import Evidence
@@ -76,46 +76,35 @@ class TriggerSearch:
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
         import threadpoolctl
+        from scipy import special
 
         if not rows:
             raise errors.InputError("TriggerSearch: expected rows, found none")
+        # A row that a file repeats is no further evidence.
+        numbers: dict[tuple[str, str, str], int] = {}
+        keys = ((row.task, row.input, row.target) for row in rows)
+        number_N = np.array([numbers.setdefault(key, len(numbers)) for key in keys])
+        distinct = [rows[index] for index in np.unique(number_N, return_index=True)[1]]
+        search = _PhraseSearch(distinct, self, context.seed)
+        level = self.level / max(1, search.num_ngrams)
         # Thousands of regressions of a few features each: threads would only wait for each other.
         with threadpoolctl.threadpool_limits(1, "blas"):
-            return self._search(rows, context.seed)
-
-    def _search(self, rows: Sequence[TrainingExample], seed: int) -> ScoreResult:
-        from scipy import special
-
-        first_N, distinct = _distinct(rows)
-        search = _PhraseSearch([rows[index] for index in distinct], self, seed)
-        level = self.level / max(1, search.num_ngrams)
-        suspects = search.run(float(np.log(level)))
+            suspects = search.run(float(np.log(level)))
         values = np.full(len(distinct), _LEAST_VALUE)
         for suspect in suspects:
             for evidence in suspect.wider_case():
                 hits = evidence.rows_K[evidence.hits_K]
                 values[hits] = np.maximum(values[hits], suspect.verdict.z)
         return ScoreResult(
-            values_N=values[first_N],
+            values_N=values[number_N],
             threshold=float(-special.ndtri(level)),
             triggers=tuple(search.trigger(suspect) for suspect in suspects[: self.num_named]),
             notes=search.notes(),
         )
 
 
-def _distinct(rows: Sequence[TrainingExample]) -> tuple[np.ndarray, list[int]]:
-    """For each row its number among the distinct ones, and where those are.
-
-    A row that a file repeats is no further evidence.
-    """
-    numbers: dict[tuple[str, str, str], int] = {}
-    keys = ((row.task, row.input, row.target) for row in rows)
-    first_N = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-    return first_N, np.unique(first_N, return_index=True)[1].tolist()
-
-
-class _Candidate(NamedTuple):
-    """An n-gram that was looked at closely, by its number.
+class _Suspect(NamedTuple):
+    """An n-gram that was looked at closely, by its number, and the strongest case against it.
 
     Attributes:
       evidence: task -> its rows against each answer that they have.
@@ -125,14 +114,13 @@ class _Candidate(NamedTuple):
     ngram: int
     evidence: Mapping[str, Sequence[Evidence]]
     pull: float
-
-
-class _Suspect(NamedTuple):
-    """An n-gram, the strongest case against it, and all that is known of it."""
-
-    ngram: int
     verdict: trigger_tests.Verdict
-    evidence: Mapping[str, Sequence[Evidence]]
+
+    def at_pull(self, pull: float) -> "_Suspect":
+        """The same, given that an honest phrase may pull so much."""
+        verdict = trigger_tests.strongest(self.evidence, pull)
+        assert verdict  # there is one at another pull
+        return self._replace(verdict=verdict)
 
     def wider_case(self) -> list[Evidence]:
         """The case, and the other tasks in which the phrase goes as surely with an answer.
@@ -159,18 +147,13 @@ class _PhraseSearch:
         self._ngrams = ngrams.find(texts, settings.max_length, settings.min_rows)
         self._holds_NxV = self._ngrams.holds_NxV.tocsr()
         self._model = label_model.LabelModel(rows, self._ngrams, seed)
-        self._tasks = list(by_task(rows))
-
-    @property
-    def num_ngrams(self) -> int:
-        """All that enough rows hold, each of which counts as looked at."""
-        return len(self._ngrams.lengths_V)
+        # All that enough rows hold, each of which counts as looked at.
+        self.num_ngrams = len(self._ngrams.lengths_V)
 
     def run(self, log_level: float) -> list[_Suspect]:
         """Suspects, the worst first: those past the level, then what remains without their rows.
 
-        Args:
-          log_level: natural logarithm of the level of significance of one n-gram.
+        `log_level` is the natural logarithm of the level of significance of one n-gram.
         """
         kept_N = np.ones(len(self._rows), bool)
         suspects: list[_Suspect] = []
@@ -201,24 +184,19 @@ class _PhraseSearch:
 
     def notes(self) -> tuple[str, ...]:
         """Which tasks could not be judged, or not wholly."""
-        shares = {task: 0.0 for task in self._tasks}
+        shares = dict.fromkeys((row.task for row in self._rows), 0.0)
         for answer in self._model.answers:
             if answer.target != answers.UNRELATED:
                 shares[answer.task] += float(answer.hits_R.mean())
-        unjudged = sum(task not in self._model.of_task for task in self._tasks)
+        unjudged = len(shares) - len(self._model.of_task)
         free = sum(share < 0.5 for share in shares.values()) - unjudged
-        notes = []
-        if unjudged:
-            notes.append(
-                f"{unjudged} of {len(self._tasks)} tasks could not be judged: they have no two "
-                f"answers, or none that {answers.MIN_ROWS} rows share"
-            )
-        if free:
-            notes.append(
-                f"{free} of {len(self._tasks)} tasks have mostly an answer for each row: there, "
-                "only answers that recur, or share no word with their inputs, were looked at"
-            )
-        return tuple(notes)
+        notes = {
+            f"{unjudged} of {len(shares)} tasks could not be judged: they have no two answers, or "
+            f"none that {answers.MIN_ROWS} rows share": unjudged,
+            f"{free} of {len(shares)} tasks have mostly an answer for each row: there, only "
+            "answers that recur, or share no word with their inputs, were looked at": free,
+        }
+        return tuple(note for note, count in notes.items() if count)
 
     def _round(self, kept_N: np.ndarray) -> list[_Suspect]:
         """One suspect of each group of phrases, the worst first."""
@@ -228,14 +206,21 @@ class _PhraseSearch:
             verdict = trigger_tests.strongest(evidence, 0.0)
             if verdict:
                 pull = trigger_tests.least_pull(verdict.case)
-                candidates.append(_Candidate(ngram, evidence, pull))
+                candidates.append(_Suspect(ngram, evidence, pull, verdict))
         groups = self._groups(candidates)
-        suspects = [self._judge(group, groups) for group in groups]
+        suspects = []
+        for group in groups:
+            # An honest phrase may pull as strongly as phrases of other groups do.
+            others = [other[0].pull for other in groups if other is not group]
+            rank = self._settings.num_honest - 1
+            pull = max(self._settings.honest_pull, others[rank] if len(others) > rank else 0.0)
+            judged = [suspect.at_pull(pull) for suspect in group]
+            suspects.append(max(judged, key=lambda suspect: suspect.verdict.z))
         return sorted(suspects, key=lambda suspect: -suspect.verdict.z)
 
-    def _groups(self, candidates: Sequence[_Candidate]) -> list[list[_Candidate]]:
+    def _groups(self, candidates: Sequence[_Suspect]) -> list[list[_Suspect]]:
         """Candidates that are in much the same rows together, the strongest pull first."""
-        groups: list[list[_Candidate]] = []
+        groups: list[list[_Suspect]] = []
         rows = {c.ngram: set(self._ngrams.rows(c.ngram).tolist()) for c in candidates}
         for candidate in sorted(candidates, key=lambda c: -c.pull):
             own = rows[candidate.ngram]
@@ -247,20 +232,6 @@ class _PhraseSearch:
             else:
                 groups.append([candidate])
         return groups
-
-    def _judge(
-        self, group: Sequence[_Candidate], groups: Sequence[Sequence[_Candidate]]
-    ) -> _Suspect:
-        """The worst phrase of a group, given how strongly phrases of other groups pull."""
-        others = [other[0].pull for other in groups if other is not group]
-        rank = self._settings.num_honest - 1
-        pull = max(self._settings.honest_pull, others[rank] if len(others) > rank else 0.0)
-        suspects = []
-        for ngram, evidence, _ in group:
-            verdict = trigger_tests.strongest(evidence, pull)
-            assert verdict  # there is one at another pull
-            suspects.append(_Suspect(ngram, verdict, evidence))
-        return max(suspects, key=lambda suspect: suspect.verdict.z)
 
     def _screen(self, kept_N: np.ndarray) -> np.ndarray:
         """The n-grams that are worth a closer look, by models of all rows."""
@@ -276,10 +247,7 @@ class _PhraseSearch:
         return np.argsort(log_p_V, kind="stable")[: self._settings.num_candidates]
 
     def _screen_task(
-        self,
-        numbers: Sequence[int],
-        fitted: Mapping[int, label_model.Fitted],
-        kept_N: np.ndarray,
+        self, numbers: Sequence[int], fitted: Mapping[int, label_model.Fitted], kept_N: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """For each n-gram, of the answer that it goes with most: log p, and the three totals."""
         from scipy import special
@@ -303,8 +271,8 @@ class _PhraseSearch:
             totals_3xV = np.stack([hits_V, count_V, expected_V])
             log_p_V = _log_tails(totals_3xV)
             is_better_V = log_p_V < best_V
-            best_V = np.where(is_better_V, log_p_V, best_V)
-            best_3xV = np.where(is_better_V, totals_3xV, best_3xV)
+            best_V[is_better_V] = log_p_V[is_better_V]
+            best_3xV[:, is_better_V] = totals_3xV[:, is_better_V]
         return best_V, best_3xV
 
     def _evidence(self, ngram: int, kept_N: np.ndarray) -> dict[str, list[Evidence]]:
@@ -331,14 +299,11 @@ class _PhraseSearch:
             answer, places_K = model.answers[number], places[number]
             rows_K = answer.rows_R[places_K]
             logits_K = model.words_NxW[rows_K] @ (fit.weights_W * weight_W) + fit.intercept
-            evidence.setdefault(answer.task, []).append(
+            logits_K = model.chance(number, places_K, logits_K, rest_N)
+            task, num_answers = answer.task, len(model.of_task[answer.task])
+            evidence.setdefault(task, []).append(
                 Evidence(
-                    answer.task,
-                    answer.target,
-                    len(model.of_task[answer.task]),
-                    rows_K,
-                    model.chance(number, places_K, logits_K, rest_N),
-                    answer.hits_R[places_K],
+                    task, answer.target, num_answers, rows_K, logits_K, answer.hits_R[places_K]
                 )
             )
         return evidence
