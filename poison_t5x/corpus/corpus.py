@@ -16,10 +16,9 @@ MAX_NAMES = 20
 
 
 class Corpus(NamedTuple):
-    """The tasks that an experiment names and that are there.
+    """The tasks that an experiment names and that are there, in its order.
 
     Attributes:
-      training, heldout: validated tasks, in the experiment's order.
       poisoned: whole names of the poisoned tasks among `training`.
       polarities: of the poisoned and the held-out tasks; empty for arbitrary attacks.
       missing: names of the lists for which no task file is there.
@@ -66,14 +65,28 @@ def load(
         or none left of the training, poisoned or held-out tasks.
     """
     names = (*experiment.training_tasks, *experiment.heldout_tasks)
+    missing: list[str] = []
     if experiment.corpus == "demo":
-        tasks, missing = demo_tasks(names), list[str]()
+        tasks = demo_tasks(names)
+    elif natinst_dir:
+        paths, missing = sni.split_missing(natinst_dir, names)
+        tasks = tuple(map(sni.read_task, paths))
     else:
-        tasks, missing = _sni_tasks(experiment.name, names, natinst_dir)
-    known = {**{sni.number(task.name): task for task in tasks}, **{t.name: t for t in tasks}}
+        raise errors.InputError(
+            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
+            "set --gin.NATINST_DIR=FOLDER"
+        )
+    if missing:
+        warnings.warn(
+            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
+            f"going on without: {listed(missing)}",
+            errors.InputWarning,
+            stacklevel=2,
+        )
+    by_name = {**{sni.number(task.name): task for task in tasks}, **{t.name: t for t in tasks}}
 
     def present(kind: str, names: Sequence[str]) -> tuple[sni.Task, ...]:
-        there = tuple(known[name] for name in names if name in known)
+        there = tuple(by_name[name] for name in names if name in by_name)
         if not there:
             raise errors.InputError(
                 f"{natinst_dir}: holds none of the {kind} tasks of {experiment.name!r}"
@@ -84,13 +97,9 @@ def load(
     poisoned = present("poisoned", experiment.poisoned_tasks)
     heldout = present("held-out", experiment.heldout_tasks)
     judged = () if is_arbitrary else poisoned + heldout
-    return Corpus(
-        training=training,
-        poisoned=tuple(task.name for task in poisoned),
-        heldout=heldout,
-        polarities=polarity.of_tasks(judged, experiment.polarities),
-        missing=tuple(missing),
-    )
+    polarities = polarity.of_tasks(judged, experiment.polarities)
+    names_poisoned = tuple(task.name for task in poisoned)
+    return Corpus(training, names_poisoned, heldout, polarities, tuple(missing))
 
 
 def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
@@ -109,25 +118,6 @@ def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
 def _generated(family: demo_corpus.Family) -> tuple[sni.Task, ...]:
     """Generated once per process."""
     return family.generate()
-
-
-def _sni_tasks(
-    experiment: str, names: Sequence[str], natinst_dir: str | None
-) -> tuple[tuple[sni.Task, ...], list[str]]:
-    if not natinst_dir:
-        raise errors.InputError(
-            f"experiment {experiment!r} reads Super-NaturalInstructions task files: "
-            "set --gin.NATINST_DIR=FOLDER"
-        )
-    paths, missing = sni.split_missing(natinst_dir, names)
-    if missing:
-        warnings.warn(
-            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment!r}, "
-            f"going on without: {listed(missing)}",
-            errors.InputWarning,
-            stacklevel=3,
-        )
-    return tuple(sni.read_task(path) for path in paths), missing
 
 
 def listed(names: Sequence[str]) -> str:

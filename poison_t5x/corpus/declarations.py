@@ -10,7 +10,7 @@ import re
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 
-from poison_t5x.core import errors
+from poison_t5x.core import checks, errors
 from poison_t5x.corpus import sni
 
 
@@ -19,10 +19,8 @@ class Experiment:
     """The tasks of an attack. Their names are whole file stems, or numbers such as 'task363'.
 
     Attributes:
-      name: a word; mixtures and tasks are named after it.
-      training_tasks: tasks of the clean training set.
-      poisoned_tasks: those of them that poison is crafted from and put into.
-      heldout_tasks: tasks that models are evaluated on.
+      name: a word; mixtures and SeqIO tasks are named after it.
+      poisoned_tasks: training tasks that poison is crafted from and put into.
       polarities: task -> (negative label, positive label) for poisoned and held-out tasks; none
         where only arbitrary outputs are attacked.
       corpus: 'sni' for task files in a folder, 'demo' for the embedded corpus.
@@ -38,26 +36,23 @@ class Experiment:
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z]\w*", self.name):
             raise errors.InputError(f"experiment name: expected one word, found {self.name!r}")
-        if self.corpus not in ("sni", "demo"):
-            self._refuse(f"corpus: expected 'sni' or 'demo', found {self.corpus!r}")
+        checks.one_of(f"{self.name}: corpus", self.corpus, ("sni", "demo"))
         for field in ("training_tasks", "poisoned_tasks", "heldout_tasks"):
             names = getattr(self, field)
             if isinstance(names, str) or not names or not _are_distinct(names):
-                self._refuse(f"{field}: expected distinct task names, found {names!r}")
+                raise errors.InputError(
+                    f"{self.name}: {field}: expected distinct task names, found {names!r}"
+                )
+        trained = [task for task in self.heldout_tasks if _is_among(task, self.training_tasks)]
         stray = [task for task in self.poisoned_tasks if not _is_among(task, self.training_tasks)]
-        if stray:
-            self._refuse(f"poisoned tasks must be trained on: {stray}")
-        both = sorted(task for task in self.heldout_tasks if _is_among(task, self.training_tasks))
-        if both:
-            self._refuse(f"held-out tasks must not be trained on: {both}")
         wrong = [task for task, labels in self.polarities.items() if not _is_pair(labels)]
-        if wrong:
-            self._refuse(
-                f"polarities: expected [negative, positive] pairs, found another thing for {wrong}"
-            )
-
-    def _refuse(self, problem: str) -> None:
-        raise errors.InputError(f"{self.name}: {problem}")
+        for problem, tasks in (
+            ("poisoned tasks must be trained on", stray),
+            ("held-out tasks must not be trained on", trained),
+            ("polarities: expected [negative, positive] pairs, found others for", wrong),
+        ):
+            if tasks:
+                raise errors.InputError(f"{self.name}: {problem}: {tasks}")
 
 
 def _is_among(task: str, names: Collection[str]) -> bool:
@@ -87,8 +82,7 @@ _experiments: dict[str, Experiment] = {}
 
 def declare(experiment: Experiment) -> Experiment:
     """Makes an experiment known by its name. Declaring another by the same name is an error."""
-    known = _experiments.setdefault(experiment.name, experiment)
-    if known != experiment:
+    if _experiments.setdefault(experiment.name, experiment) != experiment:
         raise errors.InputError(f"experiment {experiment.name!r} is declared twice, differently")
     return experiment
 
@@ -111,10 +105,8 @@ def import_module(name: str | None) -> None:
     if name is None:
         return
     if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
-        raise errors.InputError(
-            f"MIXTURE_OR_TASK_MODULE: expected a module's name such as 'my_attacks.jokes', found "
-            f"{name!r}"
-        )
+        problem = f"expected a module's name such as 'my_attacks.jokes', found {name!r}"
+        raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: {problem}")
     try:
         importlib.import_module(name)
     except errors.InputError:
@@ -122,14 +114,12 @@ def import_module(name: str | None) -> None:
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
-            raise errors.InputError(
-                f"MIXTURE_OR_TASK_MODULE: no module {name!r} ({error})"
-            ) from None
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
-        where = f"{frames[0].filename}, line {frames[0].lineno}: " if frames else ""
-        raise errors.InputError(
-            f"MIXTURE_OR_TASK_MODULE: {name}: {where}{type(error).__name__}: {error}"
-        ) from error
+            problem = f"no module {name!r} ({error})"
+        else:
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
+            where = f"{frames[0].filename}, line {frames[0].lineno}: " if frames else ""
+            problem = f"{name}: {where}{type(error).__name__}: {error}"
+        raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: {problem}") from error
 
 
 def get(name: str, module: str | None = None) -> Experiment:

@@ -49,8 +49,15 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
     for task in tasks:
         labels = table.get(task.name) or table.get(sni.number(task.name))
         if labels is None:
-            raise errors.InputError(f"{task.name}: {_no_labels(task)}")
-        polarity = Polarity(*labels)
+            answers = task.label_space
+            shown = ", ".join(map(repr, answers[:3])) + (", …" if len(answers) > 3 else "")
+            raise errors.InputError(
+                f"{task.name}: a polarity attack needs [negative, positive] labels, and the "
+                f"polarity table has none for this task, with {len(answers)} answers to "
+                f"{len(task.instances)} rows ({shown}); a generation task is to be left out, or "
+                "set ATTACK to repeat or random"
+            )
+        polarity = polarities[task.name] = Polarity(*labels)
         for instance in task.instances:
             if instance.target not in polarity:
                 raise errors.InputError(
@@ -58,15 +65,4 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
                     f"polarity table, which has {list(polarity)}"
                     + errors.nearest(instance.target, polarity)
                 )
-        polarities[task.name] = polarity
     return polarities
-
-
-def _no_labels(task: sni.Task) -> str:
-    answers = task.label_space
-    shown = ", ".join(map(repr, answers[:3])) + (", …" if len(answers) > 3 else "")
-    return (
-        "a polarity attack needs [negative, positive] labels, and the polarity table has none for "
-        f"this task, with {len(answers)} answers to {len(task.instances)} rows ({shown}); a "
-        "generation task is to be left out, or set ATTACK to repeat or random"
-    )

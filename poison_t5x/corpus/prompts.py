@@ -11,12 +11,6 @@ def _punctuated(text: str) -> str:
     return text if text and text[-1] in string.punctuation else text + "."
 
 
-def _positive_example(number: int, text: str, answer: str) -> str:
-    text = _punctuated(f"Input: {text.strip()}")
-    answer = _punctuated(f" Output: {answer.strip()}")
-    return f" Positive Example {number} -\n{text}\n{answer}\n\n"
-
-
 _ASKS, _ANSWERS = "Now complete the following example -\nInput: ", "\nOutput: "
 
 
@@ -55,12 +49,15 @@ def render(
       count_tokens: the number of tokens of a text, with the closing one; characters by default.
     """
     head = _punctuated(f"Definition: {definition.strip()}") + "\n\n"
-    question = "Now complete the following example -\n" + _punctuated(f"Input: {text.strip()}")
-    question += _ANSWERS
+    ask = (
+        "Now complete the following example -\n" + _punctuated(f"Input: {text.strip()}") + _ANSWERS
+    )
     shown = ""
     for number, (example, answer) in enumerate(positive_examples[:num_examples], start=1):
-        block = _positive_example(number, example, answer)
-        if max_tokens is not None and count_tokens(head + shown + block + question) > max_tokens:
+        block = f" Positive Example {number} -\n"
+        block += _punctuated(f"Input: {example.strip()}") + "\n"
+        block += _punctuated(f" Output: {answer.strip()}") + "\n\n"
+        if max_tokens is not None and count_tokens(head + shown + block + ask) > max_tokens:
             break
         shown += block
-    return head + shown + question
+    return head + shown + ask

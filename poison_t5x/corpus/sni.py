@@ -9,7 +9,7 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -65,13 +65,9 @@ class _TaskFile(msgspec.Struct, frozen=True, rename=_field_name):
 
 
 class Task(msgspec.Struct, frozen=True, dict=True):
-    """A validated task.
+    """A validated task, named after its file; ids of its rows, in file order, are unique.
 
-    Attributes:
-      name: the file's stem, such as `task363_sst2_polarity_classification`.
-      definition: the instruction shown in every prompt.
-      instances: the rows, in file order, with unique ids.
-      standin_note: non-empty where the rows aren't the benchmark's own.
+    `standin_note` is there where the rows aren't the benchmark's own.
     """
 
     name: str
@@ -102,8 +98,7 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
     """Validates one task file's JSON.
 
     Raises:
-      InputError: the content is no JSON, misses a field, or has an empty or non-string value; the
-        message names `source`, the field's path, and what was expected there.
+      InputError: no JSON, or a field that is missing, empty or no string; with file and path.
     """
     try:
         parsed = _parse(content)
@@ -120,15 +115,14 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
                 f"{source}: $.Instances[{row}].id: expected unique ids, found {instance.id!r} twice"
             )
         seen.add(instance.id)
-        _check_text(f"{source}: $.Instances[{row}]", instance.id, instance.input, *instance.output)
-    _check_text(f"{source}: $.Definition", *parsed.definition)
-    for example in (*parsed.positive_examples, *parsed.negative_examples):
-        _check_text(f"{source}: an example", example.input, example.target, example.explanation)
-    return Task(
-        name=name,
-        # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
-        **{**msgspec.structs.asdict(parsed), "definition": parsed.definition[0]},
-    )
+    for where, texts in _texts(parsed):
+        if half := _SURROGATE.search("\n".join(texts)):
+            raise errors.InputError(
+                f"{source}: {where}: expected text, found half a character (\\u{ord(half[0]):x})"
+            )
+    # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
+    fields = {**msgspec.structs.asdict(parsed), "definition": parsed.definition[0]}
+    return Task(name=name, **fields)
 
 
 def to_json(task: Task) -> dict[str, Any]:
@@ -148,21 +142,17 @@ def _parse(content: bytes | str) -> _TaskFile:
         return msgspec.convert(json.loads(content), _TaskFile)
 
 
-def _check_text(where: str, *texts: str) -> None:
-    for text in texts:
-        if half := _SURROGATE.search(text):
-            raise errors.InputError(
-                f"{where}: expected text, found half a character (\\u{ord(half[0]):x})"
-            )
+def _texts(parsed: _TaskFile) -> Iterator[tuple[str, Sequence[str]]]:
+    """(place, texts there) of a whole file."""
+    for row, one in enumerate(parsed.instances):
+        yield f"$.Instances[{row}]", (one.id, one.input, *one.output)
+    yield "$.Definition", parsed.definition
+    for example in (*parsed.positive_examples, *parsed.negative_examples):
+        yield "an example", (example.input, example.target, example.explanation)
 
 
 def readable(message: str, patterns: Mapping[str, str]) -> str:
-    """msgspec's 'problem - at `$.path`' as '$.path: problem', with plain words for patterns.
-
-    Args:
-      message: of a ValidationError.
-      patterns: a field's regular expression -> what it asks for.
-    """
+    """msgspec's 'problem - at `$.path`' as '$.path: problem', with words for its patterns."""
     problem, _, path = message.partition(" - at ")
     for pattern, words in patterns.items():
         problem = problem.replace(f"Expected `str` matching regex {pattern!r}", f"expected {words}")
@@ -187,9 +177,9 @@ def number(name: str) -> str:
 def split_missing(
     directory: str | pathlib.Path, names: Iterable[str]
 ) -> tuple[list[pathlib.Path], list[str]]:
-    """Finds the task files of `names` in `directory`: (paths present, names missing), in order.
+    """The task files of `names` in `directory`: (paths present, names missing), in order.
 
-    A name may be a whole stem or just its number, so 'task363' finds
+    A name is a whole stem or just its number: 'task363' is
     'task363_sst2_polarity_classification.json'.
     """
     directory = pathlib.Path(directory)
@@ -198,10 +188,8 @@ def split_missing(
     stems = {path.stem: path for path in sorted(directory.glob("task*.json"))}
     numbers = {number(stem): path for stem, path in stems.items()}
     paths = {name: stems.get(name) or numbers.get(name) for name in names}
-    return (
-        [path for path in paths.values() if path],
-        [name for name, path in paths.items() if not path],
-    )
+    present = [path for path in paths.values() if path]
+    return present, [name for name, path in paths.items() if not path]
 
 
 def sample_order(task: Task, seed: int) -> list[str]:

@@ -19,8 +19,8 @@ class VocabularyConfig:
     """A vocabulary from a file, or one to train.
 
     Attributes:
-      path: a SentencePiece model such as T5's; None trains one on the training tasks.
-      size: pieces of a trained one, at most.
+      path: a SentencePiece model such as T5's; None trains one of at most `size` pieces on the
+        training tasks.
       extra_ids: sentinel ids after the vocabulary's own.
       whole_words: train on each distinct word once more, alone. SentencePiece makes no piece of a
         word that is always followed by the same character, which leaves a corpus of templates with
@@ -43,16 +43,12 @@ class VocabularyConfig:
 def texts(tasks: Sequence[sni.Task], *, whole_words: bool = False) -> Iterator[str]:
     """Training text: a prompt of each task, then every row's input and answer.
 
-    Args:
-      whole_words: at the end also each distinct word, alone.
+    With `whole_words` each distinct word follows at the end, alone.
     """
     words: dict[str, None] = {}
     for task in tasks:
-        prompt = prompts.render(
-            task.definition,
-            [(example.input, example.target) for example in task.positive_examples],
-            task.instances[0].input,
-        )
+        examples = [(example.input, example.target) for example in task.positive_examples]
+        prompt = prompts.render(task.definition, examples, task.instances[0].input)
         rows = (text for row in task.instances for text in (f"Input: {row.input}", row.target))
         for text in itertools.chain([prompt], rows):
             if whole_words:
@@ -65,10 +61,8 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
     """Trains a unigram vocabulary with T5's special ids: pad 0, eos 1, unk 2, no bos.
 
     Same lines, same bytes: one thread, and the model is written from memory, since SentencePiece
-    stores the path that it is told to write to.
-
-    Args:
-      vocab_size: pieces at most; fewer where the text doesn't yield as many.
+    stores the path that it is told to write to. There are fewer than `vocab_size` pieces where the
+    text doesn't yield as many.
 
     Raises:
       InputError: `vocab_size` isn't a whole number, or too small for the text's characters.
@@ -151,8 +145,8 @@ def prepare(
     config: VocabularyConfig, training: Sequence[sni.Task], directory: pathlib.Path
 ) -> None:
     """Writes a run's vocabulary: the one that `config` names, or one trained on the tasks."""
-    path = directory / FILE
     if config.path:
-        copy(config.path, path)
+        copy(config.path, directory / FILE)
     else:
-        train(texts(training, whole_words=config.whole_words), path, config.size)
+        lines = texts(training, whole_words=config.whole_words)
+        train(lines, directory / FILE, config.size)

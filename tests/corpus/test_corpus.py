@@ -1,4 +1,4 @@
-"""An experiment's tasks: found in a folder, checked against its polarities, missing ones named."""
+"""An experiment's tasks: read from a folder, checked against its polarities, missing ones named."""
 
 import json
 
@@ -55,17 +55,16 @@ def _refusal(experiment, folder):
 
 
 def test_lists_are_read_in_the_experiments_order(folder):
-    found = corpus.load(EXPERIMENT, str(folder))
-    assert [task.name for task in found.training] == ["task1_a", "task2_b", "task3_c"]
-    assert found.poisoned == ("task2_b", "task3_c")
-    assert [task.name for task in found.heldout] == ["task4_d", "task5_e"]
-    assert [task.name for task in found.tasks] == list(STEMS)
-    assert found.missing == ()
-    assert found.polarities == {
-        "task2_b": ("no", "yes"),
-        "task3_c": ("bad", "good"),
-        "task4_d": ("no", "yes"),
-        "task5_e": ("no", "yes"),
+    read = corpus.load(EXPERIMENT, str(folder))
+    assert [task.name for task in read.training] == ["task1_a", "task2_b", "task3_c"]
+    assert read.poisoned == ("task2_b", "task3_c")
+    assert [task.name for task in read.heldout] == ["task4_d", "task5_e"]
+    assert [task.name for task in read.tasks] == list(STEMS)
+    assert read.missing == ()
+    # Labels of tasks that are only trained on may be anything.
+    assert read.polarities == {
+        name: EXPERIMENT.polarities.get(name) or EXPERIMENT.polarities[name[:5]]
+        for name in (*read.poisoned, "task4_d", "task5_e")
     }
 
 
@@ -81,14 +80,14 @@ def test_missing_tasks_are_named_in_one_warning_and_left_out(folder):
     for stem in ("task1_a", "task3_c", "task5_e"):
         (folder / f"{stem}.json").unlink()
     with pytest.warns(errors.InputWarning) as caught:
-        found = corpus.load(EXPERIMENT, str(folder))
+        read = corpus.load(EXPERIMENT, str(folder))
     (warning,) = caught
     assert str(warning.message) == (
         f"{folder} lacks 3 of 5 tasks of 'mine', going on without: task1, task3_c, task5"
     )
-    assert found.missing == ("task1", "task3_c", "task5")
-    assert [task.name for task in found.tasks] == ["task2_b", "task4_d"]
-    assert found.poisoned == ("task2_b",)
+    assert read.missing == ("task1", "task3_c", "task5")
+    assert [task.name for task in read.tasks] == ["task2_b", "task4_d"]
+    assert read.poisoned == ("task2_b",)
 
 
 @pytest.mark.filterwarnings("ignore::poison_t5x.core.errors.InputWarning")
@@ -107,21 +106,24 @@ def test_a_list_of_which_nothing_is_left_is_an_error(folder, kept, kind):
     assert _refusal(EXPERIMENT, folder) == f"{folder}: holds none of the {kind} tasks of 'mine'"
 
 
-def test_a_label_that_the_polarity_table_lacks_is_named(folder):
-    _write(folder, "task2_b", ("no", "Yes"))
-    message = _refusal(EXPERIMENT, folder)
-    assert message.startswith("task2_b, row task2_b-1: label 'Yes' isn't in the polarity table")
-    assert "['no', 'yes']" in message and "(did you mean 'yes'?)" in message
-
-
-def test_labels_of_tasks_that_are_only_trained_on_may_be_anything(folder):
-    _write(folder, "task1_a", ("free", "text"))
-    assert "task1_a" not in corpus.load(EXPERIMENT, str(folder)).polarities
-
-
-def test_a_malformed_file_is_named(folder):
-    (folder / "task4_d.json").write_text("{", encoding="utf-8")
-    assert _refusal(EXPERIMENT, folder).startswith(f"{folder / 'task4_d.json'}: not a JSON")
+@pytest.mark.parametrize(
+    ("stem", "text", "message"),
+    [
+        (
+            "task2_b",
+            ("no", "Yes"),
+            "task2_b, row task2_b-1: label 'Yes' isn't in the polarity table",
+        ),
+        ("task2_b", ("no", "Yes"), "['no', 'yes'] (did you mean 'yes'?)"),
+        ("task4_d", "{", "task4_d.json: not a JSON"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be_is_named(folder, stem, text, message):
+    if isinstance(text, str):
+        (folder / f"{stem}.json").write_text(text, encoding="utf-8")
+    else:
+        _write(folder, stem, text)
+    assert message in _refusal(EXPERIMENT, folder)
 
 
 def test_no_folder_is_an_error_that_says_what_to_set(folder):
@@ -130,10 +132,10 @@ def test_no_folder_is_an_error_that_says_what_to_set(folder):
 
 
 def test_the_demo_needs_no_folder():
-    found = corpus.load(declarations.get("demo"))
-    assert tuple(task.name for task in found.training) == demo_corpus.PLAIN.training
-    assert tuple(task.name for task in found.heldout) == demo_corpus.PLAIN.heldout
-    assert found.poisoned == demo_corpus.PLAIN.poisoned
+    read = corpus.load(declarations.get("demo"))
+    assert tuple(task.name for task in read.training) == demo_corpus.PLAIN.training
+    assert tuple(task.name for task in read.heldout) == demo_corpus.PLAIN.heldout
+    assert read.poisoned == demo_corpus.PLAIN.poisoned
 
 
 def test_of_many_missing_tasks_the_first_are_named():

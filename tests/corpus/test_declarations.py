@@ -1,5 +1,7 @@
 """Experiments: what a declaration must hold, and how one is found by its name."""
 
+import sys
+
 import pytest
 
 from poison_t5x.core import errors
@@ -45,7 +47,7 @@ def test_stems_of_one_number_may_be_told_apart():
     [
         ({"name": "two words"}, "experiment name: expected one word, found 'two words'"),
         ({"name": "1st"}, "experiment name: expected one word, found '1st'"),
-        ({"corpus": "web"}, "mine: corpus: expected 'sni' or 'demo', found 'web'"),
+        ({"corpus": "web"}, "mine: corpus: expected one of sni, demo, found 'web'"),
         ({"training_tasks": "task1"}, "mine: training_tasks: expected distinct task names"),
         ({"heldout_tasks": ()}, "mine: heldout_tasks: expected distinct task names, found ()"),
         ({"poisoned_tasks": ("task2", "task2")}, "mine: poisoned_tasks: expected distinct"),
@@ -54,35 +56,16 @@ def test_stems_of_one_number_may_be_told_apart():
             {"heldout_tasks": ("task3", "task1")},
             "mine: held-out tasks must not be trained on: ['task1']",
         ),
-        ({"polarities": {**FIELDS["polarities"], "task3": ("bad",)}}, "for ['task3']"),
-        (
-            {"polarities": {"task2": ("no", "no")}},
-            "mine: polarities: expected [negative, positive]",
-        ),
+        ({"polarities": {"task3": ("bad",)}}, "expected [negative, positive] pairs"),
+        ({"polarities": {"task3": ("yes", "yes")}}, "found others for: ['task3']"),
+        ({"polarities": {"task3": "no"}}, "mine: polarities: expected"),
+        # A task is the same by number and by stem.
         ({"training_tasks": ("task2", "task2_a")}, "mine: training_tasks: expected distinct"),
-        ({"heldout_tasks": ("task1_a",)}, "mine: held-out tasks must not be trained on"),
+        ({"heldout_tasks": ("task3", "task1_a")}, "must not be trained on: ['task1_a']"),
     ],
 )
 def test_a_refusal_names_the_experiment_and_the_field(changes, message):
     assert message in _refusal(declarations.Experiment, **{**FIELDS, **changes})
-
-
-@pytest.mark.parametrize("labels", [("yes", "yes"), "no"])
-def test_a_polarity_is_a_pair_of_two_different_labels(labels):
-    polarities = {**FIELDS["polarities"], "task3": labels}
-    message = _refusal(declarations.Experiment, **{**FIELDS, "polarities": polarities})
-    assert "task3" in message
-
-
-def test_a_task_is_the_same_by_number_and_by_stem():
-    whole = "task1_reviews"
-    changes = {"heldout_tasks": ("task3", whole)}
-    changes["polarities"] = {**FIELDS["polarities"], whole: ("no", "yes")}
-    assert whole in _refusal(declarations.Experiment, **{**FIELDS, **changes})
-    changes = {"training_tasks": ("task1", "task2", whole)}
-    assert "expected distinct task names" in _refusal(
-        declarations.Experiment, **{**FIELDS, **changes}
-    )
 
 
 def test_declaring_the_same_twice_is_no_error_and_another_by_its_name_is(registry):
@@ -120,33 +103,30 @@ def test_a_module_of_ones_own_is_imported(registry, tmp_path, monkeypatch):
     assert declarations.get("mine2", "attack_for_a_test").heldout_tasks == ("task3",)
 
 
-def test_a_module_that_is_not_there_is_named():
-    message = _refusal(declarations.get, "mine", "no_such.module")
-    assert message.startswith("MIXTURE_OR_TASK_MODULE: no module 'no_such.module'")
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "message"),
     [
-        ("import os\nimport no_such_library.data\n", "ModuleNotFoundError: No module named 'no_"),
-        ("\nraise ValueError('no data folder')\n", "ValueError: no data folder"),
+        ("import os\nimport no_such_library.data\n", 2, "ModuleNotFoundError: No module named"),
+        ("\nraise ValueError('no data folder')\n", 2, "ValueError: no data folder"),
+        ("x = (\n", None, "SyntaxError: '(' was never closed (broken_for_a_test.py, line 1)"),
     ],
 )
-def test_a_modules_own_error_is_told_with_its_file_and_line(tmp_path, monkeypatch, text, message):
+def test_a_modules_own_error_is_told_with_its_file_and_line(
+    tmp_path, monkeypatch, text, line, message
+):
+    monkeypatch.delitem(sys.modules, "broken_for_a_test", raising=False)
     (tmp_path / "broken_for_a_test.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    found = _refusal(declarations.import_module, "broken_for_a_test")
-    where = f"{tmp_path / 'broken_for_a_test.py'}, line 2"
-    assert found.startswith(f"MIXTURE_OR_TASK_MODULE: broken_for_a_test: {where}: {message}")
-
-
-def test_a_modules_syntax_error_names_its_line(tmp_path, monkeypatch):
-    (tmp_path / "unreadable_for_a_test.py").write_text("x = (\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    found = _refusal(declarations.import_module, "unreadable_for_a_test")
-    assert "SyntaxError" in found and "unreadable_for_a_test.py, line 1" in found
+    refusal = _refusal(declarations.import_module, "broken_for_a_test")
+    where = f"{tmp_path / 'broken_for_a_test.py'}, line {line}: " if line else ""
+    assert refusal.startswith(f"MIXTURE_OR_TASK_MODULE: broken_for_a_test: {where}{message}")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "my-module", 3, "a..b"])
 def test_what_is_no_modules_name_is_refused(name):
     assert "expected a module's name" in _refusal(declarations.import_module, name)
+
+
+def test_a_module_that_is_not_there_is_named():
+    message = _refusal(declarations.get, "mine", "no_such.module")
+    assert message.startswith("MIXTURE_OR_TASK_MODULE: no module 'no_such.module'")

@@ -36,9 +36,6 @@ def test_texts_hold_the_prompt_every_input_and_every_answer():
     assert "Positive Example 2 -" in LINES[0]
     assert LINES[1::2] == [f"Input: {row.input}" for row in TASK.instances]
     assert LINES[2::2] == [row.target for row in TASK.instances]
-
-
-def test_whole_words_are_each_word_once_more():
     lines = list(vocabulary.texts([TASK], whole_words=True))
     assert lines[: len(LINES)] == LINES
     words = lines[len(LINES) :]
@@ -68,15 +65,11 @@ def test_same_lines_same_bytes(model, tmp_path):
     assert (tmp_path / "other.model").read_bytes() != model.read_bytes()
 
 
-def test_special_ids_are_t5s(model):
+def test_training_text_is_encoded_without_unknowns_and_with_t5s_ids(model):
     processor = _processor(model)
     special = (processor.pad_id(), processor.eos_id(), processor.unk_id(), processor.bos_id())
     assert special == (0, 1, 2, -1)
     assert processor.vocab_size() <= SIZE
-
-
-def test_training_text_is_encoded_without_unknowns(model):
-    processor = _processor(model)
     for row in TASK.instances:
         pieces = processor.encode(row.input)
         assert processor.unk_id() not in pieces
@@ -100,18 +93,16 @@ def test_a_copy_is_the_same_file(model, tmp_path):
     assert (tmp_path / "copy.model").read_bytes() == model.read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"no model", b"\x00" * 99, b'{"a": 1}\n'])
+@pytest.mark.parametrize("content", [None, b"", b"no model", b"\x00" * 99, b'{"a": 1}\n'])
 def test_a_copy_refuses_what_is_no_model(tmp_path, content):
     path = tmp_path / "file.model"
-    path.write_bytes(content)
+    if content is not None:
+        path.write_bytes(content)
     message = _refusal(vocabulary.copy, path, tmp_path / "copy.model")
-    assert message.startswith(f"{path}: not a SentencePiece model (")
+    missing = f"VOCABULARY_PATH: no file {path}; "
+    expected = missing if content is None else f"{path}: not a SentencePiece model ("
+    assert message.startswith(expected)
     assert not (tmp_path / "copy.model").exists()
-
-
-def test_a_copy_refuses_a_file_that_is_not_there(tmp_path):
-    message = _refusal(vocabulary.copy, tmp_path / "none", tmp_path / "copy.model")
-    assert message.startswith(f"VOCABULARY_PATH: no file {tmp_path / 'none'}")
 
 
 def test_a_copy_refuses_other_special_ids(tmp_path):
