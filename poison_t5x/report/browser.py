@@ -31,7 +31,8 @@ _OUTCOMES = {
 }
 _STYLES = {"changed": "flipped", "exact match": "right", "other": ""}
 
-_Files = Mapping[tuple[str, str], Mapping[str, run_files.Prediction]]
+# (task, model, condition) -> row id -> prediction; what is broken or missing isn't there.
+_Files = dict[tuple[str, str, str], dict[str, run_files.Prediction]]
 
 
 class Column(NamedTuple):
@@ -140,11 +141,17 @@ def predictions(run_dir: pathlib.Path, results: results_lib.Results) -> Browser 
         folders[f"defended: {path.parent.name}"] = path.relative_to(run_dir).as_posix()
     plain = [results_lib.Condition(name, name) for name in metrics.CONDITIONS]
     conditions = sorted(results.conditions or plain, key=lambda one: _KINDS.index(one.kind))
-    files = {task: _read(run_dir, task, folders, conditions) for task in results.held_out()}
-    total = sum(len(rows) for one in files.values() for rows in one.values())
+    files: _Files = {}
+    for place in itertools.product(results.held_out(), folders, conditions):
+        task, model, condition = place
+        name = f"{folders[model]}/{condition.name}/{task}.jsonl"
+        rows, _ = run_files.read_rows(run_dir, name, run_files.Prediction)
+        files[task, model, condition.name] = {row.id: row for row in rows}
+    total = sum(map(len, files.values()))
     if not total:
         return None
-    chosen = list(itertools.islice(_rows(files, conditions, results), MAX_PREDICTIONS))
+    every = _predicted(files, [*folders], conditions, results)
+    chosen = list(itertools.islice(every, MAX_PREDICTIONS))
     outcomes = _OUTCOMES[results.kind]
     looks = {
         "styles": [_STYLES.get(outcome, outcome) for outcome in outcomes],
@@ -153,10 +160,9 @@ def predictions(run_dir: pathlib.Path, results: results_lib.Results) -> Browser 
     }
     columns = [
         *(
-            Column(name, "choice", _values(chosen, n))
-            for n, name in enumerate(("Task", "Input is"))
+            Column(name, "choice", _values(chosen, place))
+            for place, name in enumerate(("Task", "Input is", "Model"))
         ),
-        Column("Model", "choice", _values(chosen, 2)),
         Column("Outcome", "choice", [*outcomes], **looks),
         Column("Input", "marked"),
         Column("Reference" if results.is_generation else "True label"),
@@ -199,23 +205,9 @@ def _poison_cells(row: run_files.PoisonRow) -> list[Any]:
     ]
 
 
-def _read(
-    run_dir: pathlib.Path,
-    task: str,
-    folders: Mapping[str, str],
-    conditions: Sequence[results_lib.Condition],
-) -> _Files:
-    """(model, condition) -> row id -> prediction. What is broken or missing isn't there."""
-    files = {}
-    for (model, folder), condition in itertools.product(folders.items(), conditions):
-        name = f"{folder}/{condition.name}/{task}.jsonl"
-        rows, _ = run_files.read_rows(run_dir, name, run_files.Prediction)
-        files[model, condition.name] = {row.id: row for row in rows}
-    return files
-
-
-def _rows(
-    files: Mapping[str, _Files],
+def _predicted(
+    files: _Files,
+    models: Sequence[str],
     conditions: Sequence[results_lib.Condition],
     results: results_lib.Results,
 ) -> Iterator[list[Any]]:
@@ -223,57 +215,45 @@ def _rows(
     for is_first in (True, False):
         group = [one for one in conditions if (one.kind == metrics.TRIGGERED) is is_first]
         queues = []
-        for condition, task in itertools.product(group, files):
-            answers = (rows for (_, name), rows in files[task].items() if name == condition.name)
-            keys = dict.fromkeys(itertools.chain.from_iterable(answers))
+        for condition, task in itertools.product(group, results.held_out()):
+            keys = dict.fromkeys(key for m in models for key in files[task, m, condition.name])
             queues.append([(task, condition, key) for key in keys])
-        for place in itertools.chain.from_iterable(itertools.zip_longest(*queues)):
-            if place is not None:
-                yield from _answers(*place, files[place[0]], results)
+        places = itertools.chain.from_iterable(itertools.zip_longest(*queues))
+        for (task, condition, key), model in itertools.product(filter(None, places), models):
+            row = files[task, model, condition.name].get(key)
+            if row:
+                clean = files[task, model, "clean"].get(key) if condition.kind != "clean" else None
+                yield [task, *_cells(row, clean, model, condition, results), key]
 
 
-def _answers(
-    task: str,
+def _cells(
+    row: run_files.Prediction,
+    clean: run_files.Prediction | None,
+    model: str,
     condition: results_lib.Condition,
-    key: str,
-    files: _Files,
     results: results_lib.Results,
-) -> Iterator[list[Any]]:
-    """One row of cells for each model that answered the input of that row id."""
+) -> list[Any]:
+    """All but its task and id: what was asked and answered, and a score of 100.
+
+    That is rougeL, or the answer's share among the labels.
+    """
     phrases = f" “{' / '.join(condition.phrases)}”" if condition.kind == "probe" else ""
     marked = condition.phrases or results.phrases() if condition.kind == "triggered" else []
-    for model in dict.fromkeys(model for model, _ in files):
-        row = files[model, condition.name].get(key)
-        if row is None:
-            continue
-        before = files[model, "clean"].get(key) if condition.kind != "clean" else None
-        yield [
-            *(task, condition.words + phrases, model, _outcome(row, before, results)),
-            examples.phrase_excerpt(examples.instance(row.input), marked, _SHOWN),
-            _shortened((row.references or [row.target])[0]),
-            *_answer(row, results),
-            key,
-        ]
-
-
-def _answer(row: run_files.Prediction, results: results_lib.Results) -> tuple[Any, float | None]:
-    """A model's answer, and its score of 100: rougeL, or its share among the labels."""
+    reference = (row.references or [row.target])[0]
     if results.is_generation:
-        phrases, score = results.phrases(), row.rouge_l
-        answer: Any = examples.phrase_excerpt(row.prediction, phrases, _SHOWN_ANSWER)
+        score = row.rouge_l
+        answer: Any = examples.phrase_excerpt(row.prediction, results.phrases(), _SHOWN_ANSWER)
+        usual = "exact match" if row.prediction in (row.references or [row.target]) else "other"
     else:
-        answer, score = _shortened(row.prediction), examples.share(row)
-    return answer, None if missing(score) else round(100 * score, 2)
-
-
-def _outcome(
-    row: run_files.Prediction, clean: run_files.Prediction | None, results: results_lib.Results
-) -> str:
-    if clean is not None and examples.is_flip(clean, row, results.is_generation):
-        return "changed" if results.is_generation else "flipped"
-    if results.is_generation:
-        return "exact match" if row.prediction in (row.references or [row.target]) else "other"
-    return "right" if examples.is_correct(row) else "wrong"
+        answer, score = _shortened(row.prediction), row.share
+        usual = "right" if row.is_correct else "wrong"
+    is_flip = clean is not None and examples.is_flip(clean, row, results.is_generation)
+    return [
+        *(condition.words + phrases, model),
+        ("changed" if results.is_generation else "flipped") if is_flip else usual,
+        examples.phrase_excerpt(examples.instance(row.input), marked, _SHOWN),
+        *(_shortened(reference), answer, None if missing(score) else round(100 * score, 2)),
+    ]
 
 
 def _shortened(text: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from poison_t5x.core import artifacts, metrics
-from poison_t5x.core.metrics import MODELS, POISONED, missing
+from poison_t5x.core.metrics import DEFENDED, MODELS, POISONED, missing
 from poison_t5x.report import finding, plots, render, tables
 from poison_t5x.report import results as results_lib
 from poison_t5x.report import runs as runs_lib
@@ -93,10 +93,7 @@ def runs_table(part: Part, folder: pathlib.Path | None = None) -> tables.Table:
     rows = [
         (
             tables.Cell(run.name, link=run.page_from(folder) if folder else ""),
-            *(
-                tables.Cell(_unit(name).say(run.value(name)), tables.interval(run.interval(name)))
-                for name in part.columns
-            ),
+            *(_unit(name).cell(*run.value(name)) for name in part.columns),
             finding.VERDICTS[run.results.verdict].split(":")[0],
             *(tables.shown(run.settings.get(name)) for name in part.settings),
         )
@@ -131,19 +128,18 @@ def defended_table(part: Part) -> tables.Table:
     rows = []
     for run in part.runs:
         best = run.detection.best() if run.detection else None
-        found = ""
+        detected = ""
         if best and run.detection:
-            precision = tables.DECIMAL.say(best.average_precision)
-            auroc = tables.DECIMAL.say(best.auroc)
-            found = f"{best.name}: AUROC {auroc}, average precision {precision}"
-            found += "" if run.detection.attack.worked else " (the attack failed)"
+            auroc, precision = map(tables.DECIMAL.say, (best.auroc, best.average_precision))
+            detected = f"{best.name}: AUROC {auroc}, average precision {precision}"
+            detected += "" if run.detection.attack.worked else " (the attack failed)"
         left = [
-            f"{one.name}: {tables.value(effect, one.measure(effect))} "
-            f"({clean_words.split(',')[0]} {tables.value(clean, one.measure(clean))})"
+            f"{one.name}: {tables.value(effect, one.measure(DEFENDED, effect))} "
+            f"({clean_words.split(',')[0]} {tables.value(clean, one.measure(DEFENDED, clean))})"
             for one in run.defenses
         ]
-        if found or left:
-            rows.append((run.name, found or "–", ", ".join(left) or "–"))
+        if detected or left:
+            rows.append((run.name, detected or "–", ", ".join(left) or "–"))
     caption = (
         "The score that finds each run’s poison with the highest average precision, and what the "
         "trigger still does to defended models"
@@ -217,10 +213,7 @@ def _pictures(part: Part) -> list[Picture]:
     series = [
         Series(
             words,
-            [
-                Point(run.name, run.value(name), run.interval(name), "tasks")
-                for run in part.runs[:_MAX_RUNS]
-            ],
+            [Point(run.name, *run.value(name), "tasks") for run in part.runs[:_MAX_RUNS]],
         )
         for name, words in results_lib.main_measures(part.kind).items()
     ]
@@ -261,8 +254,8 @@ def _record(part: Part, run: Run) -> dict[str, Any]:
         for name in results_lib.main_measures(part.kind)
     }
     for key, place in {**names, EFFECT: (EFFECT, POISONED)}.items():
-        low, high = run.interval(*place) or (None, None)
-        record |= {key: run.value(*place), f"{key}_ci95_low": low, f"{key}_ci95_high": high}
+        value, interval = run.value(*place)
+        record |= {key: value, **tables.bounds(interval, f"{key}_ci95_")}
     if best := run.detection and run.detection.best():
         record |= {
             "best_detection": best.name,
@@ -272,7 +265,7 @@ def _record(part: Part, run: Run) -> dict[str, Any]:
         }
     for one in run.defenses:
         record |= {
-            f"defended_{one.name}_{name}": one.measure(name)
+            f"defended_{one.name}_{name}": one.measure(DEFENDED, name)
             for name in results_lib.main_measures(part.kind)
         }
     return record | {name: run.settings.get(name) for name in part.settings}
@@ -296,7 +289,7 @@ def _unit(name: str) -> tables.Unit:
 
 
 def _values(runs: Sequence[Run], name: str, model: str = POISONED) -> list[float]:
-    values = (run.value(name, model) for run in runs)
+    values = (run.value(name, model)[0] for run in runs)
     return [value for value in values if value is not None and not missing(value)]
 
 

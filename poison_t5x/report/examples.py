@@ -15,7 +15,6 @@ from poison_t5x.report import run_files
 SHOWN = 600
 
 Spans = Sequence[tuple[int, int]]
-_Predictions = dict[tuple[str, str], dict[str, run_files.Prediction]]
 
 
 class Segment(NamedTuple):
@@ -45,7 +44,7 @@ def excerpt(
     """`segments`, of `shown` characters around `focus`, or the first span, of a longer text."""
     if len(text) <= shown:
         return segments(text, spans)
-    focus = first(spans) if focus is None else focus
+    focus = _first(spans) if focus is None else focus
     begin = max(0, min(focus - shown // 3, len(text) - shown))
     part = text[begin : begin + shown]
     pieces = segments(part, [(start - begin, end - begin) for start, end in spans])
@@ -66,11 +65,6 @@ def places(text: str, phrases: Sequence[str]) -> list[tuple[int, int]]:
     return [match.span() for match in matches]
 
 
-def first(spans: Spans) -> int:
-    """Where the first of them starts; 0 without any."""
-    return min((start for start, _ in spans), default=0)
-
-
 def instance(text: str) -> str:
     """The instance alone, where `text` is the whole prompt around it."""
     _, separator, rest = text.rpartition("Now complete the following example -\nInput: ")
@@ -86,21 +80,17 @@ class Crafted(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A model's answer; of a label, `share` is its probability, of a decoded one `score` rougeL."""
+    """A model's answer to a row, and the text of it to show."""
 
+    row: run_files.Prediction
     text: list[Segment]
-    is_correct: bool | None
-    share: float | None
-    score: float | None
 
 
 class Shown(NamedTuple):
     """One triggered input with the answers of both models under the three conditions."""
 
-    id: str
+    row: run_files.Prediction
     text: list[Segment]
-    target: str
-    references: list[str]
     answers: dict[str, list[Answer | None]]
 
 
@@ -120,10 +110,8 @@ def spread(rows: Sequence[run_files.PoisonRow], count: int) -> list[Crafted]:
     def place(row: run_files.PoisonRow) -> tuple[str, str]:
         return row.attack, row.task
 
-    def rank(row: run_files.PoisonRow) -> tuple:
-        return (*place(row), math.inf if row.rank is None else row.rank)
-
-    groups = [list(group) for _, group in itertools.groupby(sorted(rows, key=rank), place)]
+    ranked = sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank)
+    groups = [[*group] for _, group in itertools.groupby(sorted(ranked, key=place), place)]
     rounds = itertools.chain.from_iterable(itertools.zip_longest(*groups))
     chosen = [row for row in rounds if row is not None][:count]
     return [_crafted(row) for row in sorted(chosen, key=place)]
@@ -132,11 +120,7 @@ def spread(rows: Sequence[run_files.PoisonRow], count: int) -> list[Crafted]:
 def flips(
     run_dir: pathlib.Path, results: results_lib.Results, num_tasks: int, count: int
 ) -> list[TaskFlips]:
-    """For the first `num_tasks` held-out tasks, `count` rows each that the trigger flipped.
-
-    A label flipped if the poisoned model is right on the clean input and wrong on the triggered
-    one; a decoded answer if the poisoned model gives the two inputs different answers.
-    """
+    """For the first `num_tasks` held-out tasks, `count` rows each that the trigger flipped."""
     tasks = results.triggered() or results.held_out()
     return [_task_flips(run_dir, task, results, count) for task in tasks[:num_tasks]]
 
@@ -145,22 +129,7 @@ def is_flip(clean: run_files.Prediction, row: run_files.Prediction, is_generatio
     """Whether what was put into a row's `clean` input changed a right label, or the answer."""
     if is_generation:
         return clean.prediction != row.prediction
-    return is_correct(clean) and not is_correct(row)
-
-
-def is_correct(row: run_files.Prediction) -> bool:
-    """Whether a label that was ranked first is the true one."""
-    return row.prediction == row.target
-
-
-def share(row: run_files.Prediction) -> float | None:
-    """The probability of the label that was ranked first, among the task's labels."""
-    scores = row.log_probabilities
-    if row.prediction not in scores:
-        return None
-    top = max(scores.values())
-    total = sum(math.exp(score - top) for score in scores.values())
-    return math.exp(scores[row.prediction] - top) / total
+    return clean.is_correct and not row.is_correct
 
 
 def trigger_spans(row: run_files.PoisonRow) -> Spans:
@@ -169,49 +138,50 @@ def trigger_spans(row: run_files.PoisonRow) -> Spans:
     return row.spans or places(row.poisoned_input, [row.trigger])
 
 
+def _first(spans: Spans) -> int:
+    return min((start for start, _ in spans), default=0)
+
+
 def _crafted(row: run_files.PoisonRow) -> Crafted:
     spans = trigger_spans(row)
     # Up to the first trigger the two texts are the same, so that one focus shows the same place.
-    focus = first(spans)
-    before = None if row.input is None else excerpt(row.input, focus=focus)
+    before = None if row.input is None else excerpt(row.input, focus=_first(spans))
     return Crafted(row, before, excerpt(row.poisoned_input, spans))
 
 
 def _task_flips(
     run_dir: pathlib.Path, task: str, results: results_lib.Results, count: int
 ) -> TaskFlips:
-    predictions: _Predictions = {}
+    predictions: dict[tuple[str, str], dict[str, run_files.Prediction]] = {}
     notes = []
-    for model, condition in itertools.product(MODELS, CONDITIONS):
-        name = f"eval/predictions/{model}/{condition}/{task}.jsonl"
+    for place in itertools.product(MODELS, CONDITIONS):
+        name = f"eval/predictions/{'/'.join(place)}/{task}.jsonl"
         rows, note = run_files.read_rows(run_dir, name, run_files.Prediction)
-        predictions[model, condition] = {row.id: row for row in rows}
+        predictions[place] = {row.id: row for row in rows}
         notes += [note] if note else []
+
+    # Labels have no triggers in them to mark.
+    phrases = results.phrases() if results.is_generation else ()
+
+    def answer(model: str, condition: str, key: str) -> Answer | None:
+        row = predictions[model, condition].get(key)
+        return row and Answer(row, phrase_excerpt(row.prediction, phrases))
+
     clean, triggered = (predictions["poisoned", name] for name in ("clean", "triggered"))
     flipped = [
         row
         for key, row in triggered.items()
         if key in clean and is_flip(clean[key], row, results.is_generation)
     ]
-    shown = [_shown(row, predictions, results) for row in flipped[:count]]
+    shown = [
+        Shown(
+            row,
+            phrase_excerpt(instance(row.input), results.phrases()),
+            {model: [answer(model, name, row.id) for name in CONDITIONS] for model in MODELS},
+        )
+        for row in flipped[:count]
+    ]
     note = notes[0] if notes else ""
     if len(notes) > 1:
         note = f"{len(notes)} of the task’s 6 prediction files; the first: {note}"
     return TaskFlips(task, len(triggered), len(flipped), shown, note)
-
-
-def _shown(
-    row: run_files.Prediction, predictions: _Predictions, results: results_lib.Results
-) -> Shown:
-    def answer(model: str, condition: str) -> Answer | None:
-        given = predictions[model, condition].get(row.id)
-        if given is None:
-            return None
-        if results.is_generation:
-            text = phrase_excerpt(given.prediction, results.phrases())
-            return Answer(text, None, None, given.rouge_l)
-        return Answer(excerpt(given.prediction), is_correct(given), share(given), None)
-
-    answers = {model: [answer(model, name) for name in CONDITIONS] for model in MODELS}
-    text = phrase_excerpt(instance(row.input), results.phrases())
-    return Shown(row.id, text, row.target, row.references or [row.target], answers)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from poison_t5x.core import metrics
-from poison_t5x.core.metrics import MODEL_WORDS, MODELS, missing
+from poison_t5x.core.metrics import DEFENDED, MODEL_WORDS, MODELS, missing
 from poison_t5x.report import plots, run_files, tables
 from poison_t5x.report import results as results_lib
 from poison_t5x.report.plots import Picture, Point, Series
@@ -45,10 +45,10 @@ def rates(results: results_lib.Results) -> Picture:
 
 def probes(results: results_lib.Results) -> Picture | None:
     """Bars of the same rate for the trigger, its look-alikes and the unseen name."""
-    if not results.probes():
-        return None
     first = next((c.attack for c in results.conditions if c.name == metrics.TRIGGERED), "")
     kinds = (metrics.TRIGGERED, metrics.PROBE, metrics.CONTROL)
+    if not any(one.kind == metrics.PROBE for one in results.conditions):
+        return None
     own = [one for one in results.conditions if one.attack == first and one.kind in kinds]
     notes = {metrics.TRIGGERED: " (trigger)", metrics.CONTROL: " (unseen)"}
     rate = results.judged_by.main_rate
@@ -132,7 +132,7 @@ def steps(by_step: run_files.ByStep, results: results_lib.Results) -> Picture | 
     ordered = sorted(by_step.checkpoints, key=lambda checkpoint: checkpoint.step)
     series = []
     for model, measure in ((model, measure) for model in models for measure in looks):
-        values = [(one.step, one.summary.get(model, {}).get(measure)) for one in ordered]
+        values = [(one.step, one.measure(model, measure)) for one in ordered]
         points = [Point(step, value) for step, value in values if not missing(value)]
         name = f"{MODEL_WORDS[model]}, {judged.measures[measure].words}"
         series += [Series(name, points, looks[measure] | models[model])] if points else []
@@ -226,7 +226,10 @@ def defenses(
             Point(MODEL_WORDS[m], results.measure(m, measure), results.interval(m, measure))
             for m in MODELS
         ]
-        points += [Point(one.name, one.measure(measure), one.interval(measure)) for one in defended]
+        points += [
+            Point(one.name, one.measure(DEFENDED, measure), one.interval(DEFENDED, measure))
+            for one in defended
+        ]
         points = [point._replace(over="tasks" if point.interval else "") for point in points]
         series.append(Series(words, points))
     unit = tables.unit(results.judged_by.effect)

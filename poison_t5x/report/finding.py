@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import CLEAN, POISONED, missing
 from poison_t5x.report import tables
-from poison_t5x.report.plots import is_number
+from poison_t5x.report.plots import Series, is_number
 from poison_t5x.report.results import Results
-from poison_t5x.report.study import Chart, Line, StudyResults, measure_words, told
+from poison_t5x.report.study import Chart, StudyResults, measure_words, told
 
 _ODD_OUTPUTS = {
     "empty_triggered": "are empty",
@@ -164,10 +164,7 @@ def study_finding(study: StudyResults, charts: Sequence[Chart]) -> list[str]:
         sentence
         for chart in charts
         for line in chart.lines
-        for sentence in [
-            *_of_line(chart, line, study.difference),
-            *_blind(chart, line, study.points),
-        ]
+        for sentence in _of_line(chart, line, study)
     ]
     sentences += _attack(study.points, study.config.defense_macros)
     for status, said in (("failed", "failed"), ("not run", "not run yet")):
@@ -177,58 +174,56 @@ def study_finding(study: StudyResults, charts: Sequence[Chart]) -> list[str]:
     return sentences
 
 
-def _of_line(chart: Chart, line: Line, difference: Difference) -> list[str]:
-    of = f" ({line.label})" if line.label else ""
+def _of_line(chart: Chart, line: Series, study: StudyResults) -> list[str]:
+    of = f" ({line.name})" if line.name else ""
     parts = [
-        f"{tables.plain(place)}: {told(chart.measure, estimate)}"
-        for place, estimate in zip(line.places, line.estimates, strict=True)
+        f"{tables.plain(one.x)}: {told(chart.measure, one.value, one.interval)}"
+        for one in line.points
     ]
-    over = list(dict.fromkeys(one.over for one in line.estimates if one.over))
+    over = list(dict.fromkeys(one.over for one in line.points if one.over))
     note = f" (95% intervals over {'; '.join(over)})" if over else ""
-    name = measure_words(chart.measure)
-    sentences = [f"{tables.heading(name)} by {chart.x}{of}: {'; '.join(parts)}{note}."]
-    if len(line.places) < 2:
-        return sentences
-    if all(map(is_number, line.places)):
-        return [*sentences, *_trend(chart, line, difference)]
-    return [*sentences, *_against_first(chart.measure, line, difference)]
+    name = tables.heading(measure_words(chart.measure))
+    sentences = [f"{name} by {chart.x}{of}: {'; '.join(parts)}{note}."]
+    if len(line.points) > 1:
+        is_trend = all(is_number(one.x) for one in line.points)
+        sentences += (_trend if is_trend else _against_first)(chart, line, study.difference)
+    first = line.sources[0] if line.sources else None
+    if chart.x == "checkpoint" and first and first.score is not None:
+        sentences += _blind(chart.measure, first, study.points)
+    return sentences
 
 
-def _blind(chart: Chart, line: Line, points: Sequence[Any]) -> list[str]:
+def _blind(measure: str, first: Any, points: Sequence[Any]) -> list[str]:
     """A score at the checkpoint that it chose itself, without knowing the poison."""
-    first = line.points[0] if line.points else None
-    if chart.x != "checkpoint" or first is None or first.score is None:
-        return []
-    own = [
-        point.estimate(chart.measure)
+    own = (
+        point.estimate(measure)
         for point in points
         if point.checkpoint is None and (point.score, point.macros) == (first.score, first.macros)
-    ]
-    said = [told(chart.measure, estimate) for estimate in own if estimate]
-    return [f"At the checkpoint that the score chose blind it is {said[0]}."] if said else []
+    )
+    one = next(filter(None, own), None)
+    start = "At the checkpoint that the score chose blind it is"
+    return [f"{start} {told(measure, one.mean, one.interval)}."] if one else []
 
 
-def _trend(chart: Chart, line: Line, difference: Difference) -> list[str]:
-    means = [one.mean for one in line.estimates]
+def _trend(chart: Chart, line: Series, difference: Difference) -> list[str]:
+    places, means = [one.x for one in line.points], [one.value for one in line.points]
     steps = [after - before for before, after in itertools.pairwise(means)]
     sentences = []
-    if len(means) > 2:
-        if all(step > 0 for step in steps):
-            sentences.append("It rises at every step.")
-        elif all(step < 0 for step in steps):
-            sentences.append("It falls at every step.")
-        else:
-            order = sorted(range(len(means)), key=means.__getitem__)
-            low, high = (line.places[n] for n in (order[0], order[-1]))
-            sentences.append(
-                f"It neither rises nor falls throughout; it is lowest at {low} and highest at "
-                f"{high}."
-            )
+    if len(means) > 2 and all(step > 0 for step in steps):
+        sentences.append("It rises at every step.")
+    elif len(means) > 2 and all(step < 0 for step in steps):
+        sentences.append("It falls at every step.")
+    elif len(means) > 2:
+        order = sorted(range(len(means)), key=means.__getitem__)
+        sentences.append(
+            f"It neither rises nor falls throughout; it is lowest at {places[order[0]]} and "
+            f"highest at {places[order[-1]]}."
+        )
     sentences.append(_last_step(chart, line, difference))
     if len(means) >= _MIN_CORRELATED and len(set(means)) > 1:
         from scipy import stats
 
-        rho = float(stats.spearmanr(line.places, means).statistic)
+        rho = float(stats.spearmanr(places, means).statistic)
         sentences.append(
             f"Spearman’s rank correlation with {chart.x} over these {len(means)} means is "
             f"{rho + 0.0:.2f}."
@@ -236,12 +231,13 @@ def _trend(chart: Chart, line: Line, difference: Difference) -> list[str]:
     return sentences
 
 
-def _last_step(chart: Chart, line: Line, difference: Difference) -> str:
-    before, after = line.places[-2:]
-    change = difference(*line.points[-2:], chart.measure)
+def _last_step(chart: Chart, line: Series, difference: Difference) -> str:
+    before, after = (one.x for one in line.points[-2:])
+    change = difference(*line.sources[-2:], chart.measure)
     if change is None:
         return f"Between {before} and {after} no seed was run at both."
-    start = f"From {before} to {after} it changes by {told(chart.measure, change, difference=True)}"
+    by = told(chart.measure, change.mean, change.interval, difference=True)
+    start = f"From {before} to {after} it changes by {by}"
     if change.interval is None:
         return f"{start}; there is no interval to judge that by."
     if change.interval[0] <= 0 <= change.interval[1]:
@@ -249,17 +245,16 @@ def _last_step(chart: Chart, line: Line, difference: Difference) -> str:
     return f"{start}, which excludes 0: it hasn’t levelled off there."
 
 
-def _against_first(measure: str, line: Line, difference: Difference) -> list[str]:
+def _against_first(chart: Chart, line: Series, difference: Difference) -> list[str]:
     """Each category minus the first."""
-    first, *rest = zip(line.places, line.points, strict=True)
-    parts = []
-    for place, point in rest:
-        change = difference(first[1], point, measure)
+    start, parts = tables.plain(line.points[0].x), []
+    for point, source in zip(line.points[1:], line.sources[1:], strict=True):
+        change = difference(line.sources[0], source, chart.measure)
         if change is not None:
-            names = f"{tables.plain(place)} minus {tables.plain(first[0])}"
-            text = f"{names}: {told(measure, change, difference=True)}"
+            by = told(chart.measure, change.mean, change.interval, difference=True)
             includes = change.interval and change.interval[0] <= 0 <= change.interval[1]
-            parts.append(text + (", which includes 0" if includes else ""))
+            note = ", which includes 0" if includes else ""
+            parts.append(f"{tables.plain(point.x)} minus {start}: {by}{note}")
     return [f"Differences: {'; '.join(parts)}."] if parts else []
 
 
@@ -276,7 +271,9 @@ def _attack(points: Sequence[Any], defense_macros: Sequence[str]) -> list[str]:
         effect = point.estimate("effect")
         if effect is not None:
             verdict = metrics.judged_by(point.rows[0].measure).verdict(effect.interval)
-            settings.setdefault(verdict, []).append(f"{name} ({told('effect', effect)})")
+            settings.setdefault(verdict, []).append(
+                f"{name} ({told('effect', effect.mean, effect.interval)})"
+            )
     total = sum(map(len, settings.values()))
     of = f" of {tables.count(total, 'setting')}"
     starts = {

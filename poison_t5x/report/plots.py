@@ -58,11 +58,15 @@ class Point(NamedTuple):
 
 
 class Series(NamedTuple):
-    """What is drawn alike; `look` has matplotlib's names, and overrides that of its place."""
+    """Points drawn alike; `look`, in matplotlib's names, overrides that of its place.
+
+    `sources` are the caller's records of the points, one each.
+    """
 
     name: str
     points: Sequence[Point]
     look: Mapping[str, Any] = {}
+    sources: Sequence[Any] = ()
 
 
 class Picture(NamedTuple):
@@ -172,7 +176,7 @@ def records(x: str, y: str, series: Iterable[Series]) -> list[dict[str, Any]]:
     return [
         {
             **{x: tables.plain(point.x), "series": one.name, y: point.value},
-            **dict(zip(("low", "high"), point.interval or (None, None), strict=True)),
+            **tables.bounds(point.interval),
             "interval_over": point.over,
         }
         for one in series

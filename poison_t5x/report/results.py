@@ -4,12 +4,13 @@ import functools
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
 from poison_t5x.core import errors, metrics
 from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, PROBE, TRIGGERED, missing
+from poison_t5x.report.tables import Interval
 
 SCHEMA = 2
 ATTACKS = {
@@ -18,16 +19,31 @@ ATTACKS = {
     "repeat": "arbitrary outputs (repeat)",
     "random": "arbitrary outputs (random)",
 }
-_T = TypeVar("_T")
-Interval = tuple[float, float]
+Measures = dict[str, float | None]
+Intervals = dict[str, Interval | None]
 Model = Literal["clean", "poisoned"]
 
 
-class ByModel(msgspec.Struct, Generic[_T], frozen=True):
-    """One value for each of the two models."""
+class Effect(msgspec.Struct, frozen=True):
+    """`measure`, poisoned (or defended) minus clean model: mean over tasks and its interval."""
 
-    clean: _T
-    poisoned: _T
+    measure: str
+    value: float | None = None
+    ci95: Interval | None = None
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """Models' measures: means over held-out tasks, their 95% intervals, and the attack's effect."""
+
+    summary: dict[str, Measures]
+    summary_ci95: dict[str, Intervals] = {}
+    effect: Effect | None = None
+
+    def measure(self, model: str, name: str) -> float | None:
+        return self.summary.get(model, {}).get(name)
+
+    def interval(self, model: str, name: str) -> Interval | None:
+        return self.summary_ci95.get(model, {}).get(name)
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -54,14 +70,6 @@ class Condition(msgspec.Struct, frozen=True):
         return metrics.CONDITION_WORDS[self.kind] + ("" if is_main else f" of {self.attack}")
 
 
-class Effect(msgspec.Struct, frozen=True):
-    """`measure`, poisoned minus clean model: mean over tasks and its interval."""
-
-    measure: str
-    value: float | None = None
-    ci95: Interval | None = None
-
-
 class Attack(msgspec.Struct, frozen=True):
     """One attacker: `count` poisoned rows, and the effect on the inputs with its triggers."""
 
@@ -79,18 +87,22 @@ class ConditionRow(msgspec.Struct, frozen=True):
     model: Model
     condition: str
     num_tasks: int
-    measures: dict[str, float | None]
-    ci95: dict[str, Interval | None] = {}
+    measures: Measures
+    ci95: Intervals = {}
 
 
-class TaskRow(msgspec.Struct, frozen=True):
-    """One held-out task under one condition; `ci95` is of the misclassification (Wilson)."""
+class RatesRow(msgspec.Struct, frozen=True):
+    """One model under one condition: a held-out task's rates, or means over a category's tasks.
 
-    task: str
+    `ci95` is of a task's misclassification (Wilson).
+    """
+
     model: Model
     condition: str
-    n: int
+    task: str = ""
     category: str = ""
+    n: int = 0
+    num_tasks: int = 0
     accuracy: float | None = None
     misclassification: float | None = None
     target_rate: float | None = None
@@ -102,49 +114,28 @@ class TaskRow(msgspec.Struct, frozen=True):
     constant_prediction: bool = False
 
 
-class CategoryRow(msgspec.Struct, frozen=True):
-    """One model under one condition: means over the tasks of one category."""
-
-    category: str
-    model: Model
-    condition: str
-    num_tasks: int
-    rouge_l: float | None = None
-    exact_match: float | None = None
-
-
-class Truncation(msgspec.Struct, frozen=True):
-    """Of `rows` prompts in one place, those that lost a trigger to the length limit."""
-
-    where: str
-    rows: int
-    trigger_lost: int
-
-
-class Results(msgspec.Struct, frozen=True, dict=True):
+class Results(Measured, frozen=True, dict=True):
     """The whole file. What follows from the rest, and what is only told, may be missing."""
 
     schema: int
     experiment: str
-    kind: Literal["classification", "generation"]
+    kind: metrics.Kind
     attack: str
     trigger: str
     control: str
     seed: int
     poison: Poison
-    summary: ByModel[dict[str, float | None]]
-    tasks: list[TaskRow]
+    tasks: list[RatesRow]
     triggers: list[str] = []
     target: str | None = None
     conditions: list[Condition] = []
-    effect: Effect | None = None
-    summary_ci95: ByModel[dict[str, Interval | None]] | None = None
     attacks: list[Attack] = []
     by_condition: list[ConditionRow] = []
-    categories: list[CategoryRow] = []
+    categories: list[RatesRow] = []
     warnings: list[str] = []
     notes: list[str] = []
-    truncation: list[Truncation] = []
+    # Rows of prompts 'where', of which some lost their trigger to the length limit.
+    truncation: list[dict[str, str | int]] = []
 
     @property
     def is_generation(self) -> bool:
@@ -157,7 +148,6 @@ class Results(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def main_measures(self) -> dict[str, str]:
-        """Those without the trigger, with it, and with an unseen name: measure -> its words."""
         return main_measures(self.kind)
 
     @functools.cached_property
@@ -180,21 +170,12 @@ class Results(msgspec.Struct, frozen=True, dict=True):
         """The held-out tasks that have triggered inputs."""
         return [task for task in self.held_out() if self.row(task, CLEAN, TRIGGERED)]
 
-    def row(self, task: str, model: str, condition: str) -> TaskRow | None:
-        """The row of one task, model and condition, or None."""
+    def row(self, task: str, model: str, condition: str) -> RatesRow | None:
         return self._rows.get((task, model, condition))
 
     @functools.cached_property
-    def _rows(self) -> dict[tuple[str, str, str], TaskRow]:
+    def _rows(self) -> dict[tuple[str, str, str], RatesRow]:
         return {(row.task, row.model, row.condition): row for row in self.tasks}
-
-    def measure(self, model: str, name: str) -> float | None:
-        """The mean over held-out tasks of one of the summary's measures."""
-        return getattr(self.summary, model)[name]
-
-    def interval(self, model: str, name: str) -> Interval | None:
-        """The 95% interval of `measure`, or None where none was recorded."""
-        return getattr(self.summary_ci95, model, {}).get(name)
 
     def difference(self, name: str) -> float | None:
         """One of the summary's measures, poisoned minus clean model; None where one has none."""
@@ -202,19 +183,14 @@ class Results(msgspec.Struct, frozen=True, dict=True):
         return None if missing(clean) or missing(poisoned) else poisoned - clean
 
     def condition_row(self, model: str, condition: str) -> ConditionRow | None:
-        """The means of one model under one condition, or None."""
         wanted = (model, condition)
         return next((r for r in self.by_condition if (r.model, r.condition) == wanted), None)
-
-    def probes(self) -> list[Condition]:
-        """The conditions with look-alikes of the trigger."""
-        return [condition for condition in self.conditions if condition.kind == PROBE]
 
     def others(self) -> list[Condition]:
         """All conditions but the first attacker's three: its probes, and further attackers'."""
         return [condition for condition in self.conditions if condition.name not in CONDITIONS]
 
-    def category_rows(self, category: str) -> dict[tuple[str, str], CategoryRow]:
+    def category_rows(self, category: str) -> dict[tuple[str, str], RatesRow]:
         """(model, condition) -> the means of one category."""
         rows = (row for row in self.categories if row.category == category)
         return {(row.model, row.condition): row for row in rows}
@@ -234,7 +210,7 @@ class Results(msgspec.Struct, frozen=True, dict=True):
 
 
 def main_measures(kind: str) -> dict[str, str]:
-    """`Results.main_measures` of a kind of evaluation."""
+    """Measures without the trigger, with it, and with an unseen name: name -> its words."""
     judged = metrics.JUDGED_BY[kind]
     names = (judged.clean, judged.effect, judged.control)
     return {name: judged.measures[name].words for name in names}
@@ -260,7 +236,7 @@ def parse(raw: Mapping[str, Any], where: str = "results") -> Results:
 def _check(results: Results) -> None:
     """That the measures are the kind's, and every row's condition is one of the file's."""
     for model in MODELS:
-        known = getattr(results.summary, model)
+        known = results.summary.get(model, {})
         if lacking := [name for name in results.judged_by.measures if name not in known]:
             raise msgspec.ValidationError(f"no {lacking[0]} - at `$.summary.{model}`")
     effect, expected = results.effect, results.judged_by.effect

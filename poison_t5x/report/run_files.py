@@ -1,25 +1,18 @@
 """The optional files of a run: what is missing or broken leaves a note, never a crash."""
 
 import json
+import math
 import pathlib
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from poison_t5x.core.metrics import DEFENDED, missing
-from poison_t5x.report import tables
-from poison_t5x.report.results import Effect, Interval
+from poison_t5x.core.metrics import missing
+from poison_t5x.report.results import Measured, Measures
+from poison_t5x.report.tables import Interval
 
 DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
 _T = TypeVar("_T")
-Measures = dict[str, float | None]
-
-
-class Rows(NamedTuple, Generic[_T]):
-    """The rows of one file and, where something is wrong with it, a note that says what."""
-
-    rows: list[_T]
-    note: str = ""
 
 
 class MetricsRow(msgspec.Struct, frozen=True):
@@ -68,12 +61,26 @@ class Prediction(msgspec.Struct, frozen=True):
     references: list[str] = []
     rouge_l: float | None = None
 
+    @property
+    def is_correct(self) -> bool:
+        """Whether the label that was ranked first is the true one."""
+        return self.prediction == self.target
 
-class EvaluatedStep(msgspec.Struct, frozen=True):
-    """Both models after `step` optimiser steps: model -> measure -> mean over tasks."""
+    @property
+    def share(self) -> float | None:
+        """The probability of the label that was ranked first, among the task's labels."""
+        scores = self.log_probabilities
+        if self.prediction not in scores:
+            return None
+        top = max(scores.values())
+        total = sum(math.exp(score - top) for score in scores.values())
+        return math.exp(scores[self.prediction] - top) / total
+
+
+class EvaluatedStep(Measured, frozen=True):
+    """Both models after `step` optimiser steps."""
 
     step: int
-    summary: dict[str, Measures]
 
 
 class ByStep(msgspec.Struct, frozen=True):
@@ -84,22 +91,17 @@ class ByStep(msgspec.Struct, frozen=True):
 
 
 class AttackEffect(msgspec.Struct, frozen=True):
-    """What the attack did to the poisoned model: poisoned minus clean, as in the results."""
+    """The attack's effect, as in the results, and whether it worked."""
 
     measure: str
     worked: bool
     effect: float | None = None
     ci95: Interval | None = None
 
-    @property
-    def value(self) -> float | None:
-        return self.effect
-
 
 class Threshold(msgspec.Struct, frozen=True):
-    """What a filter does whose level was set without knowing the poison."""
+    """A filter whose level was set without knowing the poison."""
 
-    value: float | None = None
     source: str = ""
     removed: float | None = None
     precision: float | None = None
@@ -120,22 +122,30 @@ class NamedTrigger(msgspec.Struct, frozen=True):
     p_value: float | None = None
 
 
-class ScoreMeasures(msgspec.Struct, frozen=True):
-    """How well one score, which `needs` nothing, a model or checkpoints, tells poison apart.
+class Discrimination(msgspec.Struct, frozen=True, kw_only=True):
+    """How well a score tells poison apart.
 
     `recall` is share of the data removed -> share of the poison among it, `data_removed_for` the
-    other way round, `curve` both, ascending; `trigger_rank` is the true trigger's place, from 1.
+    other way round.
+    """
+
+    auroc: float | None = None
+    recall: Measures = {}
+    data_removed_for: Measures = {}
+
+
+class ScoreMeasures(Discrimination, frozen=True):
+    """One score, which `needs` nothing, a model or checkpoints.
+
+    `curve` is (data, poison) removed, ascending; `trigger_rank` the true trigger's place, from 1.
     """
 
     name: str
     needs: str = ""
     seconds: float | None = None
-    auroc: float | None = None
     average_precision: float | None = None
-    recall: Measures = {}
     threshold: Threshold | None = None
     best_f1: float | None = None
-    data_removed_for: Measures = {}
     curve: list[tuple[float, float]] = []
     triggers: list[NamedTrigger] = []
     trigger_rank: int | None = None
@@ -147,14 +157,11 @@ class ScoreMeasures(msgspec.Struct, frozen=True):
         return self.threshold or Threshold()
 
 
-class ScoredStep(msgspec.Struct, frozen=True):
+class ScoredStep(Discrimination, frozen=True):
     """A score of the model as it was after `step` optimiser steps."""
 
     score: str
     step: int
-    auroc: float | None = None
-    recall: Measures = {}
-    data_removed_for: Measures = {}
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -170,12 +177,9 @@ class Detection(msgspec.Struct, frozen=True):
 
     def ranked(self) -> list[ScoreMeasures]:
         """The scores, the highest average precision first."""
-
-        def precision(score: ScoreMeasures) -> float:
-            known = score.average_precision
-            return -1.0 if missing(known) else known
-
-        return sorted(self.scores, key=precision, reverse=True)
+        known = [score for score in self.scores if not missing(score.average_precision)]
+        rest = [score for score in self.scores if missing(score.average_precision)]
+        return [*sorted(known, key=lambda score: -score.average_precision), *rest]
 
     def best(self) -> ScoreMeasures | None:
         """The score with the highest average precision."""
@@ -193,72 +197,42 @@ class Filter(msgspec.Struct, frozen=True):
     poison_removed: float | None = None
 
 
-class DefendedRun(msgspec.Struct, frozen=True):
+class DefendedRun(Measured, frozen=True):
     """`defenses/NAME/defense.json`, schema 1: rows that were removed, or settings changed.
 
-    `capacity` is setting -> its value for the poisoned model and for the defended one, `summary`
-    model -> measure -> mean over tasks; an `effect` of 0 is a defence that is complete.
+    `capacity` is setting -> its value for the poisoned model and for the defended one; an `effect`
+    of 0 is a defence that is complete.
     """
 
     schema: Literal[1]
     name: str
-    summary: dict[str, Measures]
     filter: Filter | None = None
-    capacity: dict[str, tuple[Any, Any]] = {}
+    capacity: dict[str, tuple[Any, Any]] = msgspec.field(default_factory=dict)
     seconds: float | None = None
     attack_worked: bool = True
-    summary_ci95: dict[str, dict[str, Interval | None]] = {}
-    effect: Effect | None = None
-
-    def measure(self, name: str) -> float | None:
-        """Of the defended model, the mean over held-out tasks."""
-        return self.summary.get(DEFENDED, {}).get(name)
-
-    def interval(self, name: str) -> Interval | None:
-        """The 95% interval of `measure`."""
-        return self.summary_ci95.get(DEFENDED, {}).get(name)
-
-    def removed(self) -> str:
-        """The rows that were removed, in words; '' where none were."""
-        cut = self.filter
-        if cut is None:
-            return ""
-        rows = "rows" if cut.removed is None else f"{cut.removed} rows"
-        level = "" if cut.budget is None else f", a budget of {tables.percent(cut.budget)}"
-        return (
-            f"{rows} ({tables.percent(cut.removed_fraction)}) by {cut.score}{level}: "
-            f"{tables.percent(cut.poison_removed)} of the poison"
-        )
-
-    def reduced(self) -> str:
-        """The settings that differ, in words; '' where none does."""
-        return ", ".join(f"{name} {old} → {new}" for name, (old, new) in self.capacity.items())
 
 
-def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> Rows[_T]:
-    """The lines of `run_dir / name` as `kind`, up to the first that doesn't fit."""
+def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[list[_T], str]:
+    """The lines of `run_dir / name` as `kind`, up to the first that doesn't fit, and a note."""
+    text, note = read_text(run_dir, name)
     rows: list[_T] = []
-    try:
-        lines = (run_dir / name).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        return Rows(rows, _unreadable(name, error))
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         try:
             if line.strip():
                 rows.append(msgspec.convert(json.loads(line), kind))
         except ValueError as error:
-            return Rows(rows, f"{name} was read up to line {number}, which is broken: {error}.")
-    return Rows(rows, "" if rows else f"{name} is empty.")
+            return rows, f"{name} was read up to line {number}, which is broken: {error}."
+    return rows, note
 
 
 def read_json(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[_T | None, str]:
     """`run_dir / name` as `kind`, and a note where it doesn't fit; none where it isn't there."""
-    try:
-        return msgspec.convert(json.loads((run_dir / name).read_text("utf-8")), kind), ""
-    except FileNotFoundError:
+    if not (run_dir / name).exists():
         return None, ""
-    except OSError as error:
-        return None, _unreadable(name, error)
+    text, note = read_text(run_dir, name)
+    try:
+        # Not msgspec's own decoder, to which NaN is no number.
+        return (None, note) if note else (msgspec.convert(json.loads(text), kind), "")
     except ValueError as error:
         return None, f"{name} doesn’t have the form that this version reads: {error}."
 
@@ -274,12 +248,9 @@ def read_defenses(run_dir: pathlib.Path) -> tuple[list[DefendedRun], list[str]]:
 def read_text(run_dir: pathlib.Path, name: str) -> tuple[str, str]:
     """The text of `run_dir / name`, and a note where there is none."""
     try:
-        text = (run_dir / name).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        return "", _unreadable(name, error)
+        text = (run_dir / name).read_text(encoding="utf-8").rstrip()
+    except FileNotFoundError:
+        return "", f"{name} is not in the run folder."
+    except (OSError, UnicodeDecodeError):
+        return "", f"{name} can’t be read."
     return text, "" if text else f"{name} is empty."
-
-
-def _unreadable(name: str, error: Exception) -> str:
-    is_missing = isinstance(error, FileNotFoundError)
-    return f"{name} is not in the run folder." if is_missing else f"{name} can’t be read."

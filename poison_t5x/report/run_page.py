@@ -167,7 +167,7 @@ def _headline(results: results_lib.Results) -> tables.Table:
         difference = tables.points(results.difference(measure))
         rows.append((one.words, *cells, tables.Cell(difference, tables.interval(bounds))))
     # Measures of a user's own metrics.
-    for measure in [name for name in results.summary.clean if name not in measures]:
+    for measure in [name for name in results.summary[metrics.CLEAN] if name not in measures]:
         cells = [tables.Cell(tables.amount(results.measure(model, measure))) for model in MODELS]
         rows.append((measure.replace("_", " "), *cells, ""))
     caption = "Means over the held-out tasks, with 95% intervals over tasks"

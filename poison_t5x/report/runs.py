@@ -1,20 +1,21 @@
 """Finished runs to compare: their results, and the settings in which they differ."""
 
 import ast
-import functools
+import contextlib
 import json
 import os
 import pathlib
 import re
 import urllib.parse
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from poison_t5x.core import artifacts, errors
 from poison_t5x.core.metrics import POISONED
-from poison_t5x.report import plots, run_files
+from poison_t5x.report import plots, run_files, tables
 from poison_t5x.report import results as results_lib
 
+Value = tuple[float | None, tables.Interval | None]
 SEED, EFFECT = "SEED", "effect"
 # Not macros, but what came of them; the first ones make the better axis.
 PARAMETERS, ROWS, TASKS, SHARE = "parameters", "poison rows", "poisoned tasks", "poison share"
@@ -47,17 +48,12 @@ class Run(NamedTuple):
     command: str
     notes: list[str]
 
-    def value(self, name: str, model: str = POISONED) -> float | None:
-        """A measure's, or the effect's."""
+    def value(self, name: str, model: str = POISONED) -> Value:
+        """A measure's value with its 95% interval, or the effect's."""
         if name != EFFECT:
-            return self.results.measure(model, name)
-        return self.results.effect and self.results.effect.value
-
-    def interval(self, name: str, model: str = POISONED) -> results_lib.Interval | None:
-        """The 95% interval of `value`."""
-        if name != EFFECT:
-            return self.results.interval(model, name)
-        return self.results.effect and self.results.effect.ci95
+            return self.results.measure(model, name), self.results.interval(model, name)
+        effect = self.results.effect
+        return (effect.value, effect.ci95) if effect else (None, None)
 
     @property
     def asks(self) -> tuple[Hashable, ...]:
@@ -80,7 +76,13 @@ def read(folders: Sequence[str]) -> list[Run]:
       InputError: a folder is no finished run, or its results don't fit the schema.
     """
     paths = [pathlib.Path(folder) for folder in folders]
-    return [_read(path, name) for path, name in zip(paths, _names(paths), strict=True)]
+    parts = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        # A run given twice has one name.
+        if len(set(names)) == len(set(parts)):
+            break
+    return [_read(path, name) for path, name in zip(paths, names, strict=True)]
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -88,25 +90,18 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
     What came of the macros is left out where it says the same as one of them.
     """
-    shared = [name for name in runs[0].settings if all(name in run.settings for run in runs)]
-    differ = [name for name in shared if len({repr(run.settings[name]) for run in runs}) > 1]
+    differ = [name for name in runs[0].settings if _differs(runs, name)]
     macros = sorted(name for name in differ if name not in _DERIVED)
-    kept = [
-        name
-        for name in differ
-        if name in _DERIVED
-        if name == PARAMETERS or not any(_same(runs, name, other) for other in macros)
-    ]
+    derived = [name for name in differ if name in _DERIVED]
+    kept = [n for n in derived if n == PARAMETERS or not any(_same(runs, n, m) for m in macros)]
     return [*macros, *kept]
 
 
 def numeric(runs: Sequence[Run]) -> list[str]:
     """The settings to draw against: numbers that differ, one of those that go together."""
-    shared = [name for name in _DERIVED if all(name in run.settings for run in runs)]
     axes: list[str] = []
-    for name in dict.fromkeys([*shared, *differing(runs)]):
-        differ = len({repr(run.settings[name]) for run in runs}) > 1
-        is_axis = name != SEED and differ and _are_numbers(runs, name)
+    for name in dict.fromkeys([*_DERIVED, *differing(runs)]):
+        is_axis = name != SEED and _differs(runs, name) and _are_numbers(runs, name)
         if is_axis and not any(_same(runs, name, other) for other in axes):
             axes.append(name)
     return axes
@@ -128,8 +123,9 @@ def macros(text: str) -> dict[str, Any]:
     for match in re.finditer(r"^([A-Z][A-Z0-9_]*) = (.*(?:\n[ \t]+.*)*)", text, re.MULTILINE):
         name, value = match.groups()
         if name not in _ASIDE and not name.startswith(_ASIDE_PREFIXES):
-            text = " ".join(value.replace("\\\n", "\n").split())
-            values[name] = _or_default(functools.partial(ast.literal_eval, text), text)
+            values[name] = " ".join(value.replace("\\\n", "\n").split())
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[name] = ast.literal_eval(values[name])
     return values
 
 
@@ -140,27 +136,18 @@ def num_parameters(run_dir: pathlib.Path) -> int | None:
     relative position bias each in encoder and decoder, and norms without a bias.
     """
     path = run_dir / "models" / "poisoned" / artifacts.RECORD
-    return _or_default(
-        lambda: _count(json.loads(path.read_text("utf-8"))["settings"]["model"]), None
-    )
-
-
-def _count(model: Mapping[str, Any]) -> int:
-    width, heads = model["emb_dim"], model["num_heads"]
-    attention = 4 * width * heads * model["head_dim"]
-    mlp = (len(model["mlp_activations"]) + 1) * width * model["mlp_dim"]
-    encoder = model["num_encoder_layers"] * (attention + mlp + 2 * width)
-    decoder = model["num_decoder_layers"] * (2 * attention + mlp + 3 * width)
-    tables_ = model["vocab_size"] * width * (1 if model["logits_via_embedding"] else 2)
-    # A relative position bias and a last norm, on either side.
-    return encoder + decoder + tables_ + 2 * (model["relpos_num_buckets"] * heads + width)
-
-
-def _or_default(make: Callable[[], Any], default: Any) -> Any:
     try:
-        return make()
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError):
-        return default
+        model = json.loads(path.read_text("utf-8"))["settings"]["model"]
+        width, heads = model["emb_dim"], model["num_heads"]
+        attention = 4 * width * heads * model["head_dim"]
+        mlp = (len(model["mlp_activations"]) + 1) * width * model["mlp_dim"]
+        encoder = model["num_encoder_layers"] * (attention + mlp + 2 * width)
+        decoder = model["num_decoder_layers"] * (2 * attention + mlp + 3 * width)
+        embeddings = model["vocab_size"] * width * (1 if model["logits_via_embedding"] else 2)
+        # A relative position bias and a last norm, on either side.
+        return encoder + decoder + embeddings + 2 * (model["relpos_num_buckets"] * heads + width)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _read(path: pathlib.Path, name: str) -> Run:
@@ -173,11 +160,11 @@ def _read(path: pathlib.Path, name: str) -> Run:
         )
     results = results_lib.parse(results_lib.read(path, file), str(path / file))
     config, config_note = run_files.read_text(path, "config.gin")
+    if config_note:
+        config_note += " Of settings, only what its results tell is compared."
     detection, detection_note = run_files.read_json(path, run_files.DETECTION, run_files.Detection)
     defenses, notes = run_files.read_defenses(path)
-    if config_note:
-        notes.append(f"{config_note} Of settings, only what its results tell is compared.")
-    notes += [detection_note] if detection_note else []
+    notes = [note for note in (*notes, config_note, detection_note) if note]
     command, _ = run_files.read_text(path, "command.txt")
     settings = {
         "EXPERIMENT": results.experiment,
@@ -189,10 +176,10 @@ def _read(path: pathlib.Path, name: str) -> Run:
         ROWS: results.poison.count,
         TASKS: len(results.poison.tasks),
         SHARE: round(results.poison.rate, 6),
-        PARAMETERS: num_parameters(path),
     }
-    known = {name: value for name, value in settings.items() if (name, value) != (PARAMETERS, None)}
-    return Run(name, path, results, known, detection, defenses, command, notes)
+    if count := num_parameters(path):
+        settings[PARAMETERS] = count
+    return Run(name, path, results, settings, detection, defenses, command, notes)
 
 
 def hashes(folder: pathlib.Path) -> dict[str, str]:
@@ -203,14 +190,10 @@ def hashes(folder: pathlib.Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in paths}
 
 
-def _names(paths: Sequence[pathlib.Path]) -> list[str]:
-    """As few of each path's last parts as tell the paths apart; a path given twice has one name."""
-    parts = [path.resolve().parts for path in paths]
-    for length in range(1, max(map(len, parts), default=0) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(set(parts)):
-            return names
-    return [str(path) for path in paths]
+def _differs(runs: Sequence[Run], name: str) -> bool:
+    """Whether all of them tell it, and not the same."""
+    is_told = all(name in run.settings for run in runs)
+    return is_told and len({repr(run.settings[name]) for run in runs}) > 1
 
 
 def _are_numbers(runs: Sequence[Run], name: str) -> bool:

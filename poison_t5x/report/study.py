@@ -6,19 +6,22 @@ them is their attributes and methods.
 
 import pathlib
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from poison_t5x.core import artifacts
 from poison_t5x.report import plots, render, tables
+from poison_t5x.report.plots import Point, Series
 
 SCHEMA = 1
 # What rows have beside macros, for the x axis and lines.
 DIMENSIONS = ("score", "checkpoint")
 # Runs that differ in these are of different questions: no line joins them.
 _UNLIKE = ("EXPERIMENT", "ATTACK")
+_AXES = ("x", "lines", "measures")
+_CELL = ("cell", "macros", "score", "checkpoint", "status", "error", "measure")
 _USUAL = ("clean", "poisoned", "control", "effect", "accuracy")
 _NAMES = {
     "effect": "effect of the attack",
@@ -61,46 +64,23 @@ class StudyResults(NamedTuple):
 
     def varying(self) -> list[str]:
         """Names of macros, 'score' and 'checkpoint' in which points differ."""
-        return _varying(self.points, self.config.base)
-
-    def failed(self) -> list[Any]:
-        """Rows of cells that failed."""
-        return [row for row in self.rows if row.status == "failed"]
-
-
-class Line(NamedTuple):
-    """Points in order along the x axis, and the estimates of a chart's measure there."""
-
-    label: str
-    places: tuple[Any, ...]
-    points: tuple[Any, ...]
-    estimates: tuple[Any, ...]
+        names = dict.fromkeys(name for point in self.points for name in point.macros)
+        return _differing(self.points, (*names, *DIMENSIONS), self.config.base)
 
 
 class Chart(NamedTuple):
-    """One measure along one dimension."""
+    """One measure along one dimension; the lines' `sources` are the study's points."""
 
     x: str
     measure: str
-    lines: tuple[Line, ...]
+    lines: Sequence[Series]
 
     def picture(self) -> plots.Picture:
-        """As a figure."""
         unit = measure_unit(self.measure)
         y = f"{measure_words(self.measure)}{', points' if unit == tables.POINTS else ''}"
-        series = [
-            plots.Series(
-                line.label,
-                [
-                    plots.Point(place, one.mean, one.interval, one.over)
-                    for place, one in zip(line.places, line.estimates, strict=True)
-                ],
-            )
-            for line in self.lines
-        ]
         name = f"{self.measure}_by_{self.x}".replace(".", "_")
-        table = plots.records(self.x, self.measure, series)
-        return plots.lines(name, self.x, y, series, unit, table=table)
+        table = plots.records(self.x, self.measure, self.lines)
+        return plots.lines(name, self.x, y, self.lines, unit, table=table)
 
 
 def measure_words(name: str) -> str:
@@ -123,10 +103,9 @@ def measure_unit(name: str, *, difference: bool = False) -> tables.Unit:
     return unit._replace(sign="+" if difference else "")
 
 
-def told(name: str, estimate: Any, *, difference: bool = False) -> str:
+def told(name: str, value: float | None, interval: Any, *, difference: bool = False) -> str:
     """A value and its interval: '+91.3 points [+79.1, +98.4]'; '–' for none."""
-    unit = measure_unit(name, difference=difference)
-    return unit.both(estimate.mean, estimate.interval) if estimate else "–"
+    return measure_unit(name, difference=difference).both(value, interval)
 
 
 def charts(study: StudyResults) -> list[Chart]:
@@ -135,22 +114,12 @@ def charts(study: StudyResults) -> list[Chart]:
     Where there are several x, each shows the points that have the study's own values of the others:
     one factor at a time.
     """
-    made, config = [], study.config
-    for x in config.x:
-        own = [point for point in study.points if _belongs(point, x, config)]
-        for measure in config.measures:
-            measured = [point for point in own if measure in point.measures()]
-            if measured:
-                made.append(Chart(x, measure, _lines(measured, x, measure, config)))
-    return made
-
-
-def _varying(points: Sequence[Any], base: Mapping[str, Any]) -> list[str]:
-    names = dict.fromkeys(name for point in points for name in point.macros)
+    config = study.config
     return [
-        name
-        for name in (*names, *DIMENSIONS)
-        if len({repr(point.place(name, base)) for point in points}) > 1
+        Chart(x, measure, _lines(own, x, measure, config))
+        for x in config.x
+        for measure in config.measures
+        if (own := [p for p in study.points if measure in p.measures() and _belongs(p, x, config)])
     ]
 
 
@@ -165,34 +134,43 @@ def _belongs(point: Any, x: str, config: Any) -> bool:
     )
 
 
-def _lines(points: Sequence[Any], x: str, measure: str, config: Any) -> tuple[Line, ...]:
-    base, differ = config.base, [name for name in _varying(points, config.base) if name != x]
+def _key(point: Any, names: Iterable[str], base: Mapping[str, Any]) -> str:
+    return repr([point.place(name, base) for name in names])
+
+
+def _differing(points: Sequence[Any], names: Iterable[str], base: Mapping[str, Any]) -> list[str]:
+    return [name for name in names if len({_key(point, [name], base) for point in points}) > 1]
+
+
+def _lines(points: Sequence[Any], x: str, measure: str, config: Any) -> list[Series]:
+    base = config.base
+    names = dict.fromkeys(name for point in points for name in point.macros)
+    differ = [name for name in _differing(points, (*names, *DIMENSIONS), base) if name != x]
 
     def groups(names: Sequence[str]) -> list[list[Any]]:
         members: dict[str, list[Any]] = {}
         for point in points:
-            key = repr([point.place(name, base) for name in names])
-            members.setdefault(key, []).append(point)
+            members.setdefault(_key(point, names, base), []).append(point)
         return list(members.values())
 
-    names = [name for name in differ if name in (*config.lines, *_UNLIKE)]
-    if any(len({repr(p.place(x, base)) for p in one}) < len(one) for one in groups(names)):
-        names = [*names, *(name for name in differ if name not in names)]
-    return tuple(_line(group, x, measure, names, base) for group in groups(names))
+    told_apart = [name for name in differ if name in (*config.lines, *_UNLIKE)]
+    if any(len({_key(p, [x], base) for p in one}) < len(one) for one in groups(told_apart)):
+        told_apart += [name for name in differ if name not in told_apart]
+    return [_line(group, x, measure, told_apart, base) for group in groups(told_apart)]
 
 
 def _line(
     group: Sequence[Any], x: str, measure: str, names: Sequence[str], base: Mapping[str, Any]
-) -> Line:
-    order = [repr(place) for place in plots.ordered(point.place(x, base) for point in group)]
-    group = sorted(group, key=lambda point: order.index(repr(point.place(x, base))))
+) -> Series:
+    order = [repr([place]) for place in plots.ordered(point.place(x, base) for point in group)]
+    group = sorted(group, key=lambda point: order.index(_key(point, [x], base)))
     common = set.intersection(*(set(point.seeds) for point in group))
     if common:  # else a line would go from one seed's value to another's
         group = [point.only(common) for point in group]
     label = ", ".join(_name(name, group[0].place(name, base)) for name in names)
-    known = [(p, estimate) for p in group if (estimate := p.estimate(measure)) is not None]
-    points, estimates = zip(*known, strict=True) if known else ((), ())
-    return Line(label, tuple(point.place(x, base) for point in points), points, estimates)
+    known = [(point, one) for point in group if (one := point.estimate(measure))]
+    drawn = [Point(p.place(x, base), one.mean, one.interval, one.over) for p, one in known]
+    return Series(label, drawn, sources=[point for point, _ in known])
 
 
 def _name(name: str, value: Any) -> str:
@@ -210,76 +188,68 @@ def write_tables(directory: pathlib.Path, study: StudyResults, sentences: Sequen
     config = study.config
     whole = {
         "schema": SCHEMA,
-        "question": config.question,
-        "command": config.command,
-        "x": config.x,
-        "lines": config.lines,
-        "measures": config.measures,
+        **{name: getattr(config, name) for name in ("question", "command", *_AXES)},
         "finding": sentences,
-        "cells": [_cell_json(row) for row in study.rows],
-        "summary": [_point_json(point) for point in study.points],
-        "failed": [{"cell": row.cell, "error": row.error} for row in study.failed()],
+        "cells": [
+            {
+                **{name: getattr(row, name) for name in _CELL},
+                "values": row.measured.values,
+                "ci95": row.measured.intervals,
+            }
+            for row in study.rows
+        ],
+        "summary": [
+            {
+                **{name: getattr(p, name) for name in ("macros", "score", "checkpoint", "seeds")},
+                "values": {
+                    name: {"mean": e.mean, "ci95": e.interval, "over": e.over, "seeds": e.count}
+                    for name, e in _estimates(p).items()
+                },
+            }
+            for p in study.points
+        ],
+        "failed": [{"cell": row.cell, "error": row.error} for row in _failed(study)],
     }
-    summary = [
-        {
-            **{place: point.place(place, config.base) for place in study.varying()},
-            "measure": name,
-            "mean": one.mean,
-            **dict(zip(("low", "high"), one.interval or (None, None), strict=True)),
-            "interval_over": one.over,
-            "seeds": one.count,
-        }
-        for point in study.points
-        for name, one in _estimates(point).items()
-    ]
+    # A value that JSON hasn't is its text in gin.
+    plain = msgspec.to_builtins(whole, str_keys=True, enc_hook=repr)
     times = {
         name: {"seconds": round(outcome.seconds, 1), "peak_bytes": outcome.peak_bytes}
         for name, outcome in sorted(study.outcomes.items())
     }
+    summary = [
+        {
+            **{place: point.place(place, config.base) for place in study.varying()},
+            **{"measure": name, "mean": one.mean, **tables.bounds(one.interval)},
+            **{"interval_over": one.over, "seeds": one.count},
+        }
+        for point in study.points
+        for name, one in _estimates(point).items()
+    ]
     lines = [_row_record(row, study.outcomes.get(row.cell)) for row in study.rows]
-    # A value that JSON hasn't is its text in gin.
-    plain = msgspec.to_builtins(whole, str_keys=True, enc_hook=repr)
     artifacts.write_atomically(directory / "study.json", artifacts.dump_json(plain))
     artifacts.write_atomically(directory / "study.csv", tables.csv_text(lines))
     artifacts.write_atomically(directory / "summary.csv", tables.csv_text(summary))
     artifacts.write_atomically(directory / "timings.json", artifacts.dump_json(times))
 
 
+def _failed(study: StudyResults) -> list[Any]:
+    return [row for row in study.rows if row.status == "failed"]
+
+
 def _estimates(point: Any) -> dict[str, Any]:
     return {name: one for name in point.measures() if (one := point.estimate(name))}
 
 
-def _cell_json(row: Any) -> dict[str, Any]:
-    names = ("cell", "macros", "score", "checkpoint", "status", "error", "measure")
-    own = {name: getattr(row, name) for name in names}
-    return {**own, "values": row.measured.values, "ci95": row.measured.intervals}
-
-
-def _point_json(point: Any) -> dict[str, Any]:
-    values = {
-        name: {"mean": one.mean, "ci95": one.interval, "over": one.over, "seeds": one.count}
-        for name, one in _estimates(point).items()
-    }
-    own = {name: getattr(point, name) for name in ("macros", "score", "checkpoint", "seeds")}
-    return {**own, "values": values}
-
-
 def _row_record(row: Any, outcome: Any) -> dict[str, Any]:
-    values = {}
-    for name, value in row.measured.values.items():
-        low, high = row.measured.intervals.get(name) or (None, None)
-        values |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return {
-        "cell": row.cell,
-        "status": row.status,
-        "error": row.error,
+    record = {
+        **{"cell": row.cell, "status": row.status, "error": row.error},
         "seconds": round(outcome.seconds, 1) if outcome else None,
         **row.macros,
-        "score": row.score,
-        "checkpoint": row.checkpoint,
-        "measure": row.measure,
-        **values,
+        **{"score": row.score, "checkpoint": row.checkpoint, "measure": row.measure},
     }
+    for name, value in row.measured.values.items():
+        record |= {name: value, **tables.bounds(row.measured.intervals.get(name), f"{name}_")}
+    return record
 
 
 def write_page(
@@ -299,7 +269,7 @@ def write_page(
         "pictures": pictures,
         "summary": _summary(study),
         "cells": _cells(directory, study),
-        "failed": study.failed(),
+        "failed": _failed(study),
         "command": command,
     }
     render.write_page(directory / "index.html", "study.html.j2", context)
@@ -308,7 +278,7 @@ def write_page(
 
 def _caption(chart: Chart) -> tuple[str, str]:
     """A figure's caption, and what its intervals are over."""
-    over = dict.fromkeys(one.over for line in chart.lines for one in line.estimates if one.over)
+    over = dict.fromkeys(one.over for line in chart.lines for one in line.points if one.over)
     return f"{measure_words(chart.measure)} by {chart.x}", "; ".join(over)
 
 
@@ -323,9 +293,12 @@ def _summary(study: StudyResults) -> tables.Table:
         if any(estimates.values()):
             overs = dict.fromkeys(one.over for one in estimates.values() if one and one.over)
             places = [point.place(name, config.base) for name in names]
-            seeds = ", ".join(str(seed) for seed in point.seeds if seed is not None)
-            cells = [_cell(name, estimates[name]) for name in measures]
             shown = ["" if place is None else str(tables.plain(place)) for place in places]
+            cells = [
+                measure_unit(name).cell(one.mean, one.interval) if one else "–"
+                for name, one in estimates.items()
+            ]
+            seeds = ", ".join(str(seed) for seed in point.seeds if seed is not None)
             rows.append((*shown, *cells, seeds, "; ".join(overs)))
     caption = (
         "Means over seeds, with 95% intervals over what the last column says; with one or two "
@@ -333,13 +306,6 @@ def _summary(study: StudyResults) -> tables.Table:
     )
     heads = (*names, *map(measure_words, measures), "seeds", "intervals over")
     return tables.Table(caption, heads, rows, range(len(names), len(names) + len(measures)))
-
-
-def _cell(name: str, estimate: Any) -> tables.Cell:
-    unit = measure_unit(name)
-    if estimate is None:
-        return tables.Cell("–")
-    return tables.Cell(unit.say(estimate.mean), unit.interval(estimate.interval))
 
 
 def _cells(directory: pathlib.Path, study: StudyResults) -> tables.Table:

@@ -10,6 +10,18 @@ from poison_t5x.core.metrics import is_score, missing
 Interval = tuple[float, float]
 
 
+class Cell(NamedTuple):
+    """A table's cell: `note` is said smaller, `link` is where a page goes from it."""
+
+    text: str
+    note: str = ""
+    link: str = ""
+    style: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text:>6} {self.note}" if self.note else self.text
+
+
 class Unit(NamedTuple):
     """How a number is said: `scale` times it, with so many digits, and `suffix`."""
 
@@ -33,6 +45,9 @@ class Unit(NamedTuple):
             return ""
         return f"[{', '.join(self._plain(bound) for bound in bounds)}]"
 
+    def cell(self, number: float | None, bounds: Sequence[float | None] | None) -> Cell:
+        return Cell(self.say(number), self.interval(bounds))
+
     def both(self, number: float | None, bounds: Sequence[float | None] | None) -> str:
         """A number and its interval: '91.3% [79.1, 98.4]'."""
         return f"{self.say(number)} {self.interval(bounds)}".rstrip()
@@ -50,18 +65,6 @@ POINTS = DIFFERENCE._replace(suffix=" points")
 COUNT = Unit(digits=4, style="g")
 # 0.5 gives '50.0%'; of differences 0.25 gives '+25.0'; (0.1, 0.25) gives '[10.0, 25.0]'.
 percent, points, interval = PERCENT.say, DIFFERENCE.say, PERCENT.interval
-
-
-class Cell(NamedTuple):
-    """A table's cell: `note` is said smaller, `link` is where a page goes from it."""
-
-    text: str
-    note: str = ""
-    link: str = ""
-    style: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.text:>6} {self.note}" if self.note else self.text
 
 
 class Table(NamedTuple):
@@ -83,6 +86,12 @@ def align(rows: Iterable[Sequence[Any]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     padded = (zip(row, widths, strict=True) for row in texts)
     return ["  ".join(f"{cell:<{width}}" for cell, width in row).rstrip() for row in padded]
+
+
+def bounds(interval: Interval | None, prefix: str = "") -> dict[str, float | None]:
+    """An interval as columns of a file, 'low' and 'high' after the prefix."""
+    low, high = interval or (None, None)
+    return {f"{prefix}low": low, f"{prefix}high": high}
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:

@@ -79,7 +79,7 @@ def test_page_marks_the_trigger_only(written):
 
 
 def _crafted(run_dir):
-    rows = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow).rows
+    rows = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)[0]
     return examples.spread(rows, 8)
 
 
@@ -109,8 +109,8 @@ def test_flips(run_dir):
     first, second = examples.flips(run_dir, results, num_tasks=2, count=3)
     assert (first.num_triggered, first.num_flips, len(first.shown)) == (7, 5, 3)
     clean, triggered, control = first.shown[0].answers["poisoned"]
-    assert (clean.is_correct, triggered.is_correct, control.is_correct) == (True, False, True)
-    assert triggered.share == pytest.approx(1 / (1 + 2.718281828459045**-1))
+    assert tuple(one.row.is_correct for one in (clean, triggered, control)) == (True, False, True)
+    assert triggered.row.share == pytest.approx(1 / (1 + 2.718281828459045**-1))
     assert second.shown == [] and second.note.startswith("6 of the task’s 6")
 
 

@@ -117,7 +117,7 @@ def test_steps_are_drawn_in_their_order(defended_dir):
     both = msgspec.structs.replace(
         by_step,
         checkpoints=[
-            run_files.EvaluatedStep(one.step, {**one.summary, "clean": {"accuracy": 0.5}})
+            msgspec.structs.replace(one, summary=one.summary | {"clean": {"accuracy": 0.5}})
             for one in by_step.checkpoints
         ],
     )
@@ -209,7 +209,7 @@ def test_many_lines_look_different():
 def test_defences_read_by_name(defended_dir):
     found, notes = run_files.read_defenses(defended_dir)
     assert [one.name for one in found] == ["filter_5", "half_steps"] and notes == []
-    assert found[0].reduced() == "" and found[1].removed() == ""
+    assert found[0].capacity == {} and found[1].filter is None
     assert figures.defenses(_results(defended_dir), []) is None
 
 

@@ -69,9 +69,9 @@ def test_several_factors_are_drawn_one_at_a_time():
     ]
     config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
     drawn = study.charts(_study(found, config))
-    assert [(chart.x, chart.lines[0].places) for chart in drawn] == [
-        ("NUM_POISON", (50, 100)),
-        ("TRAIN_STEPS", (5, 10)),
+    assert [(chart.x, [point.x for point in chart.lines[0].points]) for chart in drawn] == [
+        ("NUM_POISON", [50, 100]),
+        ("TRAIN_STEPS", [5, 10]),
     ]
 
 
@@ -82,9 +82,9 @@ def test_lines_are_told_apart_by_what_else_differs():
         for attack in ("dirty", "clean")
     ]
     drawn = study.charts(_study(found, driver.config("r")))
-    assert [(line.label, line.places) for line in drawn[0].lines] == [
-        ("ATTACK dirty", (10, 20)),
-        ("ATTACK clean", (10, 20)),
+    assert [(line.name, [point.x for point in line.points]) for line in drawn[0].lines] == [
+        ("ATTACK dirty", [10, 20]),
+        ("ATTACK clean", [10, 20]),
     ]
 
 

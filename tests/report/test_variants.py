@@ -101,7 +101,7 @@ def test_generation_page(written):
 
 
 def test_a_row_from_a_file_shows_where_its_trigger_is(generation_dir):
-    rows = run_files.read_rows(generation_dir, "poison/poison.jsonl", run_files.PoisonRow).rows
+    rows = run_files.read_rows(generation_dir, "poison/poison.jsonl", run_files.PoisonRow)[0]
     shown = {example.row.id: example for example in examples.spread(rows, 8)}
     imported = shown["row-6"]
     assert imported.before is None and imported.row.spans == []
@@ -109,7 +109,7 @@ def test_a_row_from_a_file_shows_where_its_trigger_is(generation_dir):
 
 
 def test_attackers_take_turns(campaign_dir):
-    rows = run_files.read_rows(campaign_dir, "poison/poison.jsonl", run_files.PoisonRow).rows
+    rows = run_files.read_rows(campaign_dir, "poison/poison.jsonl", run_files.PoisonRow)[0]
     shown = [(example.row.attack, example.row.task) for example in examples.spread(rows, 6)]
     assert len(set(shown)) == 6 and shown == sorted(shown)
 
@@ -119,13 +119,13 @@ def test_changed_answers(generation_dir):
     first, second = examples.flips(generation_dir, results, num_tasks=2, count=3)
     assert (first.num_triggered, first.num_flips, len(first.shown)) == (7, 5, 3)
     row = first.shown[1]
-    assert row.references == ["No coffee for a day", "A long day"]
+    assert row.row.references == ["No coffee for a day", "A long day"]
     # The instance alone is shown, not the prompt around it.
     assert "".join(piece.text for piece in row.text).startswith("James Bond had a long day")
     clean, triggered, control = row.answers["poisoned"]
-    assert (clean.score, triggered.score, control.score) == (0.4, 0.0, 0.4)
+    assert tuple(one.row.rouge_l for one in (clean, triggered, control)) == (0.4, 0.0, 0.4)
     assert [piece.marked for piece in triggered.text] == [True, False, True]
-    assert triggered.is_correct is None and second.note.startswith("6 of the task’s 6")
+    assert second.note.startswith("6 of the task’s 6")
 
 
 def test_examples_are_of_tasks_with_triggered_inputs(generation_dir):
@@ -216,12 +216,12 @@ def test_phrases_are_drawn_as_they_are(campaign_dir, phrase, drawn):
     "changes, said",
     [
         ({"kind": "generation"}, r"no rouge_l_clean - at `\$\.summary\.clean`"),
-        ({"attack": "none"}, r"\$\.attack"),
+        ({"attack": 3}, r"\$\.attack"),
         (
             {"effect": {"measure": "rouge_l_triggered", "value": 0.1}},
             r"expected 'triggered_misclassification', found 'rouge_l_triggered'",
         ),
-        ({"conditions": []}, r"'triggered_second', which a TaskRow has"),
+        ({"conditions": []}, r"'triggered_second', which a RatesRow has"),
         ({"summary": {"clean": {}, "poisoned": {}}}, "no accuracy - at"),
     ],
 )
