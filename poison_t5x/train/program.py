@@ -104,12 +104,15 @@ def read_macros(options: argparse.Namespace, *required: str, instead: str | None
     """The `gin_macros.Macros` of the flags, within a moment.
 
     Raises:
-      InputError: see `gin_macros.read` and `Macros.require`.
+      InputError: see `gin_macros.read`, `Macros.require` and `paths.resolve`.
     """
-    from poison_t5x.core import gin_macros
+    from poison_t5x.core import gin_macros, paths
 
     macros = gin_macros.read(*_gin_arguments(options))
     macros.require(*required, instead=instead)
+    for name in ("RUN_DIR", "MODEL_DIR"):
+        if (folder := macros.get_value(name)) is not None:
+            paths.resolve(name, folder)
     return macros
 
 
