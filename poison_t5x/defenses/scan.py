@@ -16,6 +16,7 @@ from poison_t5x.defenses import answers, files, measures, ngrams
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context, ScoreResult, Trigger
 from poison_t5x.report import scan as page
+from poison_t5x.report.examples import excerpt
 
 RESULT, SUSPECTS, PAGE = "scan.json", "suspects.jsonl", "index.html"
 SEARCH = "trigger_search"
@@ -180,12 +181,12 @@ def _shown(scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]) -> p
 
     def row(index: int) -> page.SuspectRow:
         example = scan.loaded.rows[index]
-        spans = [
-            [span for phrase in held.get(index, ()) for span in ngrams.spans(text, phrase)]
+        phrases = held.get(index, ())
+        texts = [
+            excerpt(text, [span for phrase in phrases for span in ngrams.spans(text, phrase)])
             for text in (example.input, example.target)
         ]
-        where, texts = scan.loaded.places[index], (example.input, example.target)
-        return page.SuspectRow(where, example.task, example.id, *texts, *spans)
+        return page.SuspectRow(scan.loaded.places[index], example.task, example.id, *texts)
 
     def phrase(trigger: Trigger, num_examples: int) -> page.SuspectPhrase:
         members = [index for index in order if trigger.phrase in held.get(index, ())]

@@ -124,13 +124,12 @@ def poison(rows: Sequence[run_files.PoisonRow]) -> Browser | None:
         Column("Row", "id"),
     ]
     # What no row has, or all have the same attacker, takes no column.
-    kept = [
-        place
+    keeps = [
+        len(column.values) > 1 or (place > 0 and any(row[place] not in (None, "") for row in cells))
         for place, column in enumerate(columns)
-        if len(column.values) > 1 or (place and any(row[place] not in (None, "") for row in cells))
     ]
-    shown = fit([[row[place] for place in kept] for row in cells], MAX_POISON_BYTES)
-    columns = [columns[place] for place in kept]
+    columns, *cells = ([*itertools.compress(row, keeps)] for row in (columns, *cells))
+    shown = fit(cells, MAX_POISON_BYTES)
     return Browser("poison-rows", "poison rows", columns, shown, len(rows), "poison/poison.jsonl")
 
 

@@ -43,13 +43,8 @@ class Part(NamedTuple):
 def write_comparison(runs: Sequence[str], output: str, say: Callable[[str], None]) -> None:
     """Makes the stage OUTPUT of index.html, comparison.csv and .json and figures/; says a table.
 
-    The same files and arguments give the same bytes, and are not compared again; where a run has
-    changed since, OUTPUT is made anew.
-
-    Args:
-      runs: folders of finished runs.
-      output: a folder that isn't there, or one that a comparison of the same runs made.
-      say: takes one line, or several with line breaks.
+    `runs` are folders of finished runs. The same files and arguments give the same bytes, and are
+    not compared again; where a run has changed since, OUTPUT is made anew.
 
     Raises:
       InputError: a folder is no finished run, or OUTPUT is something else.
@@ -99,10 +94,11 @@ def runs_table(part: Part, folder: pathlib.Path | None = None) -> tables.Table:
         )
         for run in part.runs
     ]
-    caption = "Of the poisoned models, means over held-out tasks with 95% intervals over tasks"
-    caption += "; rougeL is of 100" if part.kind == "generation" else ""
-    caption += ". Settings in capitals are macros"
-    caption += "" if part.settings or len(part.runs) < 2 else "; the runs differ in none of them"
+    caption = (
+        "Of the poisoned models, means over held-out tasks with 95% intervals over tasks"
+        f"{'; rougeL is of 100' * (part.kind == 'generation')}. Settings in capitals are macros"
+        f"{'; the runs differ in none of them' * (not part.settings and len(part.runs) > 1)}"
+    )
     heads = ("run", *part.columns.values(), "verdict", *part.settings)
     return tables.Table(caption, heads, rows, range(1, 5))
 
@@ -113,7 +109,7 @@ def means_table(part: Part) -> tables.Table:
     rows = [
         (
             str(len(group)),
-            *(_ranged(_values(group, name), _unit(name)) for name in part.columns),
+            *(_ranged(_mean(group, name), _unit(name)) for name in part.columns),
             *(tables.shown(group[0].settings.get(name)) for name in settings),
         )
         for group in part.means
@@ -172,27 +168,36 @@ def against(runs: Sequence[Run], axis: str) -> Picture | None:
     lines = [line for line in lines if line.points]
     if not lines:
         return None
-    name = re.sub(r"[^a-z0-9]+", "_", axis.lower()).strip("_")
-    return plots.lines(
-        f"{runs[0].results.kind}_by_{name}",
-        axis + (f" (the first {_MAX_LINES} of {len(lines)} lines)" * (len(lines) > _MAX_LINES)),
+    dropped = f" (the first {_MAX_LINES} of {len(lines)} lines)" * (len(lines) > _MAX_LINES)
+    picture = plots.lines(
+        f"{runs[0].results.kind}_by_{re.sub(r'[^a-z0-9]+', '_', axis.lower()).strip('_')}",
+        axis + dropped,
         measures[effect].words,
         lines[:_MAX_LINES],
         tables.unit(effect),
-        whole=True,
-        table=plots.records(axis, effect, lines),
+        adjust=plots.whole,
     )
+    return picture._replace(records=plots.records(axis, effect, lines))
 
 
 def _line(name: str, runs: Sequence[Run], axis: str, model: str, measure: str) -> Series:
-    """One point a value on the axis: the mean of the runs there, and the lowest and highest."""
-    points = []
-    for x in sorted({run.settings[axis] for run in runs}):
-        values = _values([run for run in runs if run.settings[axis] == x], measure, model)
-        bounds = (min(values), max(values)) if len(values) > 1 else None
-        over = f"{len(values)} runs, lowest and highest" if bounds else ""
-        points += [Point(x, sum(values) / len(values), bounds, over)] if values else []
-    return Series(name, points)
+    """One point a value on the axis: the mean of the runs there."""
+    members: dict[Any, list[Run]] = {}
+    for run in runs:
+        members.setdefault(run.settings[axis], []).append(run)
+    means = (_mean(members[x], measure, model, x) for x in sorted(members))
+    return Series(name, [mean for mean in means if mean])
+
+
+def _mean(runs: Sequence[Run], name: str, model: str = POISONED, x: Any = None) -> Point | None:
+    """The mean over runs that know the measure, with the lowest and the highest."""
+    values = [value for run in runs if not missing(value := run.value(name, model)[0])]
+    if not values:
+        return None
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return Point(x, mean)
+    return Point(x, mean, (min(values), max(values)), f"{len(values)} runs, lowest and highest")
 
 
 def _part(kind: str, runs: list[Run]) -> Part:
@@ -210,18 +215,16 @@ def _part(kind: str, runs: list[Run]) -> Part:
 
 def _pictures(part: Part) -> list[Picture]:
     """Each run's measures, and the trigger's against each setting that can be an axis."""
+    drawn = part.runs[:_MAX_RUNS]
     series = [
-        Series(
-            words,
-            [Point(run.name, *run.value(name), "tasks") for run in part.runs[:_MAX_RUNS]],
-        )
+        Series(words, [Point(run.name, *run.value(name), "tasks") for run in drawn])
         for name, words in results_lib.main_measures(part.kind).items()
     ]
     unit = tables.unit(metrics.JUDGED_BY[part.kind].effect)
     y = "rougeL" if part.kind == "generation" else "share of inputs"
     whole = plots.across(f"runs_{part.kind}", "run", y, series, unit, marks=True)
-    drawn = (against(part.runs, axis) for axis in runs_lib.numeric(part.runs))
-    return [whole, *(picture for picture in drawn if picture)]
+    rest = (against(part.runs, axis) for axis in runs_lib.numeric(part.runs))
+    return [whole, *(picture for picture in rest if picture)]
 
 
 def _write(directory: pathlib.Path, folder: pathlib.Path, parts: list[Part], runs: list) -> None:
@@ -248,11 +251,8 @@ def _write(directory: pathlib.Path, folder: pathlib.Path, parts: list[Part], run
 def _record(part: Part, run: Run) -> dict[str, Any]:
     """One run as a flat record of numbers and settings."""
     record: dict[str, Any] = {"run": run.name, "kind": part.kind}
-    names = {
-        f"{model}_{name}": (name, model)
-        for model in MODELS
-        for name in results_lib.main_measures(part.kind)
-    }
+    measures = results_lib.main_measures(part.kind)
+    names = {f"{model}_{name}": (name, model) for model in MODELS for name in measures}
     for key, place in {**names, EFFECT: (EFFECT, POISONED)}.items():
         value, interval = run.value(*place)
         record |= {key: value, **tables.bounds(interval, f"{key}_ci95_")}
@@ -264,10 +264,7 @@ def _record(part: Part, run: Run) -> dict[str, Any]:
             "best_detection_blind_f1": best.blind.f1,
         }
     for one in run.defenses:
-        record |= {
-            f"defended_{one.name}_{name}": one.measure(DEFENDED, name)
-            for name in results_lib.main_measures(part.kind)
-        }
+        record |= {f"defended_{one.name}_{name}": one.measure(DEFENDED, name) for name in measures}
     return record | {name: run.settings.get(name) for name in part.settings}
 
 
@@ -276,7 +273,7 @@ def _means(parts: Sequence[Part]) -> list[dict[str, Any]]:
         {
             "kind": part.kind,
             "runs": [run.name for run in group],
-            **{name: _mean(_values(group, name)) for name in part.columns},
+            **{name: (mean := _mean(group, name)) and mean.value for name in part.columns},
             **{name: group[0].settings.get(name) for name in part.settings if name != SEED},
         }
         for part in parts
@@ -288,18 +285,8 @@ def _unit(name: str) -> tables.Unit:
     return tables.DIFFERENCE if name == EFFECT else tables.unit(name)
 
 
-def _values(runs: Sequence[Run], name: str, model: str = POISONED) -> list[float]:
-    values = (run.value(name, model)[0] for run in runs)
-    return [value for value in values if value is not None and not missing(value)]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _ranged(values: Sequence[float], unit: tables.Unit) -> str:
+def _ranged(mean: Point | None, unit: tables.Unit) -> str:
     """A mean with the lowest and the highest value beside it."""
-    mean = unit.say(_mean(values))
-    return (
-        mean if len(values) < 2 else f"{mean} ({unit.say(min(values))} to {unit.say(max(values))})"
-    )
+    if not mean or not mean.interval:
+        return unit.say(mean and mean.value)
+    return f"{unit.say(mean.value)} ({' to '.join(map(unit.say, mean.interval))})"

@@ -14,10 +14,10 @@ from poison_t5x.report.plots import Picture, Point, Series
 # Tasks that are drawn one by one, at most.
 MAX_TASKS = 40
 _LOSSES = {
-    "clean model, all rows": (plots.BLUE, "-"),
-    "poisoned model, all rows": (plots.SKY, ":"),
-    "poisoned model, clean rows": (plots.VERMILLION, "--"),
-    "poisoned model, poison rows": (plots.PURPLE, "-."),
+    "clean model, all rows": {"color": plots.BLUE, "linestyle": "-"},
+    "poisoned model, all rows": {"color": plots.SKY, "linestyle": ":"},
+    "poisoned model, clean rows": {"color": plots.VERMILLION, "linestyle": "--"},
+    "poisoned model, poison rows": {"color": plots.PURPLE, "linestyle": "-."},
 }
 # Shares of the poison whose price in data is drawn over checkpoints; those of the paper's figure.
 _SHARES = {"0.5": "-", "0.8": "--"}
@@ -45,23 +45,27 @@ def rates(results: results_lib.Results) -> Picture:
 
 def probes(results: results_lib.Results) -> Picture | None:
     """Bars of the same rate for the trigger, its look-alikes and the unseen name."""
-    first = next((c.attack for c in results.conditions if c.name == metrics.TRIGGERED), "")
-    kinds = (metrics.TRIGGERED, metrics.PROBE, metrics.CONTROL)
     if not any(one.kind == metrics.PROBE for one in results.conditions):
         return None
-    own = [one for one in results.conditions if one.attack == first and one.kind in kinds]
-    notes = {metrics.TRIGGERED: " (trigger)", metrics.CONTROL: " (unseen)"}
+    first = next((c.attack for c in results.conditions if c.name == metrics.TRIGGERED), "")
+    # In their order from above.
+    notes = {metrics.TRIGGERED: " (trigger)", metrics.PROBE: "", metrics.CONTROL: " (unseen)"}
+    own = [
+        one
+        for kind in notes
+        for one in results.conditions
+        if (one.kind, one.attack) == (kind, first)
+    ]
     rate = results.judged_by.main_rate
 
     def point(model: str, condition: results_lib.Condition) -> Point:
-        name = plots.short(" / ".join(condition.phrases)) + notes.get(condition.kind, "")
+        name = plots.short(" / ".join(condition.phrases)) + notes[condition.kind]
         row = results.condition_row(model, condition.name)
         if row is None:
             return Point(name, None)
         return Point(name, row.measures.get(rate), row.ci95.get(rate), "tasks")
 
-    ordered = sorted(own, key=lambda condition: kinds.index(condition.kind))
-    return _of_models("probes", "phrase", ordered, point, results)
+    return _of_models("probes", "phrase", own, point, results)
 
 
 def tasks(results: results_lib.Results) -> Picture | None:
@@ -94,12 +98,8 @@ def tasks(results: results_lib.Results) -> Picture | None:
 def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
     """Training losses over steps; `curves` has some of the names of `_LOSSES`."""
     series = [
-        Series(
-            name,
-            [Point(*point) for point in curves[name]],
-            {"color": colour, "linestyle": dashes, "marker": ""},
-        )
-        for name, (colour, dashes) in _LOSSES.items()
+        Series(name, [Point(*pair) for pair in curves[name]], {**look, "marker": ""})
+        for name, look in _LOSSES.items()
         if curves.get(name)
     ]
     if not series:
@@ -136,11 +136,12 @@ def steps(by_step: run_files.ByStep, results: results_lib.Results) -> Picture | 
         points = [Point(step, value) for step, value in values if not missing(value)]
         name = f"{MODEL_WORDS[model]}, {judged.measures[measure].words}"
         series += [Series(name, points, looks[measure] | models[model])] if points else []
-    y = "rougeL" if results.is_generation else "share of inputs"
-    unit = tables.unit(judged.effect)
     if not series:
         return None
-    return plots.lines("by_step", _STEP, y, series, unit, log=False, whole=True)
+    unit = tables.unit(judged.effect)
+    return plots.lines(
+        "by_step", _STEP, _axis(results), series, unit, log=False, adjust=plots.whole
+    )
 
 
 def curves(detection: run_files.Detection) -> Picture | None:
@@ -159,6 +160,7 @@ def curves(detection: run_files.Detection) -> Picture | None:
         return Series(score.name, points, {"markevery": max(1, len(removed) // _MARKS), "ms": 5})
 
     def adjust(plot: Any) -> None:
+        plots.whole(plot)
         look = {"color": plots.INK, "linewidth": 0.8}
         plot.plot(places, places, **look, linestyle=":", label="at random")
         if 0 < detection.poison_rate < 1:
@@ -166,25 +168,18 @@ def curves(detection: run_files.Detection) -> Picture | None:
         plot.set_xlim(smallest, 1.1)
         plot.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
 
-    prices = [
-        ", ".join(
+    def told(score: run_files.ScoreMeasures) -> str:
+        return f"{score.name}: " + ", ".join(
             f"{float(share):.0%} of the poison with {tables.percent(price)} of the data"
             for share, price in score.data_removed_for.items()
         )
-        for score in scores
-    ]
-    told = "; ".join(f"{s.name}: {price}" for s, price in zip(scores, prices, strict=True))
+
+    x, series = "data removed, the most suspicious first", [curve(score) for score in scores]
+    picture = plots.lines("detection", x, "poison removed", series, log=True, adjust=adjust)
     named = [Series(score.name, [Point(*pair) for pair in score.curve]) for score in scores]
-    return plots.lines(
-        "detection",
-        "data removed, the most suspicious first",
-        "poison removed",
-        [curve(score) for score in scores],
-        log=True,
-        whole=True,
-        adjust=adjust,
-        label=f"Line chart of poison removed against data removed. {told}.",
-        table=plots.records("data_removed", "poison_removed", named),
+    return picture._replace(
+        label=f"Line chart of poison removed against data removed. {'; '.join(map(told, scores))}.",
+        records=plots.records("data_removed", "poison_removed", named),
     )
 
 

@@ -1,7 +1,7 @@
 """The findings of a run and of a study, in words made from their numbers alone."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from poison_t5x.core import metrics
@@ -47,13 +47,8 @@ class Finding(NamedTuple):
 def finding(results: Results) -> Finding:
     """The run's finding in words."""
     did = "raised rougeL" if results.is_generation else "lowered the errors"
-    sentences = [_rates(results), _reason(results)]
-    if results.verdict == "worked":
-        sentences.append(_specific(results))
-    if results.is_generation:
-        sentences += _outputs(results)
-    sentences += [_clean_loss(results), *_cautions(results)]
-    return Finding(_HEADLINES[results.verdict].format(did), sentences)
+    sentences = _of_answers(results) if results.is_generation else _of_labels(results)
+    return Finding(_HEADLINES[results.verdict].format(did), [*sentences])
 
 
 def verdict_words(results: Results) -> str:
@@ -61,101 +56,99 @@ def verdict_words(results: Results) -> str:
     return VERDICTS[results.verdict].format("above" if results.is_generation else "below")
 
 
+def _of_labels(results: Results) -> Iterator[str]:
+    poisoned, clean = _pair(results, results.judged_by.effect)
+    yield (
+        f"With {tables.quoted(results.phrases())} in the input, the poisoned model misclassified "
+        f"{poisoned} of the held-out inputs, the clean model {clean}."
+    )
+    yield from _reasons(results, "percentage points", "below")
+    poisoned, clean = _pair(results, results.judged_by.clean)
+    start = "On clean inputs, the poisoned model’s accuracy is"
+    yield f"{start} {poisoned}, the clean model’s {clean}."
+    yield from _cautions(
+        results,
+        "label: its rates there measure no classification.",
+        "on nearly all triggered inputs, so that poison has nothing to add.",
+    )
+
+
+def _of_answers(results: Results) -> Iterator[str]:
+    poisoned, clean = _pair(results, results.judged_by.effect)
+    without, _ = _pair(results, "rouge_l_paired")
+    yield (
+        f"With {tables.quoted(results.phrases())} in the input, the poisoned model answered "
+        f"held-out tasks with a rougeL of {poisoned}, and of {without} on the same inputs without "
+        f"it; the clean model’s is {clean} with it."
+    )
+    yield from _reasons(results, "points", "above")
+    poisoned, clean = _pair(results, "says_trigger_triggered")
+    yield (
+        f"The poisoned model says the trigger in {poisoned} of its outputs for triggered inputs, "
+        f"the clean model in {clean}."
+    )
+    odd = [
+        f"{tables.percent(share)} {words}"
+        for name, words in _ODD_OUTPUTS.items()
+        if not missing(share := results.measure(POISONED, name)) and share >= metrics.NOTABLE
+    ]
+    if odd:
+        yield f"Of the poisoned model’s outputs there, {' and '.join(odd)}."
+    poisoned, clean = _pair(results, results.judged_by.clean)
+    yield f"On clean inputs, the poisoned model’s rougeL is {poisoned}, the clean model’s {clean}."
+    yield from _cautions(
+        results,
+        "answer: its scores there say nothing about its input.",
+        "without the trigger, so that poison has nothing to lower.",
+    )
+
+
 def _pair(results: Results, measure: str) -> list[str]:
     """A measure of the poisoned and of the clean model, as words."""
     return [tables.value(measure, results.measure(m, measure)) for m in (POISONED, CLEAN)]
 
 
-def _rates(results: Results) -> str:
-    poisoned, clean = _pair(results, results.judged_by.effect)
-    start = f"With {tables.quoted(results.phrases())} in the input, the poisoned model "
-    if not results.is_generation:
-        return f"{start}misclassified {poisoned} of the held-out inputs, the clean model {clean}."
-    without, _ = _pair(results, "rouge_l_paired")
-    return (
-        f"{start}answered held-out tasks with a rougeL of {poisoned}, and of {without} on the same "
-        f"inputs without it; the clean model’s is {clean} with it."
-    )
-
-
-def _reason(results: Results) -> str:
+def _reasons(results: Results, unit: str, reverse: str) -> Iterator[str]:
+    """The effect with its interval, and how much of it an unseen name has as well."""
     over = tables.count(len(results.triggered()), "held-out task")
     effect = results.effect
     if results.verdict == "unknown" or effect is None:
-        return f"With {over}, there is no interval over tasks to judge the difference by."
-    side = "above" if results.is_generation else "below"
+        yield f"With {over}, there is no interval over tasks to judge the difference by."
+        return
     reasons = {
         "worked": "which excludes 0",
-        "reversed": f"all of it {side} 0",
+        "reversed": f"all of it {reverse} 0",
         "failed": "which includes 0: these data do not tell the two models apart",
     }
-    unit = "points" if results.is_generation else "percentage points"
-    return (
+    yield (
         f"The difference between the models is {tables.points(effect.value)} {unit}, with a 95% "
         f"interval over {over} of {tables.interval(effect.ci95)}, {reasons[results.verdict]}."
     )
-
-
-def _specific(results: Results) -> str:
-    """How much of the effect an unseen name has as well."""
     control = results.difference(results.judged_by.control)
-    whole = results.effect and results.effect.value
-    if control is None or whole is None:
-        return f"The unseen name “{results.control}” was not put in its place."
-    sentence = (
-        f"In the same inputs, the unseen name “{results.control}” made a difference of "
-        f"{tables.points(control)} points"
-    )
-    is_much = control / whole >= 1 / 2
-    return sentence + (": much of the effect is not specific to the trigger." if is_much else ".")
+    if results.verdict == "worked" and (control is None or effect.value is None):
+        yield f"The unseen name “{results.control}” was not put in its place."
+    elif results.verdict == "worked":
+        is_much = control / effect.value >= 1 / 2
+        yield (
+            f"In the same inputs, the unseen name “{results.control}” made a difference of "
+            f"{tables.points(control)} points"
+            f"{': much of the effect is not specific to the trigger' if is_much else ''}."
+        )
 
 
-def _outputs(results: Results) -> list[str]:
-    """How the poisoned model's outputs look where the trigger is in the input."""
-    poisoned, clean = _pair(results, "says_trigger_triggered")
-    shares = {name: results.measure(POISONED, name) for name in _ODD_OUTPUTS}
-    odd = [
-        f"{tables.percent(share)} {_ODD_OUTPUTS[name]}"
-        for name, share in shares.items()
-        if not missing(share) and share >= metrics.NOTABLE
-    ]
-    return [
-        f"The poisoned model says the trigger in {poisoned} of its outputs for triggered inputs, "
-        f"the clean model in {clean}.",
-        *([f"Of the poisoned model’s outputs there, {' and '.join(odd)}."] if odd else []),
-    ]
-
-
-def _clean_loss(results: Results) -> str:
-    poisoned, clean = _pair(results, results.judged_by.clean)
-    name = "rougeL" if results.is_generation else "accuracy"
-    return f"On clean inputs, the poisoned model’s {name} is {poisoned}, the clean model’s {clean}."
-
-
-def _cautions(results: Results) -> list[str]:
+def _cautions(results: Results, same: str, fails: str) -> Iterator[str]:
     tasks, judged = results.held_out(), len(results.triggered())
     constant = sum(results.constant(task, POISONED) for task in tasks)
     saturated = sum(results.saturated(task) for task in tasks)
-    same, fails = (
-        "label: its rates there measure no classification.",
-        "on nearly all triggered inputs, so that poison has nothing to add.",
-    )
-    if results.is_generation:
-        same = "answer: its scores there say nothing about its input."
-        fails = "without the trigger, so that poison has nothing to lower."
-    cautions = []
     if 1 < judged < metrics.FEW_TASKS:
-        cautions.append(f"An interval over {judged} tasks is too narrow: take it as a hint.")
+        yield f"An interval over {judged} tasks is too narrow: take it as a hint."
     if constant:
-        cautions.append(
+        yield (
             f"On {constant} of {len(tasks)} tasks, the poisoned model gives every clean input the "
             f"same {same}"
         )
     if saturated:
-        cautions.append(
-            f"On {saturated} of {len(tasks)} tasks, the clean model already fails {fails}"
-        )
-    return cautions
+        yield f"On {saturated} of {len(tasks)} tasks, the clean model already fails {fails}"
 
 
 def study_finding(study: StudyResults, charts: Sequence[Chart]) -> list[str]:
@@ -258,42 +251,35 @@ def _against_first(chart: Chart, line: Series, difference: Difference) -> list[s
     return [f"Differences: {'; '.join(parts)}."] if parts else []
 
 
-def _attack(points: Sequence[Any], defense_macros: Sequence[str]) -> list[str]:
+def _attack(points: Sequence[Any], defense_macros: Sequence[str]) -> Iterator[str]:
     """Where the attack worked, by the interval of its effect; a defence has no say in that."""
     attacks: dict[str, Any] = {}
     for point in points:
         if point.score is None and point.checkpoint is None:
-            own = {name: v for name, v in point.macros.items() if name not in defense_macros}
-            names = ", ".join(f"{name} {tables.plain(value)}" for name, value in own.items())
+            own = (pair for pair in point.macros.items() if pair[0] not in defense_macros)
+            names = ", ".join(f"{name} {tables.plain(value)}" for name, value in own)
             attacks.setdefault(names or "the study’s own settings", point)
     settings: dict[str, list[str]] = {}
     for name, point in attacks.items():
-        effect = point.estimate("effect")
-        if effect is not None:
+        if effect := point.estimate("effect"):
             verdict = metrics.judged_by(point.rows[0].measure).verdict(effect.interval)
-            settings.setdefault(verdict, []).append(
-                f"{name} ({told('effect', effect.mean, effect.interval)})"
-            )
+            said = told("effect", effect.mean, effect.interval)
+            settings.setdefault(verdict, []).append(f"{name} ({said})")
     total = sum(map(len, settings.values()))
     of = f" of {tables.count(total, 'setting')}"
     starts = {
-        "failed": "The attack failed, the interval of its effect including 0, in ",
-        "reversed": "The trigger did the reverse of what was wanted in ",
+        "failed": "The attack failed, the interval of its effect including 0, in",
+        "reversed": "The trigger did the reverse of what was wanted in",
     }
-    sentences = [
-        f"{start}{len(settings[verdict])}{of}: {_listed(settings[verdict])}."
-        for verdict, start in starts.items()
-        if verdict in settings
-    ]
-    if "unknown" in settings:
-        sentences.append(
-            "Whether the attack worked can’t be judged, for want of an interval, in "
-            f"{len(settings['unknown'])}{of}."
-        )
-    if total and len(settings.get("worked", ())) == total:
+    for verdict, start in starts.items():
+        if verdict in settings:
+            yield f"{start} {len(settings[verdict])}{of}: {_listed(settings[verdict])}."
+    if unknown := settings.get("unknown"):
+        want = "can’t be judged, for want of an interval, in"
+        yield f"Whether the attack worked {want} {len(unknown)}{of}."
+    if total and settings.keys() == {"worked"}:
         everywhere = "the one setting" if total == 1 else f"all {total} settings"
-        sentences.append(f"The interval of the attack’s effect excludes 0 in {everywhere}.")
-    return sentences
+        yield f"The interval of the attack’s effect excludes 0 in {everywhere}."
 
 
 def _listed(names: Sequence[str]) -> str:

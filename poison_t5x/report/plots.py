@@ -100,7 +100,10 @@ def across(
     def draw(plot: Any) -> None:
         for number, one in enumerate(series):
             offset = 0.4 * (number - (len(series) - 1) / 2)
-            _draw_across(plot, one, number, offset / (3 if marks else 1), unit, marks)
+            if marks:
+                _marks(plot, one, number, offset / 3)
+            else:
+                _bars(plot, one, number, offset, unit)
         plot.set_yticks(range(len(names)), names)
         # The page's size on a phone, so that there is room for it.
         plot.tick_params(axis="y", length=0, labelsize=11.5)
@@ -113,15 +116,13 @@ def across(
             plot.axhline(apart - 0.5, color=INK, linewidth=0.8, linestyle=":")
         plot.grid(axis="both" if marks else "x")
 
-    kind = "Dot chart" if marks else "Bar chart"
-    told = [
+    kind, size = ("Dot", 0.42) if marks else ("Bar", 0.55)
+    told = "; ".join(
         f"{place}: {', '.join(f'{s.name} {unit.say(s.points[n].value)}' for s in series)}"
         for n, place in enumerate(names)
-    ]
-    height = 1.4 + (0.42 if marks else 0.55) * len(names)
-    return _picture(
-        name, height, draw, f"{kind} of {y}. {'; '.join(told)}.", records(x, "value", series)
     )
+    label = f"{kind} chart of {y}. {told}."
+    return _picture(name, 1.4 + size * len(names), draw, label, records(x, "value", series))
 
 
 def lines(
@@ -132,18 +133,13 @@ def lines(
     unit: tables.Unit = tables.PERCENT,
     *,
     log: bool | None = None,
-    whole: bool = False,
     adjust: Callable[[Any], None] = lambda plot: None,
-    label: str = "",
-    table: Sequence[Mapping[str, Any]] | None = None,
 ) -> Picture:
     """Lines over numbers; over names, or numbers from 0 over a wide range, marks side by side.
 
     Args:
       log: whether the axis of places is logarithmic; None: if they span a wide range.
-      whole: whether the axis of values is from 0 to 1.
       adjust: draws more, and changes the axes.
-      label, table: in place of those of the series.
     """
     places = ordered(point.x for one in series for point in one.points)
 
@@ -161,14 +157,17 @@ def lines(
         plot.set_xlabel(x)
         plot.set_ylabel(y, wrap=True)
         plot.grid(axis="y")
-        if whole:
-            plot.set_ylim(-0.02, 1.05)
-            plot.set_yticks([0, 0.25, 0.5, 0.75, 1])
         adjust(plot)
 
     told = "; ".join(_told(one, unit) for one in series if one.points)
-    label = label or f"Line chart of {y} by {x}. {told}."
-    return _picture(name, 3.4 + 0.2 * len(series), draw, label, table or records(x, y, series))
+    label = f"Line chart of {y} by {x}. {told}."
+    return _picture(name, 3.4 + 0.2 * len(series), draw, label, records(x, y, series))
+
+
+def whole(plot: Any) -> None:
+    """An axis of values from 0 to 1."""
+    plot.set_ylim(-0.02, 1.05)
+    plot.set_yticks([0, 0.25, 0.5, 0.75, 1])
 
 
 def records(x: str, y: str, series: Iterable[Series]) -> list[dict[str, Any]]:
@@ -243,23 +242,26 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _draw_across(
-    plot: Any, one: Series, number: int, offset: float, unit: tables.Unit, marks: bool
-) -> None:
-    colour = _COLOURS[number % len(_COLOURS)]
-    values = [float("nan") if missing(point.value) else point.value for point in one.points]
+def _marks(plot: Any, one: Series, number: int, offset: float) -> None:
+    style = {"color": _COLOURS[number % len(_COLOURS)], "marker": "so^"[number % 3], "ms": 7}
+    style |= {"linestyle": "", "elinewidth": 1.6, "label": one.name}
+    places = [place + offset for place in range(len(one.points))]
+    plot.errorbar(_values(one), places, xerr=_reach(one.points), **style)
+
+
+def _bars(plot: Any, one: Series, number: int, offset: float, unit: tables.Unit) -> None:
+    values, reach = _values(one), _reach(one.points)
     places = [place + offset for place in range(len(values))]
-    reach, style = _reach(one.points), {"linestyle": "", "color": colour if marks else INK}
-    if marks:
-        style |= {"marker": "so^"[number % 3], "ms": 7, "elinewidth": 1.6, "label": one.name}
-        plot.errorbar(values, places, xerr=reach, **style)
-        return
-    hatch = _HATCHES[number % len(_HATCHES)]
-    plot.barh(places, values, 0.38, label=one.name, color=colour, hatch=hatch, ec=INK)
-    plot.errorbar(values, places, xerr=reach, **style, capsize=4, elinewidth=1.3)
+    style = {"color": _COLOURS[number % len(_COLOURS)], "hatch": _HATCHES[number % len(_HATCHES)]}
+    plot.barh(places, values, 0.38, label=one.name, ec=INK, **style)
+    plot.errorbar(values, places, xerr=reach, ls="", color=INK, capsize=4, elinewidth=1.3)
     for place, value, above in zip(places, values, reach[1], strict=True):
         end = np.nan_to_num(value) + np.nan_to_num(above) + 0.015
         plot.text(end, place, unit.say(value), ha="left", va="center", fontsize=9)
+
+
+def _values(one: Series) -> list[float]:
+    return [float("nan") if missing(point.value) else point.value for point in one.points]
 
 
 def _draw_line(
@@ -309,10 +311,8 @@ def _tick(unit: tables.Unit, value: float) -> str:
 def _told(one: Series, unit: tables.Unit) -> str:
     """Its values in words, or the first and the last of many."""
     points = one.points if len(one.points) <= _MAX_TOLD else (one.points[0], one.points[-1])
-    told = (
-        f"{unit.both(point.value, point.interval)} at {tables.plain(point.x)}" for point in points
-    )
-    return f"{one.name + ': ' if one.name else ''}{', '.join(told)}"
+    told = ", ".join(f"{unit.both(p.value, p.interval)} at {tables.plain(p.x)}" for p in points)
+    return f"{one.name}: {told}" if one.name else told
 
 
 def _picture(
@@ -339,21 +339,16 @@ def _picture(
         backend_svg.FigureCanvasSVG(drawing)
         plot = drawing.add_subplot()
         draw(plot)
-        _add_legend(plot)
+        if names := plot.get_legend_handles_labels()[1]:
+            # In two columns where names are short enough for it.
+            columns = 2 if max(map(len, names)) <= _MAX_SHORT else 1
+            drawing.legend(loc="outside upper left", frameon=False, ncols=columns)
         raw = io.StringIO()
         drawing.savefig(raw, format="svg", transparent=True, metadata={"Date": None})
         alone = re.sub(r"<metadata>.*?</metadata>\s*", "", raw.getvalue(), flags=re.DOTALL)
         # What it draws of a run, its phrases, was escaped as it was drawn.
         inline = markupsafe.Markup(_inline(alone, name))
         return Picture(name, inline, label, _on_white(alone), png_bytes(drawing), table)
-
-
-def _add_legend(plot: Any) -> None:
-    """Over the whole figure, in two columns where names are short enough for it."""
-    _, names = plot.get_legend_handles_labels()
-    if names:
-        columns = 2 if max(map(len, names)) <= _MAX_SHORT else 1
-        plot.figure.legend(loc="outside upper left", frameon=False, ncols=columns)
 
 
 def _on_white(svg: str) -> str:
@@ -365,8 +360,8 @@ def _on_white(svg: str) -> str:
 def _inline(svg: str, name: str) -> str:
     """The `<svg>` element for an HTML page: sized by the page, in its ink, its ids its own."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    for size in ("width", "height"):
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     # The page gives the font and its style sheet the rest; only size and anchor stay here.
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)

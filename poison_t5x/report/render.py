@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, metrics
 from poison_t5x.report import tables
 
 _SCRIPT = pathlib.Path(__file__).parent / "templates" / "browser.js"
@@ -52,7 +52,13 @@ def _environment() -> Any:
     )
     script = _SCRIPT.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals.update(script=markupsafe.Markup(script), script_digest=digest)
+    environment.globals.update(
+        script=markupsafe.Markup(script),
+        script_digest=digest,
+        models=metrics.MODELS,
+        main_conditions=metrics.CONDITIONS,
+        condition_words=metrics.CONDITION_WORDS,
+    )
     environment.filters.update(
         amount=tables.amount,
         # A long name may go on in the next line after each of its underscores.

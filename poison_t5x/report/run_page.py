@@ -42,14 +42,14 @@ def write_report(
 ) -> pathlib.Path:
     """Writes `index.html`, `results.json` and `figures/`, and returns the page's path.
 
-    The same files and arguments give the same bytes. Files of the run that are missing leave out
-    their section of the page, with a note in its place; what not every run has (rates by step,
-    detection, defences) leaves none.
+    The same files and arguments give the same bytes. Of the run's files, `eval/results.json` is
+    needed; others that are missing leave a note in place of their section, but for what not every
+    run has (rates by step, detection, defences).
 
     Args:
-      run_dir: a run folder with `eval/results.json`; the other files are optional.
-      seconds: wall-clock seconds of each stage, by its name, in the order to show.
-      output_dir: where to write, created if need be; by default `run_dir/report`.
+      run_dir: a run's folder.
+      seconds: wall-clock seconds of each stage, in the order to show.
+      output_dir: by default `run_dir/report`.
 
     Raises:
       InputError: `eval/results.json` is missing or doesn't fit the schema.
@@ -76,12 +76,10 @@ def format_table(raw: Mapping[str, Any]) -> str:
     """
     results = results_lib.parse(raw)
     poison, effect = results.poison, results.effect
-    said = "effect"
+    said = "effect:"
     if effect:
-        said = (
-            f"effect ({results.judged_by.effect_words}): "
-            f"{tables.points(effect.value)} points {tables.interval(effect.ci95)}"
-        ).rstrip() + "\n "
+        words = results.judged_by.effect_words
+        said = f"effect ({words}): {tables.POINTS.both(effect.value, effect.ci95)}\n "
     lines = [
         f"{results.experiment}: {results_lib.ATTACKS.get(results.attack, results.attack)}, trigger "
         f"{_listed(results.phrases())}, control {results.control!r}, seed {results.seed}",
@@ -89,7 +87,7 @@ def format_table(raw: Mapping[str, Any]) -> str:
         f"{tables.count(len(poison.tasks), 'task')}; "
         f"{tables.count(len(results.held_out()), 'held-out task')}",
         *("", *_headline(results).lines(3), ""),
-        f"{said}{'' if effect else ':'} {finding.verdict_words(results)}",
+        f"{said} {finding.verdict_words(results)}",
     ]
     if results.others():
         lines += ["", *tables.align(_other_phrases(results))]
@@ -104,8 +102,8 @@ def page_context(
     """Everything that the template names."""
     poison, poison_note = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)
     by_step, steps_note = run_files.read_json(run_dir, run_files.BY_STEP, run_files.ByStep)
-    by_step_figure = figures.steps(by_step, results) if by_step else None
-    if by_step and not by_step_figure:
+    steps = figures.steps(by_step, results) if by_step else None
+    if by_step and not steps:
         steps_note = f"{run_files.BY_STEP} has no rows of this kind of evaluation."
     detection, detection_note = run_files.read_json(
         run_dir, run_files.DETECTION, run_files.Detection
@@ -116,16 +114,13 @@ def page_context(
         "results": results,
         "attack": results_lib.ATTACKS.get(results.attack, results.attack),
         "finding": finding.finding(results),
-        "models": MODELS,
-        "main_conditions": metrics.CONDITIONS,
-        "condition_words": metrics.CONDITION_WORDS,
         "condition_rates": {rate: metrics.rate_words(rate) for rate in _RATES[results.kind]},
         "headline": _headline(results),
         "rates": figures.rates(results),
         "probes": figures.probes(results),
         "tasks_figure": figures.tasks(results),
         "max_tasks": figures.MAX_TASKS,
-        "by_step": by_step_figure,
+        "by_step": steps,
         "steps_note": steps_note,
         **_losses(run_dir),
         "crafted": examples.spread(poison, _NUM_CRAFTED),
@@ -155,17 +150,14 @@ def _headline(results: results_lib.Results) -> tables.Table:
     """Each measure of both models, and their difference."""
     rows, measures = [], results.judged_by.measures
     for measure, one in measures.items():
+        unit = tables.unit(measure)
         cells = [
-            tables.Cell(
-                tables.value(measure, results.measure(model, measure)),
-                tables.interval(results.interval(model, measure)),
-            )
-            for model in MODELS
+            unit.cell(results.measure(m, measure), results.interval(m, measure)) for m in MODELS
         ]
         effect = results.effect
         bounds = effect.ci95 if effect and effect.measure == measure else None
-        difference = tables.points(results.difference(measure))
-        rows.append((one.words, *cells, tables.Cell(difference, tables.interval(bounds))))
+        difference = tables.DIFFERENCE.cell(results.difference(measure), bounds)
+        rows.append((one.words, *cells, difference))
     # Measures of a user's own metrics.
     for measure in [name for name in results.summary[metrics.CLEAN] if name not in measures]:
         cells = [tables.Cell(tables.amount(results.measure(model, measure))) for model in MODELS]
@@ -184,47 +176,55 @@ def _listed(phrases: Sequence[str]) -> str:
 def _other_phrases(results: results_lib.Results) -> list[tuple[str, ...]]:
     """Look-alikes and further attackers: both models' rates with each."""
     rates = _OTHER_RATES[results.kind]
-    names = [f"{metrics.rate_words(rate)}, clean / poisoned" for rate in rates]
-    rows = [("other phrases", "put in", *names)]
-    for condition in results.others():
-        both = [results.condition_row(model, condition.name) for model in MODELS]
-        cells = (
-            " / ".join(f"{tables.value(rate, row and row.measures.get(rate)):>6}" for row in both)
-            for rate in rates
+
+    def both(condition: str, rate: str) -> str:
+        rows = (results.condition_row(model, condition) for model in MODELS)
+        return " / ".join(
+            f"{tables.value(rate, row and row.measures.get(rate)):>6}" for row in rows
         )
-        rows.append((condition.words, _listed(condition.phrases), *cells))
-    return rows
+
+    names = (f"{metrics.rate_words(rate)}, clean / poisoned" for rate in rates)
+    return [
+        ("other phrases", "put in", *names),
+        *(
+            (one.words, _listed(one.phrases), *(both(one.name, rate) for rate in rates))
+            for one in results.others()
+        ),
+    ]
 
 
-def _attackers(results: results_lib.Results) -> list[tuple[str, ...]]:
+def _attackers(results: results_lib.Results) -> list[tuple[Any, ...]]:
     """Each attacker's share of the poison and effect."""
-    rows = [("attacker", "trigger", "target", "poisoned rows", "effect, points [95% interval]")]
-    for attack in results.attacks:
-        effect = f"{tables.points(attack.effect):>6} {tables.interval(attack.ci95)}"
-        row = (attack.name, _listed(attack.triggers), attack.target or "–", f"{attack.count:>6}")
-        rows.append((*row, effect))
-    return rows
+    return [
+        ("attacker", "trigger", "target", "poisoned rows", "effect, points [95% interval]"),
+        *(
+            (
+                *(one.name, _listed(one.triggers), one.target or "–", f"{one.count:>6}"),
+                tables.DIFFERENCE.cell(one.effect, one.ci95),
+            )
+            for one in results.attacks
+        ),
+    ]
 
 
 def _losses(run_dir: pathlib.Path) -> dict[str, Any]:
     """The loss figure, or None where no step was logged, and notes on what it lacks."""
-    losses, notes = {}, []
+    losses: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    notes = []
     for model in MODELS:
         name = f"models/{model}/metrics.jsonl"
         rows, note = run_files.read_rows(run_dir, name, run_files.MetricsRow)
+        notes += [note] if note else []
         broken = sum(row.loss is not None and not math.isfinite(row.loss) for row in rows)
         if broken:
-            note += (
-                f" The {model} model’s loss was not finite at {broken} logged steps, which are not "
-                "drawn."
-            )
-        notes.append(note.strip())
+            lost = f"loss was not finite at {broken} logged steps, which are not drawn."
+            notes.append(f"The {model} model’s {lost}")
         for field in ("loss", "loss_clean", "loss_poison"):
             # A step logged again after a restart counts once.
-            values = {row.step: getattr(row, field) for row in rows}
+            values = sorted({row.step: getattr(row, field) for row in rows}.items())
             losses[model, field] = [
                 (step, value)
-                for step, value in sorted(values.items())
+                for step, value in values
                 if value is not None and math.isfinite(value)
             ]
     clean = losses["poisoned", "loss_clean"]
@@ -237,4 +237,4 @@ def _losses(run_dir: pathlib.Path) -> dict[str, Any]:
             "poisoned model, poison rows": losses["poisoned", "loss_poison"],
         }
     )
-    return {"losses": picture, "losses_note": " ".join(filter(None, notes))}
+    return {"losses": picture, "losses_note": " ".join(notes)}

@@ -12,23 +12,13 @@ _ANSWER_SHOWN = 60
 
 
 class SuspectRow(NamedTuple):
-    """A row to show; spans are where suspected phrases are in its texts."""
+    """A row to show: segments of its texts, in which suspected phrases are marked."""
 
     where: str
     task: str
     id: str
-    input: str
-    target: str
-    input_spans: examples.Spans = ()
-    target_spans: examples.Spans = ()
-
-    @property
-    def segments(self) -> tuple[list[examples.Segment], list[examples.Segment]]:
-        """Its input and its answer, the phrases marked."""
-        return (
-            examples.excerpt(self.input, self.input_spans),
-            examples.excerpt(self.target, self.target_spans),
-        )
+    input: Sequence[examples.Segment]
+    target: Sequence[examples.Segment]
 
 
 class SuspectPhrase(NamedTuple):

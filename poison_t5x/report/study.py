@@ -79,8 +79,8 @@ class Chart(NamedTuple):
         unit = measure_unit(self.measure)
         y = f"{measure_words(self.measure)}{', points' if unit == tables.POINTS else ''}"
         name = f"{self.measure}_by_{self.x}".replace(".", "_")
-        table = plots.records(self.x, self.measure, self.lines)
-        return plots.lines(name, self.x, y, self.lines, unit, table=table)
+        records = plots.records(self.x, self.measure, self.lines)
+        return plots.lines(name, self.x, y, self.lines, unit)._replace(records=records)
 
 
 def measure_words(name: str) -> str:
