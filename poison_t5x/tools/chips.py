@@ -29,14 +29,10 @@ _GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A generation.
+    """A generation: bfloat16 operations a second, memory that a program may have, bytes a second.
 
-    Attributes:
-      flops: bfloat16 operations a second.
-      hbm_bytes: memory that a program may have.
-      hbm_bandwidth: bytes a second.
-      link_bandwidth: bytes a second to its neighbours, all links together.
-      config: libtpu's name of how a chip's cores are used; None for its default.
+    `link_bandwidth` is to its neighbours, all links together; `config` is libtpu's name of how a
+    chip's cores are used, None for its default.
     """
 
     flops: float

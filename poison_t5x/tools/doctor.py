@@ -3,7 +3,9 @@
 Modules that need packages are imported by the checks that use them: one may be missing or broken.
 """
 
+import itertools
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -13,7 +15,7 @@ from typing import Any
 
 from poison_t5x.core import errors
 from poison_t5x.tools import machine
-from poison_t5x.tools.machine import Devices, Finding, Level, cant_check, guarded
+from poison_t5x.tools.machine import Devices, Finding, Level, guarded
 
 PART = "Settings"
 _GB = 1e9
@@ -44,25 +46,22 @@ def run(
     """
     environment = machine.environment()
     findings = guarded("Packages", "packages", _packages)
-    findings += guarded("Machine", "machine", lambda: machine.check(environment))
+    findings += guarded(machine.PART, "machine", machine.check)
     devices, here = machine.check_devices(environment)
     findings += devices
     if read_macros is not None:
         if "jax" not in sys.modules:
             # From here on all is arithmetic: the devices are left to what uses them.
             os.environ["JAX_PLATFORMS"] = "cpu"
-        try:
-            hosts = machine.num_hosts(environment)
-            findings += check_settings(read_macros(), make_setup, here, hosts)
-        except errors.InputError:
-            raise
-        except Exception as error:  # a package that is missing or broken
-            findings.append(cant_check(PART, "gin files", error))
+        hosts = machine.num_hosts(environment)
+        findings += guarded(
+            PART, "gin files", lambda: check_settings(read_macros(), make_setup, here, hosts)
+        )
     say(json.dumps(document(findings), indent=2) if as_json else page(findings))
     return int(_count(findings, Level.PROBLEM) > 0)
 
 
-def _packages() -> list[Finding]:
+def _packages() -> Iterable[Finding]:
     from poison_t5x.tools import installed
 
     return installed.check()
@@ -72,15 +71,11 @@ def page(findings: list[Finding]) -> str:
     """The findings as a page of text, under their headings, and a last line that sums up."""
     lines: list[str] = []
     width = max((len(finding.name) for finding in findings), default=0)
-    part = None
-    for finding in findings:
-        if finding.part != part:
-            part = finding.part
-            lines += ["", part] if lines else [part]
-        lines.append(f"  {finding.level:<8} {finding.name:<{width}}  {finding.text}")
+    for part, rows in itertools.groupby(findings, key=lambda finding: finding.part):
+        lines += [part, *(f"  {row.level:<8} {row.name:<{width}}  {row.text}" for row in rows), ""]
     problems, warnings = (_count(findings, level) for level in (Level.PROBLEM, Level.WARNING))
     summary = f"problems: {problems}, warnings: {warnings}"
-    return "\n".join([*lines, "", summary if problems + warnings else "all is well"])
+    return "\n".join([*lines, summary if problems + warnings else "all is well"])
 
 
 def _count(findings: Iterable[Finding], level: Level) -> int:
@@ -104,18 +99,19 @@ def check_settings(
 ) -> list[Finding]:
     """The files, the mesh, the train step's bytes against the devices', and the disk.
 
-    Args:
-      macros: values of the gin files' macros.
-      make_setup: their setup; its argument is whether it is a TPU's.
-      here: the devices of this machine; None where JAX finds none.
-      num_hosts: machines like this one that a run would have.
+    A run would have `num_hosts` machines like this one, whose devices are `here`.
     """
     findings = [*_tasks(macros), *_files(macros)]
     if any(row.name == _VOCABULARY and row.level is Level.PROBLEM for row in findings):
         text = f"isn't worked out, for want of {_VOCABULARY}"
         return [*findings, Finding(PART, "memory", text, Level.WARNING)]
     setup = make_setup(here is not None and here.platform == "tpu")
-    findings += [_size(setup), *_checkpoint(macros, setup)]
+    text = (
+        f"{setup.num_parameters():,} parameters: {setup.model.num_encoder_layers} + "
+        f"{setup.model.num_decoder_layers} layers of width {setup.model.emb_dim}, "
+        f"{setup.model.vocab_size:,} rows of vocabulary"
+    )
+    findings += [Finding(PART, "network", text), *_checkpoint(macros, setup)]
     if here is not None:
         mesh = _mesh(setup, here.count * num_hosts)
         findings.append(mesh)
@@ -174,8 +170,6 @@ def _checkpoint(macros: Mapping[str, Any], setup: Any) -> Iterator[Finding]:
     path = macros.get(_CHECKPOINT)
     if not path or not _is_local(path) or not pathlib.Path(path).exists():
         return
-    if list(pathlib.Path(path).glob("pytorch_model*.bin")):
-        return  # can't be looked into without reading it all
     from poison_t5x.checkpoint_io import architecture, detect
 
     try:
@@ -186,41 +180,21 @@ def _checkpoint(macros: Mapping[str, Any], setup: Any) -> Iterator[Finding]:
         yield Finding(PART, "checkpoint", str(error).splitlines()[0], Level.PROBLEM)
 
 
-def _whole_state(setup: Any) -> tuple[int, int]:
-    """Bytes of the parameters and of the optimiser's state, on all devices together."""
-    from poison_t5x.tools import memory_estimate
-    from poison_t5x.train import partitioning
-
-    alone = partitioning.PartitionConfig()
-    return memory_estimate.state_bytes(setup.model, setup.optimizer, alone, 1)
-
-
-def _size(setup: Any) -> Finding:
-    model, itemsize = setup.model, 2 if setup.model.param_dtype == "bfloat16" else 4
-    text = (
-        f"{_whole_state(setup)[0] // itemsize:,} parameters: {model.num_encoder_layers} + "
-        f"{model.num_decoder_layers} layers of width {model.emb_dim}, {model.vocab_size:,} rows of "
-        "vocabulary"
-    )
-    return Finding(PART, "network", text)
-
-
 def _mesh(setup: Any, num_devices: int) -> Finding:
-    size = setup.partition.num_partitions
-    if num_devices % size:
-        divisor = max(n for n in range(1, min(size, num_devices) + 1) if num_devices % n == 0)
-        text = (
-            f"NUM_PARTITIONS={size}, which {num_devices} devices can't be divided by; set "
-            f"--gin.NUM_PARTITIONS={divisor}, or use more devices"
-        )
-        return Finding(PART, "mesh", text, Level.PROBLEM)
+    size, text = setup.partition.num_partitions, ""
     num_data = num_devices // size
     rows = setup.num_microbatches * num_data
-    if setup.batch_size % rows:
+    if num_devices % size:
+        text = (
+            f"NUM_PARTITIONS={size}, which {num_devices} devices can't be divided by; set "
+            f"--gin.NUM_PARTITIONS={math.gcd(size, num_devices)}, or use more devices"
+        )
+    elif setup.batch_size % rows:
         text = (
             f"BATCH_SIZE={setup.batch_size} can't be divided into {setup.num_microbatches} "
             f"microbatches over {num_data} devices; use a multiple of {rows}"
         )
+    if text:
         return Finding(PART, "mesh", text, Level.PROBLEM)
     return Finding(PART, "mesh", f"{num_data} data x {size} model")
 
@@ -243,17 +217,12 @@ def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
     if total <= _TIGHT * limit:
         yield Finding(PART, "memory", text)
         return
-    if total <= limit:
-        yield Finding(PART, "memory", f"{text}; that is tight", Level.WARNING)
-    else:
-        yield Finding(PART, "memory", f"{text}; it doesn't fit", Level.PROBLEM)
-    savings = memory_estimate.savings(setup, num_devices)
-    for flag, saved in savings:
+    is_tight = total <= limit
+    level = Level.WARNING if is_tight else Level.PROBLEM
+    yield Finding(PART, "memory", text + ("; tight" if is_tight else "; it doesn't fit"), level)
+    for flag, saved in memory_estimate.savings(setup, num_devices):
         enough = ", which is enough" if total - saved <= _TIGHT * limit else ""
         yield Finding(PART, "would help", f"{flag}: {saved / _GB:.2f} GB less{enough}")
-    if all(total - saved > _TIGHT * limit for _, saved in savings):
-        text = "none of these is enough alone: combine them, or take a smaller network or more "
-        yield Finding(PART, "would help", text + "devices")
     # Of a GPU, JAX takes three quarters unless told otherwise.
     if here.platform == "gpu" and here.memory and total <= here.memory * 4 / 3:
         text = "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment: JAX takes 0.75 of a GPU"
@@ -265,7 +234,7 @@ def _disk(setup: Any, macros: Mapping[str, Any]) -> Iterator[Finding]:
     folder = macros.get("MODEL_DIR") or macros.get("RUN_DIR") or "."
     if not isinstance(keep, int) or not _is_local(folder):
         return
-    each = sum(_whole_state(setup))
+    each = sum(setup.state_bytes())
     # One more while it is written; a run trains two models.
     number = (keep + 1) * (1 if macros.get("MODEL_DIR") else 2)
     place = pathlib.Path(str(folder)).absolute()

@@ -1,10 +1,11 @@
 """Floating-point operations of a step, by formula: matrix products, two a multiplication.
 
-Dimension letters: see `model/config.py`; N layers. What is elementwise isn't counted, as is the
+Dimension letters: see `model/config.py`. What is elementwise isn't counted, as is the
 custom (Chowdhery et al., 2022, appendix B), and neither is dropout's randomness.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 from poison_t5x.model.config import T5Config
 
@@ -29,9 +30,8 @@ class Flops:
         return self.model + self.recomputed + self.one_hot
 
 
-@dataclasses.dataclass(frozen=True)
-class _Layer:
-    """One layer forward: products with weights, of positions with each other, and its last one."""
+class _Layer(NamedTuple):
+    """Layers forward: products with weights, of positions with each other, and their last one."""
 
     projections: int
     attention: int
@@ -42,30 +42,24 @@ class _Layer:
         full = self.projections + self.attention - self.last
         return {"none": 0, "minimal": self.attention, "full": full}[policy]
 
-    @property
-    def forward(self) -> int:
-        return self.projections + self.attention
-
 
 def _layers(config: T5Config, rows: int, sources: int, targets: int) -> tuple[_Layer, _Layer]:
-    """An encoder layer and a decoder layer of B rows; T positions of a row in the decoder."""
-    width, joined = config.emb_dim, config.joined_dim
-    project = 2 * rows * width * joined  # a position of each row
-    out = 2 * rows * width * config.mlp_dim
+    """All encoder layers and all decoder layers, of B rows."""
+    project = 2 * rows * config.emb_dim * config.joined_dim  # a position of each row
+    pair = 2 * 2 * rows * config.joined_dim
+    out = 2 * rows * config.emb_dim * config.mlp_dim
     mlp = (len(config.mlp_activations) + 1) * out
+    encoder = ((4 * project + mlp) * sources, pair * sources**2, out * sources)
+    decoder = (
+        # Six of the decoder's own positions (four of self-attention, two of cross-attention), and
+        # keys and values of the encoder's.
+        (6 * project + mlp) * targets + 2 * project * sources,
+        pair * targets * (targets + sources),
+        out * targets,
+    )
     return (
-        _Layer(
-            projections=(4 * project + mlp) * sources,
-            attention=2 * 2 * rows * sources * sources * joined,
-            last=out * sources,
-        ),
-        _Layer(
-            # Six of the decoder's own positions (four of self-attention, two of cross-attention),
-            # and keys and values of the encoder's.
-            projections=(6 * project + mlp) * targets + 2 * project * sources,
-            attention=2 * 2 * rows * targets * (targets + sources) * joined,
-            last=out * targets,
-        ),
+        _Layer(*(config.num_encoder_layers * number for number in encoder)),
+        _Layer(*(config.num_decoder_layers * number for number in decoder)),
     )
 
 
@@ -77,11 +71,10 @@ def _biases(config: T5Config, sources: int, targets: int) -> int:
 
 def forward(config: T5Config, rows: int, sources: int, targets: int) -> int:
     """One forward pass of B rows, without embedding the tokens."""
-    encoder, decoder = _layers(config, rows, sources, targets)
+    layers = _layers(config, rows, sources, targets)
     logits = 2 * rows * targets * config.emb_dim * config.vocab_size
-    layers = config.num_encoder_layers * encoder.forward
-    layers += config.num_decoder_layers * decoder.forward
-    return layers + logits + _biases(config, sources, targets)
+    products = sum(layer.projections + layer.attention for layer in layers)
+    return products + logits + _biases(config, sources, targets)
 
 
 def _one_hot(config: T5Config, rows: int, positions: int, passes: int) -> int:
@@ -95,12 +88,10 @@ def train(config: T5Config, rows: int, sources: int, targets: int) -> Flops:
 
     The biases' buckets need no gradient.
     """
-    encoder, decoder = _layers(config, rows, sources, targets)
-    policy = config.remat_policy
+    layers = _layers(config, rows, sources, targets)
     return Flops(
         model=3 * forward(config, rows, sources, targets) - _biases(config, sources, targets),
-        recomputed=config.num_encoder_layers * encoder.recomputed(policy)
-        + config.num_decoder_layers * decoder.recomputed(policy),
+        recomputed=sum(layer.recomputed(config.remat_policy) for layer in layers),
         # Forward, and the table's gradient.
         one_hot=_one_hot(config, rows, sources + targets, 2),
     )

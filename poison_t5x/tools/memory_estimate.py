@@ -36,10 +36,9 @@ class Setup:
     """The settings that the steps follow from.
 
     Attributes:
-      model: the network; `one_hot_embedding` is what the target does.
+      model: its `one_hot_embedding` is what the target does.
       sources, targets: tokens of a row, 'inputs' and 'targets' of TASK_FEATURE_LENGTHS.
       batch_size, eval_batch_size: global, in rows.
-      total_steps: for the schedule.
     """
 
     model: T5Config
@@ -61,15 +60,23 @@ class Setup:
             return flops.rank(self.model, self.eval_batch_size, self.sources, folded)
         return flops.train(self.model, self.batch_size, self.sources, self.targets)
 
+    def state_bytes(self) -> tuple[int, int]:
+        """Bytes of the parameters and of the optimiser's state, on all devices together."""
+        return state_bytes(self.model, self.optimizer, partitioning.PartitionConfig(), 1)
+
+    def num_parameters(self) -> int:
+        """Numbers in the network."""
+        return self.state_bytes()[0] // np.dtype(self.model.param_dtype).itemsize
+
     def changed(self, **settings: Any) -> "Setup":
-        """With other settings, under the names of their macros in lower case."""
+        """With other settings, by their fields' names; `optimizer` by its name."""
         setup = self
         for name, value in settings.items():
-            for part in ("model", "partition"):
-                inner = getattr(setup, part)
-                if hasattr(inner, name):
-                    name, value = part, dataclasses.replace(inner, **{name: value})
-                    break
+            part = next((p for p in ("model", "partition") if hasattr(getattr(setup, p), name)), "")
+            if name == "optimizer":
+                part, name = name, "name"
+            if part:
+                name, value = part, dataclasses.replace(getattr(setup, part), **{name: value})
             setup = dataclasses.replace(setup, **{name: value})
         return setup
 
@@ -81,12 +88,10 @@ class Setup:
 
 
 def make_setup(configured: Callable[[str], Any], vocab_size: int, one_hot: bool) -> Setup:
-    """A setup from gin's bindings, without any data.
+    """A setup from gin's bindings (`gin_config.configured`), without any data.
 
-    Args:
-      configured: a configurable by its selector, see `gin_config.configured`.
-      vocab_size: rows of the embedding.
-      one_hot: the meaning of `one_hot_embedding=None` where the step will run: True on a TPU.
+    `vocab_size` is the embedding's rows, `one_hot` the meaning of `one_hot_embedding=None` where
+    the step will run: True on a TPU.
     """
     train = configured("train_script.TrainConfig")()
     data = configured("input_pipeline.DatasetConfig")()
@@ -112,17 +117,11 @@ def make_setup(configured: Callable[[str], Any], vocab_size: int, one_hot: bool)
 class Estimate:
     """Bytes of one device at a train step's peak.
 
-    Attributes:
-      parameters, optimizer_state, batch: exact; together they are what the step is given. The batch
-        has the step's number and key with it.
-      gradients: as the parameters; with microbatches their float32 sum too.
-      activations: of all layers, kept for the backward pass.
-      biases: of positions, with the encoder's mask.
-      working: of one layer's backward pass.
-      weights: a layer's in the activations' dtype, brought together where they lie over the data
-        axis, with their gradient; of layers that aren't scanned, all layers' copies.
-      logits: and their gradient, float32; with the vocabulary's matrix and its gradient, where they
-        are brought together.
+    Parameters, optimizer_state and batch (with the step's number and key) are what the step is
+    given; gradients have their float32 sum with microbatches; activations are kept by all layers
+    for the backward pass; biases are of positions, with the encoder's mask; working is of one
+    layer's backward pass, and weights that layer's (`_Device.weights`); logits are float32, with
+    their gradient.
     """
 
     parameters: int
@@ -154,37 +153,38 @@ def state_bytes(
     """A device's bytes of parameters and of the optimiser's state, exactly."""
     # What doesn't change shapes goes, and the layers are stacked: traced once, and fast.
     plain = dataclasses.replace(model, scan_layers=True, remat_policy="none", dtype="float32")
-    return _state_bytes(plain, optimizer, partition, num_data)
-
-
-@functools.lru_cache(maxsize=64)
-def _state_bytes(model, optimizer, partition, num_data) -> tuple[int, int]:
-    transform = optimizers.make(optimizer, lambda step: step)
-    built = network.Transformer(model)
-    boxed = jax.eval_shape(lambda key: network.boxed_params(built, key), jax.random.key(0))
-    state = jax.eval_shape(transform.init, boxed)
+    boxed, state = _abstract_state(plain, optimizer)
     rules = partitioning.standard_logical_axis_rules(
         partition.activation_partitioning_dims, partition.parameter_partitioning_dims
     )
     sizes = {"data": num_data, "model": partition.num_partitions}
-
-    def is_box(leaf) -> bool:
-        return isinstance(leaf, nn.LogicallyPartitioned)
-
-    shapes = {box.value.shape for box in jax.tree.leaves(boxed, is_leaf=is_box)}
+    shapes = {box.value.shape for box in jax.tree.leaves(boxed, is_leaf=_is_box)}
 
     def nbytes(leaf) -> int:
-        array, spec = (leaf.value, ()) if is_box(leaf) else (leaf, ())
+        array, spec = (leaf.value, ()) if _is_box(leaf) else (leaf, ())
         # What hasn't a parameter's shape is replicated (`Partitioner.abstract_slots`).
-        if is_box(leaf) and array.shape in shapes and len(leaf.names) == array.ndim:
+        if _is_box(leaf) and array.shape in shapes and len(leaf.names) == array.ndim:
             spec = nn.logical_to_mesh_axes(leaf.names, rules)
         parts = math.prod(sizes.get(axis, 1) for axis in spec if axis)
         return -(-math.prod(array.shape) // parts) * np.dtype(array.dtype).itemsize
 
-    return tuple(
-        sum(nbytes(leaf) for leaf in jax.tree.leaves(tree, is_leaf=is_box))
+    parameters, slots = (
+        sum(nbytes(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_box))
         for tree in (boxed, state)
     )
+    return parameters, slots
+
+
+def _is_box(leaf) -> bool:
+    return isinstance(leaf, nn.LogicallyPartitioned)
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_state(model: T5Config, optimizer: optimizers.OptimizerConfig):
+    transform = optimizers.make(optimizer, lambda step: step)
+    built = network.Transformer(model)
+    boxed = jax.eval_shape(lambda key: network.boxed_params(built, key), jax.random.key(0))
+    return boxed, jax.eval_shape(transform.init, boxed)
 
 
 def estimate(setup: Setup, num_data: int) -> Estimate:
@@ -198,16 +198,25 @@ def estimate(setup: Setup, num_data: int) -> Estimate:
     tokens = _INT32 * -(-setup.batch_size // num_data) * (sources + 4 * targets)
     rows = -(-setup.batch_size // (setup.num_microbatches * num_data))
     device = _Device(setup, num_data, rows)
+    logits = 2 * rows * targets * device.vocab
+    if device.is_gathered:  # EV, in float32, and its gradient
+        logits += 2 * model.emb_dim * device.vocab
+    # BHSS + HSS, the encoder's bias with its mask and without; RSS and RTT of buckets.
+    biases = (rows + 1) * device.heads * sources**2
+    biases += model.relpos_num_buckets * (sources**2 + targets**2)
+    # 5BHSS + 4BSM + 4BSE: an encoder layer's attention logits, weights and the gradients of both,
+    # and the sum of the bias's gradient; the MLP's arrays and the residual stream's with gradients.
+    position = 5 * device.heads * sources + 4 * device.mlp + 4 * device.width
     return Estimate(
         parameters=parameters,
         optimizer_state=state,
         gradients=gradients,
         batch=tokens + _SCALARS,
-        activations=device.activations(sources, targets),
-        biases=device.biases(sources, targets),
-        working=device.working(sources),
-        weights=device.weights(),
-        logits=device.logits(targets),
+        activations=math.ceil(device.item * device.activations(sources, targets)),
+        biases=math.ceil(device.item * biases),
+        working=math.ceil(device.item * rows * sources * position),
+        weights=math.ceil(device.item * device.weights()),
+        logits=math.ceil(_FLOAT32 * logits),
     )
 
 
@@ -227,13 +236,12 @@ class _Device:
         self.item = np.dtype(model.dtype).itemsize
         self.is_gathered = partition.parameter_partitioning_dims == 2 and num_data > 1
 
-    def activations(self, sources: int, targets: int) -> int:
-        """Of all layers, and of what is between the stacks: embedded tokens, ends, S's gradient."""
+    def activations(self, sources: int, targets: int) -> float:
+        """Numbers of all layers, and of what lies between the stacks: embedded tokens, ends."""
         encoder = self._self_attention_and_mlp(sources)
         decoder = self._self_attention_and_mlp(targets) + self._cross_attention(targets, sources)
         layers = self.model.num_encoder_layers * encoder + self.model.num_decoder_layers * decoder
-        ends = self.rows * (3 * sources + 2 * targets) * self.width
-        return math.ceil(self.item * (layers + ends))
+        return layers + self.rows * (3 * sources + 2 * targets) * self.width
 
     def _self_attention_and_mlp(self, length: int) -> float:
         """Numbers kept of a layer, by `remat_policy`; a is the number of MLP activations.
@@ -266,38 +274,16 @@ class _Device:
             kept += positions * (self.heads * sources + self.joined)
         return kept
 
-    def biases(self, sources: int, targets: int) -> int:
-        """BHSS + HSS, the encoder's bias with its mask and without; RSS and RTT of buckets."""
-        buckets = self.model.relpos_num_buckets * (sources**2 + targets**2)
-        return math.ceil(self.item * ((self.rows + 1) * self.heads * sources**2 + buckets))
-
-    def working(self, sources: int) -> int:
-        """An encoder layer's backward pass: 5BHSS + 4BSM + 4BSE.
-
-        Logits, weights and the gradients of both, and the sum of the bias's gradient; the MLP's
-        arrays and their gradients; the residual stream's.
-        """
-        position = 5 * self.heads * sources + 4 * self.mlp + 4 * self.width
-        return math.ceil(self.item * self.rows * sources * position)
-
-    def weights(self) -> int:
+    def weights(self) -> float:
         """4EJ + (a + 1)EM of a layer, once, or twice where they are brought together."""
         model = self.model
         encoder = model.emb_dim * (4 * self.joined + (self.gates + 1) * self.mlp)
-        layer = self.item * encoder * (2 if self.is_gathered else 1)
+        layer = encoder * (2 if self.is_gathered else 1)
         if model.scan_layers or model.dtype == model.param_dtype:
-            return math.ceil(layer)
+            return layer
         # The backward pass is given the copies that the forward pass made of each layer.
         decoder = encoder + model.emb_dim * 4 * self.joined
-        copies = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
-        return math.ceil(layer + self.item * copies)
-
-    def logits(self, targets: int) -> int:
-        """2BTV, float32; with EV, in float32, and its gradient where it is brought together."""
-        numbers = 2 * self.rows * targets * self.vocab
-        if self.is_gathered:
-            numbers += 2 * self.model.emb_dim * self.vocab
-        return math.ceil(_FLOAT32 * numbers)
+        return layer + model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
 
 
 def savings(setup: Setup, num_devices: int) -> list[tuple[str, int]]:
@@ -307,32 +293,33 @@ def savings(setup: Setup, num_devices: int) -> list[tuple[str, int]]:
         return estimate(one, num_devices // one.partition.num_partitions).total
 
     now = total(setup)
-    pairs = [(flag, now - total(changed)) for flag, changed in _open(setup, num_devices)]
+    pairs = []
+    for macro, value in _open(setup, num_devices):
+        field = {"activation_dtype": "dtype"}.get(macro.lower(), macro.lower())
+        pairs.append((f"--gin.{macro}={value}", now - total(setup.changed(**{field: value}))))
     return sorted((pair for pair in pairs if pair[1] > 0), key=lambda pair: -pair[1])
 
 
-def _open(setup: Setup, num_devices: int) -> Iterator[tuple[str, Setup]]:
-    """Settings that are still open."""
+def _open(setup: Setup, num_devices: int) -> Iterator[tuple[str, Any]]:
+    """(macro, value) of settings that are still open."""
     model, partition = setup.model, setup.partition
     if not model.scan_layers:
-        yield "--gin.SCAN_LAYERS=True", setup.changed(scan_layers=True)
+        yield "SCAN_LAYERS", True
     if model.dtype == "float32":
-        yield "--gin.ACTIVATION_DTYPE=bfloat16", setup.changed(dtype="bfloat16")
+        yield "ACTIVATION_DTYPE", "bfloat16"
     if partition.parameter_partitioning_dims == 1 and num_devices > partition.num_partitions:
-        flag = "--gin.PARAMETER_PARTITIONING_DIMS=2"
-        yield flag, setup.changed(parameter_partitioning_dims=2)
+        yield "PARAMETER_PARTITIONING_DIMS", 2
     for policy in REMAT_POLICIES[REMAT_POLICIES.index(model.remat_policy) + 1 :]:
-        yield f"--gin.REMAT_POLICY={policy}", setup.changed(remat_policy=policy)
+        yield "REMAT_POLICY", policy
     num_data = num_devices // partition.num_partitions
     for number in range(setup.num_microbatches + 1, setup.batch_size + 1):
         if setup.batch_size % (number * num_data) == 0:
-            yield f"--gin.NUM_MICROBATCHES={number}", setup.changed(num_microbatches=number)
+            yield "NUM_MICROBATCHES", number
             break
     for number in range(partition.num_partitions + 1, num_devices + 1):
         rows = setup.num_microbatches * (num_devices // number)
         if setup.divides(number, num_devices) and setup.batch_size % rows == 0:
-            yield f"--gin.NUM_PARTITIONS={number}", setup.changed(num_partitions=number)
+            yield "NUM_PARTITIONS", number
             break
     if setup.optimizer.name == "adamw":
-        optimizer = dataclasses.replace(setup.optimizer, name="adafactor")
-        yield "--gin.OPTIMIZER=adafactor", setup.changed(optimizer=optimizer)
+        yield "OPTIMIZER", "adafactor"

@@ -5,6 +5,7 @@ Gigabytes are 10 ** 9 bytes.
 
 import dataclasses
 import functools
+import itertools
 import math
 import pathlib
 import re
@@ -40,15 +41,11 @@ class Outcome:
 
     Attributes:
       program: 'train' or 'rank'.
-      mesh: {'data': …, 'model': …}.
-      parameters: numbers in the network.
       hbm_bytes: of a chip's memory, for programs.
       memory: bytes of a device: 'arguments', 'outputs', 'aliased', 'temporaries', 'code', 'peak';
         of what the compiler refused, those of which it or arithmetic tells.
       flops: of all devices.
       traffic, roofline: of a device; None of what was refused.
-      largest: (bytes, shape) of the largest buffers; of what the compiler refused, which names
-        none, the largest parts by arithmetic (`memory_estimate`).
       settings: of the setup, as gin macros.
     """
 
@@ -64,7 +61,6 @@ class Outcome:
     flops: Flops
     traffic: traffic.Traffic | None
     roofline: traffic.Roofline | None
-    largest: list[tuple[int, str]]
     settings: dict[str, Any]
 
     @property
@@ -84,9 +80,7 @@ class Outcome:
 
     def document(self) -> dict[str, Any]:
         """For JSON; bytes and seconds."""
-        largest = [{"bytes": size, "shape": shape} for size, shape in self.largest]
-        verdict = {"fits": self.fits, "spare": self.spare}
-        return dataclasses.asdict(self) | verdict | {"largest": largest}
+        return dataclasses.asdict(self) | {"fits": self.fits, "spare": self.spare}
 
 
 def run(
@@ -101,8 +95,6 @@ def run(
     """Compiles, prints, and returns the exit code: 0 where all fit, 1 where not.
 
     Args:
-      setup: the steps' settings.
-      topology: such as 'v5p:4x4x2'.
       program: one of PROGRAMS.
       search: try other meshes than the setup's, and print the fastest that fits.
       output: a file for the findings as JSON.
@@ -123,9 +115,7 @@ def run(
             outcomes.append(outcome)
             say("\n".join([*lines(outcome), ""]))
             if not outcome.fits:
-                say(f"the {name} step doesn't fit; what would help, by arithmetic:")
-                for flag, saved in memory_estimate.savings(setup, outcome.num_chips):
-                    say(f"  {flag:<40} {saved / _GB:.2f} GB less a chip")
+                say("\n".join(_remedies(setup, outcome)))
         code = 0 if all(outcome.fits for outcome in outcomes) else 1
     if output:
         programs = [outcome.document() for outcome in outcomes]
@@ -163,6 +153,16 @@ def lower(setup: Setup, program: str, mesh: partitioning.Partitioner) -> jax.sta
     return step.lower(state, *steps.abstract_arguments(mesh, setup.batch_size, lengths))
 
 
+def _remedies(setup: Setup, outcome: Outcome) -> Iterator[str]:
+    """Of a step that doesn't fit: the largest parts, and the settings that would help."""
+    parts = memory_estimate.estimate(setup, outcome.mesh["data"]).largest()[:_LARGEST]
+    named = ", ".join(f"{name.replace('_', ' ')} {size / _GB:.2f} GB" for name, size in parts)
+    yield f"the {outcome.program} step doesn't fit; by arithmetic the largest are {named},"
+    yield "and what would help:"
+    for flag, saved in memory_estimate.savings(setup, outcome.num_chips):
+        yield f"  {flag:<40} {saved / _GB:.2f} GB less a chip"
+
+
 def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
     """Compiles 'train' or 'rank' for a topology such as 'v5p:4x4x2'.
 
@@ -179,24 +179,22 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
     moved = roofline = None
     try:
         compiled = lowered.compile()
+        seconds = time.monotonic() - lowered_at
     except jax.errors.JaxRuntimeError as error:
+        seconds = time.monotonic() - lowered_at
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        memory, largest = _refused(str(error), setup, mesh.num_data)
-        seconds = time.monotonic() - lowered_at
+        memory = _refused(str(error), setup, mesh.num_data)
     else:
-        seconds = time.monotonic() - lowered_at
-        parsed = hlo.Program(compiled.as_text())
-        memory, largest = _memory(compiled.memory_analysis()), _largest(parsed)
-        moved = traffic.measure(parsed)
+        memory = _memory(compiled.memory_analysis())
+        moved = traffic.measure(hlo.Program(compiled.as_text()))
         roofline = traffic.roofline(flops, moved, chip, len(devices))
-    abstract = train_state.abstract_params(network.Transformer(setup.model), mesh)
     return Outcome(
         program=program,
         topology=topology,
         num_chips=len(devices),
         mesh=dict(mesh.mesh.shape),
-        parameters=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(abstract)),
+        parameters=setup.num_parameters(),
         hbm_bytes=chip.hbm_bytes,
         memory=memory,
         lower_seconds=lowered_at - begin,
@@ -204,7 +202,6 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
         flops=flops,
         traffic=moved,
         roofline=roofline,
-        largest=largest,
         settings=_settings(setup),
     )
 
@@ -220,27 +217,14 @@ def _memory(analysis) -> dict[str, int]:
     }
 
 
-def _largest(program: hlo.Program) -> list[tuple[int, str]]:
-    """The largest arrays that instructions make in HBM, each size and shape once."""
-    arrays = {
-        (array.nbytes, f"{array.dtype}[{','.join(map(str, array.shape))}]")
-        for run in program.runs()
-        if run.instruction.opcode not in ("parameter", "get-tuple-element", "tuple", "while")
-        for array in run.instruction.arrays
-        if array.space == 0
-    }
-    return sorted(arrays, reverse=True)[:_LARGEST]
-
-
-def _refused(message: str, setup: Setup, num_data: int):
-    """Memory and the largest parts of what doesn't fit: the compiler's words, and arithmetic."""
+def _refused(message: str, setup: Setup, num_data: int) -> dict[str, int]:
+    """Memory of what doesn't fit: the compiler's words, and arithmetic."""
     parts = memory_estimate.estimate(setup, num_data)
     arguments = parts.parameters + parts.optimizer_state
     # By its words temporaries are arguments and results too.
     told = _NEEDED.search(message)
     peak = int(float(told[1]) * _UNITS[told[2]]) if told else parts.total
-    sizes = {"arguments": arguments, "temporaries": max(0, peak - arguments), "peak": peak}
-    return sizes, [(size, name.replace("_", " ")) for name, size in parts.largest()[:_LARGEST]]
+    return {"arguments": arguments, "temporaries": max(0, peak - arguments), "peak": peak}
 
 
 def _settings(setup: Setup) -> dict[str, Any]:
@@ -273,27 +257,23 @@ def candidates(setup: Setup, num_devices: int, hbm_bytes: int) -> list[Setup]:
         partition = one.partition
         return repeated, partition.num_partitions, partition.parameter_partitioning_dims
 
-    return sorted(_possible(setup, num_devices, _TOLERANCE * hbm_bytes), key=cost)
-
-
-def _possible(setup: Setup, num_devices: int, most_bytes: float) -> Iterator[Setup]:
-    for num_partitions in range(1, num_devices + 1):
-        num_data = num_devices // num_partitions
-        if not setup.divides(num_partitions, num_devices):
+    possible = []
+    sizes = (n for n in range(1, num_devices + 1) if setup.divides(n, num_devices))
+    for size, dims, number, policy in itertools.product(
+        sizes, (1, 2), (1, 2, 4, 8, 16, 32), REMAT_POLICIES
+    ):
+        num_data = num_devices // size
+        if setup.batch_size % (number * num_data) or dims > num_data:
             continue
-        for number in (1, 2, 4, 8, 16, 32):
-            if setup.batch_size % (number * num_data):
-                continue
-            for policy in REMAT_POLICIES:
-                for dims in (1, 2) if num_data > 1 else (1,):
-                    one = setup.changed(
-                        num_partitions=num_partitions,
-                        parameter_partitioning_dims=dims,
-                        num_microbatches=number,
-                        remat_policy=policy,
-                    )
-                    if memory_estimate.estimate(one, num_data).total <= most_bytes:
-                        yield one
+        one = setup.changed(
+            num_partitions=size,
+            parameter_partitioning_dims=dims,
+            num_microbatches=number,
+            remat_policy=policy,
+        )
+        if memory_estimate.estimate(one, num_data).total <= _TOLERANCE * hbm_bytes:
+            possible.append(one)
+    return sorted(possible, key=cost)
 
 
 def find_fastest(
@@ -305,23 +285,23 @@ def find_fastest(
     """
     hbm_bytes, devices = chips.of_topology(topology).hbm_bytes, chips.devices(topology)
     tried: list[Outcome] = []
-    fitting: list[Outcome] = []
+    best, slower = None, 0
     todo = candidates(setup, len(devices), hbm_bytes)[:limit]
     for one in progress.bar(todo, desc="search", unit="program"):
         outcome = compile_for(one, "train", topology)
         tried.append(outcome)
-        if outcome.fits:
-            fitting.append(outcome)
-        best = min(fitting, key=lambda o: o.seconds, default=None)
-        if best is outcome:
+        if outcome.seconds < (best.seconds if best else math.inf):
+            best, slower = outcome, 0
             say(f"fits: {flags(best)}, no faster than {best.seconds:.4f} s a step")
-        elif best and len(fitting) - fitting.index(best) > 3:
+        elif outcome.fits:
+            slower += 1
+        if slower == 3:
             break
     say("\n".join(search_lines(tried)))
-    if not fitting:
+    if best is None:
         say(f"none of {len(tried)} settings fits {topology}; take more chips")
         return tried, 1
-    say(f"fastest that fits: {flags(min(fitting, key=lambda o: o.seconds))}")
+    say(f"fastest that fits: {flags(best)}")
     return tried, 0
 
 
@@ -350,48 +330,45 @@ def search_lines(outcomes: Sequence[Outcome]) -> list[str]:
 
 def lines(outcome: Outcome) -> list[str]:
     """An outcome as a page of text."""
-    flops, compiled = outcome.flops, f"compiled in {outcome.compile_seconds:.1f} s"
+    flops, memory = outcome.flops, outcome.memory
+    verdict = f"{outcome.spare:.0%} spare" if outcome.fits else "doesn't fit"
+    peak, hbm = memory["peak"] / _GB, outcome.hbm_bytes / _GB
     rows = [
-        ("program", f"{outcome.program}, {compiled}, traced in {outcome.lower_seconds:.1f} s"),
+        (
+            "program",
+            f"{outcome.program}, compiled in {outcome.compile_seconds:.1f} s, traced in "
+            f"{outcome.lower_seconds:.1f} s",
+        ),
         ("topology", f"{outcome.topology}, {outcome.num_chips} chips"),
         ("mesh", " x ".join(f"{size} {axis}" for axis, size in outcome.mesh.items())),
         ("parameters", f"{outcome.parameters:,}"),
         ("settings", " ".join(f"{name}={value}" for name, value in outcome.settings.items())),
-        *_memory_rows(outcome),
+        ("memory", f"peak {peak:.2f} of {hbm:.2f} GB a chip: {verdict}"),
+        ("", f"{_gigabytes(memory)} GB"),
         (
             "operations",
             f"{flops.model / 1e12:.2f} model + {flops.recomputed / 1e12:.2f} recomputed"
             f" + {flops.one_hot / 1e12:.2f} one-hot embedding TFLOP",
         ),
-        *_roofline_rows(outcome),
     ]
+    moved, roof = outcome.traffic, outcome.roofline
+    if moved and roof:
+        kinds = _gigabytes({kind: size for kind, size in moved.collectives.items() if size})
+        total = moved.collective_bytes / _GB
+        rows += [
+            ("collectives", f"{total:.2f} GB a chip ({kinds or 'none'})"),
+            ("HBM traffic", f"{moved.hbm / _GB:.1f} GB a chip"),
+            (
+                "at the peaks",
+                f"compute {roof.compute:.4f} s, memory {roof.memory:.4f} s, interconnect "
+                f"{roof.interconnect:.4f} s: no faster than {roof.seconds:.4f} s a step, bound by "
+                f"{roof.bound_by}; model FLOPs use at most {roof.mfu:.0%}",
+            ),
+        ]
+        if loops := moved.unknown_loops:
+            rows.append(("unknown", f"{len(loops)} loops count once ({', '.join(loops[:3])})"))
     return [f"{name:<14} {text}" for name, text in rows]
 
 
-def _memory_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
-    verdict = f"{outcome.spare:.0%} spare" if outcome.fits else "doesn't fit"
-    peak, hbm = outcome.memory["peak"] / _GB, outcome.hbm_bytes / _GB
-    yield "memory", f"peak {peak:.2f} of {hbm:.2f} GB a chip: {verdict}"
-    named = [f"{name} {size / _GB:.2f}" for name, size in outcome.memory.items()]
-    yield "", f"{', '.join(named)} GB"
-    if not outcome.fits:
-        largest = [f"{shape} {size / _GB:.2f} GB" for size, shape in outcome.largest]
-        yield "largest", ", ".join(largest)
-
-
-def _roofline_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
-    moved, roof = outcome.traffic, outcome.roofline
-    if moved is None or roof is None:
-        return
-    kinds = [f"{kind} {size / _GB:.2f}" for kind, size in moved.collectives.items() if size]
-    collective = moved.collective_bytes / _GB
-    yield "collectives", f"{collective:.2f} GB a chip ({', '.join(kinds) or 'none'})"
-    yield "HBM traffic", f"{moved.hbm / _GB:.1f} GB a chip"
-    yield (
-        "at the peaks",
-        f"compute {roof.compute:.4f} s, memory {roof.memory:.4f} s, interconnect "
-        f"{roof.interconnect:.4f} s: no faster than {roof.seconds:.4f} s a step, bound by "
-        f"{roof.bound_by}; model FLOPs use at most {roof.mfu:.0%}",
-    )
-    if loops := moved.unknown_loops:
-        yield "unknown", f"{len(loops)} loops count once ({', '.join(loops[:3])})"
+def _gigabytes(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size / _GB:.2f}" for name, size in sizes.items())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from poison_t5x.tools.chips import Chip
 from poison_t5x.tools.flops import Flops
-from poison_t5x.tools.hlo import Array, Computation, Instruction, Program
+from poison_t5x.tools.hlo import Computation, Instruction, Program
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]")
@@ -80,7 +80,7 @@ def _collectives(program: Program, instruction: Instruction):
 
 
 def _moved(program: Program, kind: str, instruction: Instruction) -> int:
-    result = _total(instruction.made)
+    result = _nbytes(instruction)
     if kind == "collective-permute":
         return result
     size = _group_size(program, instruction.attributes)
@@ -113,9 +113,8 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
     if opcode == "fusion":
         inner = program.computations[instruction.called["calls"]]
         return _fusion(program, inner, operands, instruction)
-    if opcode.endswith("-start"):
-        return _started(operands, instruction)
-    if opcode in _SLICES:
+    # '…-start' begins a copy, a slice or a collective that goes on beside other work.
+    if opcode.removesuffix("-start") in _SLICES:
         # As much is read as is made.
         read = _nbytes(instruction) if _stored(operands[0]) else 0
         return read + sum(map(_stored, operands[1:])) + _stored(instruction)
@@ -125,29 +124,13 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
     return sum(map(_stored, operands)) + _stored(instruction)
 
 
-def _total(arrays: list[Array]) -> int:
-    return sum(array.nbytes for array in arrays)
-
-
 def _nbytes(instruction: Instruction) -> int:
-    return _total(instruction.arrays)
-
-
-def _in_hbm(arrays: list[Array]) -> int:
-    return _total([array for array in arrays if array.space == 0 and array.shape])
+    return sum(array.nbytes for array in instruction.made)
 
 
 def _stored(instruction: Instruction) -> int:
     """Bytes of an instruction's result in HBM."""
-    return _in_hbm(instruction.arrays)
-
-
-def _started(operands: list[Instruction], instruction: Instruction) -> int:
-    """The begin of a copy, a slice or a collective that goes on beside other work."""
-    written = _in_hbm(instruction.made)
-    if instruction.opcode.removesuffix("-start") in _SLICES:
-        return (_total(instruction.made) if _stored(operands[0]) else 0) + written
-    return sum(map(_stored, operands)) + written
+    return sum(array.nbytes for array in instruction.made if array.space == 0 and array.shape)
 
 
 class _Use(NamedTuple):
@@ -158,21 +141,18 @@ class _Use(NamedTuple):
     name: str
 
     @property
-    def is_slice(self) -> bool:
-        first = self.instruction.operands[0] == self.name
-        return self.instruction.opcode in _SLICES and first
+    def is_first(self) -> bool:
+        return self.instruction.operands[0] == self.name
 
     def is_update(self, program: Program) -> bool:
         """Whether the array is updated in place, and the rest of it left alone."""
-        instruction = self.instruction
-        if instruction.opcode != "dynamic-update-slice" or instruction.operands[0] != self.name:
+        if self.instruction.opcode != "dynamic-update-slice" or not self.is_first:
             return False
-        after = _uses(program, self.computation, instruction.name)
+        after = _uses(program, self.computation, self.instruction.name)
         return all(use is None or use.instruction.opcode == "tuple" for use in after)
 
-    @property
-    def update(self) -> int:
-        return _nbytes(self.computation.instructions[self.instruction.operands[1]])
+    def operand(self, number: int) -> Instruction:
+        return self.computation.instructions[self.instruction.operands[number]]
 
 
 def _uses(program: Program, inner: Computation, name: str) -> list[_Use | None]:
@@ -205,10 +185,10 @@ def _fusion(
         uses = _uses(program, inner, inner.parameters[number].name)
         updates = [use for use in uses if use is not None and use.is_update(program)]
         others = [use for use in uses if use not in updates]
-        if all(use is not None and use.is_slice for use in others):
+        if all(use and use.is_first and use.instruction.opcode in _SLICES for use in others):
             read += min(nbytes, sum(_nbytes(use.instruction) for use in others if use))
             if updates:
-                updated = sum(use.update for use in updates)
+                updated = sum(_nbytes(use.operand(1)) for use in updates)
                 written = max(0, written - nbytes) + min(nbytes, updated)
         else:
             read += nbytes
@@ -221,10 +201,8 @@ class Roofline:
 
     Attributes:
       compute: all products, recomputed ones too, in bfloat16.
-      memory: HBM bytes.
       interconnect: collectives' bytes, over all links at once.
-      seconds: the longest of the three, were the others hidden behind it.
-      bound_by: its name.
+      seconds: the longest of the three, `bound_by`, were the others hidden behind it.
       mfu: the most that model FLOPs use can be: a share of the peak.
     """
 

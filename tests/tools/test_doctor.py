@@ -12,12 +12,12 @@ from poison_t5x.tools.machine import Finding, Level, guarded
 
 def _doctor(capsys, *arguments):
     code = main.main(["doctor", "--json", *arguments])
-    found = json.loads(capsys.readouterr().out)
+    answer = json.loads(capsys.readouterr().out)
     rows: dict[str, dict] = {}
-    for row in found["findings"]:
+    for row in answer["findings"]:
         if row["part"] == "Settings" or row["name"] not in rows:
             rows[row["name"]] = row
-    assert found["problems"] == sum(row["level"] == "problem" for row in found["findings"])
+    assert answer["problems"] == sum(row["level"] == "problem" for row in answer["findings"])
     return code, rows
 
 

@@ -55,7 +55,7 @@ def test_what_does_not_fit_has_its_remedies():
     assert any("REMAT_POLICY=full" in row for row in rows)
     assert any(row.endswith("which is enough") for row in rows)
     rows = [row.text for row in _check(memory_bytes=100) if row.name == "would help"]
-    assert rows[-1].startswith("none of these is enough alone")
+    assert rows and not any("enough" in row for row in rows)
 
 
 def test_a_gpus_other_quarter_is_pointed_out():
