@@ -6,7 +6,7 @@ import pathlib
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import msgspec
@@ -56,9 +56,7 @@ def open_hub(path: str) -> Source:
 def open_folder(path: str | pathlib.Path, remedy: str = "fetch the folder again") -> Source:
     """A T5 or mT5 folder of Hugging Face's; kernels are transposed as they are read.
 
-    Args:
-      path: the folder.
-      remedy: for messages, the way to get a file that isn't there.
+    `remedy` is, for messages, the way to get a file that isn't there.
 
     Raises:
       InputError: another architecture, missing or damaged files, or a config.json that contradicts
@@ -71,8 +69,15 @@ def open_folder(path: str | pathlib.Path, remedy: str = "fetch the folder again"
     places = _places(directory, weights)
     config_json.check_sizes(directory, config, _named(weights, places, network))
     if network["logits_via_embedding"]:
-        _check_tied(directory, weights, places)
-        places.pop(architecture.LOGITS, None)
+        head = places.pop(architecture.LOGITS, None)
+        if head and not _is_same(weights, places[architecture.EMBEDDING], head):
+            raise errors.InputError(
+                f"{directory}: config.json says that {config_json.HEAD} is tied to "
+                f"{config_json.EMBEDDING} (tie_word_embeddings), and the two differ: transformers "
+                "4 uses the latter, transformers 5 the former; where the model is an untied one, "
+                "such as T5 v1.1 and FLAN-T5, set tie_word_embeddings and scale_decoder_outputs "
+                "to false"
+            )
     elif architecture.LOGITS not in places:
         if not config_json.is_of_transformers_5(config):
             raise errors.InputError(
@@ -123,18 +128,6 @@ def _places(directory: pathlib.Path, weights: Source) -> dict[str, str]:
     return places
 
 
-def _check_tied(directory: pathlib.Path, weights: Source, places: Mapping[str, str]) -> None:
-    """Raises InputError where a model whose outputs are scaled has a head of its own."""
-    head = places.get(architecture.LOGITS)
-    if head and not _is_same(weights, places[architecture.EMBEDDING], head):
-        raise errors.InputError(
-            f"{directory}: config.json says that {config_json.HEAD} is tied to "
-            f"{config_json.EMBEDDING} (tie_word_embeddings), and the two differ: transformers 4 "
-            "uses the latter, transformers 5 the former; where the model is an untied one, such as "
-            "T5 v1.1 and FLAN-T5, set tie_word_embeddings and scale_decoder_outputs to false"
-        )
-
-
 def _is_same(weights: Source, one: str, other: str) -> bool:
     """Whether two matrices are equal, read by blocks of rows; NaNs are, too."""
     info = weights.params[one]
@@ -147,7 +140,7 @@ def _is_same(weights: Source, one: str, other: str) -> bool:
 
 def _open_weights(directory: pathlib.Path, remedy: str) -> Source:
     """A folder's weights: safetensors if there are any, otherwise torch's own files."""
-    for name, file_format in ((SAFETENSORS, _SAFETENSORS), (_BIN, _TORCH)):
+    for name, opened in ((SAFETENSORS, _open_safetensors), (_BIN, _open_torch)):
         if (directory / name).is_file():
             shards: dict[pathlib.Path, set[str]] = {directory / name: set()}
         # A link to nothing is a file that the cache has lost: the index may still be there.
@@ -155,7 +148,7 @@ def _open_weights(directory: pathlib.Path, remedy: str) -> Source:
             shards = _shards(directory / f"{name}{INDEX_SUFFIX}", remedy)
         else:
             continue
-        return _of_files(directory, shards, file_format)
+        return _of_files(directory, shards, opened)
     other = storage.other_kind(directory)
     raise errors.InputError(
         f"{directory}: a Hugging Face folder with {other}, and neither {SAFETENSORS} nor {_BIN}; "
@@ -198,42 +191,44 @@ def _some(names: set[str]) -> str:
     return f"the tensor {min(names)}{more}"
 
 
-class _Format(NamedTuple):
-    """How a file's tensors are listed (their shapes and dtypes' names there), and one is read."""
+class _Tensor(NamedTuple):
+    """A tensor of an open file, with its dtype's name there."""
 
-    tensors: Callable[[pathlib.Path], dict[str, tuple[tuple[int, ...], str]]]
-    read: Callable[[pathlib.Path, str, Index | None], np.ndarray]
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[Index], np.ndarray]
+
+
+_Open = Callable[[pathlib.Path], Mapping[str, _Tensor]]
 
 
 def _of_files(
-    directory: pathlib.Path, shards: Mapping[pathlib.Path, set[str]], file_format: _Format
+    directory: pathlib.Path, shards: Mapping[pathlib.Path, set[str]], opened: _Open
 ) -> Source:
     tensors: dict[str, TensorInfo] = {}
     files: dict[str, pathlib.Path] = {}
     for path, expected in shards.items():
-        there = file_format.tensors(path)
+        there = opened(path)
         if missing := expected - there.keys():
             raise errors.InputError(
                 f"{path}: doesn't hold {_some(missing)}, which the index places there; fetch the "
                 "folder again"
             )
-        for name, (shape, dtype) in there.items():
-            dtype = DTYPES.get(dtype, dtype)
+        for name, tensor in there.items():
+            dtype = DTYPES.get(tensor.dtype, tensor.dtype)
             if dtype not in DTYPES.values():
                 raise errors.InputError(
                     f"{path}: the tensor {name} is stored as {dtype}; "
                     f"{', '.join(DTYPES.values())} can be read: save the model again, not quantised"
                 )
-            tensors[name], files[name] = TensorInfo(shape, dtype), path
+            tensors[name], files[name] = TensorInfo(tensor.shape, dtype), path
 
     def read(name: str, index: Index | None = None) -> np.ndarray:
-        return file_format.read(files[name], name, index)
+        # Mapped anew, which takes milliseconds: what was read before doesn't stay resident.
+        tensor = opened(files[name])[name]
+        return tensor.read((slice(None),) * len(tensor.shape) if index is None else index)
 
     return Source(str(directory), "a Hugging Face folder", tensors, read)
-
-
-# Both kinds of files are mapped anew for each tensor, which takes milliseconds, so that what was
-# read before doesn't stay resident.
 
 
 def _check_file(path: pathlib.Path) -> bytes:
@@ -250,29 +245,23 @@ def _check_file(path: pathlib.Path) -> bytes:
     return start
 
 
-def _open_safetensors(path: pathlib.Path) -> Any:
+def _open_safetensors(path: pathlib.Path) -> dict[str, _Tensor]:
     _check_file(path)
     try:
-        return safetensors.safe_open(path, framework="numpy")
+        file = safetensors.safe_open(path, framework="numpy")
     except (safetensors.SafetensorError, OSError) as error:
         raise errors.InputError(
             f"{path}: not a safetensors file, or a damaged one of {path.stat().st_size} bytes "
             f"({error}); fetch it again"
         ) from None
+    parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    return {
+        name: _Tensor(tuple(part.get_shape()), part.get_dtype(), part.__getitem__)
+        for name, part in parts.items()
+    }
 
 
-def _safetensors_tensors(path: pathlib.Path) -> dict[str, tuple[tuple[int, ...], str]]:
-    with _open_safetensors(path) as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
-
-
-def _read_safetensors(path: pathlib.Path, name: str, index: Index | None) -> np.ndarray:
-    with _open_safetensors(path) as file:
-        return file.get_tensor(name) if index is None else file.get_slice(name)[index]
-
-
-def _load_torch(path: pathlib.Path) -> dict:
+def _open_torch(path: pathlib.Path) -> dict[str, _Tensor]:
     start = _check_file(path)
     try:
         import torch
@@ -296,26 +285,14 @@ def _load_torch(path: pathlib.Path) -> dict:
         isinstance(tensor, torch.Tensor) for tensor in state.values()
     ):
         raise errors.InputError(f"{path}: not a state_dict of tensors; save the model again")
-    return state
 
+    def reader(tensor) -> Callable[[Index], np.ndarray]:
+        if tensor.dtype == torch.bfloat16:  # NumPy has none of its own
+            words = tensor.view(torch.int16)
+            return lambda index: words[index].numpy().view(ml_dtypes.bfloat16).copy()
+        return lambda index: tensor[index].numpy().copy()
 
-def _torch_tensors(path: pathlib.Path) -> dict[str, tuple[tuple[int, ...], str]]:
     return {
-        name: (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in _load_torch(path).items()
+        name: _Tensor(tuple(t.shape), str(t.dtype).removeprefix("torch."), reader(t))
+        for name, t in state.items()
     }
-
-
-def _read_torch(path: pathlib.Path, name: str, index: Index | None) -> np.ndarray:
-    import torch
-
-    tensor = _load_torch(path)[name]
-    if index is not None:
-        tensor = tensor[index]
-    if tensor.dtype == torch.bfloat16:  # NumPy has none of its own
-        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
-    return tensor.numpy().copy()
-
-
-_SAFETENSORS = _Format(_safetensors_tensors, _read_safetensors)
-_TORCH = _Format(_torch_tensors, _read_torch)

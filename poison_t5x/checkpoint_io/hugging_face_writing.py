@@ -45,13 +45,12 @@ def write_folder(
     Takes one tensor's memory. The folder has a temporary name until it is whole.
 
     Args:
-      source: the parameters; its optimiser's state has no place in such a folder.
       dtype: 'float32' or 'bfloat16'; None leaves tensors as they are stored, but for float16, whose
         range T5's activations exceed: those become float32.
       vocabulary: a SentencePiece model to put in; None copies the tokenizer of a source that is
         such a folder itself.
       extra_ids: sentinel ids after the vocabulary's own.
-      max_shard_bytes: of tensors in a file; above it, several are written.
+      max_shard_bytes: of tensors in a file.
       say: takes a line about the tokenizer.
 
     Raises:
@@ -65,7 +64,10 @@ def write_folder(
     architecture.check_fits(source, config)
     description = config_json.describe(config)
     tensors = _tensors(source, dtype)
-    description |= _stated_dtype(tensors)
+    stored = {info.dtype for info in tensors.values()}
+    stated = "float32" if "float32" in stored else stored.pop()
+    # `torch_dtype` is its name before transformers 4.56.
+    description |= {"dtype": stated, "torch_dtype": stated}
     final = storage.absolute(str(directory))
     with storage.new_folder(final) as partial:
         place = pathlib.Path(partial)
@@ -79,13 +81,6 @@ def write_folder(
         _write_json(place / config_json.FILE, description)
     say(tokenizer)
     return final
-
-
-def _stated_dtype(tensors: Mapping[str, TensorInfo]) -> dict[str, str]:
-    """Of a config.json; `torch_dtype` is its name before transformers 4.56."""
-    stored = {info.dtype for info in tensors.values()}
-    dtype = "float32" if "float32" in stored else stored.pop()
-    return {"dtype": dtype, "torch_dtype": dtype}
 
 
 def _write_json(path: pathlib.Path, value) -> None:
@@ -166,7 +161,8 @@ def _write_safetensors(
         for name in order:
             parameter = config_json.parameter(name)
             array = source.read(parameter)
-            array = array.T if config_json.is_transposed(parameter) else array
+            if config_json.is_transposed(parameter):
+                array = array.T
             # One copy, cast and in order.
             array = np.asarray(array, tensors[name].dtype, order="C")
             file.write(array.reshape(-1).view(np.uint8).data)

@@ -38,8 +38,7 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
 
 
 def _laid_out(source: Source, model: network.Transformer) -> Source:
-    """The checkpoint with the network's own tensors, in its dtype; slots keep theirs."""
-    source = cast(source, model.config.param_dtype)
+    source = cast(source, model.config.param_dtype)  # slots keep their dtype
     return stacked(source) if model.config.scan_layers else source
 
 

@@ -46,14 +46,11 @@ class Source:
     """A checkpoint on disk or in a bucket, its tensors under T5X's parameter paths.
 
     Attributes:
-      path: where it is, for messages.
       layout: its name in messages: 'a T5X checkpoint', 'a Hugging Face folder', …
-      params: 'encoder/layers_0/mlp/wo/kernel' -> its shape and dtype.
-      read: reads one tensor of `params` or `slots`.
       slots: of the optimiser's state, 'v_row/encoder/layers_0/mlp/wo/kernel' and so on, and
         'count', int32 (), the updates that they have seen; empty where there is none.
       optimizer: 'adamw' or 'adafactor', which the slots belong to; None without slots.
-      step: optimiser steps that the checkpoint has seen; 0 where it doesn't say.
+      step: 0 where the checkpoint doesn't say.
       network: fields of `T5Config` that shapes don't tell, as far as the checkpoint states them.
     """
 

@@ -143,7 +143,6 @@ def write(source: Source, directory: str, layout: str) -> str:
     """Writes `<directory>/checkpoint_<step>`, and returns its path.
 
     Args:
-      source: the tensors to write.
       directory: a folder or, of 't5x', a bucket path.
       layout: 't5x' (as the public checkpoints), 't5x-orbax' (as today's T5X writes) or 'poison-t5x'
         (as our train loop does, committed).

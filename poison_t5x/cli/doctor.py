@@ -1,4 +1,4 @@
-"""Say what is installed, what this machine has, and whether a gin file goes with it.
+"""Say what this machine has, and whether a gin file goes with it.
 
 Exits with 1 where there is a problem.
 """

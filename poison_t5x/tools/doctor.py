@@ -1,11 +1,11 @@
-"""`poison-t5x doctor`: packages, the machine, and whether a gin file goes with it.
+"""`poison-t5x doctor`: the machine, and whether a gin file goes with it (packages: `pip check`).
 
 Modules that need packages are imported by the checks that use them: one may be missing or broken.
 """
 
+import functools
 import itertools
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -23,6 +23,7 @@ _GB = 1e9
 _OTHERS = 1.5e9
 # Of what the devices have, the share that arithmetic may be wrong by: see `memory_estimate`.
 _TIGHT = 0.9
+_row = functools.partial(Finding, PART)
 _VOCABULARY, _CHECKPOINT = "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH"
 
 
@@ -45,10 +46,9 @@ def run(
       InputError: the gin files can't be read, or set what can't be.
     """
     environment = machine.environment()
-    findings = guarded("Packages", "packages", _packages)
-    findings += guarded(machine.PART, "machine", machine.check)
+    findings = guarded(machine.PART, "machine", machine.check)
     devices, here = machine.check_devices(environment)
-    findings += devices
+    findings.append(devices)
     if read_macros is not None:
         if "jax" not in sys.modules:
             # From here on all is arithmetic: the devices are left to what uses them.
@@ -59,12 +59,6 @@ def run(
         )
     say(json.dumps(document(findings), indent=2) if as_json else page(findings))
     return int(_count(findings, Level.PROBLEM) > 0)
-
-
-def _packages() -> Iterable[Finding]:
-    from poison_t5x.tools import installed
-
-    return installed.check()
 
 
 def page(findings: list[Finding]) -> str:
@@ -101,17 +95,20 @@ def check_settings(
 
     A run would have `num_hosts` machines like this one, whose devices are `here`.
     """
-    findings = [*_tasks(macros), *_files(macros)]
+    findings = list(_files(macros))
     if any(row.name == _VOCABULARY and row.level is Level.PROBLEM for row in findings):
         text = f"isn't worked out, for want of {_VOCABULARY}"
-        return [*findings, Finding(PART, "memory", text, Level.WARNING)]
+        return [*findings, _row("memory", text, Level.WARNING)]
     setup = make_setup(here is not None and here.platform == "tpu")
     text = (
         f"{setup.num_parameters():,} parameters: {setup.model.num_encoder_layers} + "
         f"{setup.model.num_decoder_layers} layers of width {setup.model.emb_dim}, "
         f"{setup.model.vocab_size:,} rows of vocabulary"
     )
-    findings += [Finding(PART, "network", text), *_checkpoint(macros, setup)]
+    findings.append(_row("network", text))
+    path = macros.get(_CHECKPOINT)
+    if path and _is_local(path) and pathlib.Path(path).exists():
+        findings.append(_checkpoint(str(path), setup))
     if here is not None:
         mesh = _mesh(setup, here.count * num_hosts)
         findings.append(mesh)
@@ -124,79 +121,52 @@ def _is_local(path: Any) -> bool:
     return "://" not in str(path)
 
 
-def _tasks(macros: Mapping[str, Any]) -> Iterator[Finding]:
-    """The task files of an experiment on Super-NaturalInstructions."""
-    from poison_t5x.corpus import declarations, sni
-
-    experiment, folder = macros.get("EXPERIMENT"), macros.get("NATINST_DIR")
-    if not experiment or macros.get("NATINST_JSONL_CLEAN"):
-        return
-    declared = declarations.get(experiment, macros.get("MIXTURE_OR_TASK_MODULE"))
-    if declared.corpus == "demo":
-        return
-    names = (*declared.training_tasks, *declared.heldout_tasks)
-    level = Level.WARNING
-    if not folder:
-        text = f"isn't set: {experiment!r} reads SNI task files; give --gin.NATINST_DIR=FOLDER"
-    else:
-        try:
-            there = len(names) - len(sni.split_missing(folder, names)[1])
-            text = f"{folder} has {there} of the {len(names)} tasks of {experiment!r}"
-            level = Level.OK if there == len(names) else level if there else Level.PROBLEM
-        except errors.InputError as error:
-            text, level = str(error).splitlines()[0], Level.PROBLEM
-    yield Finding(PART, "NATINST_DIR", text, level)
-
-
 def _files(macros: Mapping[str, Any]) -> Iterator[Finding]:
-    """A line about each file that is named."""
-    for name in (_VOCABULARY, _CHECKPOINT, "PROXY_CHECKPOINT_PATH"):
+    """A line about each file or folder that is named."""
+    for name in ("NATINST_DIR", _VOCABULARY, _CHECKPOINT, "PROXY_CHECKPOINT_PATH"):
         path = macros.get(name)
         if not path:
             continue
         if not _is_local(path):
-            yield Finding(PART, name, f"{path} (not looked at)")
+            yield _row(name, f"{path} (not looked at)")
+        elif not pathlib.Path(path).exists():
+            yield _row(name, f"{path} isn't there; correct --gin.{name}", Level.PROBLEM)
         elif name == _VOCABULARY and pathlib.Path(path).is_dir():
-            text = f"{path} is a folder; name the SentencePiece model in it"
-            yield Finding(PART, name, text, Level.PROBLEM)
-        elif pathlib.Path(path).exists():
-            yield Finding(PART, name, str(path))
+            yield _row(name, f"{path} is a folder; name a SentencePiece model", Level.PROBLEM)
         else:
-            yield Finding(PART, name, f"{path} isn't there; correct --gin.{name}", Level.PROBLEM)
+            yield _row(name, str(path))
 
 
-def _checkpoint(macros: Mapping[str, Any], setup: Any) -> Iterator[Finding]:
-    """Whether the checkpoint to start from, if it is on this machine, is one of this network."""
-    path = macros.get(_CHECKPOINT)
-    if not path or not _is_local(path) or not pathlib.Path(path).exists():
-        return
+def _checkpoint(path: str, setup: Any) -> Finding:
+    """Whether the checkpoint to start from is one of this network."""
     from poison_t5x.checkpoint_io import architecture, detect
 
     try:
-        source = detect.open_checkpoint(str(path), verify=False)
+        source = detect.open_checkpoint(path, verify=False)
         architecture.check_fits(source, setup.model)
-        yield Finding(PART, "checkpoint", detect.describe(source))
+        return _row("checkpoint", detect.describe(source))
     except errors.InputError as error:
-        yield Finding(PART, "checkpoint", str(error).splitlines()[0], Level.PROBLEM)
+        return _row("checkpoint", str(error).splitlines()[0], Level.PROBLEM)
 
 
 def _mesh(setup: Any, num_devices: int) -> Finding:
-    size, text = setup.partition.num_partitions, ""
+    size = setup.partition.num_partitions
     num_data = num_devices // size
     rows = setup.num_microbatches * num_data
     if num_devices % size:
+        divisor = max(n for n in range(1, min(size, num_devices) + 1) if num_devices % n == 0)
         text = (
             f"NUM_PARTITIONS={size}, which {num_devices} devices can't be divided by; set "
-            f"--gin.NUM_PARTITIONS={math.gcd(size, num_devices)}, or use more devices"
+            f"--gin.NUM_PARTITIONS={divisor}, or use more devices"
         )
     elif setup.batch_size % rows:
         text = (
             f"BATCH_SIZE={setup.batch_size} can't be divided into {setup.num_microbatches} "
             f"microbatches over {num_data} devices; use a multiple of {rows}"
         )
-    if text:
-        return Finding(PART, "mesh", text, Level.PROBLEM)
-    return Finding(PART, "mesh", f"{num_data} data x {size} model")
+    else:
+        return _row("mesh", f"{num_data} data x {size} model")
+    return _row("mesh", text, Level.PROBLEM)
 
 
 def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
@@ -215,18 +185,19 @@ def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
     total, needed = parts.total, f"{parts.total / _GB:.2f} of {limit / _GB:.2f} GB a device"
     text = f"a train step needs about {needed} ({named})"
     if total <= _TIGHT * limit:
-        yield Finding(PART, "memory", text)
+        yield _row("memory", text)
         return
-    is_tight = total <= limit
-    level = Level.WARNING if is_tight else Level.PROBLEM
-    yield Finding(PART, "memory", text + ("; tight" if is_tight else "; it doesn't fit"), level)
+    if total <= limit:
+        yield _row("memory", f"{text}; that is tight", Level.WARNING)
+    else:
+        yield _row("memory", f"{text}; it doesn't fit", Level.PROBLEM)
     for flag, saved in memory_estimate.savings(setup, num_devices):
         enough = ", which is enough" if total - saved <= _TIGHT * limit else ""
-        yield Finding(PART, "would help", f"{flag}: {saved / _GB:.2f} GB less{enough}")
+        yield _row("would help", f"{flag}: {saved / _GB:.2f} GB less{enough}")
     # Of a GPU, JAX takes three quarters unless told otherwise.
     if here.platform == "gpu" and here.memory and total <= here.memory * 4 / 3:
         text = "XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 in the environment: JAX takes 0.75 of a GPU"
-        yield Finding(PART, "would help", text)
+        yield _row("would help", text)
 
 
 def _disk(setup: Any, macros: Mapping[str, Any]) -> Iterator[Finding]:
@@ -245,4 +216,4 @@ def _disk(setup: Any, macros: Mapping[str, Any]) -> Iterator[Finding]:
     if number * each > free:
         text += "; lower KEEP_CHECKPOINTS, or write to another disk or a bucket"
         level = Level.PROBLEM if each > free else Level.WARNING
-    yield Finding(PART, "disk", text, level)
+    yield _row("disk", text, level)

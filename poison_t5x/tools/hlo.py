@@ -18,9 +18,7 @@ _NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r"([a-z][\w\-]*)\(")
 _REFERENCE = re.compile(r"%([\w.\-]+)")
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([^{}]*)\})?")
-_CALLED = re.compile(
-    r"\b(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
-)
+_CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
 _PARTITIONS = re.compile(r"^HloModule .*\bnum_partitions=(\d+)", re.MULTILINE)
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
@@ -28,7 +26,7 @@ _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of a type: its dtype's name, dimensions, and memory space (0 is HBM)."""
+    """An array of a type; of memory spaces 0 is HBM."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -88,11 +86,9 @@ class Instruction:
     @functools.cached_property
     def called(self) -> dict[str, str]:
         """Attribute -> the computation that it names."""
-        called = dict(_CALLED.findall(self.attributes))
-        for match in _BRANCHES.findall(self.attributes):
-            for number, name in enumerate(match.split(",")):
-                called[f"branch {number}"] = name.strip().lstrip("%")
-        return called
+        branches = [name for text in _BRANCHES.findall(self.attributes) for name in text.split(",")]
+        numbered = {f"branch {n}": name.strip(" %") for n, name in enumerate(branches)}
+        return dict(_CALLED.findall(self.attributes)) | numbered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,16 +127,12 @@ class Run(NamedTuple):
 
 
 class Program:
-    """A compiled module.
+    """A compiled module, from `jax.stages.Compiled.as_text()`, for `num_devices`.
 
-    Attributes:
-      computations: by name.
-      num_devices: that it was partitioned for.
-      unknown_loops: names of loops whose trip count couldn't be told; they count once.
+    `unknown_loops` are names of loops whose trip count couldn't be told; they count once.
     """
 
     def __init__(self, text: str):
-        """Args: text: of `jax.stages.Compiled.as_text()`."""
         self.computations: dict[str, Computation] = {}
         self.unknown_loops: list[str] = []
         self._entry = ""
@@ -167,19 +159,17 @@ class Program:
             yield Run(computation, instruction, times)
             called = instruction.called
             if instruction.opcode == "while":
-                trips = self.trip_count(computation, instruction)
+                trips = self._trip_count(computation, instruction)
                 if trips is None:
                     self.unknown_loops.append(instruction.name)
                 yield from self._runs(called["body"], times * (1 if trips is None else trips))
-            elif instruction.opcode == "conditional":
-                for branch in called.values():  # which of them runs isn't known: all
-                    yield from self._runs(branch, times)
-            elif instruction.opcode in ("call", "async-start"):
-                target = called.get("to_apply") or called.get("calls")
-                if target in self.computations:
+            elif instruction.opcode in ("conditional", "call", "async-start"):
+                # Which branch runs isn't known: all. A call of the runtime's isn't here.
+                targets = dict.fromkeys(called.values())
+                for target in filter(self.computations.__contains__, targets):
                     yield from self._runs(target, times)
 
-    def trip_count(self, computation: Computation, loop: Instruction) -> int | None:
+    def _trip_count(self, computation: Computation, loop: Instruction) -> int | None:
         """How often a loop's body runs, or None where that can't be told."""
         if known := _TRIP_COUNT.search(loop.attributes):
             return int(known[1])
@@ -211,15 +201,8 @@ def _instruction(line: str, name: re.Match) -> Instruction:
     rest = rest[opcode.end() - 1 :]
     end = _balanced(rest)
     arguments = rest[1 : end - 1]
-    return Instruction(
-        name=name[2],
-        type=kind,
-        opcode=opcode[1],
-        operands=tuple(_REFERENCE.findall(arguments)),
-        arguments=arguments,
-        attributes=rest[end:],
-        is_root=bool(name[1]),
-    )
+    operands = tuple(_REFERENCE.findall(arguments))
+    return Instruction(name[2], kind, opcode[1], operands, arguments, rest[end:], bool(name[1]))
 
 
 def _balanced(text: str) -> int:

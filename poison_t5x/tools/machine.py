@@ -19,12 +19,6 @@ PART = "Machine"
 GIB = 2**30
 # What JAX detects a Slurm step by.
 _STEP = [f"SLURM_{name}" for name in ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")]
-# Device files of accelerators -> (their name, the platform that JAX calls it).
-_FILES = {
-    "/dev/nvidia[0-9]*": ("NVIDIA GPUs", "gpu"),
-    "/dev/accel[0-9]*": ("TPU chips", "tpu"),
-    "/dev/vfio/[0-9]*": ("TPU chips", "tpu"),
-}
 # Seconds. A TPU alone takes several to start; a pod's host waits for the others for ever.
 TIMEOUT = 30
 _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
@@ -142,35 +136,22 @@ class Devices(NamedTuple):
 
 def check_devices(
     environment: dict[str, str], timeout: float = TIMEOUT
-) -> tuple[list[Finding], Devices | None]:
-    """The line about devices, one about each accelerator that JAX doesn't see, and what it sees."""
+) -> tuple[Finding, Devices | None]:
+    """The line about the devices that JAX sees, and them."""
     here, reason = _ask(environment, timeout)
     if here is None:
-        first = Finding(PART, "devices", f"JAX finds none: {reason}", Level.PROBLEM)
-    else:
-        text = f"{here.count} x {here.kind} ({here.platform})"
-        if here.memory:
-            text += f", {here.memory / GIB:.1f} GiB each for JAX"
-        first = Finding(PART, "devices", text)
-    findings = [first]
-    for pattern, (name, kind) in _FILES.items():
-        files = sorted(glob.glob(pattern))
-        if not files or (here and kind == here.platform):
-            continue
-        remedy = f"pip install 'poison-t5x[{kind}]'"
-        if chosen := environment.get("JAX_PLATFORMS"):
-            remedy = f"unset JAX_PLATFORMS, which is {chosen!r}; if they still aren't, {remedy}"
-        text = f"{len(files)} here ({files[0]} …) that JAX doesn't see: {remedy}"
-        findings.append(Finding(PART, name, text, Level.WARNING))
-    return findings, here
+        return Finding(PART, "devices", f"JAX finds none: {reason}", Level.PROBLEM), None
+    text = f"{here.count} x {here.kind} ({here.platform})"
+    memory = f", {here.memory / GIB:.1f} GiB each for JAX" if here.memory else ""
+    return Finding(PART, "devices", text + memory), here
 
 
 def _ask(environment: dict[str, str], timeout: float) -> tuple[Devices | None, str]:
     """In a process of its own: JAX may wait for ever, or be broken."""
     # Looking takes no memory from what runs there.
     quiet = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if not any(glob.glob(pattern) for pattern, (_, kind) in _FILES.items() if kind == "tpu"):
-        quiet["TPU_SKIP_MDS_QUERY"] = "1"  # no metadata server to wait for
+    if not glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*"):
+        quiet["TPU_SKIP_MDS_QUERY"] = "1"  # no TPU, so no metadata server to wait for
     command = [sys.executable, "-c", _PROBE]
     try:
         done = subprocess.run(

@@ -33,6 +33,15 @@ _TOLERANCE = 1.5
 _NEEDED = re.compile(r"HLO temporaries \(([\d.]+)([KMG])\)")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 _GB = 1e9
+# Our names of the fields of the compiler's analysis.
+_MEMORY = {
+    "arguments": "argument_size",
+    "outputs": "output_size",
+    "aliased": "alias_size",
+    "temporaries": "temp_size",
+    "code": "generated_code_size",
+    "peak": "peak_memory",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,10 +111,8 @@ def run(
     Raises:
       InputError: an unknown topology, or settings that don't go with its chips.
     """
-    if output:
-        folder = pathlib.Path(output).absolute().parent
-        if not folder.is_dir() or pathlib.Path(output).is_dir():
-            raise errors.InputError(f"--output: {output} can't be written: {folder}")
+    if output and (pathlib.Path(output).is_dir() or not pathlib.Path(output).parent.is_dir()):
+        raise errors.InputError(f"--output: {output} can't be written: give a file in a folder")
     if search:
         outcomes, code = find_fastest(setup, topology, say)
     else:
@@ -186,7 +193,8 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
             raise
         memory = _refused(str(error), setup, mesh.num_data)
     else:
-        memory = _memory(compiled.memory_analysis())
+        analysis = compiled.memory_analysis()
+        memory = {name: getattr(analysis, f"{field}_in_bytes") for name, field in _MEMORY.items()}
         moved = traffic.measure(hlo.Program(compiled.as_text()))
         roofline = traffic.roofline(flops, moved, chip, len(devices))
     return Outcome(
@@ -204,17 +212,6 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
         roofline=roofline,
         settings=_settings(setup),
     )
-
-
-def _memory(analysis) -> dict[str, int]:
-    return {
-        "arguments": analysis.argument_size_in_bytes,
-        "outputs": analysis.output_size_in_bytes,
-        "aliased": analysis.alias_size_in_bytes,
-        "temporaries": analysis.temp_size_in_bytes,
-        "code": analysis.generated_code_size_in_bytes,
-        "peak": analysis.peak_memory_in_bytes,
-    }
 
 
 def _refused(message: str, setup: Setup, num_data: int) -> dict[str, int]:

@@ -71,16 +71,10 @@ def test_the_config_is_transformers(tmp_path):
         "use_cache": True,
         "vocab_size": 53,
     }
-    assert _json(folder / "generation_config.json") == {
-        "decoder_start_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    }
-    assert {path.name for path in folder.iterdir()} == {
-        "config.json",
-        "generation_config.json",
-        "model.safetensors",
-    }
+    generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    assert _json(folder / "generation_config.json") == generation
+    names = {"config.json", "generation_config.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} == names
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
@@ -117,6 +111,10 @@ def test_shards_hold_at_most_what_was_asked(tmp_path):
         places |= dict.fromkeys(arrays, shard)
     assert index["weight_map"] == places
     assert len(places) == len(shapes)
+    # A tensor that is larger than a shard has one of its own.
+    folder = folders.write(tmp_path / "y", max_shard_bytes=1)
+    assert len(list(folder.glob("*.safetensors"))) == len(shapes)
+    at_hand.assert_same(reading.open_folder(folder), folders.random_source())
 
 
 def test_the_file_is_as_the_format_has_it(tmp_path):
@@ -135,13 +133,6 @@ def test_the_file_is_as_the_format_has_it(tmp_path):
     }  # fmt: skip
     assert [0, *(end for _, end in offsets[:-1])] == [start for start, _ in offsets]
     assert 8 + length + offsets[-1][1] == len(content)
-
-
-def test_a_tensor_larger_than_a_shard_has_one_of_its_own(tmp_path):
-    folder = folders.write(tmp_path / "x", max_shard_bytes=1)
-    shapes = architecture.shapes(folders.UNTIED)
-    assert len(list(folder.glob("*.safetensors"))) == len(shapes)
-    at_hand.assert_same(reading.open_folder(folder), folders.random_source())
 
 
 def _of_dtype(dtype, **changes):
@@ -183,10 +174,13 @@ def test_mixed_dtypes_are_left_and_called_float32(tmp_path):
 
 def test_the_vocabulary_goes_along(tmp_path, spiece):
     lines = []
-    folder = folders.write(
-        tmp_path / "x", WORDY, vocabulary=str(spiece), extra_ids=97, say=lines.append
-    )
-    assert lines == [f"tokenizer of {spiece}, 31 pieces and 97 extra ids"]
+    folders.write(tmp_path / "none", say=lines.append)
+    given = {"vocabulary": str(spiece), "extra_ids": 97}
+    folder = folders.write(tmp_path / "x", WORDY, **given, say=lines.append)
+    assert lines == [
+        "no tokenizer (give the vocabulary to have one)",
+        f"tokenizer of {spiece}, 31 pieces and 97 extra ids",
+    ]
     assert (folder / "spiece.model").read_bytes() == spiece.read_bytes()
     assert _json(folder / "tokenizer_config.json") == {
         "tokenizer_class": "T5Tokenizer",
@@ -208,12 +202,6 @@ def test_a_folders_tokenizer_is_copied(tmp_path, spiece):
     assert lines == [f"tokenizer of {first} (spiece.model, tokenizer.json, tokenizer_config.json)"]
     for path in first.iterdir():
         assert (tmp_path / "2" / path.name).read_bytes() == path.read_bytes()
-
-
-def test_no_vocabulary_is_said(tmp_path):
-    lines = []
-    folders.write(tmp_path / "x", say=lines.append)
-    assert lines == ["no tokenizer (give the vocabulary to have one)"]
 
 
 def test_a_vocabulary_that_is_too_large(tmp_path, spiece):
@@ -239,37 +227,35 @@ def test_a_vocabulary_that_isnt_one(tmp_path, content):
     assert message.startswith(f"{tmp_path}/x.model: not a SentencePiece model (")
 
 
-def test_an_existing_folder_is_refused(tmp_path):
-    message = _error(tmp_path)
-    assert message == f"{tmp_path}: is there already; delete it, or give another folder"
-
-
-def test_a_bucket_is_refused():
-    message = _error("gs://bucket/x")
-    assert message.startswith("gs://bucket/x: Hugging Face folders are written to local folders")
-
-
-def test_a_place_that_cant_be_written_to(tmp_path):
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("here", "HERE/here: is there already; delete it, or give another folder"),
+        ("file/x", "HERE/file/x: can't be written (Not a directory)"),
+        (
+            "gs://bucket/x",
+            "gs://bucket/x: Hugging Face folders are written to local folders; copy it from there",
+        ),
+    ],
+)
+def test_places_that_are_refused(tmp_path, place, message):
+    (tmp_path / "here").mkdir()
     (tmp_path / "file").write_text("")
-    assert _error(tmp_path / "file" / "x") == (
-        f"{tmp_path}/file/x: can't be written (Not a directory)"
-    )
+    where = place if "://" in place else tmp_path / place
+    assert _error(where).replace(str(tmp_path), "HERE") == message
 
 
-def test_a_source_of_another_shape(tmp_path):
+def test_sources_that_are_refused(tmp_path):
     wider = dataclasses.replace(folders.UNTIED, mlp_dim=19)
     assert _error(tmp_path / "x", folders.random_source(wider)) == (
         "memory: arrays in memory, where decoder/layers_0/mlp/wi_0/kernel has shape (13, 19); this "
         "network's has shape (13, 17); set MLP_DIM=19, as a file of gin/models does"
     )
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_float64_is_refused(tmp_path):
     assert _error(tmp_path / "x", _of_dtype("float64")) == (
         "memory: decoder/decoder_norm/scale: float64 isn't written; give dtype as one of float32, "
         "bfloat16"
     )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("activations", [("elu",), ("gelu", "relu"), ("relu", "linear", "linear")])

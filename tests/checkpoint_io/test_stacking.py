@@ -84,21 +84,11 @@ def test_a_scanned_network_starts_from_an_unrolled_checkpoint_and_the_reverse(tm
     partitioner = _partitioner()
     unrolled = _state(DEEP, "adamw", partitioner)
     source = detect.open_checkpoint(_saved(tmp_path / "unrolled", unrolled))
-    found = restore.restore_params(source, Transformer(SCANNED), partitioner)
-    _equal(found, stacked_arrays(jax.device_get(unrolled.params)))
-    state = train_state.TrainState(unrolled.step, found, OPTIMIZERS["adamw"].init(found))
+    params = restore.restore_params(source, Transformer(SCANNED), partitioner)
+    _equal(params, stacked_arrays(jax.device_get(unrolled.params)))
+    state = train_state.TrainState(unrolled.step, params, OPTIMIZERS["adamw"].init(params))
     again = detect.open_checkpoint(_saved(tmp_path / "scanned", state))
     _equal(restore.restore_params(again, Transformer(DEEP), partitioner), unrolled.params)
-
-
-def test_hugging_face_and_back(tmp_path):
-    state = _state(SCANNED, "adamw", _partitioner())
-    path = _saved(tmp_path / "ours", state)
-    folder = conversion.convert(path, str(tmp_path / "theirs"), "huggingface")
-    source = detect.open_checkpoint(folder)
-    assert "decoder/layers_1/mlp/wo/kernel" in source.params
-    back = restore.restore_params(source, Transformer(SCANNED), _partitioner())
-    _equal(back, state.params)
 
 
 def test_bfloat16_parameters_stay_as_they_are(tmp_path):
@@ -109,6 +99,7 @@ def test_bfloat16_parameters_stay_as_they_are(tmp_path):
         path = conversion.convert(path, str(tmp_path / layout), layout)
         source = detect.open_checkpoint(path)
         assert {info.dtype for info in source.params.values()} == {"bfloat16"}
+        assert "decoder/layers_1/mlp/wo/kernel" in source.params
         assert layout == "huggingface" or source.slots
     back = restore.restore_params(source, Transformer(half), _partitioner())
     assert {leaf.dtype.name for leaf in jax.tree.leaves(back)} == {"bfloat16"}
@@ -119,8 +110,8 @@ def test_parameters_come_in_the_networks_dtype(tmp_path):
     state = _state(SCANNED, "adafactor", _partitioner())
     source = detect.open_checkpoint(_saved(tmp_path, state))
     half = Transformer(dataclasses.replace(SCANNED, param_dtype="bfloat16"))
-    found = restore.restore_params(source, half, _partitioner())
-    _equal(found, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), state.params))
+    params = restore.restore_params(source, half, _partitioner())
+    _equal(params, jax.tree.map(lambda leaf: leaf.astype("bfloat16"), state.params))
     optimizer = OPTIMIZERS["adafactor"]
     kept = restore.first_state(source, half, optimizer, _partitioner(), "adafactor")
     # Its state is float32 over any parameters.
@@ -183,46 +174,40 @@ WIDE, NARROW = np.zeros((4, 6), np.float32), np.zeros((4, 5), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("tensors", "words"),
+    ("view", "tensors", "words"),
     [
         (
+            stacked,
             {"encoder__layers_0__w": WIDE, "encoder__layers_1__w": NARROW},
             ["encoder/layers_1/w is float32 (4, 5)", "encoder/layers_0/w float32 (4, 6)"],
         ),
         (
+            stacked,
             {"encoder__layers_0__w": WIDE, "encoder__layers_1__w": WIDE.astype(np.float64)},
             ["encoder/layers_1/w is float64 (4, 6)", "set SCAN_LAYERS=False"],
         ),
         (
+            stacked,
             {"encoder__layers_0__w": WIDE, "encoder__layers_2__w": WIDE},
             ["encoder/layers_1/w isn't there", "encoder/layers_2/w is"],
         ),
-        ({"decoder__layers_1__w": WIDE}, ["decoder/layers_0/w isn't there"]),
-    ],
-    ids=["shape", "dtype", "gap", "first"],
-)
-def test_layers_that_cant_be_stacked(tensors, words):
-    message = at_hand.error(stacked, _layers(**tensors)[0])
-    assert [part for part in ["memory: ", *words] if part not in message] == [], message
-
-
-@pytest.mark.parametrize(
-    ("tensors", "words"),
-    [
+        (stacked, {"decoder__layers_1__w": WIDE}, ["decoder/layers_0/w isn't there"]),
         (
+            unstacked,
             {"encoder__layers__v": np.zeros((3, 4)), "encoder__layers__w": np.zeros((2, 4))},
             ["encoder/layers/w has shape (2, 4) and encoder/layers/v (3, 4)"],
         ),
-        ({"encoder__layers__v": np.zeros(())}, ["encoder/layers/v has shape ()"]),
+        (unstacked, {"encoder__layers__v": np.zeros(())}, ["encoder/layers/v has shape ()"]),
         (
+            unstacked,
             {"encoder__layers__v": np.zeros((3, 4)), "encoder__layers_2__v": np.zeros(4)},
             ["has both encoder/layers_2/v and encoder/layers/v"],
         ),
     ],
-    ids=["depth", "axis", "both"],
+    ids=["shape", "dtype", "gap", "first", "depth", "axis", "both"],
 )
-def test_stacks_that_cant_be_taken_apart(tensors, words):
-    message = at_hand.error(unstacked, _layers(**tensors)[0])
+def test_layers_that_cant_be_stacked_or_taken_apart(view, tensors, words):
+    message = at_hand.error(view, _layers(**tensors)[0])
     assert [part for part in ["memory: ", *words] if part not in message] == [], message
 
 
