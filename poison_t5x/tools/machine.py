@@ -74,32 +74,26 @@ def environment() -> dict[str, str]:
 
 def memory_bytes(root: str = "/") -> int:
     """Memory that this process may use: the machine's, or a control group's if that is less."""
+    # Of both versions of control groups: this process's own, and those around it.
+    groups = {pathlib.PurePosixPath("/")}
+    for line in _read(f"{root}/proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if {"", "memory"} & set(controllers.split(",")):
+            path = pathlib.PurePosixPath(group)
+            groups |= {path, *path.parents}
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in _limit_files(pathlib.Path(root)):
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        if text.isdigit():  # 'max' is none
-            limits.append(int(text))
+    for group in groups:
+        for name in (f"{group}/memory.max", f"memory{group}/memory.limit_in_bytes"):
+            text = _read(f"{root}/sys/fs/cgroup/{name}").strip()
+            limits += [int(text)] if text.isdigit() else []  # 'max' is none
     return min(limits)
 
 
-def _limit_files(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Of both versions of control groups: this process's own, and those around it."""
+def _read(path: str) -> str:
     try:
-        lines = (root / "proc/self/cgroup").read_text(encoding="ascii").splitlines()
+        return pathlib.Path(path).read_text(encoding="ascii")
     except OSError:
-        lines = []
-    groups = {"/"}
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if {"", "memory"} & set(controllers.split(",")):
-            groups |= {group, *map(str, pathlib.PurePosixPath(group).parents)}
-    for group in groups:
-        inner = group.lstrip("/")
-        yield root / "sys/fs/cgroup" / inner / "memory.max"
-        yield root / "sys/fs/cgroup/memory" / inner / "memory.limit_in_bytes"
+        return ""
 
 
 def check() -> Iterator[Finding]:

@@ -249,14 +249,13 @@ class _Device:
         full: BQE, the layer's input. minimal: BQ(2E + 3J + aM), that and the projections' results;
         the last one, of the MLP, isn't needed. none: also BHQK + BQJ, attention's products.
         """
-        positions = self.rows * length
-        attention = positions * self.heads * length
-        policy = self.model.remat_policy
+        positions, policy = self.rows * length, self.model.remat_policy
         if policy == "full":
             return positions * self.width
         kept = positions * (2 * self.width + 3 * self.joined + self.gates * self.mlp)
         if policy == "minimal":
             return kept
+        attention = positions * self.heads * length
         kept += attention + positions * self.joined
         if self.model.scan_layers:
             return kept
