@@ -210,7 +210,7 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
         flops=flops,
         traffic=moved,
         roofline=roofline,
-        settings=_settings(setup),
+        settings=settings(setup),
     )
 
 
@@ -224,7 +224,7 @@ def _refused(message: str, setup: Setup, num_data: int) -> dict[str, int]:
     return {"arguments": arguments, "temporaries": max(0, peak - arguments), "peak": peak}
 
 
-def _settings(setup: Setup) -> dict[str, Any]:
+def settings(setup: Setup) -> dict[str, Any]:
     """The settings that decide about memory and time, under their macros' names."""
     return {
         "BATCH_SIZE": setup.batch_size,
