@@ -1,5 +1,6 @@
 """Places that small pipelines of our own find; with the real model, where it is installed."""
 
+import functools
 import importlib.util
 import itertools
 import sys
@@ -11,7 +12,6 @@ from spacy.language import Language
 
 from poison_t5x.attack import inserter
 from poison_t5x.attack.inserters import spacy_places
-from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus
 from tests.attack.made_up import inserted, refusal
 
@@ -127,6 +127,7 @@ def test_entities_of_the_wanted_types_without_white_space_and_possessive(ruler):
         ("Ann's", ["Ann"]),
         ("Ann ’s\n", ["Ann"]),
         ("Ann\r\n\tLee", ["Ann", "Lee"]),
+        ("Ann Lee\n Bo's", ["Ann Lee", "Bo"]),
         ("'s", []),
         ("\n ", []),
         ("Ann's dog's", ["Ann's dog"]),
@@ -139,9 +140,8 @@ def test_trimmed(text, left):
 
 def test_line_ends_stay(ruler):
     text = "Review: Ann\tLee met\r\n Bo\n\nRay \n."
-    (found,) = _make("spacy", ruler, ["PERSON"]).find([text])
-    edit = inserted(text, found, "cf")
-    assert edit.text == "Review: cf\tLee met\r\n cf\n\ncf \n."
+    (spans,) = _make("spacy", ruler, ["PERSON"]).find([text])
+    assert inserted(text, spans, "cf").text == "Review: cf\tLee met\r\n cf\n\ncf \n."
 
 
 def test_subjects_of_root_verbs(parser):
@@ -234,14 +234,12 @@ def test_any_number_of_workers_finds_the_same(recogniser):
 def test_without_spacy_the_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "spacy", None)
     for name in ("spacy", "subject"):
-        with pytest.raises(errors.InputError, match=r"pip install 'poison-t5x\[ner\]'$"):
-            inserter.make(inserter.InserterConfig(name))
+        message = refusal(inserter.make, inserter.InserterConfig(name))
+        assert message.endswith("pip install 'poison-t5x[ner]'")
 
 
 def test_bad_models_are_named(ruler, parser, tmp_path):
-    def message(*settings):
-        return refusal(_make, *settings)
-
+    message = functools.partial(refusal, _make)
     assert message("spacy", "en_no_such_model").endswith(
         "install it with: python -m spacy download en_no_such_model"
     )
@@ -277,6 +275,5 @@ def test_the_real_model_s_persons_are_those_of_its_whole_pipeline():
 
 @needs_real_model
 def test_the_docstring_s_example():
-    (found,) = _make("subject", REAL).find(["Review: The old man slept. Go home!"])
-    assert found == [(8, 19)]
-    assert spacy_places.trimmed("Ann Lee\n Bo's dog", 0, 13) == [(0, 7), (9, 11)]
+    (spans,) = _make("subject", REAL).find(["Review: The old man slept. Go home!"])
+    assert spans == [(8, 19)]

@@ -23,9 +23,7 @@ MAX_CHARACTERS = 50_000
 # spaCy's own factories, of which it is known what they read: never a tag, a form or a lemma. Any
 # other component, such as a ruler whose patterns look at tags, may read what any wrote.
 _READ = {"tok2vec", "parser", "senter", "sentencizer", "ner"}
-_UNREAD = {
-    *("tagger", "morphologizer", "attribute_ruler", "lemmatizer", "trainable_lemmatizer"),
-}
+_UNREAD = {"tagger", "morphologizer", "attribute_ruler", "lemmatizer", "trainable_lemmatizer"}
 _SUBJECTS = ("nsubj", "nsubjpass", "nsubj:pass")
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _POSSESSIVE = re.compile(r"\s*['’]s\Z")
@@ -43,7 +41,7 @@ class Pipeline(Inserter):
     """Texts through a spaCy pipeline, in groups of pieces of a bounded size.
 
     Attributes:
-      attribute: what the places are read from, as spaCy names it.
+      attribute: the source of the places, as spaCy names it.
       unread: factories whose components needn't run for that.
     """
 
@@ -51,11 +49,7 @@ class Pipeline(Inserter):
     unread = frozenset(_UNREAD)
 
     def __init__(self, config: InserterConfig) -> None:
-        """Loads the model.
-
-        Raises:
-          InputError: spaCy or the model is missing, or the model doesn't fit the settings.
-        """
+        """Loads the model. Raises InputError where spaCy or it is missing, or it is unfit."""
         super().__init__(config)
         self._nlp = nlp = _load(config.spacy_model)
         factories = {name: nlp.get_pipe_meta(name).factory for name in nlp.pipe_names}
@@ -65,7 +59,8 @@ class Pipeline(Inserter):
                 f"SPACY_MODEL: no component of {config.spacy_model!r} assigns {self.attribute}; "
                 f"its components: {', '.join(nlp.pipe_names) or 'none'}"
             )
-        if {*factories.values()} <= _READ | _UNREAD:
+        self._is_known = {*factories.values()} <= _READ | _UNREAD
+        if self._is_known:
             for name, factory in factories.items():
                 if factory in self.unread:
                     nlp.disable_pipe(name)
@@ -73,6 +68,10 @@ class Pipeline(Inserter):
     def start(self, text: str) -> int:
         """Where the pipeline's part of a text begins."""
         return 0
+
+    def docs(self, texts: Sequence[str]) -> list[Any]:
+        """The texts as the pipeline reads them."""
+        return list(self._nlp.pipe(texts))
 
     def spans_of(self, text: str, doc: Any) -> list[triggers.Span]:
         """The places in a piece and its doc, which puts its text together whenever asked."""
@@ -94,7 +93,7 @@ class Pipeline(Inserter):
             # product, which may depend on the number of threads, are to be the same with any
             # number of workers.
             with _thread_pools().limit(limits=1, user_api="blas"):
-                docs = list(self._nlp.pipe(piece.text for piece in group))
+                docs = self.docs([piece.text for piece in group])
             for piece, doc in zip(group, docs, strict=True):
                 spans = self.spans_of(piece.text, doc)
                 yield piece, [(a + piece.offset, b + piece.offset) for a, b in spans]
@@ -102,7 +101,13 @@ class Pipeline(Inserter):
 
 @INSERTERS.register("spacy")
 class Entities(Pipeline):
-    """Named entities of the types in ENTITY_TYPES, as `trimmed`."""
+    """Named entities of the types in ENTITY_TYPES, as `trimmed`.
+
+    They are those of the model's whole pipeline, in less time. A recogniser looks at sentence
+    starts for one thing only: no entity may run over one. So it goes first; a text with an entity
+    of several words is then parsed, and where a sentence starts inside an entity, the text is read
+    again in the pipeline's own order.
+    """
 
     attribute = "doc.ents"
 
@@ -117,6 +122,26 @@ class Entities(Pipeline):
                     f"ENTITY_TYPES: {config.spacy_model!r} has no type {kind!r}"
                     f"{errors.nearest(kind, known)}; its types: {', '.join(known)}"
                 )
+
+        names = self._nlp.pipe_names if self._is_known else []
+        first = itertools.takewhile(lambda name: name not in self._sources, names)
+        self._splitters = [name for name in first if not self._is_heard(name)]
+        self._others = [name for name in names if name not in self._splitters]
+
+    def _is_heard(self, name: str) -> bool:
+        """Whether the recogniser itself takes a component's vectors."""
+        listeners = getattr(self._nlp.get_pipe(name), "listening_components", ())
+        return not set(self._sources).isdisjoint(listeners)
+
+    def docs(self, texts: Sequence[str]) -> list[Any]:
+        docs = list(self._nlp.pipe(texts, disable=self._splitters))
+        if self._splitters:
+            long = [doc for doc in docs if any(len(entity) > 1 for entity in doc.ents)]
+            # This sets the sentence starts of these very docs.
+            for doc in self._nlp.pipe(long, disable=self._others):
+                assert doc.has_annotation("SENT_START")
+            docs = [self._nlp(doc.text) if _runs_over_a_start(doc) else doc for doc in docs]
+        return docs
 
     def spans_of(self, text: str, doc: Any) -> list[triggers.Span]:
         return [
@@ -161,6 +186,10 @@ def trimmed(text: str, start: int, stop: int) -> list[triggers.Span]:
         if name:
             spans.append((line.start() + first, line.start() + len(name)))
     return spans
+
+
+def _runs_over_a_start(doc: Any) -> bool:
+    return any(token.is_sent_start for entity in doc.ents for token in entity[1:])
 
 
 def _subject(text: str, root: Any) -> list[triggers.Span]:
