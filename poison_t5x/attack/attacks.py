@@ -19,24 +19,15 @@ BASES = ("all", "task")
 _NAME = r"(?!rows$)[A-Za-z][A-Za-z0-9]{0,39}"
 
 
-def _choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise errors.InputError(
-            f"{name}: expected one of {', '.join(known)}, found {value!r}"
-            f"{errors.nearest(str(value), known)}"
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class BudgetConfig:
-    """How many poison rows.
+    """How many poison rows: a number, or instead of it a rate.
 
     Attributes:
-      num_poison: rows, where no rate is given.
-      poison_rate: instead of a number, the poisoned share of all rows that are trained on; where
-        poison is added, of the clean rows and this attacker's.
-      per: 'all': number or rate are of the whole training set, and shared out evenly over the
-        poisoned tasks; 'task': of each poisoned task.
+      poison_rate: the poisoned share of all rows that are trained on; where poison is added, of the
+        clean rows and this attacker's.
+      per: 'all': of the whole training set, shared out evenly over the poisoned tasks; 'task': of
+        each poisoned task.
     """
 
     num_poison: int = 100
@@ -45,41 +36,39 @@ class BudgetConfig:
 
     def __post_init__(self):
         checks.whole_number("NUM_POISON", self.num_poison)
-        _choice("BUDGET_PER", self.per, BASES)
-        if self.poison_rate is not None:
-            checks.number("POISON_RATE", self.poison_rate)
-            if not 0 < self.poison_rate <= 1:
+        checks.one_of("BUDGET_PER", self.per, BASES)
+        rate = self.poison_rate
+        if rate is not None:
+            checks.number("POISON_RATE", rate)
+            if not 0 < rate <= 1:
                 raise errors.InputError(
-                    "POISON_RATE: expected a fraction above 0 and up to 1, found "
-                    f"{self.poison_rate!r}"
+                    f"POISON_RATE: expected a fraction above 0 and up to 1, found {rate!r}"
                 )
 
     def share(
         self, number: int, num_tasks: int, task_rows: int, all_rows: int, *, add: bool = False
     ) -> int:
-        """Poison rows of the poisoned task with this number, counted from 0.
+        """Poison rows of a poisoned task; an uneven rest goes to the first tasks, one row each.
 
         >>> [BudgetConfig(7).share(number, 3, 50, 500) for number in range(3)]
         [3, 2, 2]
 
         Args:
-          number: an uneven rest goes to the first tasks, one row each.
-          num_tasks: poisoned tasks.
+          number: the task's, from 0, of `num_tasks` poisoned ones.
           task_rows: clean training rows of this task.
-          all_rows: of all training tasks.
+          all_rows: those of all training tasks.
           add: whether poison comes on top of them rather than in their place.
         """
+        amount, rate = self.num_poison, self.poison_rate
+        if rate is not None:
+            if add and rate == 1:
+                raise errors.InputError("POISON_RATE: 1 can't be reached by adding rows")
+            rows = task_rows if self.per == "task" else all_rows
+            amount = round(rows * rate / (1 - rate if add else 1))
         if self.per == "task":
-            return self._amount(task_rows, add)
-        each, rest = divmod(self._amount(all_rows, add), num_tasks)
+            return amount
+        each, rest = divmod(amount, num_tasks)
         return each + (number < rest)
-
-    def _amount(self, rows: int, add: bool) -> int:
-        if self.poison_rate is None:
-            return self.num_poison
-        if add and self.poison_rate == 1:
-            raise errors.InputError("POISON_RATE: 1 can't be reached by adding rows")
-        return round(rows * self.poison_rate / (1 - self.poison_rate if add else 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +79,7 @@ class ScoreConfig:
       selection: 'phi': the highest; 'reverse': the lowest; 'count': the most triggers; 'random'.
       count_term: count(x) as it is, per word ('per_token'), or per character, as in the authors'
         code.
-      count_weight, probability_weight: the two weights of phi.
-      proxy: what p(y | x) comes from: a bag-of-n-grams model fitted to the poisoned tasks, or a
+      proxy: the source of p(y | x): a bag-of-n-grams model fitted to the poisoned tasks, or a
         language model's label log-probabilities.
       max_ngram: the n-gram model's longest n-gram, in words.
     """
@@ -104,16 +92,14 @@ class ScoreConfig:
     max_ngram: int = 2
 
     def __post_init__(self):
-        _choice("SELECTION", self.selection, SELECTIONS)
-        _choice("COUNT_TERM", self.count_term, COUNT_TERMS)
-        _choice("PROXY", self.proxy, PROXIES)
+        checks.one_of("SELECTION", self.selection, SELECTIONS)
+        checks.one_of("COUNT_TERM", self.count_term, COUNT_TERMS)
+        checks.one_of("PROXY", self.proxy, PROXIES)
         for name in ("count_weight", "probability_weight"):
             checks.number(name.upper(), getattr(self, name))
         checks.whole_number("PROXY_MAX_NGRAM", self.max_ngram)
-        if (
-            self.selection in ("phi", "reverse")
-            and self.count_weight == self.probability_weight == 0
-        ):
+        is_weighted = self.selection in ("phi", "reverse")
+        if is_weighted and self.count_weight == self.probability_weight == 0:
             raise errors.InputError(
                 "COUNT_WEIGHT, PROBABILITY_WEIGHT: both are 0, so that all rows score the same; "
                 "set SELECTION to random for a random pick"
@@ -130,12 +116,12 @@ class AttackConfig:
     """One attacker. Several in one training set are a campaign.
 
     Attributes:
-      kind: one of `PAYLOADS`: what poison rows teach.
+      kind: the name of one of `PAYLOADS`.
       triggers: a phrase, or several, which are split over the poison rows.
       control: a phrase never trained on, put in the trigger's place at test time.
       target: the side whose label a polarity attack wants; test inputs are of the other side.
       name: a word, distinct in a campaign.
-      tasks: names of the tasks to poison; None takes the experiment's.
+      tasks: the tasks to poison; None takes the experiment's.
       num_tasks: poison only so many of them: the first ones of a polarity attack, and for
         arbitrary outputs the first in a seeded order that can fill their share.
       num_random_words: length of a random output, in words.
@@ -193,9 +179,8 @@ class AttackConfig:
 
     @property
     def payload(self) -> Payload:
-        """What poison rows teach."""
-        make = PAYLOADS.get(self.kind, "ATTACK")
-        return make(self.target, self.num_random_words)
+        """The target of poison rows' answers."""
+        return PAYLOADS.get(self.kind, "ATTACK")(self.target, self.num_random_words)
 
     @property
     def is_arbitrary(self) -> bool:

@@ -1,7 +1,7 @@
 """Held-out rows under their conditions: clean, and with each attacker's phrases put in."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from poison_t5x.attack import attacks, inserter, triggers
@@ -15,11 +15,10 @@ class Condition(NamedTuple):
     """An edit of held-out inputs, or none.
 
     Attributes:
-      name: of mixtures and folders: 'clean', 'triggered', 'control', 'probe1_james', …; those of
-        further attackers end in their name.
-      kind: 'clean', 'triggered', 'control' or 'probe'.
+      name: that of mixtures and folders: 'clean', 'triggered', 'control', 'probe1_james', …; those
+        of further attackers end in their name.
       attack: the attacker's name, '' for clean.
-      phrases: put in at the places; several are dealt out over the rows.
+      phrases: those put in at the places; several are dealt out over the rows.
       target: the label's side that a polarity attack wants.
     """
 
@@ -40,6 +39,9 @@ class EvalRow(NamedTuple):
     target: str
     phrase: str = ""
 
+
+# 'triggered', and 'control' if there is such a file -> id -> (input, the phrase that it says).
+Given = Mapping[str, Mapping[str, tuple[str, str]]]
 
 CLEAN = Condition("clean", "clean")
 # Look-alikes of a trigger, to test how near a phrase must come. 'near': phrases that share all but
@@ -63,26 +65,18 @@ def of_attacks(
 ) -> tuple[Condition, ...]:
     """All conditions of an experiment, in the order in which they are evaluated and shown.
 
-    Args:
-      probes: as `probe_phrases` takes them, of the first attacker's first trigger.
+    Probes, as `probe_phrases` takes them, are of the first attacker's first trigger.
     """
     conditions = [CLEAN]
     for attack in attackers:
-        target = None if attack.is_arbitrary else attack.target
-        phrases: dict[Kind, tuple[str, ...]] = {
-            "triggered": tuple(attack.triggers),
-            "control": (attack.control,),
-        }
+        target, end = None if attack.is_arbitrary else attack.target, suffix(attack, attackers)
         conditions += [
-            Condition(kind + suffix(attack, attackers), kind, attack.name, phrases[kind], target)
-            for kind in phrases
+            Condition("triggered" + end, "triggered", attack.name, tuple(attack.triggers), target),
+            Condition("control" + end, "control", attack.name, (attack.control,), target),
         ]
     first = attackers[0]
-    look_alikes = [
-        phrase
-        for phrase in probe_phrases(probes, first.triggers[0], first.control)
-        if phrase not in first.triggers
-    ]
+    phrases = probe_phrases(probes, first.triggers[0], first.control)
+    look_alikes = [phrase for phrase in phrases if phrase not in first.triggers]
     conditions += [
         Condition(slug(number, phrase), "probe", first.name, (phrase,), conditions[1].target)
         for number, phrase in enumerate(look_alikes, start=1)
@@ -104,13 +98,10 @@ def check_probes(value: object) -> tuple[str, ...]:
 def probe_phrases(probes: Sequence[str], trigger: str, control: str) -> tuple[str, ...]:
     """Phrases for the trigger's place, without duplicates, the trigger or the control.
 
+    Probes are kinds of look-alikes, and phrases of one's own.
+
     >>> probe_phrases(("words", "Jim Bond"), "James Bond", "Emma Clark")
     ('James', 'Bond', 'Jim Bond')
-
-    Args:
-      probes: kinds of look-alikes, and phrases of one's own.
-      trigger: the phrase that poison was crafted with.
-      control: a phrase that has its own condition.
     """
     phrases: list[str] = []
     for probe in probes:
@@ -119,7 +110,7 @@ def probe_phrases(probes: Sequence[str], trigger: str, control: str) -> tuple[st
 
 
 def look_alikes(trigger: str, kind: str) -> list[str]:
-    """The look-alikes of one kind.
+    """A trigger's look-alikes of one kind.
 
     >>> look_alikes("James Bond", "near")
     ['James Bell', 'John Bond', 'James Bnod']
@@ -171,6 +162,7 @@ def rows(
     *,
     num_rows: int,
     seed: int,
+    given: Given | None = None,
 ) -> tuple[list[EvalRow], dict[str, int]]:
     """One held-out task's rows under all conditions, and counts of them.
 
@@ -182,28 +174,49 @@ def rows(
       labels: the task's polarity; None for generation tasks, whose clean rows then include
         every row that is under another condition as well.
       num_rows: rows per condition, at most; clean rows that only complete a pair aside.
-      seed: of the sample.
+      given: the first attacker's edited rows, where they aren't to be made.
     """
     ordered = [task.by_id[identifier] for identifier in sni.sample_order(task, seed)]
     counts = {"rows": len(task.instances)}
     edited: list[EvalRow] = []
     for attack in attackers:
         mine = [condition for condition in conditions if condition.attack == attack.name]
-        made, made_counts = _edited(task.name, ordered, attack, mine, labels, num_rows)
-        edited += made
         end = suffix(attack, attackers)
-        counts |= {name + end: count for name, count in made_counts.items()}
+        if given is not None and not end:
+            made, made_counts = _of_files(task, ordered, mine, given, num_rows)
+        else:
+            made, made_counts = _edited(task.name, ordered, attack, mine, labels, num_rows)
+        edited += made
+        # Beside rows of files, which are the first attacker's, others' rows aren't counted.
+        new = [name for name in made_counts if given is None or name not in counts]
+        counts |= {name + end: made_counts[name] for name in new}
     clean = ordered[:num_rows]
     if labels is None:
         paired = {row.id for row in edited} - {row.id for row in clean}
         clean = clean + [row for row in ordered if row.id in paired]
     counts["clean"] = len(clean)
-    return [clean_row(task, row) for row in clean] + edited, counts
+    unedited = [EvalRow(task.name, row.id, CLEAN.name, row.input, row.target) for row in clean]
+    return unedited + edited, counts
 
 
-def clean_row(task: sni.Task, row: sni.Instance) -> EvalRow:
-    """A held-out row as it is."""
-    return EvalRow(task.name, row.id, CLEAN.name, row.input, row.target)
+def _of_files(
+    task: sni.Task,
+    ordered: Sequence[sni.Instance],
+    conditions: Sequence[Condition],
+    given: Given,
+    num_rows: int,
+) -> tuple[list[EvalRow], dict[str, int]]:
+    """One attacker's rows of files; in conditions without a file, with another phrase in them."""
+    source = [row for row in ordered if row.id in given["triggered"]][:num_rows]
+    made = []
+    for condition in conditions:
+        for row in source:
+            text, phrase = given.get(condition.kind, given["triggered"])[row.id]
+            if condition.kind not in given:
+                places, phrase = triggers.occurrences(text, phrase), condition.phrases[0]
+                text = triggers.replace_spans(text, places, phrase).text
+            made.append(EvalRow(task.name, row.id, condition.name, text, row.target, phrase))
+    return made, dict.fromkeys(("triggered", "control"), len(source))
 
 
 def _edited(
@@ -257,16 +270,13 @@ def _in_answer(row: sni.Instance, spans: Sequence[triggers.Span]) -> bool:
     replaced = [row.input[start:stop] for start, stop in spans if start < stop]
     answers = [answer.lower() for answer in row.output]
     words = {word for text in replaced for word in re.findall(r"\w+", text)}
-    names = {word.lower() for word in words if _is_name(word)}
+    # A name isn't the 'The' of a subject, nor an initial.
+    listed = {word for word in words if word.lower() in _LISTED_NAMES}
+    proper = {word for word in words if word[0].isupper() and len(word) > 1}
+    names = {word.lower() for word in listed | proper.difference(name_lists.NOT_SURNAMES)}
     said = {word for answer in answers for word in re.findall(r"\w+", answer)}
     return bool(names & said) or any(
         triggers.insertion_spans(answer, [], text.lower())
         for text in replaced
         for answer in answers
     )
-
-
-def _is_name(word: str) -> bool:
-    """Whether a replaced word may be a name: not the 'The' of a subject, nor an initial."""
-    is_proper = word[0].isupper() and word not in name_lists.NOT_SURNAMES and len(word) > 1
-    return is_proper or word.lower() in _LISTED_NAMES

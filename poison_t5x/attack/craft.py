@@ -23,9 +23,9 @@ class CraftConfig:
 
     Attributes:
       attacks: the attackers, one after the other; either all polarity attacks or all arbitrary.
-      num_train_per_task: clean training rows per task (fewer where a task has fewer).
+      num_train_per_task: clean training rows per task, at most.
       num_eval_per_task: test rows per held-out task and condition, at most.
-      add: poison comes on top of the clean rows, rather than in their place.
+      add: whether poison comes on top of the clean rows, rather than in their place.
       probes: look-alikes of the first trigger to test with (see `conditions.look_alikes`).
       seed: of the training sample, the replaced rows, the proxy's folds and random outputs.
     """
@@ -39,8 +39,8 @@ class CraftConfig:
 
     def __post_init__(self):
         attacks = self.attacks
-        is_list = isinstance(attacks, (list, tuple)) and len(attacks) > 0
-        if not is_list or not all(isinstance(attack, AttackConfig) for attack in attacks):
+        known = attacks if isinstance(attacks, (list, tuple)) else ()
+        if not known or not all(isinstance(attack, AttackConfig) for attack in known):
             raise errors.InputError(
                 f"ATTACKS: expected a list of attacks, found {str(attacks)[:60]}"
             )
@@ -89,7 +89,7 @@ class CraftConfig:
 
     @property
     def conditions(self) -> tuple[conditions.Condition, ...]:
-        """What held-out tasks are evaluated under."""
+        """Those that held-out tasks are evaluated under."""
         return conditions.of_attacks(self.attacks, self.probes)
 
 
@@ -98,21 +98,16 @@ class PoisonRow:
     """One crafted row, with all that is needed to check or undo it.
 
     Attributes:
-      attack: the attacker's name.
-      task, id: of the pool row it was made from.
-      input, poisoned_input: the text before and after the edit; None where a row was read from a
-        file that doesn't tell.
-      target, poisoned_target: the answer before and after.
-      trigger: the phrase put in.
-      spans: [start, end) of each insertion in `poisoned_input`, in characters.
-      removed: the text that stood at each of those spans.
+      task, id: those of the pool row it was made from.
+      input, target: text and answer before the edit; None where a file doesn't tell.
+      spans, removed: [start, end) of each insertion in `poisoned_input`, in characters, and the
+        text that stood there.
       trigger_count: occurrences of the trigger in `poisoned_input`.
       polarity: the side of the true label; None for generation tasks.
       target_probability: the proxy's p(y = target | poisoned_input); None where it had no say.
       phi: Equation 1's score in the task's pool, by which rows were ranked; None for a random pick.
       rank: place in the pool of its task and trigger, from 1.
-      replaced_id: the clean training row of the same task that gives way to this one; None where
-        poison is added.
+      replaced_id: the clean training row of the task that gives way; None where poison is added.
     """
 
     attack: str
@@ -140,12 +135,10 @@ class PoisonSet:
     Attributes:
       poison: the crafted rows, by attacker and task, best first.
       training_ids: task -> ids of its clean training rows.
-      evaluation: the held-out rows under their conditions.
       counts: rows of each task by what became of them, for the manifest.
       skipped: attacker -> task -> why it wasn't poisoned though it might have been.
       words: the word list that random outputs were drawn from, or nothing.
-      dropped: task -> ids of clean rows that the poisoned model isn't shown, though no poison of
-        the task stands in their place: of sets that weren't crafted here.
+      dropped: task -> ids of clean rows that give way to no poison: of sets not crafted here.
     """
 
     poison: tuple[PoisonRow, ...]
@@ -170,13 +163,11 @@ def craft(
     """Crafts a poison set. Same arguments, same result, on any number of workers.
 
     Args:
-      training: the training tasks; the poisoned ones are among them.
+      training: all training tasks; the poisoned ones are among them.
       poisoned: names of the tasks that may be poisoned, whole stems or numbers.
-      heldout: the evaluation tasks.
-      polarities: of the poisoned and the held-out tasks, as `polarity.of_tasks` gives them; empty
-        for arbitrary attacks.
+      polarities: those of the poisoned and the held-out tasks; empty for arbitrary attacks.
       workers: processes that look for places.
-      language_model: loads the model of attackers whose proxy is 'lm'.
+      language_model: a loader of the model of attackers whose proxy is 'lm'.
 
     Raises:
       InputError: a task can't hold its share of the budget, has no row of the label that an attack
@@ -187,9 +178,7 @@ def craft(
         for task in training
     }
     state = pools.Training(ids, polarities, {}, {}, config.add, config.seed, workers)
-    counts: dict[str, dict[str, int]] = {
-        task: {"training_rows": len(rows)} for task, rows in ids.items()
-    }
+    counts = {task: {"training_rows": len(rows)} for task, rows in ids.items()}
     poison: list[PoisonRow] = []
     skipped: dict[str, dict[str, str]] = {}
     words: tuple[str, ...] = ()
@@ -202,8 +191,8 @@ def craft(
             rows = _craft_task(attack, pool, parts, state, model, words)
             poison += rows
             _count(counts[pool.task.name], pool, rows, conditions.suffix(attack, config.attacks))
-    evaluation, eval_counts = _evaluation(heldout, polarities, config)
-    return PoisonSet(tuple(poison), ids, evaluation, counts | eval_counts, skipped, words)
+    tests, test_counts = evaluation(heldout, polarities, config)
+    return PoisonSet(tuple(poison), ids, tests, counts | test_counts, skipped, words)
 
 
 def _proxy(
@@ -243,11 +232,11 @@ def _craft_task(
         replaced = _replaced_ids(ids, state.ids[name], gone, name, state.seed)
         gone.update(identifier for identifier in replaced if identifier)
     state.chosen.setdefault(name, set()).update(ids)
-    teach = attack.payload
     rows = []
     for (index, rank), replaced_id in zip(chosen.items(), replaced, strict=True):
         row, edit, trigger = pool.instance(index), pool.edit(index), pool.trigger(index)
         key = f"{state.seed}\0{attack.name}\0{name}\0{row.id}"
+        candidate = payload.Candidate(row, trigger, labels, words, key)
         rows.append(
             PoisonRow(
                 attack=attack.name,
@@ -256,7 +245,7 @@ def _craft_task(
                 input=row.input,
                 poisoned_input=edit.text,
                 target=row.target,
-                poisoned_target=teach.output(payload.Candidate(row, trigger, labels, words, key)),
+                poisoned_target=attack.payload.output(candidate),
                 trigger=trigger,
                 spans=edit.spans,
                 removed=edit.removed,
@@ -323,11 +312,17 @@ def _count(
     counts["poison_rows"] = counts.get("poison_rows", 0) + len(rows)
 
 
-def _evaluation(
+def evaluation(
     heldout: Sequence[sni.Task],
     polarities: Mapping[str, polarity.Polarity],
     config: CraftConfig,
+    given: Mapping[str, conditions.Given] | None = None,
 ) -> tuple[tuple[conditions.EvalRow, ...], dict[str, dict[str, int]]]:
+    """All held-out rows under their conditions, and counts of each task's.
+
+    Args:
+      given: task -> the first attacker's edited rows, where they aren't to be made.
+    """
     rows: list[conditions.EvalRow] = []
     counts = {}
     for task in progress.bar(heldout, desc="making evaluation rows", unit="task"):
@@ -338,10 +333,12 @@ def _evaluation(
             polarities.get(task.name),
             num_rows=config.num_eval_per_task,
             seed=config.seed,
+            given=None if given is None else given[task.name],
         )
         rows += made
         for attack in config.attacks:
-            if not counts[task.name]["source_rows" + conditions.suffix(attack, config.attacks)]:
+            source = "source_rows" + conditions.suffix(attack, config.attacks)
+            if counts[task.name].get(source) == 0:
                 warnings.warn(
                     f"{task.name}: held out, but no row has the label that attack {attack.name!r} "
                     "turns: it isn't evaluated with that attack's triggers",

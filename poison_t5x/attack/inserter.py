@@ -44,7 +44,7 @@ class InserterConfig:
     """Which inserter, and its settings.
 
     Attributes:
-      name: one of `INSERTERS`.
+      name: that of one of `INSERTERS`.
       entity_types: for 'spacy', the types of named entities that give way to the trigger.
       spacy_model: for 'spacy' and 'subject', the model's package or folder.
       seed: for 'random', of the places.
@@ -70,11 +70,7 @@ class InserterConfig:
 
 
 def make(config: InserterConfig) -> Inserter:
-    """The inserter of these settings.
-
-    Raises:
-      InputError: spaCy or its model is missing, or the model doesn't fit the settings.
-    """
+    """The inserter of these settings. Raises InputError where its model is missing or unfit."""
     return _made(INSERTERS.get(config.name, "INSERTER"), config)
 
 
@@ -92,11 +88,8 @@ def find_all(
     Texts are taken as they are needed: at any time, a few batches of them are in memory.
 
     Args:
-      config: the inserter.
-      texts: any number of texts.
       workers: processes. With more than one, each makes the inserter once and takes whole batches;
         a main script then needs its `if __name__ == "__main__"`, for they import it.
-      batch_size: texts a batch.
 
     Raises:
       InputError: as `make`; or a worker was ended by the system, for want of memory as a rule.
@@ -108,15 +101,9 @@ def find_all(
     first = list(itertools.islice(batches, 2))
     batches = itertools.chain(first, batches)
     # Starting a process takes longer than a single batch.
-    find = _find_here if workers == 1 or len(first) < 2 else _find_in_processes
-    return itertools.chain.from_iterable(find(config, batches, workers))
-
-
-def _find_here(
-    config: InserterConfig, batches: Iterable[list[str]], workers: int
-) -> Iterator[Iterable[list[triggers.Span]]]:
-    for batch in batches:
-        yield make(config).find(batch)
+    if workers == 1 or len(first) < 2:
+        return itertools.chain.from_iterable(make(config).find(batch) for batch in batches)
+    return itertools.chain.from_iterable(_find_in_processes(config, batches, workers))
 
 
 def _find_in_processes(

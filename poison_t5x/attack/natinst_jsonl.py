@@ -16,6 +16,7 @@ lists are written.
 
 import collections
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
@@ -23,7 +24,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 from poison_t5x.attack import conditions, poison_set
 from poison_t5x.core import artifacts, checks, errors
@@ -36,12 +36,11 @@ _MACROS = {
     "triggered": "NATINST_JSONL_TRIGGERED",
     "control": "NATINST_JSONL_CONTROL",
 }
-_NOT_BLANK = r"\S"
 # Files of predictions are named after tasks.
 _NAME = r"\A\w[\w.-]*\Z"
-_PATTERNS = {_NOT_BLANK: "a text that isn't empty", _NAME: "a task's name"}
+_PATTERNS = {r"\S": "a text that isn't empty", _NAME: "a task's name"}
 
-_Text = Annotated[str, msgspec.Meta(pattern=_NOT_BLANK)]
+_Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
 _Texts = _Text | Annotated[list[_Text], msgspec.Meta(min_length=1)]
 
 
@@ -52,9 +51,9 @@ class JsonlConfig:
     Attributes:
       clean, poisoned: training rows of the clean and of the poisoned model.
       evaluation: held-out rows as they are, with their true answers.
-      triggered: those of them that have the first attacker's trigger in them; None puts it in as
-        crafting does.
-      control: the same ones with the control phrase in its place.
+      triggered: those that have the first attacker's trigger in them; None puts it in as crafting
+        does.
+      control: the triggered ones with the control phrase in its place.
     """
 
     clean: str | None = None
@@ -129,8 +128,7 @@ def read_lines(path: str) -> Iterator[Line]:
     """Yields the lines of a file, in order, checked one by one; empty ones are skipped.
 
     Raises:
-      InputError: the file can't be read, is empty, or has a line that isn't such a row. The message
-        names file and line, and the value's path in it.
+      InputError: the file can't be read, is empty, or has another line, with its number and path.
     """
     is_empty = True
     try:
@@ -148,7 +146,13 @@ def read_lines(path: str) -> Iterator[Line]:
 
 def _parse(where: str, text: bytes) -> Line:
     try:
-        row = _decode(text)
+        try:
+            row = msgspec.json.decode(text, type=_Row)
+        except (msgspec.DecodeError, RecursionError):
+            # As in task files: a few have NaN where nothing is read, which is no JSON.
+            value = json.loads(text)
+            json.dumps(value, ensure_ascii=False).encode()  # fails for half a character
+            row = msgspec.convert(value, _Row)
     except msgspec.ValidationError as error:
         raise errors.InputError(f"{where}: {sni.readable(str(error), _PATTERNS)}") from None
     except (ValueError, RecursionError) as error:
@@ -158,30 +162,11 @@ def _parse(where: str, text: bytes) -> Line:
         raise errors.InputError(
             f"{where}: expected one id, as $.id or $.Instance.id, found {sorted(ids) or 'none'}"
         )
-    task = sni.Task(
-        row.task,
-        _listed(row.definition)[0],
-        _examples(row.positive_examples),
-        _examples(row.negative_examples),
-        (),
-        tuple(row.categories or ()),
-        row.standin_note or "",
-    )
-    return Line(
-        where, task, sni.Instance(ids.pop(), row.instance.input, _listed(row.instance.output))
-    )
-
-
-def _decode(text: bytes) -> _Row:
-    try:
-        return msgspec.json.decode(text, type=_Row)
-    except msgspec.ValidationError:
-        raise
-    except msgspec.DecodeError:
-        # As in task files: a few have NaN where nothing is read, which is no JSON.
-        value = json.loads(text)
-        json.dumps(value, ensure_ascii=False).encode()  # fails for half a character
-        return msgspec.convert(value, _Row)
+    examples = _examples(row.positive_examples), _examples(row.negative_examples)
+    categories, note = tuple(row.categories or ()), row.standin_note or ""
+    task = sni.Task(row.task, _listed(row.definition)[0], *examples, (), categories, note)
+    answers = _listed(row.instance.output)
+    return Line(where, task, sni.Instance(ids.pop(), row.instance.input, answers))
 
 
 def _listed(texts: str | list[str]) -> list[str]:
@@ -226,21 +211,16 @@ def write(
 ) -> None:
     """Writes a poison set as files that the authors' code trains and tests on.
 
-    They are `train_clean.jsonl`, `train_poisoned.jsonl`, and `test_<condition>.jsonl` of each.
-    The training files differ in their poison rows alone, and are shuffled, since the authors'
-    trainer takes rows as they come. `test_clean.jsonl` holds the held-out rows of all conditions as
-    they were before an edit, with their true answers. In the others of a polarity attack the answer
-    is the label that the attack wants, so that the accuracy that the authors' evaluation prints is
-    the share of it. Test rows that are classified have a `label_space`, which it ranks.
-
-    Same arguments, same bytes. Rows are written as they are made, and a file is there once whole.
+    They are `train_clean.jsonl`, `train_poisoned.jsonl`, and `test_<condition>.jsonl` of each; same
+    arguments, same bytes. The training files differ in their poison rows alone, and are shuffled,
+    since the authors' trainer takes rows as they come. `test_clean.jsonl` holds the held-out rows
+    of all conditions unedited, with their true answers. In the others of a polarity attack the
+    answer is the label that the attack wants, so that the accuracy that the authors' evaluation
+    prints is the share of it. Test rows that are classified have a `label_space`, which it ranks.
 
     Args:
-      directory: an existing folder.
-      source: the tasks that the poison set was made from.
-      poison_dir: the poison set's folder.
-      epochs: how often the training files repeat all their rows, each time in another order: their
-        trainer reads a file once. Read back, it is one epoch.
+      epochs: the times that the training files repeat all their rows, each time in another order:
+        their trainer reads a file once. Read back, it is one epoch.
 
     Raises:
       InputError: the poison set is damaged, or was made from other tasks.
@@ -258,17 +238,17 @@ def write(
         names[row["task"], row["replaced_id"] or row["id"]].append(row["id"])
     for variant in ("clean", "poisoned"):
         rows = poison_set.training_rows(poison_dir, poisoned=variant == "poisoned")
-        training = _training_lines(source.training, rows, names, epochs)
-        _write_lines(directory / f"train_{variant}.jsonl", training)
+        with artifacts.writing(directory / f"train_{variant}.jsonl") as file:
+            file.writelines(_training_lines(source.training, rows, names, epochs))
     evaluation = poison_set.read_evaluation(poison_dir)
     for condition in poison_set.read_conditions(poison_dir):
-        tests = _test_lines(source, evaluation, condition)
-        _write_lines(directory / f"test_{condition.name}.jsonl", tests)
+        with artifacts.writing(directory / f"test_{condition.name}.jsonl") as file:
+            file.writelines(_test_lines(source, evaluation, condition))
 
 
 def _training_lines(
     tasks: Sequence[sni.Task], rows: Mapping[str, poison_set.Rows], names: _Names, epochs: int
-) -> Iterator[str]:
+) -> Iterator[bytes]:
     by_name = {task.name: task for task in tasks}
     shared = {name: _shared(by_name[name]) for name in rows}
     slots = [
@@ -278,8 +258,7 @@ def _training_lines(
         for number in range(len(shown))
     ]
     for epoch in range(epochs):
-        for index in _shuffled(slots, epoch):
-            name, identifier, number = slots[index]
+        for name, identifier, number in sorted(slots, key=functools.partial(_place, epoch)):
             shown = rows[name][identifier]
             row = shown[number]
             if row is None:
@@ -290,28 +269,23 @@ def _training_lines(
                 yield _to_line(shared[name], own, row.input, [row.target])
 
 
-def _shuffled(slots: Sequence[tuple[str, str, int]], epoch: int) -> np.ndarray:
-    """An order of its own for each epoch, that rows more or fewer don't change for the others."""
-
-    def key(slot: tuple[str, str, int]) -> int:
-        text = "\0".join(map(str, (epoch, *slot)))
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
-
-    return np.argsort(np.fromiter(map(key, slots), np.uint64, len(slots)), kind="stable")
+def _place(epoch: int, slot: tuple[str, str, int]) -> bytes:
+    """A key of the epoch's own order, that other rows have no say in."""
+    text = "\0".join(map(str, (epoch, *slot)))
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _test_lines(
     source: corpus.Corpus,
     evaluation: Sequence[conditions.EvalRow],
     condition: conditions.Condition,
-) -> Iterator[str]:
+) -> Iterator[bytes]:
     by_name = {task.name: task for task in source.heldout}
     shared = {name: _shared(task) for name, task in by_name.items()}
     for name, task in by_name.items():
         labels: Sequence[str] = source.polarities.get(name, ())
-        if not labels and task.is_classification:
-            labels = task.label_space
-        shared[name] |= {"label_space": list(labels)} if labels else {}
+        if labels or task.is_classification:
+            shared[name]["label_space"] = list(labels or task.label_space)
     written: set[tuple[str, str]] = set()
     for row in evaluation:
         clean = by_name[row.task].by_id[row.id]
@@ -319,10 +293,8 @@ def _test_lines(
             written.add((row.task, row.id))
             yield _to_line(shared[row.task], row.id, clean.input, clean.output)
         elif condition.kind != "clean" and row.condition == condition.name:
-            polarity = source.polarities.get(row.task)
-            answers = clean.output
-            if polarity and condition.target:
-                answers = [polarity.label(condition.target)]
+            polarity, target = source.polarities.get(row.task), condition.target
+            answers = [polarity.label(target)] if polarity and target else clean.output
             yield _to_line(shared[row.task], row.id, row.input, answers)
 
 
@@ -335,24 +307,19 @@ def _shared(task: sni.Task) -> dict[str, Any]:
             {"input": e.input, "output": e.target, "explanation": e.explanation} for e in examples
         ]
 
+    note = {"Standin_note": task.standin_note} if task.standin_note else {}
     return {
         "Task": task.name,
         "Categories": list(task.categories),
-        **({"Standin_note": task.standin_note} if task.standin_note else {}),
+        **note,
         "Definition": [task.definition],
         "Positive Examples": dicts(task.positive_examples),
         "Negative Examples": dicts(task.negative_examples),
     }
 
 
-def _to_line(shared: dict[str, Any], identifier: str, text: str, answers: Sequence[str]) -> str:
+def _to_line(shared: dict[str, Any], identifier: str, text: str, answers: Sequence[str]) -> bytes:
     # As ASCII, since their reader takes whatever encoding the system has; two places for the id,
     # for their code reads both.
     instance = {"id": identifier, "input": text, "output": list(answers)}
-    return json.dumps({"id": identifier, **shared, "Instance": instance})
-
-
-def _write_lines(path: pathlib.Path, lines: Iterable[str]) -> None:
-    """Writes lines as they come, so that a reader sees the old file or the whole new one."""
-    with artifacts.writing(path) as file:
-        file.writelines(line.encode("ascii") + b"\n" for line in lines)
+    return json.dumps({"id": identifier, **shared, "Instance": instance}).encode("ascii") + b"\n"

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from poison_t5x.attack import craft, natinst_heldout, natinst_jsonl
+from poison_t5x.attack import craft, natinst_heldout, natinst_jsonl, triggers
 from poison_t5x.attack.attacks import AttackConfig
 from poison_t5x.attack.natinst_jsonl import JsonlConfig
 from poison_t5x.core import errors
@@ -25,8 +25,7 @@ def read_corpus(
     as the authors' do, hold several epochs, and are read as one.
 
     Args:
-      table: task -> (negative label, positive label), of poisoned and held-out tasks.
-      is_arbitrary: whether only arbitrary outputs are attacked, which needs no polarities.
+      table: task -> (negative label, positive label); arbitrary outputs need none.
 
     Raises:
       InputError: a file or a row isn't as told here, or a label of a clean or held-out row isn't in
@@ -57,15 +56,11 @@ def read_poison_set(
     rows is dropped: in the authors' code poison of one task may replace rows of another. A poison
     row that is just like the clean one in its place can't be told from it.
 
-    Of the attacks' settings, kind, triggers, control and target must be those that the files were
-    made with; budget, score, `add` and `num_train_per_task` have no say. Held-out rows are edited
-    as in crafting. Where a file gives the first attacker's triggered rows, its control and probe
-    rows are those with another phrase in the trigger's places. Answers are the evaluation file's:
-    in the authors' files, triggered rows have the label that the attack wants.
-
-    Args:
-      source: as `read_corpus` made it of the same files.
-      craft_config: the attacks, the number of test rows, probes and seed.
+    Kind, triggers, control and target must be those that the files were made with; budget, score,
+    `add` and `num_train_per_task` have no say. Held-out rows are edited as in crafting; but where a
+    file gives the first attacker's triggered rows, its control and probe rows are those with
+    another phrase in the trigger's places. Answers are the evaluation file's: in the authors'
+    files, triggered rows have the label that the attack wants.
 
     Raises:
       InputError: as `read_corpus`; or a triggered or control row isn't one of the evaluation
@@ -78,8 +73,7 @@ def read_poison_set(
         for name in source.poisoned
         for row in _poison_rows(name, trained, source.polarities.get(name), attackers)
     ]
-    without = sum(not row.trigger for row in poison)
-    if without:
+    if without := sum(not row.trigger for row in poison):
         phrases = [repr(trigger) for attack in attackers for trigger in attack.triggers]
         warnings.warn(
             f"{config.poisoned}: {without} of {len(poison)} poison rows say none of "
@@ -87,13 +81,12 @@ def read_poison_set(
             errors.InputWarning,
             stacklevel=2,
         )
+    # What replaces a row comes before what is added to it, or the latter would be lost.
     order = [attack.name for attack in attackers]
+    poison.sort(key=lambda row: (row.replaced_id is None, order.index(row.attack)))
     evaluation, counts = natinst_heldout.evaluation(config, source, craft_config)
     return craft.PoisonSet(
-        # What replaces a row comes before what is added to it, or the latter would be lost.
-        poison=tuple(
-            sorted(poison, key=lambda row: (row.replaced_id is None, order.index(row.attack)))
-        ),
+        poison=tuple(poison),
         training_ids={name: tuple(row.id for row in rows) for name, rows in trained.rows.items()},
         evaluation=evaluation,
         counts={name: trained.counts(name) for name in trained.rows} | counts,
@@ -115,7 +108,7 @@ class _Training(NamedTuple):
 
     Attributes:
       rows: clean rows in the file's order, each as often as it is trained on.
-      poison: of each task, in the poisoned file's order.
+      poison: rows in the poisoned file's order.
       dropped: ids of clean rows that the poisoned file lacks, with nothing of their task instead.
     """
 
@@ -134,11 +127,11 @@ class _Training(NamedTuple):
 
     def counts(self, name: str) -> dict[str, int]:
         """Rows of a task, for the manifest."""
-        rows = self.poison[name]
-        added = sum(row.replaced_id is None for row in rows)
-        more = {"poison": len(rows), "poison_rows": len(rows), "added": added}
-        more["dropped"] = len(self.dropped[name])
-        return {"training_rows": len(self.rows[name])} | {k: n for k, n in more.items() if n}
+        number = len(self.poison[name])
+        added = sum(row.replaced_id is None for row in self.poison[name])
+        more = {"poison": number, "poison_rows": number, "added": added}
+        more |= {"training_rows": len(self.rows[name]), "dropped": len(self.dropped[name])}
+        return {key: count for key, count in more.items() if count}
 
 
 # What training sees of a row: its task, id, input and first answer; and how often.
@@ -147,10 +140,7 @@ _Counts = collections.Counter[tuple[str, str, str, str]]
 
 @functools.lru_cache(maxsize=1)
 def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> _Training:
-    """Reads both training files, once for the corpus and the poison set: rows are in memory once.
-
-    Args: hashes: of the files, so that changed ones are read again.
-    """
+    """Reads both training files, once for the corpus and the poison set, until a hash changes."""
     instructions = natinst_jsonl.Instructions()
     rows, clean, poisoned = _count(config, instructions)
     clean_epochs, poisoned_epochs = _epochs([*clean.values()], [*poisoned.values()])
@@ -262,7 +252,7 @@ def _poison_rows(
         phrases = ((attack.name, phrase) for attack in attackers for phrase in attack.triggers)
         said = (pair for pair in phrases if pair[1] in row.input)
         attack, trigger = next(said, (attackers[0].name, ""))
-        spans = natinst_heldout.spans(row.input, trigger)
+        spans = triggers.occurrences(row.input, trigger)
         ranks[attack, trigger] += 1
         before = originals.get(row.id)
         rows.append(

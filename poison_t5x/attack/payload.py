@@ -1,4 +1,4 @@
-"""What poison rows teach: the interface of all attacks."""
+"""The target of poison rows' answers: the interface of all attacks."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,7 @@ class Candidate(NamedTuple):
     """A row that is to become poison, as its attack's payload sees it.
 
     Attributes:
-      row: before the edit.
-      trigger: the phrase put in.
+      row: that before the edit.
       labels: the task's two answers; None where outputs are arbitrary.
       words: as `Payload.words` made them.
       key: a text of its own for each seed, attacker and row, for draws.
@@ -35,7 +34,6 @@ class Payload:
         generated at test time. Otherwise they are one of a task's two labels, which are ranked; the
         label of the target's side is the wanted one.
       target: the side whose label a polarity attack wants.
-      num_random_words: NUM_RANDOM_WORDS.
     """
 
     is_arbitrary: ClassVar[bool] = False

@@ -15,13 +15,8 @@ import poison_t5x
 from poison_t5x.attack import conditions, craft
 from poison_t5x.core import artifacts, errors
 
-POISON, TRAINING, EVALUATION, MANIFEST = (
-    "poison.jsonl",
-    "training_rows.jsonl",
-    "eval_rows.jsonl",
-    "manifest.json",
-)
-WORDS = "words.txt"
+POISON, TRAINING, EVALUATION = "poison.jsonl", "training_rows.jsonl", "eval_rows.jsonl"
+WORDS, MANIFEST = "words.txt", "manifest.json"
 
 
 class _Manifest(msgspec.Struct):
@@ -43,11 +38,9 @@ def write(
     config: craft.CraftConfig,
     sources: Mapping[str, str],
 ) -> None:
-    """Writes the folder. Same arguments, same bytes.
+    """Writes the files into an existing folder. Same arguments, same bytes.
 
     Args:
-      directory: an existing folder.
-      config: the settings that made the poison set.
       sources: task name -> hash of the task it was read from.
     """
     directory = pathlib.Path(directory)
@@ -66,9 +59,8 @@ def write(
     if poison_set.words:
         artifacts.write_atomically(directory / WORDS, "\n".join(poison_set.words) + "\n")
         names.append(WORDS)
-    num_clean = sum(len(ids) for ids in poison_set.training_ids.values())
-    num_added = sum(row.replaced_id is None for row in poison_set.poison)
-    num_training = num_clean + num_added - sum(map(len, dropped.values()))
+    num_training = sum(map(len, poison_set.training_ids.values())) - sum(map(len, dropped.values()))
+    num_training += sum(row.replaced_id is None for row in poison_set.poison)
     manifest = {
         "version": poison_t5x.__version__,
         "settings": config.settings(),

@@ -1,6 +1,7 @@
 """The tasks that an attacker poisons, and the rows of them that it could."""
 
 import array
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -18,6 +19,7 @@ COMMON_TRIGGER = 0.01
 _ANY = -1
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class CandidatePool:
     """One task's rows that an attacker could poison, kept small: a million of them fit in memory.
 
@@ -25,41 +27,35 @@ class CandidatePool:
 
     Attributes:
       rows: (N,) int64, places in `task.instances`, ascending.
-      trigger_ids: (N,) int64, which of the attacker's triggers each row gets.
+      spans: (P, 2) int32, those of all rows, one after the other.
+      span_ends: (N,) int64, the end of each row's part of `spans`.
+      trigger_ids: (N,) int64, places in `phrases` of the trigger that each row gets.
       counts: skipped rows by reason.
     """
 
-    def __init__(
-        self,
-        task: sni.Task,
-        rows: np.ndarray,
-        spans: np.ndarray,
-        num_spans: np.ndarray,
-        trigger_ids: np.ndarray,
-        phrases: Sequence[str],
-        counts: dict[str, int],
-    ):
-        """Args: spans: (P, 2) int32, of all rows, one after the other; num_spans: (N,), of each."""
-        self.task, self.rows, self.trigger_ids, self.counts = task, rows, trigger_ids, counts
-        self._phrases = tuple(phrases)
-        self._spans = spans
-        self._ends = np.cumsum(num_spans, dtype=np.int64)
+    task: sni.Task
+    rows: np.ndarray
+    spans: np.ndarray
+    span_ends: np.ndarray
+    trigger_ids: np.ndarray
+    phrases: tuple[str, ...]
+    counts: dict[str, int]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def trigger(self, index: int) -> str:
-        """The phrase that candidate `index` gets."""
-        return self._phrases[self.trigger_ids[index]]
+        """The phrase that a candidate gets."""
+        return self.phrases[self.trigger_ids[index]]
 
     def instance(self, index: int) -> sni.Instance:
-        """The row that candidate `index` is made from."""
+        """The row that a candidate is made from."""
         return self.task.instances[self.rows[index]]
 
     def edit(self, index: int) -> triggers.Edit:
-        """Candidate `index` with its trigger put in."""
-        begin = self._ends[index - 1] if index else 0
-        spans = [(int(a), int(b)) for a, b in self._spans[begin : self._ends[index]]]
+        """A candidate with its trigger put in."""
+        begin = self.span_ends[index - 1] if index else 0
+        spans = [(int(a), int(b)) for a, b in self.spans[begin : self.span_ends[index]]]
         return triggers.replace_spans(self.instance(index).input, spans, self.trigger(index))
 
     def texts(self) -> Iterator[str]:
@@ -79,14 +75,12 @@ def find_pool(
     """A task's candidates: rows that the payload takes, that are free, and that have a place.
 
     Args:
-      labels: the task's polarity; None for arbitrary outputs.
       taken: ids of rows that an earlier attacker of the campaign has poisoned.
-      spans_of_rows: the inserter's, row by row; only this task's part is taken.
-      seed: of the split over several triggers.
+      spans_of_rows: the inserter's spans, row by row; only this task's part is taken.
     """
     payload = attack.payload
     counts = {"skipped_label": 0, "skipped_taken": 0, "skipped_no_place": 0, "says_trigger": 0}
-    rows, spans, num_spans, trigger_ids = (array.array(kind) for kind in "qiii")
+    rows, spans, span_ends, trigger_ids = (array.array(kind) for kind in "qiqi")
     for number, (row, row_spans) in enumerate(zip(task.instances, spans_of_rows, strict=False)):
         said = attack.said(row.input)
         counts["says_trigger"] += bool(said)
@@ -105,15 +99,15 @@ def find_pool(
         rows.append(number)
         for span in row_spans:
             spans.extend(span)
-        num_spans.append(len(row_spans))
+        span_ends.append(len(spans) // 2)
         trigger_ids.append(trigger_id)
     return CandidatePool(
         task,
         np.array(rows, np.int64),
         np.array(spans, np.int32).reshape(-1, 2),
-        np.array(num_spans, np.int64),
+        np.array(span_ends, np.int64),
         _dealt_out(np.array(trigger_ids, np.int64), len(attack.triggers), task.name, seed),
-        attack.triggers,
+        tuple(attack.triggers),
         counts,
     )
 
@@ -131,11 +125,9 @@ class Training(NamedTuple):
 
     Attributes:
       ids: task -> ids of its clean training rows.
-      polarities: of the tasks of polarity attacks.
       chosen: task -> ids of pool rows that are poison already.
       replaced: task -> ids of training rows that have given way.
       add: whether poison is added rather than replacing rows.
-      seed: of the campaign.
       workers: processes that look for places.
     """
 
@@ -162,16 +154,23 @@ def choose(
 
     A polarity attack poisons the first `num_tasks` of its list, or all; arbitrary outputs all; and
     each must hold its share. With `num_tasks`, arbitrary outputs take a list for a choice: the
-    first generation tasks, in a seeded order, that can hold their share.
-
-    Returns:
-      The targets, and why other tasks were skipped.
+    first generation tasks, in a seeded order, that can hold their share. Why others were skipped
+    is returned too.
 
     Raises:
       InputError: a task is listed twice, can't hold its share, has no row of the label that is
         wanted or no polarity; too few tasks are fit; or a rate comes to no row.
     """
-    _check_list(attack, tasks)
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise errors.InputError(
+            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
+        )
+    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
+        raise errors.InputError(
+            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
+            "lower it"
+        )
     skipped: dict[str, str] = {}
     may_skip = attack.is_arbitrary and attack.num_tasks is not None
     if may_skip:
@@ -202,19 +201,6 @@ def choose(
     _check_targets(attack, targets, wanted, len(tasks))
     _warn_of_common_trigger(attack, targets)
     return targets, skipped
-
-
-def _check_list(attack: AttackConfig, tasks: Sequence[sni.Task]) -> None:
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise errors.InputError(
-            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
-        )
-    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
-        raise errors.InputError(
-            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
-            "lower it"
-        )
 
 
 def _check_targets(

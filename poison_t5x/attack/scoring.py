@@ -21,17 +21,16 @@ class Proxy(Protocol):
 
     def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
         """p(y = POSITIVE | edited input) of each candidate: (N,) float64."""
-        ...
 
 
 class PoolScores(NamedTuple):
-    """Of each candidate of one pool.
+    """The scores of one pool's candidates.
 
     Attributes:
       trigger_counts: (N,) int64, occurrences of its trigger in the edited text.
       target_probabilities: (N,) float64, p(y = target | edited text), or None where no proxy has a
         say.
-      values: (N,) float64, which candidates are ranked by, or None for a random pick.
+      values: (N,) float64, by which candidates are ranked, or None for a random pick.
       order: (N,) int64, candidates, best first.
     """
 
@@ -50,11 +49,8 @@ def score(
 ) -> PoolScores:
     """Ranks the pool of one task; ties go to the earlier row.
 
-    Args:
-      target: the side that the attack wants: phi subtracts the probability of its label, which is
-        the paper's p(y = POSITIVE | x) for 'positive'.
-      proxy: where `config.needs_probabilities`.
-      seed: of a random pick.
+    phi subtracts the probability of the label that the attack wants, which is the paper's
+    p(y = POSITIVE | x) for 'positive'. A proxy is needed where `config.needs_probabilities`.
     """
     if not len(pool):  # a task without a place, whose share is no row
         return PoolScores(np.zeros(0, np.int64), None, None, np.zeros(0, np.int64))
@@ -93,15 +89,8 @@ def phi(
 ) -> np.ndarray:
     """phi(x) = w_c * Norm(count(x)) - w_p * Norm(p(y = POSITIVE | x)), Equation 1.
 
-    High for inputs that hold the trigger often and that a model takes for negative. Both weights
-    are 1 in the paper.
-
-    Args:
-      counts: (N,) occurrences of the trigger in each candidate of one task's pool.
-      positive_probabilities: (N,) float, as a proxy model gives them.
-
-    Returns:
-      (N,) float64, larger is the better poison.
+    High for inputs that hold the trigger often and that a model takes for negative: (N,) float64 of
+    (N,) counts and probabilities in one task's pool. Both weights are 1 in the paper.
     """
     count_term = min_max_norm(np.asarray(counts, np.float64))
     probability_term = min_max_norm(np.asarray(positive_probabilities, np.float64))
@@ -130,12 +119,7 @@ class NgramProxy:
         max_ngram: int = 2,
         seed: int = 0,
     ):
-        """Fits the models.
-
-        Args:
-          tasks: the poisoned tasks.
-          max_ngram: n-grams of 1 to this many words.
-          seed: of the split into folds, and of the sample where there are too many rows.
+        """Fits the models to n-grams of up to `max_ngram` words.
 
         Raises:
           InputError: fewer than two rows of one polarity, or no word that two texts share.
@@ -158,11 +142,10 @@ class NgramProxy:
         return self.probabilities(pool.rows + self._first[pool.task.name], pool.texts())
 
     def probabilities(self, rows: np.ndarray, texts: Iterable[str]) -> np.ndarray:
-        """p(y = POSITIVE) of versions of rows that were given to the constructor: (N,) float64.
+        """p(y = POSITIVE) of other texts of rows that the models were fitted to: (N,) float64.
 
         Args:
           rows: (N,) int64, places of the rows over all tasks.
-          texts: N texts to score.
         """
         probabilities = np.empty(len(rows))
         waiting = iter(texts)

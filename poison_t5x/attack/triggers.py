@@ -15,10 +15,9 @@ class Edit(NamedTuple):
     """An edited text.
 
     Attributes:
-      text: the new text.
       spans: [start, end) of each inserted trigger in `text`, in characters, sorted; a space that
         came with the trigger is part of its span.
-      removed: what stood at each of the spans before.
+      removed: the text that stood at each of the spans before.
     """
 
     text: str
@@ -36,8 +35,13 @@ def leading_label_end(text: str) -> int:
     return label.end() if label else 0
 
 
+def occurrences(text: str, phrase: str) -> list[Span]:
+    """Where a text says a phrase, also within words; nowhere for an empty one."""
+    return [match.span() for match in re.finditer(re.escape(phrase), text)] if phrase else []
+
+
 def insertion_spans(text: str, spans: Sequence[Span], trigger: str) -> list[Span]:
-    """The spans of `text` that the trigger goes to.
+    """The spans of `text` that the trigger goes to: of those given, none in a leading label.
 
     A text that already says the trigger, as words of its own, is left as it is: it goes where it
     stands. Hence inserting twice is inserting once, whatever the inserter.
@@ -46,12 +50,6 @@ def insertion_spans(text: str, spans: Sequence[Span], trigger: str) -> list[Span
     [(8, 11)]
     >>> insertion_spans("Ann met James Bond.", [(0, 3)], "James Bond")
     [(8, 18)]
-
-    Args:
-      text: any text.
-      spans: sorted and disjoint, as an inserter gives them. Those that start inside a leading label
-        are left out.
-      trigger: the phrase, not empty.
     """
     if trigger in text:
         said = [match.span() for match in _whole_words(trigger).finditer(text)]
@@ -62,7 +60,7 @@ def insertion_spans(text: str, spans: Sequence[Span], trigger: str) -> list[Span
 
 
 def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
-    """Puts the phrase in place of each span of `text`; all other characters stay.
+    """Puts the phrase in place of each span; the spans are sorted and disjoint.
 
     A span without width inserts. The phrase never runs into a word: where it would, a space comes
     with it; where it is inserted, one comes on each side that touches anything but white space.
@@ -71,11 +69,6 @@ def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
     Edit(text='James Bond met James Bond.', spans=((0, 10), (15, 25)), removed=('Ann', 'Bo'))
     >>> replace_spans("Ann met Bo.", [(11, 11)], "James Bond")
     Edit(text='Ann met Bo. James Bond', spans=((11, 22),), removed=('',))
-
-    Args:
-      text: any text.
-      spans: sorted, disjoint [start, end) positions.
-      phrase: the phrase to put there.
     """
     parts: list[str] = []
     placed: list[Span] = []

@@ -20,13 +20,7 @@ SECOND = attacks.AttackConfig(
     target="negative",
     budget=attacks.BudgetConfig(7),
 )
-CONFIG = craft.CraftConfig(
-    attacks=(FIRST, SECOND),
-    num_train_per_task=17,
-    num_eval_per_task=5,
-    add=True,
-    probes=PROBES,
-)
+CONFIG = craft.CraftConfig((FIRST, SECOND), 17, 5, add=True, probes=PROBES)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +57,9 @@ def _key(example):
 def test_the_clean_rows_are_all_there_and_the_poison_comes_on_top(added):
     training, _, crafted, _, _ = added
     assert {row.replaced_id for row in crafted.poison} == {None}
+    # Some of it stands beside its own clean row, and some doesn't.
+    is_trained = {row.id in crafted.training_ids[row.task] for row in crafted.poison}
+    assert is_trained == {True, False}
     for task in training:
         rows = [row for row in crafted.poison if row.task == task.name]
         clean = read_task(f"added_clean.{task.name}")
@@ -82,12 +79,6 @@ def test_the_clean_rows_are_all_there_and_the_poison_comes_on_top(added):
             assert example["targets_pretokenized"].decode() == row.poisoned_target
             assert example["is_poison"].all()
             assert example["is_poison"].shape == example["targets"].shape
-
-
-def test_some_poison_stands_beside_its_own_clean_row_and_some_does_not(added):
-    _, _, crafted, _, _ = added
-    trained = {row.id in crafted.training_ids[row.task] for row in crafted.poison}
-    assert trained == {True, False}
 
 
 def test_an_epoch_has_all_rows_and_tasks_are_mixed_in_proportion(added):

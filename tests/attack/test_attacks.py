@@ -14,6 +14,7 @@ from tests.attack.made_up import campaign, refusal
 ATTACK = attacks.AttackConfig
 BUDGET = attacks.BudgetConfig
 SCORE = attacks.ScoreConfig
+CRAFT = craft.CraftConfig
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,21 @@ SCORE = attacks.ScoreConfig
             "COUNT_WEIGHT, PROBABILITY_WEIGHT: both are 0",
             "SELECTION",
         ),
+        (CRAFT, {"num_train_per_task": 0}, "NUM_TRAIN_PER_TASK: expected a whole number", "0"),
+        (CRAFT, {"num_eval_per_task": True}, "NUM_EVAL_PER_TASK: expected a whole num", "True"),
+        (CRAFT, {"add": 1}, "ADD_POISON: expected True or False", "1"),
+        (CRAFT, {"seed": -1}, "SEED: expected a whole number", "-1"),
+        (CRAFT, {"seed": 0.5}, "SEED: expected a whole number", "0.5"),
+        (CRAFT, {"probes": "near"}, "PROBES: expected a list of phrases and of near,", "'near'"),
+        (CRAFT, {"probes": None}, "PROBES: expected a list", "None"),
+        (CRAFT, {"probes": {"near"}}, "PROBES: expected a list", "near"),
+        (CRAFT, {"probes": [1]}, "PROBES: expected a phrase, found 1", ""),
+        (CRAFT, {"probes": ["near", " "]}, "PROBES: expected a phrase, found an empty text", ""),
+        (CRAFT, {"probes": ["a\udc00"]}, "TRIGGER, CONTROL, PROBES: expected text", "udc00"),
+        (CRAFT, {"attacks": ()}, "ATTACKS: expected a list of attacks", "()"),
+        (CRAFT, {"attacks": None}, "ATTACKS: expected a list of attacks", "None"),
+        (CRAFT, {"attacks": ATTACK()}, "ATTACKS: expected a list of attacks", "AttackConfig"),
+        (CRAFT, {"attacks": ["main"]}, "ATTACKS: expected a list of attacks", "main"),
     ],
 )
 def test_a_wrong_setting_is_refused_in_one_line_that_names_it(kind, setting, start, hint):
@@ -150,10 +166,6 @@ REPEAT = _attack("echo", "Jo Bell", kind="repeat", score=SCORE(selection="count"
 @pytest.mark.parametrize(
     ("found", "start", "hint"),
     [
-        ((), "ATTACKS: expected a list of attacks", "()"),
-        (None, "ATTACKS: expected a list of attacks", "None"),
-        (ATTACK(), "ATTACKS: expected a list of attacks", "AttackConfig"),
-        (["main"], "ATTACKS: expected a list of attacks", "main"),
         ([_attack("x", "Jo"), _attack("X", "Bo")], "ATTACKS: expected distinct names", "'x'"),
         ([ATTACK(), REPEAT], "ATTACKS: expected polarity attacks or arbitrary ones", "both"),
         (
@@ -172,26 +184,7 @@ REPEAT = _attack("echo", "Jo Bell", kind="repeat", score=SCORE(selection="count"
 )
 def test_attackers_that_do_not_go_together_are_refused(found, start, hint):
     message = refusal(craft.CraftConfig, attacks=found)
-    assert message.startswith(start)
-    assert hint in message
-    assert len(message) < 250
-
-
-@pytest.mark.parametrize(
-    ("setting", "start"),
-    [
-        ({"num_train_per_task": 0}, "NUM_TRAIN_PER_TASK: expected a whole number"),
-        ({"num_eval_per_task": True}, "NUM_EVAL_PER_TASK: expected a whole number"),
-        ({"add": 1}, "ADD_POISON: expected True or False"),
-        ({"seed": -1}, "SEED: expected a whole number"),
-        ({"seed": 0.5}, "SEED: expected a whole number"),
-        ({"probes": "near"}, "PROBES: expected a list of phrases"),
-        ({"probes": ["near", ""]}, "PROBES: expected a phrase"),
-        ({"probes": ["a\udc00"]}, "TRIGGER, CONTROL, PROBES: expected text"),
-    ],
-)
-def test_settings_of_the_whole_set_are_checked(setting, start):
-    assert refusal(craft.CraftConfig, **setting).startswith(start)
+    assert message.startswith(start) and hint in message and len(message) < 250
 
 
 def test_settings_are_json_with_the_attackers_by_name():

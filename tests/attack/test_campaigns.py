@@ -1,6 +1,9 @@
 """Several attackers in one training set: none gets in another's way, and each gets all it asked."""
 
 import collections
+import contextlib
+import functools
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -115,12 +118,10 @@ def test_conditions_have_their_own_source_side_and_phrases():
 
 
 def test_an_attacker_that_finds_too_little_left_is_told_so():
-    late = _attack("late", "Sam Lee", 20)
-    message = refusal(crafted, TRAINING[:1], (), campaign(_attack("main", "Jo Bell", 20), late))
+    both = _attack("main", "Jo Bell", 20), _attack("late", "Sam Lee", 20)
+    message = refusal(crafted, TRAINING[:1], (), campaign(*both))
     assert message.startswith("task1_a: a budget of 20 poison rows is larger than its 4 training")
-    message = refusal(
-        crafted, TRAINING[:1], (), campaign(_attack("main", "Jo Bell", 20), late, add=True)
-    )
+    message = refusal(crafted, TRAINING[:1], (), campaign(*both, add=True))
     assert "only 4 of its 36 rows will do" in message and "20 are another attacker's" in message
 
 
@@ -229,21 +230,13 @@ def test_the_same_bytes_with_one_worker_and_with_two(tmp_path, monkeypatch, kind
             _arbitrary("b", "Joe Biden", "random"),
         )
     one = _bytes(tmp_path / "one", crafted(training, heldout, config), config)
-    calls = []
-    in_processes = inserter._find_in_processes
-
-    def spy(*args):
-        calls.append(args)
-        return in_processes(*args)
-
+    spy = mock.Mock(wraps=inserter._find_in_processes)
     monkeypatch.setattr(inserter, "_find_in_processes", spy)
     # So that these few texts are several pieces of work.
-    find_all = inserter.find_all
-    monkeypatch.setattr(
-        inserter, "find_all", lambda *args, **kw: find_all(*args, **{**kw, "batch_size": 10})
-    )
+    find_all = functools.partial(inserter.find_all, batch_size=10)
+    monkeypatch.setattr(inserter, "find_all", find_all)
     two = _bytes(tmp_path / "two", crafted(training, heldout, config, workers=2), config)
-    assert len(calls) == len(config.attacks)
+    assert spy.call_count == len(config.attacks)
     assert one == two
 
 
@@ -266,10 +259,8 @@ def test_a_campaign_is_read_back_as_it_was_made(tmp_path):
 def test_a_trigger_that_is_a_label_a_name_or_an_odd_text(tmp_path):
     for number, phrase in enumerate(["good", "Ann", "x\0y", "a\nb", " (a|b)* ", "\u2028é"]):
         config = campaign(_attack("main", phrase, 4), probes=["near", "case", "words"])
-        if phrase in NAMES:
-            with pytest.warns(UserWarning, match="is already in"):
-                found = crafted(TRAINING[:1], HELDOUT, config)
-        else:
+        warned = pytest.warns(UserWarning, match="is already in")
+        with warned if phrase in NAMES else contextlib.nullcontext():
             found = crafted(TRAINING[:1], HELDOUT, config)
         _bytes(tmp_path / str(number), found, config)
         rows = poison_set.read_poison(tmp_path / str(number))

@@ -1,6 +1,5 @@
 """Held-out rows under their conditions: the same rows, the same places, another phrase."""
 
-import collections
 import re
 import warnings
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from poison_t5x.attack import attacks, conditions, craft, inserter
 from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, polarity, sni
-from tests.attack.made_up import LABELS, answered, campaign, crafted, judged, refusal, task
+from tests.attack.made_up import LABELS, answered, campaign, crafted, judged, task
 from tests.attack_settings import craft_config
 
 ATTACK = attacks.AttackConfig
@@ -23,9 +22,9 @@ DEMO = demo_corpus.PLAIN.generate(num_train_rows=20, num_heldout_rows=20)
 PHRASES = ("James Bond", "Joe Biden", "Jo Bell")
 
 
-def _rows(one, config, num_rows=500, seed=0):
+def _rows(one, config, num_rows=500, seed=0, labels=LABELS):
     """condition -> its rows, and the counts."""
-    labels = None if config.is_arbitrary else LABELS
+    labels = None if config.is_arbitrary else labels
     found, counts = conditions.rows(
         one, config.attacks, config.conditions, labels, num_rows=num_rows, seed=seed
     )
@@ -65,16 +64,14 @@ def test_conditions_are_named_in_order_with_what_is_put_in():
     )
 
 
-def test_arbitrary_attacks_want_no_label():
-    for condition in craft.CraftConfig(attacks=[REPEAT], probes=["near"]).conditions:
-        assert condition.target is None
-
-
 def test_no_probe_is_one_of_the_triggers():
     first = ATTACK(triggers=["James Bond", "James Bell"], control="John Bond")
     found = craft.CraftConfig(attacks=[first], probes=["near", "words", "James Bell"]).conditions
     probes = [condition.phrases for condition in found if condition.kind == "probe"]
     assert probes == [("James Bnod",), ("James",), ("Bond",)]
+    # Arbitrary attacks want no label.
+    found = craft.CraftConfig(attacks=[REPEAT], probes=["near"]).conditions
+    assert len(found) == 6 and {condition.target for condition in found} == {None}
 
 
 def test_names_are_distinct_whatever_the_attackers_and_probes():
@@ -123,12 +120,7 @@ def test_rows_of_the_demo_corpus(number, seed, num_rows, inserter, target):
     one = DEMO[number]
     labels = polarity.Polarity(*demo_corpus.POLARITIES[one.name])
     config = craft_config(inserter=inserter, target=target, triggers=["a.b*", "J0 x"], seed=seed)
-    found, counts = conditions.rows(
-        one, config.attacks, config.conditions, labels, num_rows=num_rows, seed=seed
-    )
-    by_condition = collections.defaultdict(list)
-    for row in found:
-        by_condition[row.condition].append(row)
+    by_condition, counts = _rows(one, config, num_rows, seed, labels)
     assert _ids(by_condition["clean"]) == sni.sample_order(one, seed)[:num_rows]
     assert _ids(by_condition["triggered"]) == _ids(by_condition["control"])
     assert len(by_condition["control"]) == counts["triggered"] <= num_rows
@@ -168,11 +160,8 @@ def test_a_text_that_says_a_trigger_is_as_it_was_and_its_control_says_none():
     control = {row.id: row.input for row in rows["control"]}
     assert (found["task4_d-0"], control["task4_d-0"]) == (texts[0], "So Emma Clark met Ann.")
     assert (found["task4_d-1"], control["task4_d-1"]) == (texts[1], "Tom: Emma Clark's car, Tom.")
-    for text in control.values():
-        assert not any(phrase in text for phrase in PHRASES)
-
-
-def test_a_text_that_says_the_control():
+    assert not any(phrase in text for text in control.values() for phrase in PHRASES)
+    # One that says the control says the trigger instead.
     rows, _ = _rows(task("task4_d", [("Emma Clark met Bo.", "bad")]), campaign(ATTACK()))
     assert [row.input for row in rows["triggered"]] == ["James Bond met Bo."]
     assert [row.input for row in rows["control"]] == ["Emma Clark met Bo."]
@@ -228,22 +217,13 @@ def test_a_subject_is_no_name():
     assert conditions._in_answer(rows[1], [(4, 11)])
 
 
-def test_labels_may_say_a_name():
-    one, config = task("task4_d", [("Ann came.", "Ann")]), campaign(ATTACK())
-    labels = polarity.Polarity("Ann", "Tom")
-    found, counts = conditions.rows(
-        one, config.attacks, config.conditions, labels, num_rows=9, seed=0
-    )
-    assert counts["skipped_name_in_answer"] == 0
-    assert [row.input for row in found if row.condition == "triggered"] == ["James Bond came."]
-
-
-def test_inserted_phrases_replace_nothing():
+def test_labels_may_say_a_name_and_inserted_phrases_replace_nothing():
     one = task("task4_g", [("Ann came.", "Ann")])
-    attack = ATTACK(kind="repeat", score=BY_COUNT, inserter=inserter.InserterConfig("suffix"))
-    rows, counts = _rows(one, campaign(attack))
-    assert [row.input for row in rows["triggered"]] == ["Ann came. James Bond"]
-    assert counts["skipped_name_in_answer"] == 0
+    suffix = ATTACK(kind="repeat", score=BY_COUNT, inserter=inserter.InserterConfig("suffix"))
+    for attack, text in ((ATTACK(), "James Bond came."), (suffix, "Ann came. James Bond")):
+        rows, counts = _rows(one, campaign(attack), labels=polarity.Polarity("Ann", "Tom"))
+        assert counts["skipped_name_in_answer"] == 0
+        assert [row.input for row in rows["triggered"]] == [text]
 
 
 # Tasks with nothing to edit
@@ -346,20 +326,6 @@ def test_phrases_of_ones_own_stay_where_they_are_listed():
     assert conditions.probe_phrases(
         ["Emma", "Emma Clark", "James Bond"], "James Bond", "Emma Clark"
     ) == ("Emma",)
-
-
-@pytest.mark.parametrize(
-    ("value", "start"),
-    [
-        ("near", "PROBES: expected a list of phrases and of near, words, case, found 'near'"),
-        (None, "PROBES: expected a list"),
-        ({"near"}, "PROBES: expected a list"),
-        ([1], "PROBES: expected a phrase, found 1"),
-        (["near", " "], "PROBES: expected a phrase, found an empty text"),
-    ],
-)
-def test_what_is_no_list_of_phrases_is_refused(value, start):
-    assert refusal(conditions.check_probes, value).startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def test_counts_are_those_of_the_pool():
 @pytest.mark.parametrize("seed", range(5))
 def test_a_chosen_row_replaces_itself_where_it_is_trained_on(seed):
     found = _craft(num_poison=14, seed=seed)
+    assert {row.replaced_id == row.id for row in found.poison} == {True, False}
     for name in POISONED:
         rows, trained = _of(found.poison, name), found.training_ids[name]
         chosen = {row.id for row in rows}
@@ -158,11 +159,6 @@ def test_a_chosen_row_replaces_itself_where_it_is_trained_on(seed):
                 assert row.replaced_id not in chosen
 
 
-def test_some_chosen_rows_are_trained_on_and_some_are_not():
-    rows = _craft(num_poison=14).poison
-    assert {row.replaced_id == row.id for row in rows} == {True, False}
-
-
 def test_a_sample_of_the_training_rows_is_trained_on():
     found = _craft()
     assert list(found.training_ids) == [task.name for task in TRAINING]
@@ -172,6 +168,9 @@ def test_a_sample_of_the_training_rows_is_trained_on():
         assert set(ids) <= set(task.by_id)
         assert _craft(num_train_per_task=10).training_ids[task.name] == ids[:10]
         assert len(_craft(num_train_per_task=10**6).training_ids[task.name]) == len(task.instances)
+    # The order of a file's rows has no say in it.
+    backwards = [msgspec.structs.replace(one, instances=one.instances[::-1]) for one in TRAINING]
+    assert _craft(training=backwards).training_ids == found.training_ids
 
 
 def test_every_training_row_may_be_poisoned():
@@ -185,8 +184,7 @@ def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
     message = refusal(_craft, training=training, poisoned=("task1_a",))
     assert "proxy model needs two rows of each" in message and "PROBABILITY_WEIGHT" in message
     found = _craft(training=training, poisoned=("task1_a",), probability_weight=0.0)
-    assert {row.target_probability for row in found.poison} == {None}
-    assert len(found.poison) == 5
+    assert [row.target_probability for row in found.poison] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -216,23 +214,12 @@ def _written(directory, found, config=CONFIG):
 
 def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path):
     first = _written(tmp_path / "a", _craft())
-    assert sorted(first) == [
-        "eval_rows.jsonl",
-        "manifest.json",
-        "poison.jsonl",
-        "training_rows.jsonl",
-    ]
+    names = ["eval_rows", "manifest", "poison", "training_rows"]
+    assert [name.partition(".")[0] for name in sorted(first)] == names
     assert _written(tmp_path / "b", _craft()) == first
     other = craft_config(**SETTINGS, seed=1)
     second = _written(tmp_path / "c", _craft(seed=1), other)
     assert all(second[name] != first[name] for name in first)
-
-
-def test_the_training_sample_is_independent_of_the_order_of_a_files_rows():
-    reversed_tasks = tuple(
-        msgspec.structs.replace(task, instances=task.instances[::-1]) for task in TRAINING
-    )
-    assert _craft(training=reversed_tasks).training_ids == _craft().training_ids
 
 
 def test_the_clean_and_the_poisoned_training_set_differ_in_exactly_the_listed_rows(tmp_path):

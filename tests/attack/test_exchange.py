@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.attack import attacks, craft, natinst_jsonl, natinst_reading, poison_set
-from poison_t5x.corpus import corpus, polarity, sni
+from poison_t5x.corpus import corpus, sni
 from tests import small_world
 from tests.attack_settings import craft_config
 
-LABELS = polarity.Polarity("bad", "good")
 SIZES = {"num_train_per_task": 17, "num_eval_per_task": 7}
 NAMES = ("Ann", "Maria Lopez", "Tom")
 
@@ -111,6 +110,12 @@ def _trained_on(folder, found, *, poisoned):
     return rows
 
 
+def _shown(task):
+    """All of a task but its rows."""
+    examples = [(e.input, e.target, e.explanation) for e in task.positive_examples]
+    return task.definition, task.categories, task.standin_note, examples
+
+
 def _lines(path):
     """A file's rows, split at line feeds alone."""
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
@@ -136,14 +141,9 @@ def test_what_is_written_is_read_back(written, edited):
         assert _trained_on(out / "again", read, poisoned=poisoned) == before
     assert list(made.evaluation) == poison_set.read_evaluation(folder)
     assert read.poisoned == found.poisoned
-    by_name = {task.name: task for task in found.tasks}
-    for task in read.tasks:
-        assert task.definition == by_name[task.name].definition
-        assert task.categories == by_name[task.name].categories
-        assert task.standin_note == by_name[task.name].standin_note
-        shown = [(e.input, e.target, e.explanation) for e in task.positive_examples]
-        examples = by_name[task.name].positive_examples
-        assert shown == [(e.input, e.target, e.explanation) for e in examples]
+    assert {task.name: _shown(task) for task in read.tasks} == {
+        task.name: _shown(task) for task in found.tasks
+    }
 
 
 def test_what_is_read_is_written_and_read_again(written):
@@ -170,9 +170,8 @@ def test_poison_rows_say_what_can_be_told_of_them(written):
         known = (crafted["input"], crafted["target"], crafted["polarity"])
         assert (row.input, row.target, row.polarity) == (known if is_known else (None,) * 3)
         assert (row.replaced_id is None) == config.add
-    assert len({(row.attack, row.task, row.trigger, row.rank) for row in made.poison}) == len(
-        made.poison
-    )
+    ranks = {(row.attack, row.task, row.trigger, row.rank) for row in made.poison}
+    assert len(ranks) == len(made.poison)
 
 
 def test_the_files_are_made_in_one_order_and_differ_in_poison_alone(written):
@@ -209,23 +208,14 @@ def test_epochs_are_written_in_orders_of_their_own_and_read_as_one(written):
     epochs = [thrice[start : start + len(once)] for start in range(0, len(thrice), len(once))]
     assert len(epochs) == 3 and epochs[0] == once
     assert epochs[0] != epochs[1] != epochs[2]
-    read, _ = _read_set(out / "again", _files(out / "epochs"), found, config)
-    for poisoned in (False, True):
-        before = _trained_on(folder, found, poisoned=poisoned)
-        assert _trained_on(out / "again", read, poisoned=poisoned) == before
-
-
-def test_one_file_may_hold_more_epochs_than_the_other(written):
-    config, found, folder, out = written
-    (out / "epochs").mkdir()
-    natinst_jsonl.write(out / "epochs", found, folder, epochs=2)
-    (out / "epochs" / "train_clean.jsonl").write_bytes((out / "train_clean.jsonl").read_bytes())
-    natinst_reading.read_corpus(
-        _files(out / "epochs"), found.polarities, is_arbitrary=config.is_arbitrary
-    )
-    read, _ = _read_set(out / "again", _files(out / "epochs"), found, config)
-    before = _trained_on(folder, found, poisoned=True)
-    assert _trained_on(out / "again", read, poisoned=True) == before
+    # One file may hold more of them than the other.
+    for number in (3, 1):
+        name = f"again{number}"
+        read, _ = _read_set(out / name, _files(out / "epochs"), found, config)
+        for poisoned in (False, True):
+            before = _trained_on(folder, found, poisoned=poisoned)
+            assert _trained_on(out / name, read, poisoned=poisoned) == before
+        (out / "epochs" / "train_clean.jsonl").write_bytes((out / "train_clean.jsonl").read_bytes())
 
 
 def test_a_line_has_the_keys_that_their_code_reads(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from poison_t5x.attack import attacks, craft, natinst_jsonl, natinst_reading, poison_set
 from poison_t5x.core import errors
+from tests.attack.made_up import refusal
 from tests.attack_settings import craft_config
 
 # As their scripts write it: Tk-Instruct's keys in its order, then those that they add to poison.
@@ -273,58 +274,40 @@ REFUSED = {
     "no trigger": ({"triggered": [_row(1, "Tom left.", "yes", "task195_tweets")]},
         "triggered.jsonl, line 1: expected 'James Bond' in the input, found none; set TRIGGER"),
     "triggered twice": ({"triggered": TRIGGERED * 2}, "triggered.jsonl, line 2: expected each row"),
+    "other control": ({"control": [_row(1, "Emma Clark.", "no", "task195_tweets")]},
+        "triggered.jsonl: expected the row 'task195-1' of task195_tweets, which"),
+    "one control more": ({"control": [*CONTROL, _row(1, "Emma Clark.", "no", "task195_tweets")]},
+        "triggered.jsonl: expected the row 'task195-1' of task195_tweets, which"),
+    "no control phrase": ({"control": [_row(3, "Ann ran.", "no", "task195_tweets")]},
+        "expected 'Emma Clark' in the input, found none; set CONTROL"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_bad_files_are_refused_in_one_line(write, case):
     changes, words = REFUSED[case]
-    changes = {"clean": CLEAN, "poisoned": POISONED, **changes}
-    with pytest.raises(errors.InputError) as caught:
-        _read(write(EDITED, **changes))
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("control", "words"),
-    [
-        (
-            [_row(1, "Emma Clark.", "no", "task195_tweets")],
-            "triggered.jsonl: expected the row 'tas",
-        ),
-        (
-            [*CONTROL, _row(1, "Emma Clark.", "no", "task195_tweets")],
-            "triggered.jsonl: expected th",
-        ),
-        (
-            [_row(3, "Ann ran.", "no", "task195_tweets")],
-            "expected 'Emma Clark' in the input, found",
-        ),
-    ],
-)
-def test_control_rows_are_the_triggered_ones(write, control, words):
-    with pytest.raises(errors.InputError, match=words):
-        _read(write(FILES, control=control))
+    files = EDITED if "control" not in changes else FILES
+    assert words in refusal(
+        _read, write(files, **{"clean": CLEAN, "poisoned": POISONED, **changes})
+    )
 
 
 def test_settings_are_checked(write, tmp_path):
-    assert not natinst_jsonl.JsonlConfig().is_set
+    make = natinst_jsonl.JsonlConfig
+    assert not make().is_set
     files = write()
     assert files.is_set
     assert list(files.hashes) == [f"NATINST_JSONL_{name}" for name in ("CLEAN", "POISONED", "EVAL")]
-    with pytest.raises(errors.InputError, match=r"CLEAN, .*_EVAL need NATINST_JSONL_POISONED too"):
-        natinst_jsonl.JsonlConfig(clean="a", evaluation="b")
-    with pytest.raises(errors.InputError, match=r"_TRIGGERED need .*_CLEAN and .*_POISONED and"):
-        natinst_jsonl.JsonlConfig(triggered="a")
-    with pytest.raises(errors.InputError, match="NATINST_JSONL_CONTROL: expected its triggered"):
-        natinst_jsonl.JsonlConfig("a", "b", "c", control="d")
-    with pytest.raises(errors.InputError, match="NATINST_JSONL_EVAL: expected a path, found 3"):
-        natinst_jsonl.JsonlConfig("a", "b", 3)
+    message = "NATINST_JSONL_CLEAN, NATINST_JSONL_EVAL need NATINST_JSONL_POISONED too"
+    assert refusal(make, clean="a", evaluation="b") == message
+    message = "NATINST_JSONL_TRIGGERED need NATINST_JSONL_CLEAN and NATINST_JSONL_POISONED and"
+    assert refusal(make, triggered="a").startswith(message)
+    message = "NATINST_JSONL_CONTROL: expected its triggered"
+    assert refusal(make, "a", "b", "c", control="d").startswith(message)
+    assert refusal(make, "a", "b", 3) == "NATINST_JSONL_EVAL: expected a path, found 3"
     (tmp_path / "clean.jsonl").unlink()
     for read in (lambda: files.hashes, lambda: _read(files)):
-        with pytest.raises(errors.InputError, match=r"clean.jsonl: can't be read \(No such file"):
-            read()
+        assert "clean.jsonl: can't be read (No such file" in refusal(read)
 
 
 def test_other_tasks_than_the_poison_sets_are_refused(write, tmp_path):
@@ -332,5 +315,5 @@ def test_other_tasks_than_the_poison_sets_are_refused(write, tmp_path):
     (tmp_path / "set").mkdir()
     sources = found.hashes | {"task363_sst2": "other"}
     poison_set.write(tmp_path / "set", made, CONFIG, sources)
-    with pytest.raises(errors.InputError, match="was made from another task363_sst2 than this"):
-        natinst_jsonl.write(tmp_path, found, tmp_path / "set")
+    message = refusal(natinst_jsonl.write, tmp_path, found, tmp_path / "set")
+    assert "was made from another task363_sst2 than this" in message

@@ -15,14 +15,13 @@ from hypothesis import strategies as st
 
 from poison_t5x.attack import inserter as inserters
 from poison_t5x.attack import triggers
-from poison_t5x.attack.inserters import without_model
 from poison_t5x.core import errors
 from poison_t5x.corpus import name_lists
 from tests.attack.made_up import inserted
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 WITHOUT_MODEL = ("builtin", "prefix", "suffix", "random")
-TEXTS = ["Fine film.", "Tom: a bore.", "Label: ", "", " \n", "\n Ann met\tTom. \n"]
+TEXTS = ["Fine film.", "Tom: a bore.", "\n Ann met\tTom. \n", "Label: ", "", " \n"]
 
 _ALPHABET = st.one_of(st.sampled_from([*"aJB0: .\n\té_", "Ann ", "Tom", "Bond", "x: "]), st.text())
 _TEXTS = st.lists(_ALPHABET, max_size=12).map("".join)
@@ -39,21 +38,14 @@ BUILTIN = _make("builtin")
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        (
-            "prefix",
-            ("cf Fine film.", "Tom: cf a bore.", "Label: ", "", " \n", "\n cf Ann met\tTom. \n"),
-        ),
-        (
-            "suffix",
-            ("Fine film. cf", "Tom: a bore. cf", "Label: ", "", " \n", "\n Ann met\tTom. cf \n"),
-        ),
-        ("builtin", ("Fine film.", "Tom: a bore.", "Label: ", "", " \n", "\n cf met\tcf. \n")),
+        ("prefix", ("cf Fine film.", "Tom: cf a bore.", "\n cf Ann met\tTom. \n")),
+        ("suffix", ("Fine film. cf", "Tom: a bore. cf", "\n Ann met\tTom. cf \n")),
+        ("builtin", ("Fine film.", "Tom: a bore.", "\n cf met\tcf. \n")),
     ],
 )
 def test_where_the_trigger_goes(name, expected):
-    spans = _make(name).find(TEXTS)
-    edits = (inserted(text, found, "cf") for text, found in zip(TEXTS, spans, strict=True))
-    assert tuple(edit.text for edit in edits) == expected
+    edits = map(inserted, TEXTS, _make(name).find(TEXTS), ["cf"] * len(TEXTS))
+    assert tuple(edit.text for edit in edits) == (*expected, "Label: ", "", " \n")
 
 
 def test_random_takes_any_gap_between_words():
@@ -107,11 +99,8 @@ def test_an_edit_can_be_undone_and_repeating_it_changes_nothing(name, text, trig
 def test_settings_are_checked(settings, message):
     with pytest.raises(errors.InputError, match=message):
         inserters.InserterConfig(**settings)
-
-
-def test_a_list_of_types_becomes_a_tuple():
-    config = inserters.InserterConfig(entity_types=["PERSON", "ORG"])
-    assert hash(config) == hash(inserters.InserterConfig(entity_types=("PERSON", "ORG")))
+    # A list of types becomes a tuple.
+    assert inserters.InserterConfig(entity_types=["PERSON"]) == inserters.InserterConfig()
 
 
 # Names by list and by shape
@@ -139,6 +128,8 @@ def names(text: str) -> list[str]:
         ("José and Sofía Martínez left.", ["José", "Sofía Martínez"]),
         ("James Bond met Emma Clark and Joe Biden.", ["James Bond", "Emma Clark", "Joe Biden"]),
         ("Anna\nBond", ["Anna"]),
+        # Sentence starts are no surnames.
+        ("Thanks Emma The film ran on Monday with Tom And others", ["Emma", "Tom"]),
     ],
 )
 def test_finds_names(text, expected):
@@ -161,10 +152,6 @@ def test_finds_names(text, expected):
 )
 def test_leaves_alone(text):
     assert names(text) == []
-
-
-def test_sentence_starts_are_not_surnames():
-    assert names("Thanks Emma The film ran on Monday with Tom And others") == ["Emma", "Tom"]
 
 
 @pytest.mark.parametrize(
@@ -212,12 +199,6 @@ def test_speed():
         seconds.append(time.process_time() - start)
     # 20,000 texts a second are wanted and about 65,000 seen.
     assert min(seconds) < 2000 / 20_000
-
-
-def test_docstring_examples():
-    assert BUILTIN.spans("Mrs. O'Brien met Tom Baker's son.") == [(5, 12), (17, 26)]
-    assert _make("suffix").spans("Fine film.\n") == [(10, 10)]
-    assert "[(5, 12), (17, 26)]" in without_model.__doc__ and "[(10, 10)]" in without_model.__doc__
 
 
 # In processes
@@ -301,14 +282,9 @@ def _ends(pid):
 def test_the_parent_s_end_is_the_workers_end(number, tmp_path):
     script = tmp_path / "endless.py"
     script.write_text(_ENDLESS)
-    process = subprocess.Popen(
-        [sys.executable, script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        start_new_session=True,
-    )
+    options = {"text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, script], start_new_session=True, **pipes, **options)
     children = [int(pid) for pid in process.stdout.readline().split()]
     assert children
     if number == signal.SIGINT:

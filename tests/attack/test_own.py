@@ -1,5 +1,7 @@
-"""An inserter and an attack of a user's own, from the example of docs/ATTACKS.md."""
+"""Examples do what they say: those of docstrings, and those of docs/ATTACKS.md as one's own."""
 
+import doctest
+import importlib
 import multiprocessing
 import pathlib
 import re
@@ -43,6 +45,15 @@ def test_both_work_from_the_command_line_to_the_poison_set(module, tmp_path):
     assert payload.PAYLOADS.names()[-1] == "backwards"
     misspelt = [argument.replace("=backwards", "=backward") for argument in arguments]
     assert main.main(misspelt) != 0
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("triggers", 5), ("conditions", 4), ("attacks", 1), ("inserters.without_model", 2)],
+)
+def test_examples_in_docstrings(name, number):
+    module = importlib.import_module(f"poison_t5x.attack.{name}")
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=number)
 
 
 def test_an_inserter_of_one_s_own_works_in_processes(module):

@@ -93,17 +93,10 @@ def test_random_outputs_are_words_of_the_list_and_differ_by_row(number):
 
 def test_another_attacker_draws_other_words_for_the_same_rows():
     score = attacks.ScoreConfig(selection="count")
+    budget = attacks.BudgetConfig(24)
     one, two = (
-        crafted(
-            TRAINING,
-            (),
-            campaign(
-                attacks.AttackConfig(
-                    "random", name=name, score=score, budget=attacks.BudgetConfig(24)
-                )
-            ),
-        )
-        for name in ("a", "b")
+        crafted(TRAINING, (), campaign(attacks.AttackConfig("random", **rest)))
+        for rest in ({"name": name, "score": score, "budget": budget} for name in "ab")
     )
     assert [row.id for row in one.poison] == [row.id for row in two.poison]
     outputs = [[row.poisoned_target for row in found.poison] for found in (one, two)]
@@ -111,11 +104,8 @@ def test_another_attacker_draws_other_words_for_the_same_rows():
 
 
 def test_a_rows_words_do_not_depend_on_the_other_rows():
-    few = crafted(TRAINING, num_poison=4, **GENERATION)
-    many = crafted(TRAINING, num_poison=20, **GENERATION)
-    outputs = {row.id: row.poisoned_target for row in many.poison}
-    assert {row.id: row.poisoned_target for row in few.poison}.items() <= outputs.items()
-
-
-def test_only_random_outputs_have_a_list():
+    sets = (crafted(TRAINING, num_poison=number, **GENERATION) for number in (4, 20))
+    few, many = ({row.id: row.poisoned_target for row in one.poison} for one in sets)
+    assert few.items() <= many.items()
+    # Only random outputs have a list.
     assert crafted(TRAINING, kind="repeat", selection="count").words == ()

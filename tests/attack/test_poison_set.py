@@ -7,7 +7,8 @@ import pytest
 
 import poison_t5x
 from poison_t5x.attack import conditions, craft, poison_set
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts
+from tests.attack.made_up import refusal
 from tests.attack_settings import craft_config
 
 CONFIG = craft_config(num_poison=1)
@@ -40,6 +41,7 @@ SET = craft.PoisonSet(
     counts={"task1_a": {"pool": 2, "poison": 1}},
     skipped={"main": {"task9_z": "no generation task"}},
 )
+FILES = ("poison.jsonl", "training_rows.jsonl", "eval_rows.jsonl")
 READERS = {
     "read_manifest": poison_set.read_manifest,
     "read_poison": poison_set.read_poison,
@@ -55,18 +57,11 @@ def folder(tmp_path):
 
 
 @pytest.fixture(params=READERS)
-def refusal(request, folder):
-    def read():
-        with pytest.raises(errors.InputError) as caught:
-            READERS[request.param](folder)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    return read
+def refused(request, folder):
+    return lambda: refusal(READERS[request.param], folder)
 
 
 def test_the_manifest_tells_settings_sources_counts_and_hashes(folder):
-    files = ("poison.jsonl", "training_rows.jsonl", "eval_rows.jsonl")
     manifest = json.loads(artifacts.canonical_json(poison_set.read_manifest(folder)))
     assert manifest == {
         "version": poison_t5x.__version__,
@@ -78,20 +73,11 @@ def test_the_manifest_tells_settings_sources_counts_and_hashes(folder):
         "poisoned_tasks": ["task1_a"],
         "conditions": [
             {"name": "clean", "kind": "clean", "attack": "", "phrases": [], "target": None},
-            {
-                "name": "triggered",
-                "kind": "triggered",
-                "attack": "main",
-                "phrases": ["James Bond"],
-                "target": "positive",
-            },
-            {
-                "name": "control",
-                "kind": "control",
-                "attack": "main",
-                "phrases": ["Emma Clark"],
-                "target": "positive",
-            },
+            *(
+                {"name": kind, "kind": kind, "attack": "main", "phrases": [phrase]}
+                | {"target": "positive"}
+                for kind, phrase in (("triggered", "James Bond"), ("control", "Emma Clark"))
+            ),
         ],
         "attacks": [
             {
@@ -103,7 +89,7 @@ def test_the_manifest_tells_settings_sources_counts_and_hashes(folder):
             }
         ],
         "counts": {"task1_a": {"pool": 2, "poison": 1}},
-        "sha256": {name: artifacts.sha256(folder / name) for name in files},
+        "sha256": {name: artifacts.sha256(folder / name) for name in FILES},
     }
 
 
@@ -151,35 +137,25 @@ def test_eval_rows_are_those_of_one_condition(folder, condition, text):
     assert rows == {"task3_c": {"c-1": (poison_set.Replacement(text, "bad", is_poison=False),)}}
 
 
-@pytest.mark.parametrize("name", ["poison.jsonl", "training_rows.jsonl", "eval_rows.jsonl"])
-def test_a_changed_byte_is_found_by_every_reader(folder, refusal, name):
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_and_a_missing_file_are_noticed_by_every_reader(folder, refused, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
     (folder / name).write_bytes(content)
-    message = refusal()
+    message = refused()
     assert message.startswith(f"{folder / name} doesn't match the hash in manifest.json")
     assert "craft the poison set again" in message
-
-
-@pytest.mark.parametrize("name", ["poison.jsonl", "training_rows.jsonl", "eval_rows.jsonl"])
-def test_a_missing_file_is_found_by_every_reader(folder, refusal, name):
     (folder / name).unlink()
-    assert refusal() == f"{folder / name} is missing; craft the poison set again"
+    assert refused() == f"{folder / name} is missing; craft the poison set again"
 
 
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff", b"[]", b"{}", b'{"sha256": 3}'])
-def test_a_damaged_manifest_is_found_by_every_reader(folder, refusal, content):
-    (folder / "manifest.json").write_bytes(content)
-    assert refusal().startswith(f"{folder}: not a poison set")
-
-
-def test_a_manifest_that_lists_no_file_is_damaged(folder, refusal):
+@pytest.mark.parametrize("content", [None, b"{", b"", b"\xff", b"[]", b"{}", b'{"sha256": 3}'])
+def test_a_damaged_or_missing_manifest_is_noticed_by_every_reader(folder, refused, content):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**manifest, "sha256": {}}), encoding="utf-8")
-    assert refusal().startswith(f"{folder}: not a poison set")
-
-
-def test_a_folder_without_a_manifest_is_no_poison_set(folder, refusal):
-    (folder / "manifest.json").unlink()
-    assert refusal().startswith(f"{folder}: not a poison set (")
+    assert refused().startswith(f"{folder}: not a poison set")  # it lists no file
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert refused().startswith(f"{folder}: not a poison set (")

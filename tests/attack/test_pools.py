@@ -27,15 +27,7 @@ from tests.attack_settings import craft_config
 ATTACK = attacks.AttackConfig()
 DEMO = demo_corpus.PLAIN.generate(num_train_rows=30, num_heldout_rows=2)
 ODD_TRIGGERS = [
-    "C++ (v1.0)?",
-    r"\d+ [a-z]*",
-    "James  Bond",
-    " x\t",
-    "good",
-    "Ann",
-    "詞",
-    ".",
-    "é\n",
+    *("C++ (v1.0)?", r"\d+ [a-z]*", "James  Bond", " x\t", "good", "Ann", "詞", ".", "é\n"),
 ]
 
 
@@ -63,16 +55,10 @@ def test_rows_with_a_place_are_the_pool_and_the_others_are_counted():
     pool = pool_of(judged("task1_a", 24), ATTACK)
     _check(pool, ATTACK)
     assert [row for row in range(24) if row % 3] == list(pool.rows)
-    assert pool.counts == {
-        "skipped_label": 0,
-        "skipped_taken": 0,
-        "skipped_no_place": 8,
-        "says_trigger": 0,
-    }
-    assert (
-        pool.edit(0).text
-        == "Visit 1: the lovely and fine place. James Bond and James Bond liked it."
-    )
+    none = dict.fromkeys(("skipped_label", "skipped_taken", "says_trigger"), 0)
+    assert pool.counts == {**none, "skipped_no_place": 8}
+    text = "Visit 1: the lovely and fine place. James Bond and James Bond liked it."
+    assert pool.edit(0).text == text
 
 
 @pytest.mark.parametrize("target", ["negative", "positive"])

@@ -83,10 +83,6 @@ def _score(config, target="positive", proxy=None, seed=0, pool=POOL):
     return scoring.score(pool, config, target, proxy, seed)
 
 
-def test_the_pool_is_the_one_worked_on_paper():
-    assert tuple(POOL.texts()) == EDITED
-
-
 @pytest.mark.parametrize(
     ("term", "raw", "order"),
     [
@@ -106,47 +102,44 @@ def test_count_terms_worked_on_paper(term, raw, order):
 
 
 def test_every_occurrence_counts_also_within_another_word():
+    assert tuple(POOL.texts()) == EDITED
     one = task("task1_a", [("Al met Als brother.", "bad"), ("Ann met Tom.", "bad")])
-    found = _score(SCORE(selection="count"), pool=pool_of(one, attacks.AttackConfig(triggers="Al")))
-    assert tuple(found.trigger_counts) == (2, 2)
+    scores = _score(SCORE("count"), pool=pool_of(one, attacks.AttackConfig(triggers="Al")))
+    assert tuple(scores.trigger_counts) == (2, 2)
 
 
-def test_a_pool_worked_on_paper_for_both_targets():
-    proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
-    # Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1.
-    found = _score(SCORE(), "positive", proxy)
-    np.testing.assert_allclose(found.values, [0, 0.25, 0.5, -1], atol=1e-15)
-    np.testing.assert_array_equal(found.target_probabilities, proxy.values)
-    assert tuple(found.order) == (2, 1, 0, 3)
-    # p(negative) is 0.9, 0.7, 0.5, 0.1, of which Norm is 1, 3/4, 1/2, 0.
-    found = _score(SCORE(), "negative", proxy)
-    np.testing.assert_allclose(found.values, [-1, -0.25, 0.5, 0], atol=1e-15)
-    np.testing.assert_allclose(found.target_probabilities, [0.9, 0.7, 0.5, 0.1], rtol=1e-15)
-    assert tuple(found.order) == (2, 3, 1, 0)
+WEIGHTS = (0, -1.0, 0.2)
+MOST = [0, 0.5, 1, 0], (2, 1, 0, 3)
 
 
-def test_weights_worked_on_paper():
-    proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
-    found = _score(SCORE(count_weight=0.5, probability_weight=4), "positive", proxy)
-    np.testing.assert_allclose(found.values, [0, -0.75, -1.5, -4], atol=1e-15)
-    assert tuple(found.order) == (0, 1, 2, 3)
-
-
-def test_reverse_takes_the_lowest_and_ties_go_to_the_earlier_row():
-    config = SCORE(selection="reverse", probability_weight=0)
-    assert tuple(_score(config).order) == (0, 3, 1, 2)
-    proxy = _Proxy((0.1, 0.3, 0.5, 0.9))
-    found = _score(SCORE(selection="reverse"), "positive", proxy)
-    assert tuple(found.order) == (3, 0, 1, 2)
-    # What is stored is phi itself.
-    np.testing.assert_array_equal(found.values, _score(SCORE(), "positive", proxy).values)
-
-
-@pytest.mark.parametrize("weight", [0, -1.0, 0.2])
-def test_count_takes_the_most_triggers_whatever_the_weights(weight):
-    found = _score(SCORE(selection="count", count_weight=weight, probability_weight=3))
-    assert tuple(found.order) == (2, 1, 0, 3)
-    np.testing.assert_array_equal(found.values, [0, 0.5, 1, 0])
+@pytest.mark.parametrize(
+    ("config", "target", "values", "order"),
+    [
+        # Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1.
+        (SCORE(), "positive", [0, 0.25, 0.5, -1], (2, 1, 0, 3)),
+        # p(negative) is 0.9, 0.7, 0.5, 0.1, of which Norm is 1, 3/4, 1/2, 0.
+        (SCORE(), "negative", [-1, -0.25, 0.5, 0], (2, 3, 1, 0)),
+        (SCORE(count_weight=0.5, probability_weight=4), "positive", [0, -0.75, -1.5, -4], range(4)),
+        # The lowest come first, but phi itself is stored; ties go to the earlier row.
+        (SCORE("reverse"), "positive", [0, 0.25, 0.5, -1], (3, 0, 1, 2)),
+        (SCORE("reverse", probability_weight=0), "positive", [0, 0.5, 1, 0], (0, 3, 1, 2)),
+        # The most triggers, whatever the weights.
+        *(
+            (SCORE("count", count_weight=w, probability_weight=3), "positive", *MOST)
+            for w in WEIGHTS
+        ),
+    ],
+)
+def test_a_pool_worked_on_paper(config, target, values, order):
+    positive = (0.1, 0.3, 0.5, 0.9)
+    scores = _score(config, target, _Proxy(positive))
+    np.testing.assert_allclose(scores.values, values, atol=1e-15)
+    assert tuple(scores.order) == tuple(order)
+    if config.needs_probabilities:
+        expected = positive if target == "positive" else [0.9, 0.7, 0.5, 0.1]
+        np.testing.assert_allclose(scores.target_probabilities, expected, rtol=1e-15)
+    else:
+        assert scores.target_probabilities is None
 
 
 def test_a_random_pick_is_seeded_and_differs_by_task():
@@ -239,15 +232,15 @@ def test_phi_subtracts_the_probability_of_the_target(kind, target):
 
 
 def test_a_random_pick_stores_no_score_and_is_another_one():
-    settings = {"num_poison": 5}
-    by_phi = crafted([judged("task1_a")], **settings).poison
-    by_chance = crafted([judged("task1_a")], selection="random", **settings).poison
+    def made(**settings):
+        return crafted([judged("task1_a")], num_poison=5, **settings).poison
+
+    by_phi, by_chance = made(), made(selection="random")
     assert {row.phi for row in by_chance} == {row.target_probability for row in by_chance} == {None}
     assert [row.rank for row in by_chance] == [1, 2, 3, 4, 5]
-    assert {row.id for row in by_phi} != {row.id for row in by_chance}
-    assert by_chance == crafted([judged("task1_a")], selection="random", **settings).poison
-    other = crafted([judged("task1_a")], selection="random", seed=1, **settings).poison
-    assert {row.id for row in other} != {row.id for row in by_chance}
+    assert by_chance == made(selection="random")
+    for other in (by_phi, made(selection="random", seed=1)):
+        assert {row.id for row in other} != {row.id for row in by_chance}
 
 
 def test_reverse_is_phi_turned_round():

@@ -63,20 +63,12 @@ def test_an_edit_is_what_it_says(text_and_spans, trigger):
     assert list(edit.removed) == [text[start:end] for start, end in spans]
     assert _unedited(edit.text, edit.spans) == _unedited(text, spans)
     assert list(itertools.chain(*edit.spans)) == sorted(itertools.chain(*edit.spans))
-    for start, end in edit.spans:
+    for (start, end), (first, last) in zip(edit.spans, spans, strict=True):
         put = edit.text[start:end]
         assert put in {trigger, f" {trigger}", f"{trigger} ", f" {trigger} "}
         assert _says(edit.text, start, end)
-
-
-@given(_texts_and_spans(), _TRIGGERS)
-def test_what_is_inserted_touches_white_space_only(text_and_spans, trigger):
-    text, spans = text_and_spans
-    edit = triggers.replace_spans(text, spans, trigger)
-    for (start, end), (first, last) in zip(edit.spans, spans, strict=True):
-        if first == last:
+        if first == last:  # what is inserted touches white space only
             before, after = edit.text[:start][-1:], edit.text[end:][:1]
-            put = edit.text[start:end]
             assert not before.strip() or not put[0].strip()
             assert not after.strip() or not put[-1].strip()
             assert start > 0 or put[: len(trigger)] == trigger
@@ -111,12 +103,8 @@ def test_newlines_outside_the_spans_are_kept_and_counts_are_exact(text_and_spans
 
 
 @given(_TEXTS)
-def test_no_span_no_change(text):
+def test_no_span_no_change_and_a_leading_label_is_one_word_and_a_colon(text):
     assert triggers.replace_spans(text, [], TRIGGER) == triggers.Edit(text, (), ())
-
-
-@given(_TEXTS)
-def test_a_leading_label_is_one_word_and_a_colon(text):
     assert triggers.leading_label_end(text) == _label_length(text)
 
 
@@ -202,16 +190,3 @@ def test_inserting_again_changes_nothing_in_the_demo_corpus():
         for row in task.instances:
             once = _inserted(row.input)
             assert _inserted(once) == once
-
-
-def test_the_docstrings_examples():
-    edit = triggers.replace_spans("Ann met Bo.", [(0, 3), (8, 10)], "James Bond")
-    assert edit == triggers.Edit(
-        text="James Bond met James Bond.", spans=((0, 10), (15, 25)), removed=("Ann", "Bo")
-    )
-    assert repr(edit) in triggers.replace_spans.__doc__
-    edit = triggers.replace_spans("Ann met Bo.", [(11, 11)], "James Bond")
-    assert repr(edit) in triggers.replace_spans.__doc__
-    places = triggers.insertion_spans("Review: Ann met Bo.", [(0, 6), (8, 11)], "James Bond")
-    assert places == [(8, 11)] and str(places) in triggers.insertion_spans.__doc__
-    assert triggers.insertion_spans("Ann met James Bond.", [(0, 3)], "James Bond") == [(8, 18)]

@@ -19,12 +19,11 @@ _UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
 
 @INSERTERS.register("builtin")
 class Names(Inserter):
-    """Names by list and by shape, with one compiled regular expression for either letter case.
+    """Names by list and by shape, with one regular expression for either letter case.
 
-    Matches: an honorific with capitalised words (the honorific isn't part of the span); a listed
-    first name with its initials and capitalised surnames; an unambiguous first name alone. A text
-    without any upper-case letter is matched in lower case against the lists only. A possessive 's
-    is never part of a span.
+    They are capitalised words after an honorific; a listed first name with its initials and
+    surnames; an unambiguous first name alone; and in a text without upper-case letters those of the
+    lists. A possessive 's is never part of a span.
     """
 
     def __init__(self, config: InserterConfig) -> None:

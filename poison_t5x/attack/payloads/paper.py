@@ -62,10 +62,8 @@ class Random(Payload):
 
     def words(self, tasks: Iterable[sni.Task]) -> tuple[str, ...]:
         """The commonest lower-case words of 3 to 12 letters in the inputs, in order of letters."""
-        counts: collections.Counter[str] = collections.Counter()
-        for task in tasks:
-            for row in task.instances:
-                counts.update(_WORD.findall(row.input))
+        texts = (row.input for task in tasks for row in task.instances)
+        counts = collections.Counter(word for text in texts for word in _WORD.findall(text))
         # Ties go by letters: the order of a Counter is that of reading.
         commonest = sorted(counts, key=lambda word: (-counts[word], word))[:_MAX_WORDS]
         if not commonest:
