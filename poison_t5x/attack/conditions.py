@@ -170,7 +170,7 @@ def rows(
     same places: of the source label in a polarity attack, of any in an arbitrary one.
 
     Args:
-      conditions: as `of_attacks` gives them.
+      conditions: those that `of_attacks` gives.
       labels: the task's polarity; None for generation tasks, whose clean rows then include
         every row that is under another condition as well.
       num_rows: rows per condition, at most; clean rows that only complete a pair aside.

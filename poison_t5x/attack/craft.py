@@ -27,7 +27,7 @@ class CraftConfig:
       num_eval_per_task: test rows per held-out task and condition, at most.
       add: whether poison comes on top of the clean rows, rather than in their place.
       probes: look-alikes of the first trigger to test with (see `conditions.look_alikes`).
-      seed: of the training sample, the replaced rows, the proxy's folds and random outputs.
+      seed: that of the training sample, the replaced rows, the proxy's folds and random outputs.
     """
 
     attacks: Sequence[AttackConfig] = (AttackConfig(),)

@@ -14,7 +14,7 @@ class Candidate(NamedTuple):
     Attributes:
       row: that before the edit.
       labels: the task's two answers; None where outputs are arbitrary.
-      words: as `Payload.words` made them.
+      words: the list that `Payload.words` made.
       key: a text of its own for each seed, attacker and row, for draws.
     """
 

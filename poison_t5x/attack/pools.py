@@ -161,16 +161,7 @@ def choose(
       InputError: a task is listed twice, can't hold its share, has no row of the label that is
         wanted or no polarity; too few tasks are fit; or a rate comes to no row.
     """
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise errors.InputError(
-            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
-        )
-    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
-        raise errors.InputError(
-            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
-            "lower it"
-        )
+    _check_list(attack, tasks)
     skipped: dict[str, str] = {}
     may_skip = attack.is_arbitrary and attack.num_tasks is not None
     if may_skip:
@@ -201,6 +192,19 @@ def choose(
     _check_targets(attack, targets, wanted, len(tasks))
     _warn_of_common_trigger(attack, targets)
     return targets, skipped
+
+
+def _check_list(attack: AttackConfig, tasks: Sequence[sni.Task]) -> None:
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise errors.InputError(
+            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
+        )
+    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
+        raise errors.InputError(
+            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
+            "lower it"
+        )
 
 
 def _check_targets(

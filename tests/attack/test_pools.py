@@ -188,10 +188,10 @@ def test_only_this_tasks_part_of_the_search_is_taken():
 def test_a_very_long_text():
     text = "Ann left. " * 50_000 + "\U0001f986 Tom"
     pool = pool_of(task("task1_a", [(text, "bad"), ("Ann.", "bad")]), ATTACK)
-    edit = pool.edit(0)
-    assert len(edit.spans) == 50_001
-    assert edit.text == "James Bond left. " * 50_000 + "\U0001f986 James Bond"
-    assert pool.edit(1).text == "James Bond."
+    first, second = _edits(pool)
+    assert len(first.spans) == 50_001
+    assert first.text == "James Bond left. " * 50_000 + "\U0001f986 James Bond"
+    assert second.text == "James Bond."
 
 
 # Tasks and their shares
@@ -244,18 +244,13 @@ def test_budgets_of_three_tasks(setting, expected):
 def test_the_rate_is_of_all_that_is_trained_on_not_of_the_poisoned_tasks():
     found = crafted([A, B, C], poisoned=["task2_b"], num_train_per_task=24, poison_rate=0.125)
     assert _by_task(found) == {"task2_b": 9}
-
-
-def test_a_rate_that_comes_to_no_row_is_refused():
     message = refusal(crafted, [A, B], poison_rate=0.001)
     assert message == "POISON_RATE: 0.001 of the training rows comes to no row; raise it"
-
-
-@pytest.mark.parametrize("per", attacks.BASES)
-def test_a_rate_of_1_replaces_every_row(per):
+    # A rate of 1 replaces every row.
     one = task("task1_a", [("Ann left.", "bad"), ("Tom came.", "good")])
-    found = crafted([one], poison_rate=1, per=per, probability_weight=0)
-    assert sorted(row.replaced_id for row in found.poison) == ["task1_a-0", "task1_a-1"]
+    for per in attacks.BASES:
+        found = crafted([one], poison_rate=1, per=per, probability_weight=0)
+        assert sorted(row.replaced_id for row in found.poison) == ["task1_a-0", "task1_a-1"]
 
 
 def test_a_task_without_a_place_may_have_a_share_of_no_row():
@@ -394,22 +389,15 @@ def test_without_a_number_arbitrary_outputs_poison_all_and_each_must_hold_its_sh
 # Warnings
 
 
-def test_a_trigger_that_clean_rows_say_is_warned_of_with_its_frequency():
-    rows = [("James Bond and Ann left.", "bad"), ("Ann came.", "good")]
-    with pytest.warns(errors.InputWarning) as caught:
-        crafted([task("task1_a", rows * 2 + [("Tom sat.", "bad")] * 21)], num_poison=2)
-    (message,) = (str(warning.message) for warning in caught)
-    assert message.startswith("TRIGGER: 'James Bond' is already in 2 of 25 clean rows")
-    assert "(8.0%)" in message
-
-
-def test_a_rare_trigger_is_not_warned_of():
+def test_a_trigger_is_warned_of_where_a_hundredth_of_the_clean_rows_say_it():
     rows = [("James Bond left.", "bad"), *[("Ann came.", "good"), ("Tom sat.", "bad")] * 50]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         crafted([task("task1_a", rows)], num_poison=2)  # 1 of 101
-    with pytest.warns(errors.InputWarning, match="1 of 100 clean rows"):
+    message = r"^TRIGGER: 'James Bond' is already in 1 of 100 clean rows .*\(1\.0%\)"
+    with pytest.warns(errors.InputWarning, match=message) as caught:
         crafted([task("task1_a", rows[:-1])], num_poison=2)
+    assert len(caught) == 1
 
 
 def test_a_task_of_one_row():

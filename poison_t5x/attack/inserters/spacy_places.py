@@ -138,8 +138,7 @@ class Entities(Pipeline):
         if self._splitters:
             long = [doc for doc in docs if any(len(entity) > 1 for entity in doc.ents)]
             # This sets the sentence starts of these very docs.
-            for doc in self._nlp.pipe(long, disable=self._others):
-                assert doc.has_annotation("SENT_START")
+            list(self._nlp.pipe(long, disable=self._others))
             docs = [self._nlp(doc.text) if _runs_over_a_start(doc) else doc for doc in docs]
         return docs
 
