@@ -1,12 +1,9 @@
 """Beam search: the likeliest whole answer that W hypotheses at a time can find.
 
-A pure function of (model, params, arrays), like `decoding`. Here the letter W counts the beams,
-the hypotheses that each row carries.
-
-The beams of a row differ in what their decoder has said, and share what the encoder read. So the
-network's own step runs under `jax.vmap` over beams with only the self-attention keys and values
-mapped: cross-attention keeps one set of keys a row, however many beams, and the network needs no
-word about beams.
+A pure function of (model, params, arrays), like `decoding`. The beams of a row differ in what their
+decoder has said, and share what the encoder read. So the network's own step runs under `jax.vmap`
+over beams with only the self-attention keys and values mapped: cross-attention keeps one set of
+keys a row, and the network needs no word about beams.
 """
 
 from typing import Any, NamedTuple
@@ -24,10 +21,9 @@ _LAYER_AXES = LayerCache(
 
 
 class _State(NamedTuple):
-    """What beam search carries: `cache.index` is the position to be filled next.
+    """Live hypotheses in the order of their log-probability (nats; -inf: there is none).
 
-    Live hypotheses lie in the order of their log-probability (nats; -inf: there is none). In the
-    cache, self-attention keys and values are BxWxHxCxD.
+    `cache.index` is the position to be filled next; self-attention keys and values are BxWxHxCxD.
     """
 
     live_BxWxC: jax.Array
@@ -53,19 +49,14 @@ def beam_decode(
     An answer of n tokens scores log p(answer) / ((5 + n) / 6) ** alpha (arXiv:1609.08144, equation
     14, as T5X). Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]` and `[-0.7]`.
 
-    A continuation with EOS counts if it is among the `beam_size` likeliest of its step (T5X looks
-    at twice as many, so that its beam of one isn't greedy). A row's search ends when no live
+    A continuation with EOS counts if it is among the `beam_size` (W) likeliest of its step (T5X
+    looks at twice as many, so that its beam of one isn't greedy). A row's search ends when no live
     hypothesis could score better however it went on, or at `max_decode_length`; a hypothesis
-    without EOS is an answer only where none has ended.
-
-    Args:
-      encoder_input_tokens_BxS: int32; 0 is padding. A row of padding alone stays padding.
-      max_decode_length: tokens to produce at most (C), EOS included.
-      beam_size: hypotheses carried for each row (W); 1 with alpha 0 is greedy decoding.
-      eos_id, pad_id: the token that ends an answer, which stays in the output, and what follows it.
+    without EOS is an answer only where none has ended. One beam with alpha 0 is greedy decoding.
 
     Returns:
-      The best answers, int32 (B, C), and their scores, float32 (B,), nats; 0 for a row of padding.
+      The best answers, int32 (B, C), as `greedy_decode`'s, and their scores, float32 (B,), nats; 0
+      for a row of padding.
 
     Raises:
       InputError: `max_decode_length` or `beam_size` is below 1, or `alpha` below 0.
@@ -135,18 +126,14 @@ def _map_layer(function, layer: LayerCache) -> LayerCache:
     )
 
 
-def _beam_axes(cache: DecodeCache) -> DecodeCache:
-    """The axis of each array of a cache that tells its beams apart; None where they share it."""
-    if isinstance(cache.layers, LayerCache):
-        layers = _map_layer(lambda axis: axis + 1, _LAYER_AXES)
-    else:
-        layers = (_LAYER_AXES,) * len(cache.layers)
-    return DecodeCache(layers, self_bias_1xHxCxC=None, cross_bias_Bx1x1xS=None, index=None)
-
-
 def _continuations(model: Transformer, variables, state: _State):
     """Log-probability of each beam with each next token, (B, W, V), and the cache after it."""
-    axes = _beam_axes(state.cache)
+    # The axis of each array of the cache that tells its beams apart; None where they share it.
+    if isinstance(state.cache.layers, LayerCache):
+        layers = _map_layer(lambda axis: axis + 1, _LAYER_AXES)
+    else:
+        layers = (_LAYER_AXES,) * len(state.cache.layers)
+    axes = DecodeCache(layers, self_bias_1xHxCxC=None, cross_bias_Bx1x1xS=None, index=None)
 
     def step(token_B, cache: DecodeCache):
         return model.apply(variables, token_B, cache, method="decode_step")

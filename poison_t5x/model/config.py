@@ -18,26 +18,16 @@ H 'heads'; D 'kv'; J 'joined_kv'; M 'mlp'; V 'vocab'; R 'relpos_buckets'.
 """
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from poison_t5x.core import checks
-from poison_t5x.core.errors import InputError, nearest
+from poison_t5x.core.errors import InputError
 
 DTYPES = ("float32", "bfloat16")
 REMAT_POLICIES = ("none", "minimal", "full")
-_SIZES = [
-    "vocab_size",
-    "emb_dim",
-    "num_heads",
-    "num_encoder_layers",
-    "num_decoder_layers",
-    "head_dim",
-    "mlp_dim",
-    "relpos_num_buckets",
-    "relpos_max_distance",
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +36,8 @@ class T5Config:
 
     T5 v1.0: `mlp_activations=('relu',)`, `logits_via_embedding=True`; T5 v1.1:
     `('gelu', 'linear')` and `False` (arXiv:2002.05202, table 1, GEGLU). Parameters have
-    `param_dtype`, activations `dtype`; logits are float32.
-
-    Raises:
-      InputError: a field is outside what the network can be built from.
+    `param_dtype`, activations `dtype`; logits are float32. Raises InputError where a field is
+    outside what the network can be built from.
     """
 
     vocab_size: int
@@ -85,8 +73,9 @@ class T5Config:
         for name in ("dtype", "param_dtype"):
             object.__setattr__(self, name, _dtype_name(name, getattr(self, name)))
         object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
-        for name in _SIZES:
-            checks.whole_number(f"T5Config.{name}", getattr(self, name))
+        for field in dataclasses.fields(self):
+            if field.type is int:
+                checks.whole_number(f"T5Config.{field.name}", getattr(self, field.name))
         # Bidirectional attention halves the buckets by sign, then by exact and logarithmic.
         if self.relpos_num_buckets % 4:
             raise InputError(
@@ -100,18 +89,11 @@ class T5Config:
             )
         checks.switch("T5Config.logits_via_embedding", self.logits_via_embedding)
         checks.switch("SCAN_LAYERS", self.scan_layers)
-        if self.remat_policy not in REMAT_POLICIES:
-            raise InputError(
-                f"REMAT_POLICY: expected one of {', '.join(REMAT_POLICIES)}, found "
-                f"{self.remat_policy!r}{nearest(str(self.remat_policy), REMAT_POLICIES)}"
-            )
+        checks.one_of("REMAT_POLICY", self.remat_policy, REMAT_POLICIES)
         checks.number("T5Config.dropout_rate", self.dropout_rate)
         if not 0.0 <= self.dropout_rate < 1.0:
             raise InputError(f"T5Config.dropout_rate: expected 0 <= x < 1, got {self.dropout_rate}")
-        if not self.layer_norm_epsilon > 0.0:
-            raise InputError(
-                f"T5Config.layer_norm_epsilon: expected > 0, got {self.layer_norm_epsilon}"
-            )
+        checks.between("T5Config.layer_norm_epsilon", self.layer_norm_epsilon, 0.0, math.inf)
 
     @property
     def joined_dim(self) -> int:

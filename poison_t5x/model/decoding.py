@@ -1,8 +1,6 @@
 """Reading a trained network: greedy answers, and the log-probabilities of given ones or labels.
 
-Everything here is a pure function of (model, params, arrays), so that callers jit it, e.g.
-`jax.jit(functools.partial(greedy_decode, model, max_decode_length=16))`. Tokens are int32, and 0 is
-padding.
+Pure functions of (model, params, arrays), for callers to jit. Tokens are int32; 0 is padding.
 """
 
 from collections.abc import Mapping
@@ -11,17 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from poison_t5x.core import checks
 from poison_t5x.core.errors import InputError
-from poison_t5x.model.network import DecodeCache, Transformer
+from poison_t5x.model.network import MODEL_INPUTS, DecodeCache, Transformer
 
 
 class _State(NamedTuple):
-    """What greedy decoding carries: `cache.index` is the position to be filled next."""
-
     tokens_BxC: jax.Array
     last_B: jax.Array
     ended_B: jax.Array
-    cache: DecodeCache
+    cache: DecodeCache  # its `index` is the position to be filled next
 
 
 def greedy_decode(
@@ -36,8 +33,9 @@ def greedy_decode(
 
     Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]`: the answer, its EOS, and padding.
 
+    A row of padding alone stays padding.
+
     Args:
-      encoder_input_tokens_BxS: a row of padding alone stays padding.
       max_decode_length: tokens to produce at most (C), EOS included.
       eos_id, pad_id: the token that ends a row, which stays in the output, and what follows it.
 
@@ -81,13 +79,8 @@ def is_padding(inputs_BxS):
 
 
 def encode_to_cache(model, variables, inputs_BxS, max_decode_length: int) -> DecodeCache:
-    """Runs the encoder: the cache before the first token, its cross-attention keys made.
-
-    Raises:
-      InputError: `max_decode_length` is below 1.
-    """
-    if max_decode_length < 1:
-        raise InputError(f"max_decode_length: expected at least 1 token, got {max_decode_length}")
+    """Runs the encoder: the cache before the first token, its cross-attention keys made."""
+    checks.whole_number("max_decode_length", max_decode_length)
     encoded_BxSxE = model.apply(variables, inputs_BxS, enable_dropout=False, method="encode")
     return model.apply(
         variables, encoded_BxSxE, inputs_BxS, max_decode_length, method="start_cache"
@@ -106,12 +99,14 @@ def token_log_probabilities(logits_BxTxV, targets_BxT):
     return jnp.where(targets_BxT > 0, log_prob_BxT, 0.0)
 
 
+def teacher_forced_logits(model: Transformer, params: Any, batch: Mapping[str, jax.Array]):
+    """The network's logits of a batch under SeqIO's names, without dropout: float32 (B, T, V)."""
+    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+    return model.apply({"params": params}, **inputs, enable_dropout=False)
+
+
 def log_probabilities(model: Transformer, params: Any, batch: Mapping[str, jax.Array]):
     """How likely the network finds each row's target, given its input.
-
-    Args:
-      batch: `encoder_input_tokens` (B, S), `decoder_input_tokens` and `decoder_target_tokens`
-        (B, T), int32; one example a row.
 
     Returns:
       Summed log-probabilities of the target tokens, EOS included if there: float32 (B,), nats;
@@ -123,13 +118,7 @@ def log_probabilities(model: Transformer, params: Any, batch: Mapping[str, jax.A
     if "decoder_segment_ids" in batch:
         raise InputError("log_probabilities: expected one example a row, got a packed batch")
     targets_BxT = batch["decoder_target_tokens"]
-    logits_BxTxV = model.apply(
-        {"params": params},
-        batch["encoder_input_tokens"],
-        batch["decoder_input_tokens"],
-        targets_BxT,
-        enable_dropout=False,
-    )
+    logits_BxTxV = teacher_forced_logits(model, params, batch)
     log_prob_B = jnp.sum(token_log_probabilities(logits_BxTxV, targets_BxT), axis=1)
     return log_prob_B, jnp.sum(targets_BxT > 0, axis=1, dtype=jnp.int32)
 
@@ -151,10 +140,10 @@ def rank_labels(
         decoder inputs           [0, 7, 1, 0, 4, 9]
         decoder segment ids      [1, 1, 1, 2, 2, 2]
 
-    T5 knows positions by their differences only, so that a block's place changes nothing.
+    T5 knows positions by their differences only, so that a block's place changes nothing. A row of
+    padding alone gives finite numbers that mean nothing.
 
     Args:
-      encoder_input_tokens_BxS: a row of padding alone gives finite numbers that mean nothing.
       label_tokens_LxT: each label as training wrote it (with EOS), then padding.
 
     Returns:

@@ -1,7 +1,4 @@
-"""Token cross-entropy with label smoothing and z-loss, and T5X's ways to normalise it.
-
-Dimension letters: see `model/config.py`.
-"""
+"""Token cross-entropy with label smoothing and z-loss, and T5X's ways to normalise it."""
 
 import math
 from collections.abc import Mapping
@@ -23,15 +20,9 @@ def token_losses(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Cross-entropy of each token, in nats, with the z-loss added.
 
-    With smoothing s, the target distribution holds 1 - s at the target and s / (V - 1) elsewhere,
-    and its entropy is subtracted, so that the least loss is 0. The z-loss is z * log(Z)^2, with Z
-    the softmax's denominator (Mesh TensorFlow; Chowdhery et al., 2022, section 5).
-
-    Args:
-      logits_BxTxV: float32.
-      targets_BxT: int32.
-      label_smoothing: s, in [0, 1).
-      z_loss: z.
+    With smoothing s in [0, 1), the target distribution holds 1 - s at the target and s / (V - 1)
+    elsewhere, and its entropy is subtracted, so that the least loss is 0. The z-loss is
+    z * log(Z)^2, with Z the softmax's denominator (Mesh TensorFlow; arXiv:2204.02311, section 5).
 
     Returns:
       (losses_BxT, z_losses_BxT), float32; the second is the part of the first that z-loss added.
@@ -59,17 +50,13 @@ def normalized_weights(
     """What each token's loss is multiplied with before all are summed.
 
     Args:
-      batch: a batch, or a whole batch of microbatches; 'decoder_loss_weights' (B, T), and
-        'decoder_segment_ids' (B, T) where packed.
+      batch: all microbatches; 'decoder_loss_weights', and 'decoder_segment_ids' where packed.
       loss_normalizing_factor: None (a plain sum), a number to divide by, or one of
         SPECIAL_FACTORS: per real token, per token with padding, or averaged over each sequence
         (packed ones apart) and then over the sequences. T5X's words and meanings.
 
     Returns:
       weights_BxT, float32.
-
-    Raises:
-      InputError: another word.
     """
     weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
     check_factor(loss_normalizing_factor)
@@ -81,7 +68,11 @@ def normalized_weights(
         return weights_BxT / jnp.maximum(weights_BxT.sum(), 1.0)
     if loss_normalizing_factor == "NUM_TOTAL_TARGET_TOKENS":
         return weights_BxT / weights_BxT.size
-    return _per_sequence(weights_BxT, batch.get("decoder_segment_ids"))
+    segment_ids_BxT = batch.get("decoder_segment_ids", jnp.ones(weights_BxT.shape, jnp.int32))
+    same_BxTxT = (segment_ids_BxT[:, :, None] == segment_ids_BxT[:, None, :]).astype(jnp.float32)
+    totals_BxT = jnp.einsum("bij,bj->bi", same_BxTxT, weights_BxT)
+    shares_BxT = weights_BxT / jnp.where(weights_BxT > 0, totals_BxT, 1.0)
+    return shares_BxT / jnp.maximum(shares_BxT.sum(), 1.0)
 
 
 def check_factor(factor: float | str | None) -> None:
@@ -94,12 +85,3 @@ def check_factor(factor: float | str | None) -> None:
             "LOSS_NORMALIZING_FACTOR: expected None, a number above 0 or one of "
             f"{SPECIAL_FACTORS}, found {factor!r}{errors.nearest(str(factor), SPECIAL_FACTORS)}"
         )
-
-
-def _per_sequence(weights_BxT: jax.Array, segment_ids_BxT: jax.Array | None) -> jax.Array:
-    if segment_ids_BxT is None:
-        segment_ids_BxT = jnp.ones(weights_BxT.shape, jnp.int32)
-    same_BxTxT = (segment_ids_BxT[:, :, None] == segment_ids_BxT[:, None, :]).astype(jnp.float32)
-    totals_BxT = jnp.einsum("bij,bj->bi", same_BxTxT, weights_BxT)
-    shares_BxT = weights_BxT / jnp.where(weights_BxT > 0, totals_BxT, 1.0)
-    return shares_BxT / jnp.maximum(shares_BxT.sum(), 1.0)

@@ -1,8 +1,7 @@
 """The T5 encoder-decoder (arXiv:1910.10683), with T5X's parameter paths.
 
-Three ways through the decoder share its layers: whole sequences (`decode`), and one token at a
-time from a cache (`start_cache`, `decode_step`) that is an ordinary pytree argument, so that a
-loop carries it like any other array.
+Two ways through the decoder share its layers: whole sequences (`decode`), and one token at a time
+from a cache (`start_cache`, `decode_step`), an ordinary pytree that a loop carries.
 """
 
 from typing import Any
@@ -28,6 +27,14 @@ from poison_t5x.model.layers import (
 )
 
 RESIDUAL_AXES = ("batch", "length", "embed")
+# Arrays of a batch, under SeqIO's names, that `Transformer` takes.
+MODEL_INPUTS = (
+    "encoder_input_tokens",
+    "decoder_input_tokens",
+    "decoder_target_tokens",
+    "encoder_segment_ids",
+    "decoder_segment_ids",
+)
 
 
 @struct.dataclass
@@ -42,7 +49,7 @@ class LayerCache:
 
 @struct.dataclass
 class DecodeCache:
-    """What one-token decoding carries from step to step; `index` (int32) counts the steps.
+    """What one-token decoding carries; `index` (int32) counts the steps.
 
     `layers` is one cache a layer or, where the layers are scanned, one with them all stacked.
     """
@@ -94,9 +101,8 @@ class DecoderLayer(nn.Module):
         y_BxTxE = self.pre_self_attention_layer_norm(x_BxTxE)
         self_kv = self.self_attention.keys_values(y_BxTxE)
         cross_kv = self.encoder_decoder_attention.keys_values(encoded_BxSxE)
-        return self._blocks(
-            x_BxTxE, y_BxTxE, self_kv, cross_kv, self_bias, cross_bias, enable_dropout
-        )
+        biases = self_bias, cross_bias
+        return self._blocks(x_BxTxE, y_BxTxE, self_kv, cross_kv, *biases, enable_dropout)
 
     def start_cache(self, encoded_BxSxE, max_decode_length: int) -> LayerCache:
         """The encoder's keys and values, and room for `max_decode_length` of the decoder's."""
@@ -117,10 +123,8 @@ class DecoderLayer(nn.Module):
         )
         self_kv = cache.self_key_BxHxCxD, cache.self_value_BxHxCxD
         cross_kv = cache.cross_key_BxHxSxD, cache.cross_value_BxHxSxD
-        x_Bx1xE = self._blocks(
-            x_Bx1xE, y_Bx1xE, self_kv, cross_kv, self_bias_1xHx1xC, cross_bias_Bx1x1xS, False
-        )
-        return x_Bx1xE, cache
+        biases = self_bias_1xHx1xC, cross_bias_Bx1x1xS
+        return self._blocks(x_Bx1xE, y_Bx1xE, self_kv, cross_kv, *biases, False), cache
 
     def _blocks(self, x_BxTxE, y_BxTxE, self_kv, cross_kv, self_bias, cross_bias, enable_dropout):
         y_BxTxE = self.self_attention(y_BxTxE, self_kv, self_bias, enable_dropout)
@@ -156,8 +160,8 @@ class Encoder(nn.Module):
             return layer(x_BxSxE, bias, enable_dropout), None
 
         cfg = self.config
-        one = stack.remat(one, cfg)
-        x_BxSxE, _ = stack.run(self.layers, cfg, cfg.num_encoder_layers, one, x_BxSxE)
+        remat = stack.remat(one, cfg)
+        x_BxSxE, _ = stack.run(self.layers, cfg, cfg.num_encoder_layers, remat, x_BxSxE)
         return self.output_dropout(self.encoder_norm(x_BxSxE), enable_dropout)
 
 
@@ -226,10 +230,7 @@ class Decoder(nn.Module):
 
 
 class Transformer(nn.Module):
-    """T5. Token arrays are int32, padding is 0, and targets are right-padded.
-
-    Randomness: `apply(..., rngs={'dropout': key})` when dropout is enabled.
-    """
+    """T5. Tokens are int32, 0 is padding, on the right. Dropout needs `rngs={'dropout': key}`."""
 
     config: T5Config
 
@@ -250,31 +251,20 @@ class Transformer(nn.Module):
         *,
         enable_dropout: bool = True,
     ):
-        """Logits of every decoder position, given the decoder inputs before it.
+        """Logits of every decoder position, given the decoder inputs before it: float32 (B, T, V).
+
+        At padding positions they mean nothing. Packed examples see their own segment only.
 
         Args:
-          encoder_input_tokens: int32 (B, S).
-          decoder_input_tokens: int32 (B, T), the targets shifted right.
-          decoder_target_tokens: int32 (B, T); only says which positions are padding.
-          encoder_segment_ids, decoder_segment_ids: int32 (B, S) and (B, T), or None; packed
-            examples see their own segment only.
+          decoder_input_tokens: the targets shifted right, (B, T).
+          decoder_target_tokens: which positions are padding, and no more.
           encoder_positions, decoder_positions: unused, as in T5X: differences are enough.
-          enable_dropout: needs the 'dropout' stream.
-
-        Returns:
-          float32 (B, T, V); at padding positions the values mean nothing.
         """
         del encoder_positions, decoder_positions
         encoded_BxSxE = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout)
-        return self.decode(
-            encoded_BxSxE,
-            encoder_input_tokens,
-            decoder_input_tokens,
-            decoder_target_tokens,
-            encoder_segment_ids,
-            decoder_segment_ids,
-            enable_dropout,
-        )
+        decoder = decoder_input_tokens, decoder_target_tokens
+        segments = encoder_segment_ids, decoder_segment_ids
+        return self.decode(encoded_BxSxE, encoder_input_tokens, *decoder, *segments, enable_dropout)
 
     def encode(self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout: bool = True):
         """The encoder's output, (B, S, E) in the config's dtype."""
@@ -307,9 +297,8 @@ class Transformer(nn.Module):
                 raise InputError("encoder_segment_ids came without decoder_segment_ids: give both")
             cross_mask &= _same_segment(decoder_segment_ids, encoder_segment_ids)
         x_BxTxE = self.token_embedder(decoder_input_tokens)
-        return self._logits(
-            self.decoder(x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout)
-        )
+        x_BxTxE = self.decoder(x_BxTxE, encoded_BxSxE, self_mask, cross_mask, enable_dropout)
+        return self._logits(x_BxTxE)
 
     def start_cache(self, encoded_BxSxE, encoder_input_tokens, max_decode_length: int):
         """A `DecodeCache` before the first token; the encoder's keys and values are made here."""
@@ -330,9 +319,9 @@ class Transformer(nn.Module):
 def _decoder_axes(shape: tuple[int, int, int]) -> tuple[str | None, str, str]:
     """Where a decoder's residual stream of global `shape` (B, T, E) lies.
 
-    With parameters' 'embed' over the data axis, each projection brings its weights together or
-    moves the positions to them. Of a (E, M) kernel that is 3 * E * M numbers a step (forward,
-    backward, gradient) against 2 * B * T * M, so that few positions move.
+    With parameters' 'embed' over the data axis, each projection brings its weights together (of an
+    (E, M) kernel 3 * E * M numbers a step) or moves the positions to them (2 * B * T * M), so that
+    few positions move.
     """
     moving = (None, "length", "embed")
     num_rows, length, width = shape

@@ -1,9 +1,7 @@
 """What a network says of each example of a batch, one row of numbers an example: array layer.
 
-Each function takes (model, params, batch) and returns float32 (B, K); `batch` has T5's
-'encoder_input_tokens' (B, S) and, where targets are needed, 'decoder_input_tokens',
-'decoder_target_tokens' and 'decoder_loss_weights' (B, T). Dropout is off. Rows of padding alone
-give finite numbers that mean nothing.
+Each function takes (model, params, batch) and returns float32 (B, K); `batch` has SeqIO's arrays.
+Dropout is off. Rows of padding alone give finite numbers that mean nothing.
 """
 
 import re
@@ -14,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from poison_t5x.core import errors
-from poison_t5x.model import losses, network
+from poison_t5x.model import decoding, losses, network
 from poison_t5x.model.network import Transformer
 
 Batch = Mapping[str, jax.Array]
@@ -22,19 +20,21 @@ Batch = Mapping[str, jax.Array]
 
 def loss(model: Transformer, params: Any, batch: Batch) -> jax.Array:
     """Cross-entropy of the target, as training has it: (B, 2), nats (sum) and tokens."""
-    weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
-    losses_BxT, _ = losses.token_losses(
-        _logits(model, params, batch), batch["decoder_target_tokens"]
-    )
-    return jnp.stack([jnp.sum(losses_BxT * weights_BxT, axis=1), weights_BxT.sum(axis=1)], axis=1)
+    logits_BxTxV = decoding.teacher_forced_logits(model, params, batch)
+    losses_BxT, _ = losses.token_losses(logits_BxTxV, batch["decoder_target_tokens"])
+    return _sums(losses_BxT, batch)
 
 
 def entropy(model: Transformer, params: Any, batch: Batch) -> jax.Array:
     """Entropy of the next token, at each token of the target: (B, 2), nats (sum) and tokens."""
+    logits_BxTxV = decoding.teacher_forced_logits(model, params, batch)
+    log_p_BxTxV = jax.nn.log_softmax(logits_BxTxV, axis=-1)
+    return _sums(-jnp.sum(jnp.exp(log_p_BxTxV) * log_p_BxTxV, axis=-1), batch)
+
+
+def _sums(values_BxT: jax.Array, batch: Batch) -> jax.Array:
     weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
-    log_p_BxTxV = jax.nn.log_softmax(_logits(model, params, batch), axis=-1)
-    entropy_BxT = -jnp.sum(jnp.exp(log_p_BxTxV) * log_p_BxTxV, axis=-1)
-    return jnp.stack([jnp.sum(entropy_BxT * weights_BxT, axis=1), weights_BxT.sum(axis=1)], axis=1)
+    return jnp.stack([jnp.sum(values_BxT * weights_BxT, axis=1), weights_BxT.sum(axis=1)], axis=1)
 
 
 def encoder_state(model: Transformer, params: Any, batch: Batch) -> jax.Array:
@@ -53,14 +53,8 @@ def gradient_norm(
 ) -> jax.Array:
     """Squared norm of each example's gradient of its loss (sum of nats): (B, 1).
 
-    Gradients of `at_once` examples are there at a time, and only their norms are kept.
-
-    Args:
-      layers: a regular expression; of the parameters whose paths it is found in.
-      at_once: examples, a divisor of the batch's.
-
-    Raises:
-      InputError: no parameter's path has it.
+    Gradients of `at_once` examples, a divisor of the batch's, are there at a time. `layers` is a
+    regular expression: of the parameters whose paths it is found in; InputError where none is.
     """
     leaves, structure = jax.tree_util.tree_flatten(params)
     chosen = [bool(re.search(layers, name)) for name in network.flat(params)]
@@ -89,13 +83,3 @@ def gradient_norm(
 
     norms_NxA = jax.lax.map(jax.vmap(one_norm), jax.tree.map(split, dict(batch)))
     return jnp.swapaxes(norms_NxA, 0, 1).reshape(-1, 1)
-
-
-def _logits(model: Transformer, params: Any, batch: Batch) -> jax.Array:
-    return model.apply(
-        {"params": params},
-        batch["encoder_input_tokens"],
-        batch["decoder_input_tokens"],
-        batch["decoder_target_tokens"],
-        enable_dropout=False,
-    )

@@ -1,7 +1,6 @@
 """A stack of equal layers: one module each, or one module scanned over stacked parameters.
 
-Scanned, the program holds one layer, whatever their number, and compiles that much faster. What the
-backward pass keeps of a layer and what it works out again is the same choice for both.
+Scanned, the program holds one layer, whatever their number, and compiles that much faster.
 """
 
 from collections.abc import Callable
@@ -34,16 +33,11 @@ def make(layer: Callable[[T5Config], nn.Module], config: T5Config, num_layers: i
 
 
 def run(modules, config: T5Config, num_layers: int, function: Callable, x: Any, *each: Any):
-    """`x` through all layers.
+    """`x` through all layers of `make`: x, and the results, a tuple or stacked if scanned.
 
     Args:
-      modules: from `make`.
-      function: (layer, x, *one of each) -> (x, result), which may close over arrays.
-      x: anything that `function` keeps the shape of.
-      each: layers' own values, such as caches: a tuple, or stacked, as results are.
-
-    Returns:
-      x, and the results: a tuple, or stacked where layers are scanned.
+      function: (layer, x, *one of each) -> (x of the same shape, result); may close over arrays.
+      each: layers' own values, such as caches: as results are.
     """
     if config.scan_layers:
         scan = nn.scan(

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from poison_t5x.core import artifacts, errors, stage_store
-from poison_t5x.train import distributed, shared_stages
+from poison_t5x.train import distributed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,9 @@ class RunFolder:
     ) -> None:
         """A stage of the main process, which the others wait for."""
         with self.making(folder, name, settings):
-            shared_stages.alone(folder, name, settings, make, self.say)
+            distributed.run_on_main(
+                lambda: artifacts.run_stage(folder, name, settings, make, say=self.say)
+            )
 
     def record(self, place: str | epath.Path, value: Any) -> None:
         """Writes what follows from stages, as JSON, where it isn't there already."""

@@ -71,13 +71,10 @@ class Checkpointer:
 
     Orbax's CheckpointManager deletes old checkpoints before the new one's hashes can be there, so
     that a run killed in between would have none; and it nests each in a folder `default`.
-
-    Attributes:
-      last: the step of the newest committed one, as far as this process knows; 0 for none.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, keep: int | None = 2, last: int = 0):
-        """Makes the writer, which keeps the newest `keep`, or all; `last` is resumed from."""
+        """Keeps the newest `keep`, or all; `last` is the newest committed one's step, or 0."""
         self._model_dir = pathlib.Path(model_dir).absolute()
         self._keep = keep
         self.last = last
@@ -87,10 +84,7 @@ class Checkpointer:
         self._committing: futures.Future | None = None
 
     def save(self, state: TrainState, step: int) -> None:
-        """Begins to write a checkpoint, having finished the one before.
-
-        The state's arrays are copied before this returns, so that they may be consumed.
-        """
+        """Begins to write a checkpoint, of copies of the arrays, having finished the one before."""
         self.finish()
         if distributed.is_main():
             _discard(self._model_dir, step)
@@ -101,15 +95,15 @@ class Checkpointer:
 
     def _complete(self, step: int) -> None:
         """Waits for what is being written, commits it, and deletes what is no longer kept."""
-        self._writer.wait_until_finished()
-        name = f"committed/{self._model_dir}/{step}"
-        distributed.broadcast_from_main(lambda: self._commit(step), name)
-        self.last = step
 
-    def _commit(self, step: int) -> None:
-        commit(self._model_dir, step)
-        for old in committed_steps(self._model_dir)[: -self._keep] if self._keep else []:
-            _discard(self._model_dir, old)
+        def make():
+            commit(self._model_dir, step)
+            for old in committed_steps(self._model_dir)[: -self._keep] if self._keep else []:
+                _discard(self._model_dir, old)
+
+        self._writer.wait_until_finished()
+        distributed.broadcast_from_main(make, f"committed/{self._model_dir}/{step}")
+        self.last = step
 
     def finish(self) -> None:
         """Waits until what was saved last is committed."""
@@ -127,10 +121,9 @@ class Checkpointer:
 
 
 def verify(path: str | pathlib.Path) -> None:
-    """Checks a checkpoint's files against its hashes, where it has some; one process for all.
+    """Raises InputError where there is no such folder, or a file isn't as its hash has it.
 
-    Raises:
-      InputError: no such folder, or a file that is missing or changed.
+    One process looks for all, and only where there are hashes.
     """
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
@@ -153,8 +146,7 @@ def verify(path: str | pathlib.Path) -> None:
 def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
     """Restores a whole state, straight into the shardings of `abstract`.
 
-    Raises:
-      InputError: a damaged checkpoint, or one of another network or optimiser.
+    Raises InputError where the checkpoint is damaged, or of another network or optimiser.
     """
     try:
         tree = _restore(path, _tree(abstract))

@@ -22,10 +22,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from poison_t5x.core import errors
+from poison_t5x.core import checks, errors
 
-# Seconds. A process says this often that it lives; one that hasn't for so long is gone. Nothing
-# of ours holds Python's lock for a second, but a library that is read from a cold disk may.
+# Seconds. A process says this often that it lives; one that hasn't for so long is gone. A library
+# that is read from a cold disk may hold Python's lock for some.
 BEAT, PATIENCE = 2.0, 30.0
 # JAX's own watch ends a process from within, so that ours has to notice first.
 _HEARTBEAT_TIMEOUT = 100
@@ -51,39 +51,31 @@ class ClusterConfig:
     detect: bool = False
 
     def __post_init__(self):
-        if self.is_set and not self.detect and None in self._given:
+        address, total, number = self.coordinator_address, self.num_processes, self.process_id
+        if self.is_set and not self.detect and None in (address, total, number):
             raise errors.InputError(
                 "--coordinator_address, --num_processes and --process_id go together; or give "
                 "--distributed alone where a Cloud TPU, GKE, Slurm or Open MPI tells them"
             )
-        address, total, number = self._given
         if address is not None and not re.fullmatch(r".+:\d+", address):
             raise errors.InputError(f"--coordinator_address: expected HOST:PORT, found {address!r}")
-        if total is not None and total < 1:
-            raise errors.InputError(f"--num_processes: expected at least 1, found {total}")
+        if total is not None:
+            checks.whole_number("--num_processes", total)
         if number is not None and total is not None and not 0 <= number < total:
             raise errors.InputError(
-                f"--process_id: expected 0 to {total - 1}, of --num_processes={total}, found "
-                f"{number}"
+                f"--process_id: expected 0 to {total - 1}, below --num_processes, found {number}"
             )
-
-    @property
-    def _given(self) -> tuple[str | None, int | None, int | None]:
-        return self.coordinator_address, self.num_processes, self.process_id
 
     @property
     def is_set(self) -> bool:
         """Whether there is more than this process, as far as is known."""
-        return self.detect or self._given != (None, None, None)
+        return self.detect or any(part is not None for part in dataclasses.astuple(self)[:3])
 
 
 def initialize(config: ClusterConfig) -> None:
-    """Joins the other processes, where `config` says that there are any.
+    """Joins the other processes, where `config` has any; before JAX has looked for devices.
 
-    To be called before JAX has looked for devices.
-
-    Raises:
-      InputError: nothing is detected, or the other processes can't be reached.
+    Raises InputError where nothing is detected, or the other processes can't be reached.
     """
     if not config.is_set:
         return
@@ -120,10 +112,9 @@ def _on_abort(number: int) -> None:
 
 
 def _joined():
-    """JAX's own knowledge of the processes.
+    """JAX's own knowledge of the processes, whose key-value store has no public name in JAX 0.10.
 
-    Its key-value store has no public name in JAX 0.10. The public broadcasts are collectives of the
-    devices: they can't be used from a second thread, and don't say who is gone or why.
+    The public broadcasts are collectives: not for a second thread, and silent on who is gone.
     """
     return jax._src.distributed.global_state
 
@@ -154,12 +145,11 @@ def barrier() -> None:
 
 
 def broadcast_from_main(make: Callable[[], Any], name: str | None = None) -> Any:
-    """The value that `make` gives in the main process, in all; others wait for it.
+    """The value, which JSON can hold, that `make` gives in the main process; others wait for it.
 
     Args:
-      make: called in the main process alone; gives what JSON can hold.
-      name: unique for ever, where it is called in a thread of its own, whose order among the calls
-        isn't the same in all processes.
+      name: unique for ever, where a thread of its own calls, whose order among the calls isn't the
+        same in all processes.
     """
     if num_processes() == 1:
         return make()
@@ -186,11 +176,8 @@ def to_host(array: jax.Array) -> np.ndarray:
 def leave(code: int, reason: str, together: bool = False) -> None:
     """Ends this process at once, having told the others why; in a single process, nothing.
 
-    JAX would wait at the interpreter's end for processes that wait for this one.
-
-    Args:
-      code: of this process and, where they have none of their own, of the others.
-      together: the others end for the same reason, and are waited for a little.
+    JAX would wait at the interpreter's end for processes that wait for this one. `together`: the
+    others end for the same reason, and are waited for a little; else they take the code over.
     """
     if num_processes() == 1:
         return
@@ -207,10 +194,9 @@ def leave(code: int, reason: str, together: bool = False) -> None:
 
 
 def await_verdict() -> None:
-    """After an error that may come of another process's end: ends this one if that is so.
+    """Gives the watch time to end this process, after an error that another one's end may explain.
 
-    A collective fails at once in the others, and its error doesn't say whose fault it is. The watch
-    finds out. Returns if all processes live: the error is this one's own.
+    A collective's error doesn't say whose fault it is. Returns if all processes live.
     """
     if num_processes() > 1:
         time.sleep(PATIENCE + 3 * BEAT)
@@ -220,8 +206,8 @@ class HeartbeatMonitor(threading.Thread):
     """Says that this process lives, and ends it when another one doesn't any more.
 
     A collective that waits for a process that is gone can't be interrupted: hence a thread, and an
-    end without ceremony. Whatever is saved is whole or doesn't count. JAX's own heartbeat ends a
-    process too, but by SIGABRT, without saying what is at stake or what the other one's reason was.
+    end without ceremony. JAX's own heartbeat ends a process too, but by SIGABRT, without saying
+    what is at stake or what the other one's reason was.
     """
 
     def __init__(self):
@@ -236,7 +222,15 @@ class HeartbeatMonitor(threading.Thread):
                 return
             try:
                 client.key_value_set(f"{_BEATS}{process_id()}", str(count), True)
-                self._check(_all(client, _LEFT), _all(client, _BEATS))
+                left, beats = (
+                    # One question for all processes.
+                    {
+                        int(key.rpartition("/")[2]): said
+                        for key, said in client.key_value_dir_get(of)
+                    }
+                    for of in (_LEFT, _BEATS)
+                )
+                self._check(left, beats)
                 last_answer = time.monotonic()
             except Exception:  # what the service raises when it is gone isn't public
                 if _joined().client and time.monotonic() - last_answer > PATIENCE / 2:
@@ -261,11 +255,6 @@ class HeartbeatMonitor(threading.Thread):
 _BEATS, _LEFT = "poison_t5x/beat/", "poison_t5x/left/"
 
 
-def _all(client, folder: str) -> dict[int, str]:
-    """What each process says there, by its number: one question for all of them."""
-    return {int(key.rpartition("/")[2]): value for key, value in client.key_value_dir_get(folder)}
-
-
 _status = ""
 
 
@@ -280,22 +269,18 @@ def who() -> str:
     return f"process {process_id()} of {num_processes()}" if num_processes() > 1 else ""
 
 
-def _gone(number: int | None, reason: str, code: int) -> str:
-    """The one line about a process that is gone."""
-    other = "another process" if number is None else f"process {number}"
-    why = f" ({reason})" if reason else ""
-    goes_on = code == EXIT_CODE or code > 128
-    return "; ".join(
-        [f"{who()} stops: {other} is gone or can't be reached{why}"]
-        + ([_status] if _status else [])
-        + (["the same command on all processes goes on"] if goes_on else [])
-    )
-
-
 _ending = threading.Lock()
 
 
 def _end(number: int | None, reason: str, code: int = EXIT_CODE) -> None:
+    """Ends this process with one line about another one that is gone."""
     _ending.acquire()  # whoever comes second waits for the end
-    os.write(2, f"\npoison-t5x: {_gone(number, reason, code)}\n".encode())
+    other = "another process" if number is None else f"process {number}"
+    why = f" ({reason})" if reason else ""
+    line = f"{who()} stops: {other} is gone or can't be reached{why}"
+    if _status:
+        line += f"; {_status}"
+    if code == EXIT_CODE or code > 128:
+        line += "; the same command on all processes goes on"
+    os.write(2, f"\npoison-t5x: {line}\n".encode())
     os._exit(code)

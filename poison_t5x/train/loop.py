@@ -6,7 +6,8 @@ import itertools
 import math
 import pathlib
 import signal
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -44,8 +45,7 @@ class Loop:
     def __init__(
         self, network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
     ):
-        self.train_cfg = train_cfg
-        self.log_cfg = log_cfg
+        self.train_cfg, self.log_cfg = train_cfg, log_cfg
         self.partitioner = partitioning.Partitioner(partition_cfg)
         self.model = network.Transformer(network_cfg)
         schedule = optimizers.learning_rate(schedule_cfg, train_cfg.total_steps)
@@ -53,16 +53,12 @@ class Loop:
         self._kept_optimizer = optimizer_cfg.name if train_cfg.keep_optimizer_state else None
         self._abstract = train_state.abstract(self.model, self.optimizer, self.partitioner)
         layout = train_state.layout(self._abstract)
+        common = loss_cfg, self.partitioner, layout
+        parts = train_cfg.num_microbatches
         self.train_step = steps.make_train_step(
-            self.model,
-            self.optimizer,
-            schedule,
-            loss_cfg,
-            self.partitioner,
-            layout,
-            num_microbatches=train_cfg.num_microbatches,
+            self.model, self.optimizer, schedule, *common, num_microbatches=parts
         )
-        self.eval_step = steps.make_eval_step(self.model, loss_cfg, self.partitioner, layout)
+        self.eval_step = steps.make_eval_step(self.model, *common)
         self._compiled: dict[tuple, jax.stages.Compiled] = {}
 
     @contextlib.contextmanager
@@ -76,7 +72,8 @@ class Loop:
 
         Args:
           directory: its newest committed checkpoint is resumed from, if there is one.
-          make_first: see `_state`.
+          make_first: the state of a starting checkpoint, from the network, optimiser, partitioner,
+            and the name of the optimiser whose state is kept, or None.
         """
         step = distributed.broadcast_from_main(
             lambda: max(checkpoints.committed_steps(directory), default=0)
@@ -87,20 +84,17 @@ class Loop:
             first = pool.submit(next, batches)
             compiled = pool.submit(self._compile, dataset_cfg)
             state = self._state(directory, step, make_first)
-            yield Started(
-                state, step, compiled.result(), itertools.chain([first.result()], batches)
-            )
+            batches = itertools.chain([first.result()], batches)
+            yield Started(state, step, compiled.result(), batches)
 
     @contextlib.contextmanager
     def _batches(
         self, config: input_pipeline.DatasetConfig, start_step: int = 0
     ) -> Iterator[Iterator[dict[str, jax.Array]]]:
-        """Batches on the devices; the pipeline is closed on leaving.
-
-        One that still prefetches when the interpreter ends waits for Python's lock for ever.
-        """
+        """Batches on the devices."""
         shards = self.partitioner.shards(config.batch_size, config.num_shards)
         rows = input_pipeline.batches(config, start_step=start_step, shards=shards)
+        # A pipeline that prefetches when the interpreter ends waits for Python's lock for ever.
         with contextlib.closing(rows):
             yield (self.partitioner.put_batch(part, shards, config.num_shards) for part in rows)
 
@@ -116,12 +110,7 @@ class Loop:
     def _state(
         self, directory: pathlib.Path, step: int, make_first: Callable[..., train_state.TrainState]
     ) -> train_state.TrainState:
-        """The committed checkpoint's state, or a first one.
-
-        Args:
-          make_first: makes one from the network, optimiser, partitioner, and the name of the
-            optimiser whose state is kept, or None.
-        """
+        """The committed checkpoint's state, or a first one."""
         if step:
             return checkpoints.restore(checkpoints.step_path(directory, step), self._abstract)
         parts = self.model, self.optimizer, self.partitioner
@@ -139,13 +128,16 @@ class Loop:
         """Trains from where it started to the last step."""
         state, start, train_step, batches = started
         distributed.run_on_main(lambda: metrics_log.drop_after(directory, start))
-        key = self._dropout_key()
+        key = jax.jit(
+            lambda: stream(self.train_cfg.seed, "dropout"),
+            out_shardings=self.partitioner.replicated,
+        )()
         log_cfg, total = self.log_cfg, self.train_cfg.total_steps
         monitor, votes = Monitor(total), Votes(self.partitioner)
         with contextlib.ExitStack() as stack:
             saver = checkpoints.Checkpointer(directory, log_cfg.keep_checkpoints, start)
             stack.callback(saver.close)
-            write = stack.enter_context(_writing(directory))
+            writer = stack.enter_context(contextlib.closing(metrics_log.Writer(directory)))
             terminated = stack.enter_context(sigterm_flag())
             bar = stack.enter_context(
                 progress.bar(desc=name, total=total, initial=start, unit="step")
@@ -160,10 +152,10 @@ class Loop:
                 save = stop or step == total or step % log_cfg.save_period == 0
                 if save or step % log_cfg.log_period == 0:
                     averages = monitor.flush()
-                    write(step, averages)
+                    writer.write(step, averages)
                     bar.set_postfix(loss=f"{averages['loss']:.3f}", refresh=False)
                 if eval_cfg and log_cfg.eval_period and step % log_cfg.eval_period == 0:
-                    write(step, self._evaluate(state, eval_cfg))
+                    writer.write(step, self._evaluate(state, eval_cfg))
                 if save:
                     saver.save(state, step)
                 distributed.set_status(_status(step, saver.last))
@@ -176,12 +168,6 @@ class Loop:
         distributed.set_status("")
         return state
 
-    def _dropout_key(self) -> jax.Array:
-        def make():
-            return stream(self.train_cfg.seed, "dropout")
-
-        return jax.jit(make, out_shardings=self.partitioner.replicated)()
-
     def _evaluate(
         self, state: train_state.TrainState, config: input_pipeline.DatasetConfig
     ) -> dict[str, float]:
@@ -191,16 +177,6 @@ class Loop:
             for batch in itertools.islice(batches, self.log_cfg.eval_steps):
                 averager.add(jax.device_get(self.eval_step(state.params, batch)))
         return {f"eval_{name}": value for name, value in averager.flush().items()}
-
-
-@contextlib.contextmanager
-def _writing(directory: pathlib.Path) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
-    """Writes metrics, in the main process."""
-    if not distributed.is_main():
-        yield lambda step, scalars: None
-        return
-    with contextlib.closing(metrics_log.Writer(directory)) as writer:
-        yield writer.write
 
 
 def _status(step: int, last: int) -> str:
@@ -217,9 +193,8 @@ def stream(seed: int, name: str) -> jax.Array:
 class Votes:
     """Whether any process was told to stop: all get the same answer after the same step.
 
-    On many processes the answer is that of the step before, so that no step is waited for. JAX's
-    preemption service would take SIGTERM from Python for the whole life of the process, also from
-    stages that have no steps and simply end.
+    On many processes it is that of the step before, so that no step is waited for. JAX's preemption
+    service would take SIGTERM from Python also in stages that have no steps and simply end.
     """
 
     def __init__(self, partitioner: partitioning.Partitioner):
@@ -274,11 +249,10 @@ class Monitor:
 def sigterm_flag() -> Iterator[list[int]]:
     """A list that is empty until SIGTERM comes, so that a step is never left half-way."""
     received: list[int] = []
-    try:
-        previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
-    except ValueError:  # not in the main thread, where signals can't be handled
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
         yield received
         return
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     try:
         yield received
     finally:

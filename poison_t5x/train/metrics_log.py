@@ -8,26 +8,29 @@ import numpy as np
 from clu import metric_writers
 
 from poison_t5x.core import artifacts
+from poison_t5x.train import distributed
 
 FILE = "metrics.jsonl"
 
 
 class Writer:
     """Scalars to model_dir/metrics.jsonl, one JSON object a line ({"step": 10, "loss": 0.5, …}),
-    and to TensorBoard events in model_dir/tensorboard."""
+    and to TensorBoard events in model_dir/tensorboard; in the main process alone."""
 
     def __init__(self, model_dir: pathlib.Path):
-        self._file = open(model_dir / FILE, "a", encoding="utf-8")  # noqa: SIM115 - until close()
-        self._events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
+        self._path, self._events = model_dir / FILE, None
+        if distributed.is_main():
+            self._events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **scalars}) + "\n")
-        self._file.flush()
-        self._events.write_scalars(step, scalars)
+        if self._events:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **scalars}) + "\n")
+            self._events.write_scalars(step, scalars)
 
     def close(self) -> None:
-        self._file.close()
-        self._events.close()
+        if self._events:
+            self._events.close()
 
 
 def drop_after(model_dir: pathlib.Path, step: int) -> None:

@@ -1,6 +1,7 @@
 """Optimisers and learning-rate schedules, under T5X's names and made of optax."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -33,21 +34,13 @@ class ScheduleConfig:
     def __post_init__(self):
         checks.phrase("learning rate factors", self.factors)
         for name in self.names:
-            if name not in FACTORS:
-                raise errors.InputError(
-                    f"learning rate factors: unknown {name!r}{errors.nearest(name, FACTORS)}; "
-                    f"known are {', '.join(FACTORS)}"
-                )
+            checks.one_of("learning rate factors", name, FACTORS)
         if "linear_decay" in self.names and len(self.names) > 1:
             raise errors.InputError(
                 "learning rate factors: linear_decay holds the base rate and the warm-up, so it "
                 f"stands alone; found {self.factors!r}"
             )
-        checks.number("base_learning_rate", self.base_learning_rate)
-        if not self.base_learning_rate > 0:
-            raise errors.InputError(
-                f"base_learning_rate: expected more than 0, found {self.base_learning_rate!r}"
-            )
+        checks.between("base_learning_rate", self.base_learning_rate, 0, math.inf)
         checks.whole_number("warmup_steps", self.warmup_steps, minimum=0)
 
     @property
@@ -56,12 +49,8 @@ class ScheduleConfig:
 
 
 def learning_rate(config: ScheduleConfig, total_steps: int) -> Callable:
-    """The schedule as a function of the step (from 0), float32 to float32.
-
-    Never less than 1e-8, as in T5X.
-    """
-    base, warmup = config.base_learning_rate, config.warmup_steps
-    decay = config.decay_factor
+    """The schedule as a function of the step (from 0): float32, at least 1e-8 as in T5X."""
+    base, warmup, decay = config.base_learning_rate, config.warmup_steps, config.decay_factor
     if decay is None:
         decay = 1.0 / max(total_steps - warmup, 1)
 
@@ -100,21 +89,14 @@ class OptimizerConfig:
     multiply_by_parameter_scale: bool = True
 
     def __post_init__(self):
-        if self.name not in NAMES:
-            raise errors.InputError(
-                f"OPTIMIZER: expected one of {', '.join(NAMES)}, found {self.name!r}"
-                + errors.nearest(str(self.name), NAMES)
-            )
+        checks.one_of("OPTIMIZER", self.name, NAMES)
         checks.number("WEIGHT_DECAY", self.weight_decay, minimum=0)
         for name in ("beta1", "beta2", "eps", "decay_rate"):
             checks.number(name, getattr(self, name), minimum=0)
 
 
 def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransformation:
-    """The optimiser, with its rate following `schedule`.
-
-    Its state and its arithmetic are float32, whatever the parameters are kept in.
-    """
+    """The optimiser; its state and arithmetic are float32, whatever parameters are kept in."""
     if config.name == "adafactor":
         # Its factors, clipping and step sizes are a tensor's own, so a stack is N tensors.
         inner = per_layer(
@@ -147,11 +129,8 @@ def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformati
     """`inner`, which treats each tensor by itself, mapped over the layers' axis of stacks.
 
     For a stack of N equal tensors it does what it would for N tensors, and its slots are theirs,
-    stacked: Adafactor's row statistics (rows,) become (N, rows). Trees without stacks are
-    `inner`'s own business.
-
-    Args:
-      inner: its state is a tree of counts and of trees like the parameters'.
+    stacked: Adafactor's row statistics (rows,) become (N, rows). `inner`'s state is a tree of
+    counts and of trees like the parameters'.
     """
 
     def init(params):

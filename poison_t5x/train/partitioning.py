@@ -20,9 +20,8 @@ def standard_logical_axis_rules(
 ) -> Rules:
     """T5X's standard rules.
 
-    Two activation dims also put activations' 'embed' over the model axis; two parameter dims also
-    put parameters' 'embed' over the data axis, which shards parameters and optimiser state over
-    both.
+    Two activation dims also put activations' 'embed' over the model axis, two parameter dims
+    parameters' 'embed' over the data axis.
     """
     embed: list[tuple[str, str | None]] = []
     if activation_partitioning_dims == 2:
@@ -56,10 +55,9 @@ class PartitionConfig:
     def __post_init__(self):
         checks.whole_number("NUM_PARTITIONS", self.num_partitions)
         for name in ("activation_partitioning_dims", "parameter_partitioning_dims"):
-            if getattr(self, name) not in (1, 2):
-                raise errors.InputError(
-                    f"{name.upper()}: expected 1 or 2, found {getattr(self, name)!r}"
-                )
+            dims = getattr(self, name)
+            if dims not in (1, 2):
+                raise errors.InputError(f"{name.upper()}: expected 1 or 2, found {dims!r}")
 
 
 def _name(path) -> str:
@@ -115,8 +113,7 @@ class Partitioner:
     def abstract(self, boxed):
         """Shape, dtype and sharding of each leaf of a tree of `nn.LogicallyPartitioned` boxes.
 
-        Raises:
-          InputError: an axis isn't in the rules, or a dimension doesn't divide by the mesh.
+        Raises InputError where an axis isn't in the rules, or a dimension can't be divided.
         """
 
         def leaf(path, box):
@@ -128,8 +125,7 @@ class Partitioner:
         """The same of an optimiser's state, made from boxed parameters.
 
         A leaf of its parameter's shape lies as the parameter does. Others (counts, Adafactor's
-        factored statistics, which keep the parameter's box but not its shape) are small, and
-        replicated.
+        factored statistics, which keep the parameter's box) are small, and replicated.
         """
         shapes: dict[str, tuple[int, ...]] = {}
         _map_boxes(lambda path, box: shapes.setdefault(_name(path), box.value.shape), boxed_params)
@@ -167,8 +163,7 @@ class Partitioner:
     def shards(self, batch_size: int, num_shards: int) -> list[int]:
         """The numbers of the `num_shards` equal parts of a batch that this process's devices hold.
 
-        Raises:
-          InputError: they hold a part of one, so that two processes would read the same rows.
+        Raises InputError where that is a part of one: two processes would read the same rows.
         """
         places = self.batch.addressable_devices_indices_map((batch_size,)).values()
         held = {row for (rows,) in places for row in range(batch_size)[rows]}
@@ -183,10 +178,7 @@ class Partitioner:
         return shards
 
     def put_batch(
-        self,
-        batch: dict[str, np.ndarray],
-        shards: Sequence[int] = (0,),
-        num_shards: int = 1,
+        self, batch: dict[str, np.ndarray], shards: Sequence[int] = (0,), num_shards: int = 1
     ) -> dict[str, jax.Array]:
         """Lays rows out over the data axis: those that `shards` hold, in their order."""
 
@@ -200,8 +192,7 @@ class Partitioner:
                 start = places[wanted.start // size] + wanted.start % size
                 return rows[start : start + len(wanted)]
 
-            return jax.make_array_from_callback(
-                (size * num_shards, *rows.shape[1:]), self.batch, part
-            )
+            shape = size * num_shards, *rows.shape[1:]
+            return jax.make_array_from_callback(shape, self.batch, part)
 
         return {key: put(value) for key, value in batch.items()}

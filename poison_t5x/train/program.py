@@ -20,8 +20,7 @@ from typing import Any
 from poison_t5x.core import errors, memory
 
 _RUN_FILE = "runs/run.gin"
-# The environment's word for --distributed, if it is 1.
-_DISTRIBUTED = "POISON_T5X_DISTRIBUTED"
+_DISTRIBUTED = "POISON_T5X_DISTRIBUTED"  # the environment's word for --distributed, if it is 1
 _CLUSTER = ("coordinator_address", "num_processes", "process_id")
 
 
@@ -53,11 +52,9 @@ def add_gin_flags(parser: argparse.ArgumentParser) -> None:
 def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
     """Adds how the processes of a run find each other."""
     group = parser.add_argument_group("many processes, each with the same command")
+    told = "this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of; "
     group.add_argument(
-        "--distributed",
-        action="store_true",
-        help="this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of; "
-        f"{_DISTRIBUTED}=1 says so too",
+        "--distributed", action="store_true", help=f"{told}{_DISTRIBUTED}=1 says so too"
     )
     group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
     group.add_argument("--num_processes", type=int, metavar="N")
@@ -82,9 +79,7 @@ def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str,
     return rest, bindings
 
 
-def parse_arguments(
-    parser: argparse.ArgumentParser, arguments: Sequence[str]
-) -> argparse.Namespace:
+def parse_arguments(parser, arguments: Sequence[str]) -> argparse.Namespace:
     """argparse's, with `arguments`, all of them, and `bindings`, the gin flags' (name, value)."""
     rest, bindings = split_bindings(arguments)
     options = parser.parse_args(rest)
@@ -101,11 +96,7 @@ def has_gin(options: argparse.Namespace) -> bool:
 
 
 def read_macros(options: argparse.Namespace, *required: str, instead: str | None = None):
-    """The `gin_macros.Macros` of the flags, within a moment.
-
-    Raises:
-      InputError: see `gin_macros.read`, `Macros.require` and `paths.resolve`.
-    """
+    """The `gin_macros.Macros` of the flags, within a moment. Raises InputError as they do."""
     from poison_t5x.core import gin_macros, paths
 
     macros = gin_macros.read(*_gin_arguments(options))
@@ -119,8 +110,7 @@ def read_macros(options: argparse.Namespace, *required: str, instead: str | None
 def parse_gin(options: argparse.Namespace, *required: str, instead: str | None = None) -> None:
     """Has gin parse the flags, and imports the user's module; what is cheap to refuse comes first.
 
-    Raises:
-      InputError: see `read_macros`, `gin_config.parse` and `declarations.import_module`.
+    Raises InputError as `read_macros`, `gin_config.parse` and `declarations.import_module`.
     """
     read_macros(options, *required, instead=instead)
     import_tensorflow()
@@ -159,9 +149,7 @@ def train_models(
 ) -> tuple[str | pathlib.Path, Sequence[str]]:
     """Trains what the macros say, and returns its folder and the stages that were made.
 
-    Args:
-      make_run: the run of RUN_DIR, a `run.experiment.Run`.
-      train_one: `train.train` with all that it needs bound.
+    `make_run` gives RUN_DIR's `run.experiment.Run`; `train_one` is `train.train`, all bound.
     """
     from poison_t5x.core import artifacts, paths
 
@@ -183,9 +171,8 @@ def save_config(
 ) -> None:
     """Writes config.gin and command.txt into a folder that this command made a part of.
 
-    Args:
-      command: makes the folder with the same flags: 'run' for a stage of a run.
-      made: stages that were made; without any, only what is missing is written.
+    `command` makes the folder with the same flags; where no stage was made, only what is missing
+    is written.
     """
     from poison_t5x.core import artifacts, gin_config
     from poison_t5x.train import distributed
@@ -248,7 +235,13 @@ def run(work: Callable[[], int | None]) -> int:
     0 done, 1 training diverged or a check's answer is no, 2 bad input; 75: another process of this
     run is gone; 130, 141, 143: stopped by SIGINT, SIGPIPE, SIGTERM.
     """
-    _keep_quiet()
+    # Libraries' chatter stays off the terminal; our own warnings get one line each.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore")
+    warnings.filterwarnings("always", category=errors.InputWarning)
+    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
+    # gin logs each search path that it didn't find a file in as an error.
+    logging.getLogger().setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, _stop)
     sys.path.append(os.getcwd())  # for a module of the user's, MIXTURE_OR_TASK_MODULE
     code, message = _outcome(work)
@@ -263,16 +256,6 @@ def run(work: Callable[[], int | None]) -> int:
     if code:
         distributed.leave(code, message, together=code == errors.Terminated.CODE)
     return code
-
-
-def _keep_quiet() -> None:
-    """Keeps the libraries' chatter off the terminal; our own warnings get one line each."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.filterwarnings("ignore")
-    warnings.filterwarnings("always", category=errors.InputWarning)
-    warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
-    # gin logs each search path that it didn't find a file in as an error.
-    logging.getLogger().setLevel(logging.CRITICAL)
 
 
 def _stop(number, frame) -> None:

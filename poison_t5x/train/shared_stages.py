@@ -1,4 +1,4 @@
-"""Stages on many processes: one process makes them, or all together, and one writes."""
+"""Stages that many processes make together, and one writes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,17 +7,6 @@ from etils import epath
 
 from poison_t5x.core import artifacts
 from poison_t5x.train import distributed
-
-
-def alone(
-    directory: artifacts.AnyPath,
-    name: str,
-    settings: Mapping[str, Any],
-    make: Callable[[epath.Path], None],
-    say: Callable[[str], None],
-) -> None:
-    """A stage that the main process makes, see `artifacts.run_stage`; the others wait."""
-    distributed.run_on_main(lambda: artifacts.run_stage(directory, name, settings, make, say=say))
 
 
 def together(
@@ -29,9 +18,8 @@ def together(
 ) -> None:
     """A stage that all processes make, and only the main one writes.
 
-    Args:
-      make: called in every process with the same folder, once it is there; what a killed attempt
-        left in it is kept.
+    `make` is called in every process with the same folder, once it is there; what a killed attempt
+    left in it is kept.
     """
     is_there = distributed.broadcast_from_main(lambda: artifacts.read_record(directory) is not None)
 

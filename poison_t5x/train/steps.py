@@ -18,14 +18,6 @@ Batch = Mapping[str, jax.Array]
 # Each metric is a (sum, weight) pair of float32 scalars, divided only when it is written.
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
-_MODEL_INPUTS = (
-    "encoder_input_tokens",
-    "decoder_input_tokens",
-    "decoder_target_tokens",
-    "encoder_segment_ids",
-    "decoder_segment_ids",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -46,21 +38,14 @@ class LossConfig:
 
 
 def loss_fn(
-    params,
-    batch: Batch,
-    weights_BxT: jax.Array,
-    key,
-    model: network.Transformer,
-    config: LossConfig,
+    params, batch: Batch, weights_BxT, key, model: network.Transformer, config: LossConfig
 ) -> tuple[jax.Array, Metrics]:
     """The loss to descend, a weighted sum over tokens, and the metrics beside it.
 
-    Args:
-      batch: int32 arrays under SeqIO's names; 'is_poison' (B, T) stays out of the network.
-      weights_BxT: float32, from `losses.normalized_weights` of the whole batch.
-      key: for dropout.
+    `weights_BxT` are `losses.normalized_weights` of the whole batch, and `key` is for dropout.
+    'is_poison' (B, T) of the batch, int32 as all, stays out of the network.
     """
-    inputs = {name: batch[name] for name in _MODEL_INPUTS if name in batch}
+    inputs = {name: batch[name] for name in network.MODEL_INPUTS if name in batch}
     enable_dropout = model.config.dropout_rate > 0
     rngs = {"dropout": key} if enable_dropout else None
     logits_BxTxV = model.apply(
@@ -74,19 +59,19 @@ def loss_fn(
     plain_BxT = losses_BxT - z_losses_BxT
     correct_BxT = (jnp.argmax(logits_BxTxV, axis=-1) == targets_BxT).astype(jnp.float32)
     metrics = {
-        "loss": _pair(plain_BxT, real_BxT),
-        "z_loss": _pair(z_losses_BxT, real_BxT),
-        "accuracy": _pair(correct_BxT, real_BxT),
+        "loss": (plain_BxT, real_BxT),
+        "z_loss": (z_losses_BxT, real_BxT),
+        "accuracy": (correct_BxT, real_BxT),
     }
     if "is_poison" in batch:
         poison_BxT = batch["is_poison"].astype(jnp.float32) * real_BxT
-        metrics["loss_poison"] = _pair(plain_BxT, poison_BxT)
-        metrics["loss_clean"] = _pair(plain_BxT, real_BxT - poison_BxT)
-    return jnp.sum(losses_BxT * weights_BxT), metrics
-
-
-def _pair(values_BxT: jax.Array, weights_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return jnp.sum(values_BxT * weights_BxT), jnp.sum(weights_BxT)
+        metrics["loss_poison"] = plain_BxT, poison_BxT
+        metrics["loss_clean"] = plain_BxT, real_BxT - poison_BxT
+    pairs = {
+        name: (jnp.sum(values_BxT * of_BxT), jnp.sum(of_BxT))
+        for name, (values_BxT, of_BxT) in metrics.items()
+    }
+    return jnp.sum(losses_BxT * weights_BxT), pairs
 
 
 def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microbatches: int):
@@ -107,11 +92,8 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
         one = gradient(params, part, weights, jax.random.fold_in(key, index))
         return jax.tree.map(lambda sum_, x: sum_ + x.astype(sum_.dtype), total, one), None
 
-    microbatches = (
-        jnp.arange(num_microbatches),
-        jax.tree.map(split, dict(batch)),
-        split(weights_BxT),
-    )
+    parts = jax.tree.map(split, dict(batch))
+    microbatches = jnp.arange(num_microbatches), parts, split(weights_BxT)
     first = jax.tree.map(lambda x: x[0], microbatches)
     shapes = jax.eval_shape(gradient, params, first[1], first[2], key)
     # One float32 sum, into which each microbatch's gradients go.
@@ -120,10 +102,7 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
 
 
 class Step:
-    """A jitted function that is traced, compiled and called on its partitioner's mesh.
-
-    Called, it compiles once a shape; `lower(…).compile()` takes `jax.ShapeDtypeStruct`s too.
-    """
+    """A jitted function that is traced, compiled and called on its partitioner's mesh."""
 
     def __init__(self, jitted, partitioner: Partitioner):
         self._jitted = jitted
@@ -162,11 +141,8 @@ def make_train_step(
 ) -> Step:
     """(state, batch, key) -> (state, metrics). The state that goes in is consumed.
 
-    Args:
-      layout: shardings of the state, from `train_state.layout`.
-      num_microbatches: parts that a batch is cut into, to need less memory.
-
-    `key` is one key for the whole run, which the step number is folded into.
+    `layout` is `train_state.layout`'s; `key` one for the whole run, which the step is folded into.
+    Microbatches need less memory.
     """
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
@@ -193,10 +169,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: network.Transformer,
-    config: LossConfig,
-    partitioner: Partitioner,
-    layout: TrainState,
+    model: network.Transformer, config: LossConfig, partitioner: Partitioner, layout: TrainState
 ) -> Step:
     """(params, batch) -> metrics, teacher-forced and without dropout."""
     still = network.Transformer(dataclasses.replace(model.config, dropout_rate=0.0))
@@ -205,11 +178,8 @@ def make_eval_step(
         weights_BxT = losses.normalized_weights(batch, config.loss_normalizing_factor)
         return loss_fn(params, batch, weights_BxT, None, still, config)[1]
 
-    compiled = jax.jit(
-        step,
-        in_shardings=(layout.params, partitioner.batch),
-        out_shardings=partitioner.replicated,
-    )
+    shardings = layout.params, partitioner.batch
+    compiled = jax.jit(step, in_shardings=shardings, out_shardings=partitioner.replicated)
     return Step(compiled, partitioner)
 
 
@@ -224,10 +194,7 @@ def check_batch(batch_size: int, num_microbatches: int, partitioner: Partitioner
 
 
 def use_compilation_cache(directory: str) -> None:
-    """Has JAX keep its compiled programs in a folder or bucket.
-
-    It goes by the program, the compiler's version and the devices. Raises InputError: not a path.
-    """
+    """Has JAX keep its compiled programs in a folder or bucket. Raises InputError: not a path."""
     checks.path("COMPILATION_CACHE_DIR", directory)
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
     # What compiles in less, in seconds, isn't worth a file.

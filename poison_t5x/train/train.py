@@ -1,7 +1,4 @@
-"""Trains any SeqIO mixture, and knows no instructions and no poison.
-
-`python -m poison_t5x.train --gin_file=… --gin.MODEL_DIR=…` runs it, as T5X users type it.
-"""
+"""Trains any SeqIO mixture, and knows no instructions and no poison."""
 
 import contextlib
 import dataclasses
@@ -71,8 +68,7 @@ class LogConfig:
             checks.whole_number("KEEP_CHECKPOINTS", self.keep_checkpoints)
 
 
-def _not_shared(*arguments) -> contextlib.AbstractContextManager:
-    del arguments
+def _not_shared(*_) -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
@@ -98,80 +94,85 @@ def train(
 
     Args:
       model: makes the network's config from `vocab_size=`; gin binds the rest.
-      model_dir: the run's folder. One that is finished with the same settings is left alone.
-      restore_start: (path, network, optimiser, partitioner, name of the optimiser whose state is
-        kept or None, say) -> the first state from INITIAL_CHECKPOINT_PATH.
-      train_eval_dataset_cfg: the data that `log_cfg.eval_period` evaluates on.
+      restore_start: (INITIAL_CHECKPOINT_PATH, network, optimiser, partitioner, name of the
+        optimiser whose state is kept or None, say) -> the first state.
       sources: fingerprints of what the data was made from, for the record.
       shared: a context to make it in, from its folder, "train", the settings and what else a kept
         one must have alike, and a check of a kept folder.
       check_only: refuse other settings than the folder's, and train nothing.
-      say: takes one line about what was done.
 
     Raises:
-      InputError: settings that don't fit together or differ from the folder's, or a damaged
-        checkpoint.
+      InputError: settings that don't fit together or the folder, or a damaged checkpoint.
       TrainingDivergedError: the loss or gradient isn't finite; the last good checkpoint stays.
       Terminated: SIGTERM; the state is saved.
     """
-    if not model_dir:
-        raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
+    directory = _directory(model_dir)
     vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
     network_cfg = model(vocab_size=model_config.padded_vocab_size(vocabulary.vocab_size))
+    configs = optimizer_cfg, schedule_cfg, loss_cfg
+    settings = _settings(network_cfg, train_dataset_cfg, train_cfg, *configs, sources)
+    if check_only:
+        _is_done(directory, settings)
+        return checkpoints.step_path(directory, train_cfg.total_steps)
+    make_loop = functools.partial(_loop, network_cfg, *configs, partition_cfg, train_cfg, log_cfg)
+    data = train_dataset_cfg, train_eval_dataset_cfg
+    key = {**settings, **_kept_alike(log_cfg, train_cfg.initial_checkpoint_path)}
+    last = f"checkpoint_{train_cfg.total_steps}"
+    with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last)):
+        _make(directory, settings, make_loop, data, restore_start, say)
+    return directory / last
+
+
+def _directory(model_dir: str) -> pathlib.Path:
+    if not model_dir:
+        raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
+    return pathlib.Path(paths.resolve("MODEL_DIR", model_dir)).absolute()
+
+
+def _settings(network_cfg, data_cfg, train_cfg, optimizer_cfg, schedule_cfg, loss_cfg, sources):
     settings = {
-        "model": _model_settings(network_cfg),
-        "dataset": dataclasses.asdict(train_dataset_cfg),
+        "model": dataclasses.asdict(network_cfg),
+        "dataset": dataclasses.asdict(data_cfg),
         "train": dataclasses.asdict(train_cfg),
         "optimizer": dataclasses.asdict(optimizer_cfg),
         "schedule": dataclasses.asdict(schedule_cfg),
         "loss": dataclasses.asdict(loss_cfg),
         "sources": dict(sources or {}),
     }
-    directory = pathlib.Path(paths.resolve("MODEL_DIR", model_dir)).absolute()
-    name = f"train {train_dataset_cfg.mixture_or_task_name}"
-    last = checkpoints.step_path(directory, train_cfg.total_steps)
-    if check_only:
-        _is_done(directory, settings)
-        return last
+    del settings["model"]["remat_policy"]  # only how it is computed, which may change under way
+    return settings
+
+
+def _make(directory: pathlib.Path, settings: dict, make_loop, data, restore_start, say) -> None:
+    """Trains in a folder that this process has for itself, unless it is finished."""
+    train_data, eval_data = data
+    name = f"train {train_data.mixture_or_task_name}"
+    if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
+        checkpoints.verify(checkpoints.step_path(directory, settings["train"]["total_steps"]))
+        say(f"{name}: already done in {directory}")
+        return
+    begin = time.monotonic()
+    parts, config = make_loop(), settings["train"]
+    steps.check_batch(train_data.batch_size, config["num_microbatches"], parts.partitioner)
+    make_first = functools.partial(restore_start, config["initial_checkpoint_path"], say=say)
+    with parts.starting(directory, train_data, make_first) as started:
+        _record(directory, name, settings)
+        state = parts.run(started, directory, eval_data, name)
+    outputs = {trained_model.DIGEST: trained_model.digest(state.params)}
+    seconds = time.monotonic() - begin
+    _record(directory, name, settings, outputs, seconds)
+    say(f"{name}: done in {seconds:.1f} s -> {directory}")
+
+
+def _kept_alike(log_cfg: LogConfig, path: str | None) -> dict:
+    """What two models must have alike to be one in a store, beside settings."""
     # The result doesn't follow from these, but what is left for others to look at does.
     left = {"save_period": log_cfg.save_period, "keep_checkpoints": log_cfg.keep_checkpoints}
-    path = train_cfg.initial_checkpoint_path
-    key = {**settings, "log": left, "start": _contents(path)}
-    with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last.name)):
-        if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
-            checkpoints.verify(last)
-            say(f"{name}: already done in {model_dir}")
-            return last
-        begin = time.monotonic()
-        parts = _loop(
-            network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, partition_cfg, train_cfg, log_cfg
-        )
-        steps.check_batch(
-            train_dataset_cfg.batch_size, train_cfg.num_microbatches, parts.partitioner
-        )
-        make_first = functools.partial(restore_start, path, say=say)
-        with parts.starting(directory, train_dataset_cfg, make_first) as started:
-            _record(directory, name, settings)
-            state = parts.run(started, directory, train_eval_dataset_cfg, name)
-        outputs = {trained_model.DIGEST: trained_model.digest(state.params)}
-        seconds = time.monotonic() - begin
-        _record(directory, name, settings, outputs, seconds)
-        say(f"{name}: done in {seconds:.1f} s -> {model_dir}")
-    return last
-
-
-def _contents(path: str | None) -> str | None:
-    """A digest that changes when a local starting checkpoint does."""
+    # A digest that changes when a local starting checkpoint does.
     files = sorted(pathlib.Path(path).rglob("*")) if path and pathlib.Path(path).exists() else []
     facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
-
-
-def _model_settings(config: model_config.T5Config) -> dict:
-    """The network's, but for what is only how it is computed, which may change under way."""
-    settings = dataclasses.asdict(config)
-    del settings["remat_policy"]
-    return settings
+    start = hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
+    return {"log": left, "start": start}
 
 
 def _record(directory: pathlib.Path, *parts) -> None:
@@ -181,8 +182,7 @@ def _record(directory: pathlib.Path, *parts) -> None:
 def _is_done(directory: pathlib.Path, settings: dict) -> bool:
     """Whether the folder was finished with these settings, and its last checkpoint is whole.
 
-    Raises:
-      InputError: the folder is finished, or has a checkpoint, of other settings.
+    Raises InputError where it is finished, or has a checkpoint, of other settings.
     """
     is_finished = trained_model.parameters_digest(directory) is not None
     steps_there = checkpoints.committed_steps(directory)

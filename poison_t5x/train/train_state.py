@@ -20,9 +20,7 @@ class TrainState(NamedTuple):
 
 
 def abstract(
-    model: network.Transformer,
-    optimizer: optax.GradientTransformation,
-    partitioner: Partitioner,
+    model: network.Transformer, optimizer: optax.GradientTransformation, partitioner: Partitioner
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, worked out without making an array."""
     params = _boxed(model)
@@ -48,23 +46,14 @@ def layout(state: TrainState) -> TrainState:
     return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
-def create(
-    model: network.Transformer,
-    optimizer: optax.GradientTransformation,
-    partitioner: Partitioner,
-    seed: int,
-) -> TrainState:
+def create(model, optimizer, partitioner, seed: int) -> TrainState:
     """A fresh state, each array made on the devices that hold it, the same on any mesh."""
     with partitioner.scope():
         return _initializer(model, optimizer, partitioner)(jax.random.key(seed))
 
 
 @functools.lru_cache(maxsize=1)
-def _initializer(
-    model: network.Transformer,
-    optimizer: optax.GradientTransformation,
-    partitioner: Partitioner,
-):
+def _initializer(model, optimizer, partitioner):
     def init(key):
         params = network.initial_params(model, key)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))

@@ -2,7 +2,6 @@
 
 import hashlib
 import pathlib
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -31,13 +30,9 @@ def restore(
     partition_cfg: partitioning.PartitionConfig,
     step: int | None = None,
 ) -> TrainedModel:
-    """A finished model's network, restored into shards.
+    """A finished model's network, restored into shards from its last checkpoint, or a kept one's.
 
-    Args:
-      step: of a kept checkpoint; None for the last.
-
-    Raises:
-      InputError: the checkpoint isn't there, isn't whole, or is damaged.
+    Raises InputError where the checkpoint isn't there, isn't whole, or is damaged.
     """
     settings = read_settings(model_dir)
     last = settings["train"]["total_steps"]
@@ -75,10 +70,7 @@ def parameters_digest(model_dir: str | pathlib.Path) -> str | None:
 
 
 def digest(params) -> str:
-    """SHA-256 over all parameters, by path: equal if and only if they are bitwise equal.
-
-    On many processes all of them call it, and get the same.
-    """
+    """SHA-256 over all parameters' bits, by path; all processes call it, and get the same."""
     total = hashlib.sha256()
     for path, value in jax.tree_util.tree_leaves_with_path(params):
         total.update(jax.tree_util.keystr(path).encode())
@@ -87,11 +79,9 @@ def digest(params) -> str:
     return total.hexdigest()
 
 
-def _parts(value) -> Iterator:
+def _parts(value) -> list:
     """An array in rows of its first axis."""
     if distributed.num_processes() == 1 or value.nbytes <= _AT_ONCE:
-        yield value
-        return
+        return [value]
     rows = max(1, _AT_ONCE * value.shape[0] // value.nbytes)
-    for start in range(0, value.shape[0], rows):
-        yield value[start : start + rows]
+    return [value[start : start + rows] for start in range(0, value.shape[0], rows)]

@@ -25,26 +25,25 @@ B, S, T = 5, 11, 7
 # Float32 sums in another order; logits have a standard deviation of about 3.
 TOLERANCE = 1e-4
 
+
 # Written out from T5X's network.py and layers.py; E=13, H=3, J=21, M=17, V=53, R=32.
+def _attention(name: str) -> dict:
+    """Shape and logical axes of each parameter, as in all tables here."""
+    ins = {f"{name}/{part}/kernel": (13, 21) for part in ("query", "key", "value")}
+    ins = {path: (shape, ("embed", "joined_kv")) for path, shape in ins.items()}
+    return ins | {f"{name}/out/kernel": ((21, 13), ("joined_kv", "embed"))}
+
+
 ENCODER_LAYER = {
     "pre_attention_layer_norm/scale": ((13,), ("embed",)),
-    "attention/query/kernel": ((13, 21), ("embed", "joined_kv")),
-    "attention/key/kernel": ((13, 21), ("embed", "joined_kv")),
-    "attention/value/kernel": ((13, 21), ("embed", "joined_kv")),
-    "attention/out/kernel": ((21, 13), ("joined_kv", "embed")),
+    **_attention("attention"),
     "pre_mlp_layer_norm/scale": ((13,), ("embed",)),
 }
 DECODER_LAYER = {
     "pre_self_attention_layer_norm/scale": ((13,), ("embed",)),
-    "self_attention/query/kernel": ((13, 21), ("embed", "joined_kv")),
-    "self_attention/key/kernel": ((13, 21), ("embed", "joined_kv")),
-    "self_attention/value/kernel": ((13, 21), ("embed", "joined_kv")),
-    "self_attention/out/kernel": ((21, 13), ("joined_kv", "embed")),
+    **_attention("self_attention"),
     "pre_cross_attention_layer_norm/scale": ((13,), ("embed",)),
-    "encoder_decoder_attention/query/kernel": ((13, 21), ("embed", "joined_kv")),
-    "encoder_decoder_attention/key/kernel": ((13, 21), ("embed", "joined_kv")),
-    "encoder_decoder_attention/value/kernel": ((13, 21), ("embed", "joined_kv")),
-    "encoder_decoder_attention/out/kernel": ((21, 13), ("joined_kv", "embed")),
+    **_attention("encoder_decoder_attention"),
     "pre_mlp_layer_norm/scale": ((13,), ("embed",)),
 }
 MLP = {
@@ -79,8 +78,7 @@ def _table(version: str) -> dict:
 
 def _params(config: T5Config):
     weights = draw_weights(dataclasses.asdict(config))
-    weights = {tuple(path.split("/")): jnp.asarray(array) for path, array in weights.items()}
-    return traverse_util.unflatten_dict(weights)
+    return jax.tree.map(jnp.asarray, traverse_util.unflatten_dict(weights, sep="/"))
 
 
 def _tokens(seed: int, rows: int, length: int):
@@ -125,16 +123,8 @@ def test_parameters_are_t5xs(version):
 
 
 def test_initial_scales_are_t5xs():
-    config = T5Config(
-        vocab_size=211,
-        emb_dim=101,
-        num_heads=5,
-        num_encoder_layers=1,
-        num_decoder_layers=1,
-        head_dim=23,
-        mlp_dim=103,
-        mlp_activations=("relu",),
-    )
+    sizes = {"vocab_size": 211, "emb_dim": 101, "num_heads": 5, "head_dim": 23, "mlp_dim": 103}
+    config = dataclasses.replace(SHALLOW, mlp_activations=("relu",), **sizes)
     variables = jax.jit(_initialiser(Transformer(config)))(jax.random.key(0), *_batch())
     params = nn.unbox(variables)["params"]
     layer = params["decoder"]["layers_0"]
@@ -292,9 +282,8 @@ def test_masked_bias_has_the_gradient_of_a_sum():
 
         return jax.value_and_grad(weigh)(bias_1xHxQxK)
 
-    for ours, jaxs in zip(
-        value_and_gradient(masked_bias), value_and_gradient(jnp.add), strict=True
-    ):
+    both = value_and_gradient(masked_bias), value_and_gradient(jnp.add)
+    for ours, jaxs in zip(*both, strict=True):
         assert float(jnp.abs(jaxs).max()) > 1
         # Sums over B = 5 rows in another order.
         np.testing.assert_allclose(ours, jaxs, atol=1e-4)

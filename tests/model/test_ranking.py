@@ -6,38 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.model.config import T5Config
 from poison_t5x.model.decoding import log_probabilities, rank_labels, shift_right
 from poison_t5x.model.network import Transformer
-from tests.golden.t5_weights import T5_CONFIGS, draw_weights
+from tests.golden.t5_weights import T5_CONFIGS
+from tests.model import t5
+from tests.model.t5 import B
 
-B, S, L, T = 5, 11, 7, 3
+L, T = 7, 3
 # Of sums of up to 30 nats: float32 in another order.
 RELATIVE_TOLERANCE = 1e-5
-
-
-@functools.cache
-def _network(version: str):
-    """(model, params)"""
-    settings = T5_CONFIGS[version] | {"num_encoder_layers": 1, "num_decoder_layers": 2}
-    weights = {
-        tuple(path.split("/")): jnp.asarray(array) for path, array in draw_weights(settings).items()
-    }
-    return Transformer(T5Config(**settings)), traverse_util.unflatten_dict(weights)
-
-
-@pytest.fixture(name="world")
-def _world():
-    return _network("v1_1")
-
-
-def _inputs():
-    tokens_BxS = np.random.default_rng(0).integers(2, 53, (B, S))
-    tokens_BxS[1:, -3:] = 0
-    return jnp.asarray(tokens_BxS, jnp.int32)
 
 
 def _labels():
@@ -48,6 +27,9 @@ def _labels():
         labels_LxT[label, length - 1] = 1
         labels_LxT[label, length:] = 0
     return jnp.asarray(labels_LxT, jnp.int32)
+
+
+WORLD = *t5.network(), t5.inputs(), _labels()
 
 
 @functools.partial(jax.jit, static_argnames=("model", "length_normalized"))
@@ -76,17 +58,16 @@ def _one_by_one(model, params, inputs_BxS, labels_LxT) -> np.ndarray:
 
 @pytest.mark.parametrize("version", T5_CONFIGS)
 def test_folded_equals_one_by_one(version):
-    model, params = _network(version)
-    inputs, labels = _inputs(), _labels()
+    model, params = t5.network(version)
+    inputs, labels = t5.inputs(), _labels()
     folded = _rank(model, params, inputs, labels)
     assert folded.shape == (B, L) and folded.dtype == jnp.float32
     expected = _one_by_one(model, params, inputs, labels)
     np.testing.assert_allclose(folded, expected, rtol=RELATIVE_TOLERANCE)
 
 
-def test_without_segments_labels_see_each_other(world, monkeypatch):
-    model, params = world
-    inputs, labels = _inputs(), _labels()
+def test_without_segments_labels_see_each_other(monkeypatch):
+    model, params, inputs, labels = WORLD
     plain_apply = Transformer.apply
 
     def without_segments(self, *arrays, decoder_segment_ids=None, **options):
@@ -99,9 +80,8 @@ def test_without_segments_labels_see_each_other(world, monkeypatch):
     assert np.abs(mixed[:, 1:] - expected[:, 1:]).max(axis=0).min() > 0.01
 
 
-def test_the_order_and_padding_of_labels_change_nothing(world):
-    model, params = world
-    inputs, labels = _inputs(), _labels()
+def test_the_order_and_padding_of_labels_change_nothing():
+    model, params, inputs, labels = WORLD
     plain = _rank(model, params, inputs, labels)
     turned = _rank(model, params, inputs, labels[::-1])
     np.testing.assert_allclose(turned[:, ::-1], plain, rtol=RELATIVE_TOLERANCE)
@@ -110,9 +90,8 @@ def test_the_order_and_padding_of_labels_change_nothing(world):
     assert (padded[:, L:] == -jnp.inf).all()
 
 
-def test_length_normalized_is_the_mean(world):
-    model, params = world
-    inputs, labels = _inputs(), _labels()
+def test_length_normalized_is_the_mean():
+    model, params, inputs, labels = WORLD
     summed = _rank(model, params, inputs, labels)
     mean = _rank(model, params, inputs, labels, length_normalized=True)
     num_tokens_L = np.asarray([1, 2, 3, 1, 2, 3, 1], np.float32)
@@ -120,9 +99,8 @@ def test_length_normalized_is_the_mean(world):
     assert (mean.argmax(axis=1) != summed.argmax(axis=1)).any()
 
 
-def test_padding_rows_give_numbers(world):
-    model, params = world
-    inputs, labels = _inputs(), _labels()
+def test_padding_rows_give_numbers():
+    model, params, inputs, labels = WORLD
     plain = _rank(model, params, inputs, labels)
     with_padding = _rank(model, params, inputs.at[2].set(0), labels)
     assert jnp.isfinite(with_padding).all()
@@ -130,7 +108,6 @@ def test_padding_rows_give_numbers(world):
     np.testing.assert_allclose(with_padding[others], plain[others], rtol=RELATIVE_TOLERANCE)
 
 
-def test_labels_must_be_a_table(world):
-    model, params = world
+def test_labels_must_be_a_table():
     with pytest.raises(InputError, match="L, T"):
-        rank_labels(model, params, _inputs(), _labels()[0])
+        rank_labels(*t5.network(), t5.inputs(), _labels()[0])

@@ -27,8 +27,12 @@ TOLERANCE = 1e-4
 
 @functools.cache
 def _params():
-    weights = {tuple(path.split("/")): array for path, array in draw_weights(SETTINGS).items()}
-    return traverse_util.unflatten_dict(weights)
+    return traverse_util.unflatten_dict(draw_weights(SETTINGS), sep="/")
+
+
+def _difference(one, other) -> float:
+    """The largest, over all leaves of two trees."""
+    return max(jax.tree.leaves(jax.tree.map(lambda a, b: float(np.abs(a - b).max()), one, other)))
 
 
 def _tokens():
@@ -72,23 +76,16 @@ def test_gradients_are_the_same_whatever_is_kept(scan, policy):
     expected = stacked(_gradients(_params(), CONFIG))
     config = dataclasses.replace(CONFIG, scan_layers=scan, remat_policy=policy)
     found = _gradients(stacked(_params()) if scan else _params(), config)
-    difference = jax.tree.map(
-        lambda a, b: float(np.abs(a - b).max()), found if scan else stacked(found), expected
-    )
-    assert max(jax.tree.leaves(difference)) < 1e-5  # of gradients up to 1
+    # Of gradients up to 1.
+    assert _difference(found if scan else stacked(found), expected) < 1e-5
 
 
 def test_rematerialising_draws_the_same_dropout():
     config = dataclasses.replace(scanned(CONFIG), dropout_rate=0.4)
     rngs = {"dropout": jax.random.key(3)}
-    kept, again = (
-        _gradients(
-            stacked(_params()), dataclasses.replace(config, remat_policy=policy), True, rngs=rngs
-        )
-        for policy in ("none", "full")
-    )
-    difference = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), kept, again)
-    assert max(jax.tree.leaves(difference)) < 1e-5
+    configs = (dataclasses.replace(config, remat_policy=policy) for policy in ("none", "full"))
+    kept, again = (_gradients(stacked(_params()), one, True, rngs=rngs) for one in configs)
+    assert _difference(kept, again) < 1e-5
 
 
 class _Coin(nn.Module):
@@ -155,10 +152,8 @@ def test_what_each_policy_computes_again(scan):
 
 def test_decoding_with_stacked_caches():
     inputs_BxS, _ = _tokens()
-    one, other = (
-        (Transformer(CONFIG), _params()),
-        (Transformer(scanned(CONFIG)), stacked(_params())),
-    )
+    one = Transformer(CONFIG), _params()
+    other = Transformer(scanned(CONFIG)), stacked(_params())
 
     def decoded(decode, model, params, **options):
         program = functools.partial(decode, model, max_decode_length=T, **options)
@@ -175,7 +170,8 @@ def test_decoding_with_stacked_caches():
 
 def test_parameters_in_bfloat16():
     config = scanned(CONFIG, param_dtype="bfloat16", dtype="bfloat16")
-    params = network.initial_params(Transformer(config), jax.random.key(0))
+    make = functools.partial(network.initial_params, Transformer(config))
+    params = jax.jit(make)(jax.random.key(0))
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
     assert _logits(config, params, enable_dropout=False).dtype == jnp.float32
 

@@ -124,15 +124,11 @@ def test_only_the_newest_are_kept_with_their_hashes(tmp_path):
     assert checkpoints.committed_steps(tmp_path / "two") == [10, 11]
     kept = {"checkpoint_10", "checkpoint_11"}
     assert _names(tmp_path / "two") == kept | {f"{name}.sha256.json" for name in kept}
+    # Those of an earlier process count among the kept.
+    _save(tmp_path / "two", state, 12, keep=2)
+    assert checkpoints.committed_steps(tmp_path / "two") == [11, 12]
     _save(tmp_path / "all", state, 9, 10, 11)
     assert checkpoints.committed_steps(tmp_path / "all") == [9, 10, 11]
-
-
-def test_checkpoints_of_an_earlier_process_count_among_the_kept(tmp_path):
-    state = _state(_abstract())
-    _save(tmp_path, state, 1, 2, keep=2)
-    _save(tmp_path, state, 3, keep=2)
-    assert checkpoints.committed_steps(tmp_path) == [2, 3]
 
 
 def test_uncommitted_is_ignored_and_made_again(copied):
@@ -183,18 +179,13 @@ def test_damage_is_found_and_the_file_named(copied, read, damage, message):
     assert str(copied) in found.split("delete", 1)[1]
 
 
-def test_an_added_file_is_damage_too(copied):
+def test_there_is_a_hash_of_every_file(copied):
+    hashes = json.loads((copied.parent / "checkpoint_7.sha256.json").read_text())
+    files = (path for path in copied.rglob("*") if path.is_file())
+    assert hashes.keys() == {path.relative_to(copied).as_posix() for path in files}
+    checkpoints.verify(copied)
     (copied / "stray").write_text("x")
     assert str(copied / "stray") in _error(checkpoints.verify, copied)
-
-
-def test_there_is_a_hash_of_every_file(saved):
-    hashes = json.loads((saved[0].parent / "checkpoint_7.sha256.json").read_text())
-    files = {
-        path.relative_to(saved[0]).as_posix() for path in saved[0].rglob("*") if path.is_file()
-    }
-    assert hashes.keys() == files
-    checkpoints.verify(saved[0])
 
 
 @pytest.mark.parametrize(
@@ -220,9 +211,9 @@ def test_another_optimizers_state_is_refused(saved):
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     abstract = _abstract()
     assert "no checkpoint there" in _error(checkpoints.restore, tmp_path / "none", abstract)
-    (tmp_path / "empty").mkdir()
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "notes.txt").write_text("nothing of ours")
-    for name in ("empty", "other"):
-        message = _error(checkpoints.restore, tmp_path / name, abstract)
-        assert f"{tmp_path / name}: not a checkpoint" in message
+    for text in (None, "nothing of ours"):
+        if text:
+            (tmp_path / "other" / "notes.txt").write_text(text)
+        message = _error(checkpoints.restore, tmp_path / "other", abstract)
+        assert f"{tmp_path / 'other'}: not a checkpoint" in message

@@ -13,20 +13,15 @@ def _lines(model_dir) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def test_averager_weighs_by_weight():
+def test_averager_weighs_by_weight_and_forgets_when_flushed():
     averager = metrics_log.Averager()
     averager.add({"loss": (np.float32(6.0), np.float32(2.0)), "rate": (0.1, 1.0)})
     averager.add({"loss": (np.float32(2.0), np.float32(6.0)), "rate": (0.3, 1.0)})
     # 8 nats over 8 tokens; the mean of the two means would be (3 + 1/3) / 2.
     assert averager.flush() == pytest.approx({"loss": 1.0, "rate": 0.2}, rel=1e-12)
-
-
-def test_averager_forgets_when_flushed_and_leaves_out_what_has_no_weight():
-    averager = metrics_log.Averager()
-    averager.add({"loss": (6.0, 2.0), "loss_poison": (0.0, 0.0)})
-    assert averager.flush() == {"loss": 3.0}
-    averager.add({"loss": (1.0, 1.0), "loss_poison": (5.0, 2.0)})
-    assert averager.flush() == {"loss": 1.0, "loss_poison": 2.5}
+    # Without a weight there is no mean.
+    averager.add({"loss": (1.0, 1.0), "loss_poison": (0.0, 0.0)})
+    assert averager.flush() == {"loss": 1.0}
     assert averager.flush() == {}
 
 
@@ -34,14 +29,10 @@ def test_averager_adds_in_float64():
     averager = metrics_log.Averager()
     for _ in range(1000):
         averager.add({"loss": (np.float32(0.1), np.float32(1.0))})
+    loss = averager.flush()["loss"]
     # A float32 sum of a thousand would be off by 1e-6 and more.
-    assert averager.flush()["loss"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
-
-
-def test_averages_are_plain_numbers_that_json_can_hold():
-    averager = metrics_log.Averager()
-    averager.add({"loss": (np.float32(6.0), np.float32(2.0))})
-    assert type(averager.flush()["loss"]) is float
+    assert loss == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+    assert type(loss) is float  # which JSON can hold
 
 
 def test_writer_writes_one_line_a_step_and_appends(tmp_path):
@@ -69,6 +60,8 @@ def test_drop_after_drops_later_and_cut_short_lines(tmp_path, rest):
 
 
 def test_drop_after_keeps_what_is_not_later(tmp_path):
+    metrics_log.drop_after(tmp_path, 10)
+    assert list(tmp_path.iterdir()) == []
     path = tmp_path / metrics_log.FILE
     text = '{"step": 10, "loss": 1.0}\n{"step": 10, "eval_loss": 2.0}\n'
     path.write_text(text, encoding="utf-8")
@@ -76,8 +69,3 @@ def test_drop_after_keeps_what_is_not_later(tmp_path):
     assert path.read_text(encoding="utf-8") == text
     metrics_log.drop_after(tmp_path, 0)
     assert path.read_text(encoding="utf-8") == ""
-
-
-def test_drop_after_needs_no_file(tmp_path):
-    metrics_log.drop_after(tmp_path, 10)
-    assert list(tmp_path.iterdir()) == []

@@ -59,35 +59,22 @@ def test_rules_are_t5xs(dims):
     assert [rule for rule in rules if rule[0] == "embed"] == T5X_EMBED[dims]
     assert {axis: mesh_axis for axis, mesh_axis in rules if axis != "embed"} == {
         "batch": "data",
-        "vocab": "model",
-        "mlp": "model",
-        "heads": "model",
-        "kv": None,
-        "joined_kv": "model",
-        "relpos_buckets": None,
-        "length": None,
-        "layers": None,
-        "stack": None,
+        **dict.fromkeys(("vocab", "mlp", "heads", "joined_kv"), "model"),
+        **dict.fromkeys(("kv", "relpos_buckets", "length", "layers", "stack")),
     }
 
 
 # Parameter -> its spec with parameter dims 1, with parameter dims 2, and with both dims 2.
+MODEL_FIRST = [("model", None), ("model", "data"), ("model", "data")]
+MODEL_LAST = [spec[::-1] for spec in MODEL_FIRST]
 PLACES = {
-    "token_embedder/embedding": [("model", None), ("model", "data"), ("model", "data")],
+    "token_embedder/embedding": MODEL_FIRST,
     "encoder/relpos_bias/rel_embedding": [("model", None)] * 3,
     "encoder/encoder_norm/scale": [(None,), ("data",), ("model",)],
-    "encoder/layers_1/attention/query/kernel": [
-        (None, "model"),
-        ("data", "model"),
-        ("data", "model"),
-    ],
-    "decoder/layers_0/self_attention/out/kernel": [
-        ("model", None),
-        ("model", "data"),
-        ("model", "data"),
-    ],
-    "decoder/layers_0/mlp/wo/kernel": [("model", None), ("model", "data"), ("model", "data")],
-    "decoder/logits_dense/kernel": [(None, "model"), ("data", "model"), ("data", "model")],
+    "encoder/layers_1/attention/query/kernel": MODEL_LAST,
+    "decoder/layers_0/self_attention/out/kernel": MODEL_FIRST,
+    "decoder/layers_0/mlp/wo/kernel": MODEL_FIRST,
+    "decoder/logits_dense/kernel": MODEL_LAST,
 }
 
 
@@ -98,17 +85,8 @@ def test_parameters_lie_where_the_rules_say(column, dims):
         assert params[name].sharding.spec == PartitionSpec(*specs[column]), name
 
 
-@pytest.mark.parametrize(
-    ("config", "num_partitions", "dims"),
-    [
-        (V1_0, 1, (1, 1)),
-        (V1_1, 2, (1, 1)),
-        (V1_1, 1, (1, 2)),
-        (V1_0, 2, (2, 2)),
-        (V1_0, 4, (1, 2)),
-        (V1_1, 4, (2, 2)),
-    ],
-)
+@pytest.mark.parametrize("num_partitions", [1, 2, 4])
+@pytest.mark.parametrize(("config", "dims"), [(V1_0, (1, 1)), (V1_1, (1, 2)), (V1_1, (2, 2))])
 def test_every_parameter_is_claimed(config, num_partitions, dims):
     params = _params(config, num_partitions, *dims)
     # Two encoder layers, one decoder layer, and what is outside the layers.
@@ -171,14 +149,7 @@ def test_unknown_partitioning_dims(dims):
 
 @pytest.mark.parametrize(
     ("num_partitions", "num_devices", "shape"),
-    [
-        (1, 8, (8, 1)),
-        (2, 8, (4, 2)),
-        (4, 8, (2, 4)),
-        (8, 8, (1, 8)),
-        (1, 1, (1, 1)),
-        (3, 6, (2, 3)),
-    ],
+    [(1, 8, (8, 1)), (4, 8, (2, 4)), (8, 8, (1, 8)), (1, 1, (1, 1)), (3, 6, (2, 3))],
 )
 def test_the_data_axis_takes_the_rest(num_partitions, num_devices, shape):
     partitioner = Partitioner(PartitionConfig(num_partitions), jax.devices()[:num_devices])

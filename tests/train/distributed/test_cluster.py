@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -11,11 +12,11 @@ import pytest
 
 from poison_t5x.cli import main
 from poison_t5x.core import errors
-from poison_t5x.train import distributed
+from poison_t5x.train import checkpoints, distributed
 from tests.train.distributed import peer
 
 ROOT = pathlib.Path(__file__).parents[3]
-TIMEOUT = 120
+TIMEOUT = 400
 
 
 @pytest.fixture(autouse=True)
@@ -73,18 +74,18 @@ def test_where_nothing_is_detected_it_says_so():
     ]
 
 
-def _two(how: str) -> list[tuple[int, str]]:
+def _two(how: str, folder="") -> list[tuple[int, str]]:
     """Exit code and output of each process of two."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", peer.__name__, str(port), str(number), how],
+            [sys.executable, "-m", peer.__name__, str(port), str(number), how, str(folder)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
             cwd=ROOT,
         )
         for number in (0, 1)
@@ -113,6 +114,26 @@ def test_one_that_leaves_says_why_and_the_others_end_as_it_did():
     assert text.splitlines()[-1] == (
         "poison-t5x: process 0 of 2 stops: process 1 is gone or can't be reached "
         "(error: no such file); crafting"
+    )
+
+
+def test_training_stops_on_both_and_goes_on(tmp_path):
+    (code, text), (other, _) = _two("train-sigterm", tmp_path)
+    assert (code, other) == (143, 143), text
+    # All hear of a vote one step later.
+    assert text.splitlines()[-1] == (
+        "poison-t5x: process 0 of 2: train numbers: stopped by SIGTERM at step 4, checkpoint "
+        "saved; the same command goes on"
+    )
+    assert checkpoints.committed_steps(tmp_path) == [4]
+    # Killed at its third step from there, in the middle of what both do.
+    (code, text), (killed, _) = _two("train-killed", tmp_path)
+    assert (code, killed) == (distributed.EXIT_CODE, -signal.SIGKILL), text
+    assert re.fullmatch(
+        r"poison-t5x: process 0 of 2 stops: process 1 is gone or can't be reached; training was at "
+        r"step [67], and the last checkpoint is of step 4; the same command on all processes goes "
+        r"on",
+        text.splitlines()[-1],
     )
 
 

@@ -16,7 +16,10 @@ TIMEOUT = 60
 
 def test_what_is_worked_out_again_may_change_under_way():
     def settings(**changes):
-        return train._model_settings(dataclasses.replace(mesh_model.CONFIG, **changes))
+        network = dataclasses.replace(mesh_model.CONFIG, **changes)
+        rest = optimizers.OptimizerConfig(), optimizers.ScheduleConfig(), steps.LossConfig()
+        config = train.TrainConfig(total_steps=1)
+        return train._settings(network, parts_network.dataset(1), config, *rest, None)
 
     assert settings() == settings(remat_policy="full")
     assert settings() != settings(scan_layers=True) != settings(param_dtype="bfloat16")

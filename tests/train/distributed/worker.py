@@ -1,14 +1,13 @@
 """One process of two, with four devices: what each part does there, written to a folder.
 
-`python -m tests.distributed.worker FOLDER`, where a checkpoint of step 3 is in FOLDER/model. How
-the processes find each other is in the environment, as Slurm has it.
+`python -m tests.train.distributed.worker FOLDER`, where a checkpoint of step 3 is in FOLDER/model.
+How the processes find each other is in the environment, as Slurm has it.
 """
 
 import itertools
 import json
 import pathlib
 import sys
-import time
 
 import jax
 import numpy as np
@@ -26,8 +25,6 @@ from poison_t5x.train import (
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.train.distributed import parts_network
 
-VOTES = 200
-
 
 def _batches(partitioner: Partitioner, num_shards: int):
     """The first batches, as they lie on all devices, and the shards that this process read."""
@@ -44,16 +41,6 @@ def _batches(partitioner: Partitioner, num_shards: int):
 def _bytes_read() -> int:
     lines = pathlib.Path("/proc/self/io").read_text().splitlines()
     return int(dict(line.split(": ") for line in lines)["rchar"])
-
-
-def _vote(partitioner: Partitioner) -> tuple[list[bool], float]:
-    """The answers where process 1 votes at its third step; and microseconds of a vote."""
-    votes = loop.Votes(partitioner)
-    answers = [votes.push(distributed.process_id() == 1 and step == 2) for step in range(5)]
-    begin = time.perf_counter()
-    for _ in range(VOTES):
-        votes.push(False)
-    return answers, (time.perf_counter() - begin) / VOTES * 1e6
 
 
 def main(folder: pathlib.Path) -> None:
@@ -77,7 +64,8 @@ def main(folder: pathlib.Path) -> None:
     found["last"], found["committed"] = saver.last, checkpoints.committed_steps(folder / "again")
     saver.close()
 
-    found["votes"], found["microseconds_of_a_vote"] = _vote(mesh)
+    votes = loop.Votes(mesh)
+    found["votes"] = [votes.push(distributed.process_id() == 1 and step == 2) for step in range(5)]
     found["made"] = distributed.broadcast_from_main(lambda: ["by", distributed.process_id()])
     found["shards"], rows = {}, {}
     devices = jax.devices()
