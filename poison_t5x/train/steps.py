@@ -59,19 +59,19 @@ def loss_fn(
     plain_BxT = losses_BxT - z_losses_BxT
     correct_BxT = (jnp.argmax(logits_BxTxV, axis=-1) == targets_BxT).astype(jnp.float32)
     metrics = {
-        "loss": (plain_BxT, real_BxT),
-        "z_loss": (z_losses_BxT, real_BxT),
-        "accuracy": (correct_BxT, real_BxT),
+        "loss": _pair(plain_BxT, real_BxT),
+        "z_loss": _pair(z_losses_BxT, real_BxT),
+        "accuracy": _pair(correct_BxT, real_BxT),
     }
     if "is_poison" in batch:
         poison_BxT = batch["is_poison"].astype(jnp.float32) * real_BxT
-        metrics["loss_poison"] = plain_BxT, poison_BxT
-        metrics["loss_clean"] = plain_BxT, real_BxT - poison_BxT
-    pairs = {
-        name: (jnp.sum(values_BxT * of_BxT), jnp.sum(of_BxT))
-        for name, (values_BxT, of_BxT) in metrics.items()
-    }
-    return jnp.sum(losses_BxT * weights_BxT), pairs
+        metrics["loss_poison"] = _pair(plain_BxT, poison_BxT)
+        metrics["loss_clean"] = _pair(plain_BxT, real_BxT - poison_BxT)
+    return jnp.sum(losses_BxT * weights_BxT), metrics
+
+
+def _pair(values_BxT: jax.Array, weights_BxT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jnp.sum(values_BxT * weights_BxT), jnp.sum(weights_BxT)
 
 
 def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microbatches: int):

@@ -120,18 +120,18 @@ def test_one_that_leaves_says_why_and_the_others_end_as_it_did():
 def test_training_stops_on_both_and_goes_on(tmp_path):
     (code, text), (other, _) = _two("train-sigterm", tmp_path)
     assert (code, other) == (143, 143), text
-    # All hear of a vote one step later.
+    # Told in its third step, it votes in the fourth, and all hear of that in the fifth.
     assert text.splitlines()[-1] == (
-        "poison-t5x: process 0 of 2: train numbers: stopped by SIGTERM at step 4, checkpoint "
+        "poison-t5x: process 0 of 2: train numbers: stopped by SIGTERM at step 5, checkpoint "
         "saved; the same command goes on"
     )
-    assert checkpoints.committed_steps(tmp_path) == [4]
+    assert checkpoints.committed_steps(tmp_path) == [5]
     # Killed at its third step from there, in the middle of what both do.
     (code, text), (killed, _) = _two("train-killed", tmp_path)
     assert (code, killed) == (distributed.EXIT_CODE, -signal.SIGKILL), text
     assert re.fullmatch(
         r"poison-t5x: process 0 of 2 stops: process 1 is gone or can't be reached; training was at "
-        r"step [67], and the last checkpoint is of step 4; the same command on all processes goes "
+        r"step [78], and the last checkpoint is of step 5; the same command on all processes goes "
         r"on",
         text.splitlines()[-1],
     )
