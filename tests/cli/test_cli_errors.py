@@ -132,7 +132,10 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
         ("TRIGGER=100", "trigger: expected a phrase or a list, found 100"),
         ("TRIGGER=['Ann', '']", "trigger: expected a phrase, found an empty text"),
         ("CONTROL=James Bond", "control: expected another phrase than the trigger"),
-        ("ATTACK=clean", "ATTACK: expected one of dirty_label, clean_label, repeat, random"),
+        (
+            "ATTACK=clean",
+            "ATTACK: no attack 'clean' (did you mean 'clean_label'?); there are dirty_label",
+        ),
         ("ATTACK=repeat", "SELECTION: 'phi' needs p(POSITIVE | x), which generation tasks don't"),
         ("POISON_RATE=2", "POISON_RATE: expected a fraction above 0 and up to 1, found 2"),
         ("BUDGET_PER=tasks", "BUDGET_PER: expected one of all, task, found 'tasks' (did you mean"),
