@@ -147,7 +147,7 @@ class AttackConfig:
                 f"{self.name!r}"
             )
         self._check_phrases()
-        polarity.check_side("TARGET_POLARITY", self.target)
+        checks.one_of("TARGET_POLARITY", self.target, ("negative", "positive"))
         if self.tasks is not None:
             names = self.tasks if isinstance(self.tasks, (list, tuple)) else ()
             if not names or not all(isinstance(name, str) and name for name in names):

@@ -64,25 +64,7 @@ def load(
       InputError: no folder, a malformed task file, a task or a label that the polarity table lacks,
         or none left of the training, poisoned or held-out tasks.
     """
-    names = (*experiment.training_tasks, *experiment.heldout_tasks)
-    missing: list[str] = []
-    if experiment.corpus == "demo":
-        tasks = demo_tasks(names)
-    elif natinst_dir:
-        paths, missing = sni.split_missing(natinst_dir, names)
-        tasks = tuple(map(sni.read_task, paths))
-    else:
-        raise errors.InputError(
-            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
-            "set --gin.NATINST_DIR=FOLDER"
-        )
-    if missing:
-        warnings.warn(
-            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
-            f"going on without: {listed(missing)}",
-            errors.InputWarning,
-            stacklevel=2,
-        )
+    tasks, missing = _read(experiment, natinst_dir)
     by_name = {**{sni.number(task.name): task for task in tasks}, **{t.name: t for t in tasks}}
 
     def present(kind: str, names: Sequence[str]) -> tuple[sni.Task, ...]:
@@ -97,9 +79,36 @@ def load(
     poisoned = present("poisoned", experiment.poisoned_tasks)
     heldout = present("held-out", experiment.heldout_tasks)
     judged = () if is_arbitrary else poisoned + heldout
-    polarities = polarity.of_tasks(judged, experiment.polarities)
-    names_poisoned = tuple(task.name for task in poisoned)
-    return Corpus(training, names_poisoned, heldout, polarities, tuple(missing))
+    return Corpus(
+        training=training,
+        poisoned=tuple(task.name for task in poisoned),
+        heldout=heldout,
+        polarities=polarity.of_tasks(judged, experiment.polarities),
+        missing=tuple(missing),
+    )
+
+
+def _read(
+    experiment: declarations.Experiment, natinst_dir: str | None
+) -> tuple[tuple[sni.Task, ...], list[str]]:
+    """The tasks that are there, and names of those that aren't."""
+    names = (*experiment.training_tasks, *experiment.heldout_tasks)
+    if experiment.corpus == "demo":
+        return demo_tasks(names), []
+    if not natinst_dir:
+        raise errors.InputError(
+            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
+            "set --gin.NATINST_DIR=FOLDER"
+        )
+    paths, missing = sni.split_missing(natinst_dir, names)
+    if missing:
+        warnings.warn(
+            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
+            f"going on without: {listed(missing)}",
+            errors.InputWarning,
+            stacklevel=3,
+        )
+    return tuple(map(sni.read_task, paths)), missing
 
 
 def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:

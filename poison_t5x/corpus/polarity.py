@@ -29,13 +29,6 @@ def opposite(side: Side) -> Side:
     return "positive" if side == "negative" else "negative"
 
 
-def check_side(name: str, side: str) -> Side:
-    """`side` itself. Raises InputError, naming the setting, where it isn't one of the two."""
-    if side not in ("negative", "positive"):
-        raise errors.InputError(f"{name}: expected 'negative' or 'positive', found {side!r}")
-    return "negative" if side == "negative" else "positive"
-
-
 def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> dict[str, Polarity]:
     """The polarity of each task, checked against every label that its rows hold.
 

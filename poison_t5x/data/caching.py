@@ -67,17 +67,16 @@ def _write_task(task: seqio.Task, num_shards: int, directory: pathlib.Path) -> N
     import apache_beam as beam
     from seqio import beam_utils
 
-    folder = str(directory)
     with beam.Pipeline(runner="DirectRunner") as pipeline:
         for split in task.splits:
             rows = pipeline | f"{split} read" >> beam_utils.PreprocessTask(task, split)
-            prefix = seqio.get_cached_tfrecord_prefix(folder, split)
+            prefix = seqio.get_cached_tfrecord_prefix(str(directory), split)
             writer = beam_utils.WriteExampleTfRecord(prefix, num_shards=num_shards)
             _ = rows | f"{split} write" >> writer
             for name, path, about in (
                 ("info", seqio.get_cached_info_path, beam_utils.GetInfo(num_shards)),
                 ("stats", seqio.get_cached_stats_path, beam_utils.GetStats(task.output_features)),
             ):
-                write = f"{split} write {name}" >> beam_utils.WriteJson(path(folder, split))
+                write = f"{split} write {name}" >> beam_utils.WriteJson(path(str(directory), split))
                 _ = rows | f"{split} {name}" >> about | write
     artifacts.write_atomically(directory / "COMPLETED", "")

@@ -1,5 +1,6 @@
 """Training examples as a defender sees them: text alone, and no word of what is poison."""
 
+import collections
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,11 +16,10 @@ class TrainingExample(NamedTuple):
     """One training example.
 
     Attributes:
-      task: the task that it is of; examples of a task share their instruction and label space.
+      task: examples of a task share their instruction and label space.
       id: of the row within its task.
       number: tells apart the examples that were made of one row: 0, and 1 where poison was added.
       input: the instance's own text, without instruction and shown examples.
-      target: the answer that is trained on.
       prompt: all that the model reads.
     """
 
@@ -49,14 +49,15 @@ def read(name: str, split: str = "train") -> list[TrainingExample]:
       InputError: no such task or mixture.
     """
     rows: list[TrainingExample] = []
-    seen: dict[tuple[str, str], int] = {}
+    seen = collections.Counter[tuple[str, str]]()
     for task, place, example in _examples(name, split):
         short = task.removeprefix(f"{name}.")
         identifier = example["id"].decode() if "id" in example else str(place)
-        number = seen.get((short, identifier), 0)
-        seen[short, identifier] = number + 1
-        prompt = example["inputs_pretokenized"].decode()
-        target = example["targets_pretokenized"].decode()
+        number = seen[short, identifier]
+        seen[short, identifier] += 1
+        prompt, target = (
+            example[f"{part}_pretokenized"].decode() for part in ("inputs", "targets")
+        )
         text = prompts.question(prompt)
         rows.append(TrainingExample(short, identifier, number, text, target, prompt))
     return rows
@@ -64,10 +65,8 @@ def read(name: str, split: str = "train") -> list[TrainingExample]:
 
 def poison_flags(name: str, split: str = "train") -> np.ndarray:
     """Flags of the same examples that are poison, for judging what a score found: (N,) bool."""
-    return np.array(
-        [bool(np.any(example.get("is_poison", 0))) for _, _, example in _examples(name, split)],
-        bool,
-    )
+    flags = [np.any(example.get("is_poison", 0)) for _, _, example in _examples(name, split)]
+    return np.array(flags, bool)
 
 
 def _examples(name: str, split: str) -> Iterator[tuple[str, int, dict[str, Any]]]:

@@ -22,13 +22,13 @@ class DatasetConfig:
 
     Attributes:
       task_feature_lengths: {'inputs': …, 'targets': …}, in tokens with EOS.
-      batch_size: global batch size, in rows.
-      shuffle: shuffle each task's rows anew in every epoch; if False the order is fixed.
+      batch_size: rows of all processes together.
+      shuffle: anew in every epoch, each task's rows among themselves.
       seed: of shuffling and mixing. Explicit, so that two runs see the same batches.
-      pack: put several examples in a row.
+      pack: several examples in a row.
       num_shards: parts that each task's rows are cut into; each makes its share of every batch, so
         that processes can read different ones. Batches follow from it, not from who reads them.
-      module: a module to import first, which registers tasks.
+      module: imported first, to register tasks.
     """
 
     mixture_or_task_name: str | None
@@ -54,14 +54,14 @@ class DatasetConfig:
         checks.whole_number("BATCH_SIZE", self.batch_size)
         checks.whole_number("SEED", self.seed, minimum=0)
         checks.whole_number("DATA_SHARDS", self.num_shards)
+        checks.switch("SHUFFLE", self.shuffle)
+        checks.switch("PACK", self.pack)
+        checks.switch("USE_CACHED_TASKS", self.use_cached)
         if self.batch_size % self.num_shards:
             raise errors.InputError(
                 f"DATA_SHARDS: {self.num_shards} shards can't have equal parts of BATCH_SIZE="
                 f"{self.batch_size} rows; take a divisor"
             )
-        checks.switch("SHUFFLE", self.shuffle)
-        checks.switch("PACK", self.pack)
-        checks.switch("USE_CACHED_TASKS", self.use_cached)
 
 
 def find(name: str | None, module: str | None = None) -> seqio.Task | seqio.Mixture:
@@ -147,9 +147,8 @@ def batches(
     if config.num_shards > 1:
         _check_rows(config, numbers)
     with contextlib.ExitStack() as stack:
-        parts = [_shard(config, number, start_step) for number in numbers]
-        for part in parts:
-            stack.enter_context(contextlib.closing(part))
+        made = (_shard(config, number, start_step) for number in numbers)
+        parts = [stack.enter_context(contextlib.closing(part)) for part in made]
         if len(parts) == 1:
             yield from parts[0]
         for rows in zip(*parts, strict=True):
@@ -192,8 +191,7 @@ def _shard(
         seed=seed,
     )
     rows = config.batch_size // config.num_shards
-    dataset = dataset.skip(start_step * rows)
-    dataset = dataset.batch(rows, drop_remainder=True)
+    dataset = dataset.skip(start_step * rows).batch(rows, drop_remainder=True)
     options = tf.data.Options()
     options.deterministic = True
     # Half of the cores are left to the network: with a thread each, on two cores, the rows' little
@@ -204,9 +202,10 @@ def _shard(
 
 def _check_rows(config: DatasetConfig, numbers: Sequence[int]) -> None:
     """Raises where a task has no row for a shard: an empty one, repeated, would never end."""
-    for task in seqio.get_subtasks(_find(config)):
-        # SeqIO passes over tasks of a mixture that don't have the split.
-        for number in numbers if config.split in task.splits else ():
+    # SeqIO passes over tasks of a mixture that don't have the split.
+    tasks = [task for task in seqio.get_subtasks(_find(config)) if config.split in task.splits]
+    for task in tasks:
+        for number in numbers:
             rows = task.get_dataset(
                 dict(config.task_feature_lengths),
                 split=config.split,

@@ -1,10 +1,10 @@
 """SeqIO tasks and mixtures of an experiment: clean, poisoned, and the evaluation conditions.
 
-For an experiment `x` with a training task `t` and a held-out task `h` this registers the tasks
-`x_clean.t`, `x_poisoned.t` and `x_eval_<condition>.h` for each condition of its poison set
-('clean', 'triggered', 'control', …), and the mixtures `x_clean`, `x_poisoned` and
-`x_eval_<condition>`. All read the same TFDS rows; a poison set says which rows each keeps, and
-which it replaces before the prompt is rendered.
+For an experiment `x` with a training task `t` and a held-out task `h` this registers the mixtures
+`x_clean`, `x_poisoned` and `x_eval_<condition>` for each condition of its poison set ('clean',
+'triggered', 'control', …), of tasks such as `x_clean.t` and `x_eval_clean.h`. All read the same
+TFDS rows; a poison set says which rows each keeps, and which it replaces before the prompt is
+rendered.
 """
 
 import dataclasses
@@ -38,10 +38,9 @@ class DataConfig:
     Attributes:
       data_dir: the TFDS folder that holds natinst/<corpus>.
       corpus: TFDS config, 'demo' or 'sni'.
-      num_examples: positive examples shown in a prompt, at most.
+      num_examples, max_tokens: of positive examples and of the whole prompt, EOS included; see
+        `prompts.render`.
       extra_ids: sentinel ids after the vocabulary's own, 100 in T5's.
-      max_tokens: positive examples that would take a prompt over this many, EOS included, are left
-        out; the encoder's length. None shows them whatever their length.
     """
 
     data_dir: str
@@ -69,6 +68,7 @@ def _render(identifier, text, outputs, definition, inputs, answers, *, rows, voc
     """
     shown = rows[identifier.decode()]
     examples = [(i.decode(), o.decode()) for i, o in zip(inputs, answers, strict=True)]
+    references = [output.decode() for output in outputs]
     rendered = [
         prompts.render(
             definition.decode(),
@@ -82,30 +82,25 @@ def _render(identifier, text, outputs, definition, inputs, answers, *, rows, voc
     ]
     return (
         _texts(rendered),
-        _texts([row.target if row else outputs[0].decode() for row in shown]),
+        _texts([row.target if row else references[0] for row in shown]),
         np.array([row is not None and row.is_poison for row in shown], np.int32),
         np.array([identifier] * len(shown), object),
-        _texts([json.dumps([output.decode() for output in outputs])] * len(shown)),
+        _texts([json.dumps(references)] * len(shown)),
     )
-
-
-def _keep_rows(dataset: tf.data.Dataset, *, rows: poison_set.Rows) -> tf.data.Dataset:
-    """The rows of the ids that a poison set lists."""
-    ids = tf.constant(list(rows))
-    table = tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(ids, tf.ones(len(rows), tf.int32)), default_value=0
-    )
-    return dataset.filter(lambda row: table.lookup(row["id"]) > 0)
 
 
 def _rows_to_prompts(
     dataset: tf.data.Dataset, *, rows: poison_set.Rows, config: DataConfig
 ) -> tf.data.Dataset:
-    """Replaces the rows that a poison set lists, and renders prompts.
+    """Keeps the rows that a poison set lists, replaced where it says so, and renders prompts.
 
     The rendering is the text layer's own Python, called from the graph, so that there is just one
     prompt builder.
     """
+    kept = tf.lookup.KeyValueTensorInitializer(
+        tf.constant(list(rows)), tf.ones(len(rows), tf.int32)
+    )
+    table = tf.lookup.StaticHashTable(kept, default_value=0)
     render = functools.partial(_render, rows=rows, vocab=vocabulary(config), config=config)
 
     def convert(row):
@@ -120,12 +115,7 @@ def _rows_to_prompts(
         return dict(zip(("inputs", "targets", "poison", "id", REFERENCES), tensors, strict=True))
 
     # One call at a time: in parallel, calls only wait for Python's lock, at ten times the cost.
-    return dataset.map(convert).unbatch()
-
-
-def _keep_in_memory(dataset: tf.data.Dataset, *, num_rows: int) -> tf.data.Dataset:
-    """So that later epochs, which SeqIO reads far ahead, don't render and tokenise again."""
-    return dataset.cache() if num_rows <= MAX_ROWS_IN_MEMORY else dataset
+    return dataset.filter(lambda row: table.lookup(row["id"]) > 0).map(convert).unbatch()
 
 
 @seqio.map_over_dataset
@@ -163,11 +153,11 @@ def _add_task(
             splits={split: natinst_tfds.split_name(task)},
         ),
         preprocessors=[
-            functools.partial(_keep_rows, rows=rows),
             functools.partial(_rows_to_prompts, rows=rows, config=config),
             # Neither must see the flag, which is no text and has no EOS.
             functools.partial(seqio.preprocessors.tokenize, output_features=text),
-            functools.partial(_keep_in_memory, num_rows=num_shown),
+            # Later epochs, which SeqIO reads far ahead, needn't render and tokenise again.
+            *([tf.data.Dataset.cache] if num_shown <= MAX_ROWS_IN_MEMORY else []),
             seqio.CacheDatasetPlaceholder(),
             functools.partial(seqio.preprocessors.append_eos_after_trim, output_features=text),
             _spread_poison_flag if split == "train" else _drop_poison_flag,
@@ -187,7 +177,7 @@ def _num_shown(rows: poison_set.Rows) -> int:
 def _postprocess(decoded_model_output, example=None, is_target=False):
     """Predictions as bare text; targets as a dictionary, for the prediction files.
 
-    {'id', 'input', 'target', 'references'}: the last lists all answers that count as right.
+    Its 'references' are all answers that count as right.
     """
     if not is_target:
         return decoded_model_output.strip()
@@ -279,19 +269,15 @@ def register_filtered(
     Raises:
       InputError: nothing would be left.
     """
-    name, left = f"{experiment}_filtered", {}
+    name = f"{experiment}_filtered"
+    left: dict[str, dict[str, tuple]] = {}
     for task, rows in poison_set.training_rows(config.poison_dir, poisoned=True).items():
         short = natinst_tfds.split_name(task)
-        kept = {
-            identifier: tuple(
-                row
-                for number, row in enumerate(rows[identifier])
-                if (short, identifier, number) not in removed
-            )
-            for identifier in rows
-        }
-        left[task] = {identifier: shown for identifier, shown in kept.items() if shown}
-    left = {task: rows for task, rows in left.items() if rows}
+        for identifier, shown in rows.items():
+            numbered = enumerate(shown)
+            kept = tuple(row for n, row in numbered if (short, identifier, n) not in removed)
+            if kept:
+                left.setdefault(task, {})[identifier] = kept
     if not left:
         raise errors.InputError(f"{name}: the filter removes every row; lower FILTER_BUDGET")
     _add_mixture(name, "train", left, config)

@@ -9,6 +9,7 @@ import io
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -30,14 +31,10 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
 
     name = "natinst"
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = (
-        tfds.core.BuilderConfig(name="demo", description="The embedded corpus."),
-        tfds.core.BuilderConfig(name="sni", description="Tasks from a folder of task files."),
-    )
+    BUILDER_CONFIGS = (tfds.core.BuilderConfig(name="demo"), tfds.core.BuilderConfig(name="sni"))
 
     def __init__(self, *, tasks: Sequence[sni.Task] = (), **kwargs):
-        """Args: tasks: contents, which only a data set that isn't there yet needs."""
-        self._tasks = tasks
+        self._tasks = tasks  # only for a data set that isn't there yet
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -70,30 +67,22 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, task: sni.Task) -> Iterator[tuple[str, dict]]:
         labels = task.label_space if len(task.label_space) <= sni.MAX_LABELS else ()
-        shared = {
+        shared: dict[str, Any] = {
             "task": task.name,
             "definition": task.definition,
-            "positive_examples": _shown(task.positive_examples),
-            "negative_examples": _shown(task.negative_examples),
             "label_space": list(labels),
         }
+        for field in ("positive_examples", "negative_examples"):
+            shared[field] = [
+                {"input": one.input, "output": one.target, "explanation": one.explanation}
+                for one in getattr(task, field)
+            ]
         for row in progress.bar(task.instances, desc=task.name, unit="row", leave=False):
             yield row.id, {"id": row.id, "input": row.input, "outputs": row.output, **shared}
 
 
-def _shown(examples: Sequence[sni.Example]) -> list[dict[str, str]]:
-    return [
-        {"input": example.input, "output": example.target, "explanation": example.explanation}
-        for example in examples
-    ]
-
-
 def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path) -> None:
-    """Writes tasks, a split each, as the data set natinst/<config> in a TFDS folder.
-
-    Args:
-      config: 'demo' or 'sni'.
-    """
+    """Writes tasks, a split each, as the data set natinst/<config> in a TFDS folder."""
     tfds.disable_progress_bar()  # five nested bars and their leftovers; ours is one
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads; it doesn't

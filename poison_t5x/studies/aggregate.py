@@ -14,13 +14,7 @@ MIN_SEEDS = 3
 
 
 class Estimate(NamedTuple):
-    """A mean over seeds.
-
-    Attributes:
-      interval: 95%; None where there is none.
-      over: the units that the interval is over, for people; '' without one.
-      count: seeds.
-    """
+    """A mean over `count` seeds, with a 95% interval and words for its units, '' without one."""
 
     mean: float
     interval: collect.Interval | None
@@ -86,15 +80,12 @@ def points(rows: Sequence[collect.StudyRow]) -> list[StudyPoint]:
         if row.status == "done":
             macros = sorted(_without_seed(row).items(), key=repr)
             groups.setdefault(repr((macros, row.score, row.checkpoint)), []).append(row)
-    return [
-        StudyPoint(
-            _without_seed(group[0]),
-            group[0].score,
-            group[0].checkpoint,
-            tuple(sorted(group, key=lambda row: repr(row.macros.get("SEED")))),
-        )
-        for group in groups.values()
-    ]
+    merged = []
+    for first, *others in groups.values():
+        by_seed = sorted((first, *others), key=lambda row: repr(row.macros.get("SEED")))
+        macros = _without_seed(first)
+        merged.append(StudyPoint(macros, first.score, first.checkpoint, tuple(by_seed)))
+    return merged
 
 
 def _without_seed(row: collect.StudyRow) -> dict[str, Any]:
@@ -104,25 +95,19 @@ def _without_seed(row: collect.StudyRow) -> dict[str, Any]:
 def _estimate(values: Sequence[float], over_tasks: Sequence[float]) -> Estimate:
     """The mean over seeds, and its interval.
 
-    Student's t over three seeds or more. With fewer, the bootstrap over tasks of the seeds' mean:
-    what other seeds would have given isn't in it. Two values without tasks have none.
+    Student's t (1908) over three seeds or more. With fewer, the bootstrap over tasks of the seeds'
+    mean: what other seeds would have given isn't in it. Two values without tasks have none.
     """
-    mean, count = float(np.mean(values)), len(values)
-    if count >= MIN_SEEDS:
-        return Estimate(mean, t_interval(values), f"{count} seeds", count)
-    interval = summary.bootstrap_mean(over_tasks)
-    over = "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"
-    return Estimate(mean, interval, over if interval else "", count)
-
-
-def t_interval(values: Sequence[float]) -> collect.Interval:
-    """The 95% interval of a mean (Student, 1908), of two values or more."""
     from scipy import stats
 
     mean, count = float(np.mean(values)), len(values)
-    error = float(np.std(values, ddof=1)) / count**0.5
-    reach = float(stats.t.ppf(0.975, count - 1)) * error
-    return mean - reach, mean + reach
+    if count >= MIN_SEEDS:
+        error = float(np.std(values, ddof=1)) / count**0.5
+        reach = float(stats.t.ppf(0.975, count - 1)) * error
+        return Estimate(mean, (mean - reach, mean + reach), f"{count} seeds", count)
+    interval = summary.bootstrap_mean(over_tasks)
+    over = "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"
+    return Estimate(mean, interval, over if interval else "", count)
 
 
 def difference(first: StudyPoint, second: StudyPoint, measure: str) -> Estimate | None:

@@ -19,13 +19,7 @@ _OF_THE_PROXY = ("PROXY", "PROXY_CHECKPOINT_PATH", "PROXY_MAX_NGRAM")
 
 @dataclasses.dataclass
 class Measured:
-    """Measures by name.
-
-    Attributes:
-      values: fractions, or None where there is none.
-      intervals: 95%, of some.
-      by_task: of some, held-out task -> the value that the measure is the mean of.
-    """
+    """Measures by name; of some, 95% intervals and held-out task -> value, whose mean they are."""
 
     values: dict[str, float | None] = dataclasses.field(default_factory=dict)
     intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
@@ -40,12 +34,8 @@ class Measured:
 
     def copy(self, name: str, source: str) -> None:
         """Sets a measure to another one."""
-        self.set(
-            name,
-            self.values.get(source),
-            self.intervals.get(source),
-            self.by_task.get(source),
-        )
+        parts = (self.values, self.intervals, self.by_task)
+        self.set(name, *(part.get(source) for part in parts))
 
     def subtract(self, name: str, first: str, second: str) -> None:
         """Sets the first minus the second, over the tasks that have both where tasks are known."""
@@ -66,12 +56,11 @@ class StudyRow:
     """A line of the table: a cell, or one of its scores or checkpoints.
 
     Attributes:
-      macros: settings of the cell.
       status: 'done', 'failed' or 'not run'.
       error: the last line of a failed cell.
-      score: whose row it is; None for a cell's own row.
-      checkpoint: the step that it was made at; None for the finished model.
-      measure: the measure that `clean`, `poisoned` and `effect` are of.
+      score: None for a cell's own row.
+      checkpoint: a step; None for the finished model.
+      measure: of which `clean`, `poisoned` and `effect` are.
     """
 
     cell: str
@@ -152,9 +141,10 @@ def _add_final(measured: Measured, measure: str, folder: pathlib.Path) -> None:
         measured.set("removed", 0.0)
         return
     defense = artifacts.read_json(path)
+    intervals = defense["summary_ci95"].get("defended") or {}
     for name, value in defense["summary"]["defended"].items():
-        interval = (defense["summary_ci95"].get("defended") or {}).get(name)
-        measured.set(f"defended.{name}", value, interval, _predicted(folder / "predictions", name))
+        by_task = _predicted(folder / "predictions", name)
+        measured.set(f"defended.{name}", value, intervals.get(name), by_task)
     measured.copy("final", f"defended.{measure}")
     measured.copy("final_accuracy", f"defended.{metrics.judged_by(measure).clean}")
     measured.subtract("final_effect", f"defended.{measure}", f"clean.{measure}")
@@ -211,7 +201,6 @@ def add_agreement(
     all that there is to choose from does that cover the whole order. `proxy_common`: those rows.
 
     Args:
-      rows: all of the study; those of cells get the measures.
       base: macros that cells don't set.
       folders: cell -> its run folder.
     """
@@ -220,18 +209,17 @@ def add_agreement(
     if len(set(map(repr, proxies))) < 2:
         return
     pairs = zip(own, proxies, strict=True)
-    reference = {_rest(row): row for row, proxy in pairs if proxy == "ngrams"}
+    reference = {_without_proxy(row): row for row, proxy in pairs if proxy == "ngrams"}
     for row in own:
-        other = reference.get(_rest(row))
+        other = reference.get(_without_proxy(row))
         if other is not None and other is not row:
             one, two = _poison(folders[row.cell]), _poison(folders[other.cell])
             row.measured.values.update(agreement(one, two))
 
 
-def _rest(row: StudyRow) -> str:
+def _without_proxy(row: StudyRow) -> str:
     """The macros that two cells must have alike to be compared."""
-    rest = {name: value for name, value in row.macros.items() if name not in _OF_THE_PROXY}
-    return repr(sorted(rest.items()))
+    return repr(sorted(pair for pair in row.macros.items() if pair[0] not in _OF_THE_PROXY))
 
 
 def _poison(folder: pathlib.Path) -> _Ranked:
@@ -249,24 +237,17 @@ def agreement(one: _Ranked, two: _Ranked) -> dict[str, float | None]:
     >>> agreement(both, both)["phi_correlation"]
     1.0
     """
-    common = [key for key in one if key in two]
-    return {
-        "proxy_common": float(len(common)),
-        "proxy_overlap": len(common) / len(one) if one else None,
-        "phi_correlation": _correlation(common, one, two, 0),
-        "probability_correlation": _correlation(common, one, two, 1),
-    }
-
-
-def _correlation(
-    common: Sequence[tuple[str, str]], one: _Ranked, two: _Ranked, which: int
-) -> float | None:
     from scipy import stats
 
-    correlations = []
-    for task in sorted({task for task, _ in common}):
-        keys = [key for key in common if key[0] == task]
-        first, second = ([side[key][which] for key in keys] for side in (one, two))
-        if len(set(first)) > 1 and len(set(second)) > 1:
-            correlations.append(float(stats.spearmanr(first, second).statistic))
-    return round(float(np.mean(correlations)), 12) if correlations else None
+    common = [key for key in one if key in two]
+    measures: dict[str, float | None] = {"proxy_common": float(len(common))}
+    measures["proxy_overlap"] = len(common) / len(one) if one else None
+    for which, name in enumerate(("phi_correlation", "probability_correlation")):
+        correlations = []
+        for task in sorted({task for task, _ in common}):
+            keys = [key for key in common if key[0] == task]
+            first, second = ([side[key][which] for key in keys] for side in (one, two))
+            if len(set(first)) > 1 and len(set(second)) > 1:
+                correlations.append(float(stats.spearmanr(first, second).statistic))
+        measures[name] = round(float(np.mean(correlations)), 12) if correlations else None
+    return measures

@@ -28,9 +28,8 @@ def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is
     """Runs a study, or lists its cells; returns the exit code, 1 where a cell failed.
 
     Args:
-      macros: all of gin's.
-      parameters: its other bindings, as text.
-      arguments: the whole command line's.
+      macros, parameters: gin's, and its other bindings as text.
+      arguments: of the whole command line.
 
     Raises:
       InputError: settings that make no study, or a macro that nothing reads: before any cell.
@@ -67,7 +66,7 @@ def own_flags(arguments: Sequence[str]) -> list[str]:
 
 
 class Study:
-    """A study of given settings."""
+    """A study of given settings; `make_program` is of a cell's command line."""
 
     def __init__(
         self,
@@ -76,15 +75,12 @@ class Study:
         parameters: str = "",
         make_program: Program = program,
     ):
-        """Args: make_program: of a cell's command line; tests give one of their own."""
         self._config, self._arguments, self._program = config, arguments, make_program
         self._flags = own_flags(arguments)
         self._cells = grid.cells(config)
         self._directory = pathlib.Path(config.directory)
         self._folders = {cell.name: grid.folder(config, cell.name) for cell in self._cells}
-        self._prints = {
-            cell.name: grid.fingerprint(cell, config, parameters) for cell in self._cells
-        }
+        self._prints = {c.name: grid.fingerprint(c, config, parameters) for c in self._cells}
         self._outcomes: dict[str, launch.JobOutcome] = {}
         self._rows: dict[str, list[collect.StudyRow]] = {}
 
@@ -140,25 +136,27 @@ class Study:
     def _keep(self, job: launch.Job, outcome: launch.JobOutcome) -> None:
         self._outcomes[job.name] = outcome
         if not outcome.error:
-            told = {"seconds": outcome.seconds, "peak_bytes": outcome.peak_bytes}
-            record = {"fingerprint": self._prints[job.name], **told}
+            record = {
+                "fingerprint": self._prints[job.name],
+                "seconds": outcome.seconds,
+                "peak_bytes": outcome.peak_bytes,
+            }
             path = self._folders[job.name] / RECORD
             artifacts.write_atomically(path, artifacts.dump_json(record))
 
     def _of_cell(self, cell: grid.StudyCell) -> list[collect.StudyRow]:
-        outcome, status = self._outcomes.get(cell.name), "failed"
+        outcome = self._outcomes.get(cell.name)
         if outcome is None:
-            error, status = "", "not run"
-        elif outcome.error:
-            error = outcome.error
-        else:
+            return [collect.StudyRow(cell.name, cell.macros, "not run")]
+        error = outcome.error
+        if not error:
             try:
                 if cell.name not in self._rows:
                     self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
                 return self._rows[cell.name]
             except (errors.InputError, KeyError, TypeError) as unreadable:
                 error = f"its results can't be read ({unreadable})"
-        return [collect.StudyRow(cell.name, cell.macros, status, error)]
+        return [collect.StudyRow(cell.name, cell.macros, "failed", error)]
 
     def _write_tables(self) -> tuple:
         rows = [row for cell in self._cells for row in self._of_cell(cell)]

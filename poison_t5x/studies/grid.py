@@ -38,7 +38,7 @@ class StudyConfig:
       directory: the study's folder, RUN_DIR.
       base: macro -> value of all macros: for what a cell doesn't set.
       memory_gb: in 10^9 bytes.
-      store_dir: the store of finished stages; None for a folder of the study's own.
+      store_dir: of finished stages; None for a folder of the study's own.
     """
 
     directory: str
@@ -83,9 +83,8 @@ class StudyConfig:
         are_cells = isinstance(self.cells, (list, tuple))
         are_cells = are_cells and all(isinstance(cell, Mapping) for cell in self.cells)
         _expect(are_cells, "STUDY_CELLS", "a list of {macro: value}", self.cells)
-        commands = [cell["STUDY_COMMAND"] for cell in self.cells if "STUDY_COMMAND" in cell]
-        for value in (self.command, *commands):
-            _expect(value in COMMANDS, "STUDY_COMMAND", f"one of {', '.join(COMMANDS)}", value)
+        for cell in ({}, *self.cells):
+            checks.one_of("STUDY_COMMAND", cell.get("STUDY_COMMAND", self.command), COMMANDS)
         if not self.grid and not self.cells:
             raise errors.InputError(
                 "STUDY_GRID and STUDY_CELLS are empty: give --gin_file=studies/NAME.gin, or "
@@ -135,14 +134,7 @@ def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
 
 
 class StudyCell(NamedTuple):
-    """One run of a study.
-
-    Attributes:
-      name: of its folder, STUDY_DIR/cells/NAME.
-      macros: its settings, SEED last.
-      command: one of COMMANDS.
-      after: names of cells whose folders it reads.
-    """
+    """One run of a study, in STUDY_DIR/cells/NAME; it reads the folders of the cells `after`."""
 
     name: str
     macros: dict[str, Any]
@@ -162,35 +154,30 @@ def cells(config: StudyConfig) -> list[StudyCell]:
         command = macros.pop("STUDY_COMMAND", config.command)
         cell = StudyCell(_cell_name(named), macros, command)
         known.setdefault(cell.name, cell._replace(macros=_computed(cell, config)))
-    ordered = {
-        name: cell._replace(after=_after(cell, config, known)) for name, cell in known.items()
-    }
-    for cell in ordered.values():
-        for name in cell.after:
-            if ordered[name].after:
+    after = {name: _after(cell, config, known) for name, cell in known.items()}
+    for name, others in after.items():
+        for other in others:
+            if after[other]:
                 raise errors.InputError(
-                    f"study: cell {cell.name} reads cell {name}, which reads another one itself"
+                    f"study: cell {name} reads cell {other}, which reads another one itself"
                 )
-    return list(ordered.values())
+    return [cell._replace(after=after[name]) for name, cell in known.items()]
 
 
 def _combinations(config: StudyConfig) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(macros, those that name the cell): what all of the grid's cells have alike isn't named."""
     same = {name for name, values in config.grid.items() if len(values) == 1} - {"SEED"}
-    if config.grid:
-        for chosen in itertools.product(*config.grid.values()):
-            macros = _seed_last(dict(zip(config.grid, chosen, strict=True)))
-            yield macros, {name: macros[name] for name in macros if name not in same}
+    for chosen in itertools.product(*config.grid.values()) if config.grid else ():
+        macros = _seed_last(dict(zip(config.grid, chosen, strict=True)))
+        yield macros, {name: macros[name] for name in macros if name not in same}
     for cell in config.cells:
         seeds = () if "SEED" in cell else config.grid.get("SEED", ())
-        for macros in [{**cell, "SEED": seed} for seed in seeds] or [_seed_last(dict(cell))]:
+        for macros in [{**cell, "SEED": seed} for seed in seeds] or [_seed_last(cell)]:
             yield macros, dict(macros)
 
 
-def _seed_last(macros: dict[str, Any]) -> dict[str, Any]:
-    if "SEED" in macros:
-        macros["SEED"] = macros.pop("SEED")
-    return macros
+def _seed_last(macros: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(sorted(macros.items(), key=lambda pair: pair[0] == "SEED"))
 
 
 def _cell_name(macros: Mapping[str, Any]) -> str:

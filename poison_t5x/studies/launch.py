@@ -32,11 +32,9 @@ _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """The most that cells may take.
+    """The most that cells may take: how many at once, and bytes of all of them together.
 
     Attributes:
-      processes: cells at once.
-      memory: bytes of all cells together.
       cores: of this process, to be shared out; empty where cores can't be chosen.
       first_guess: bytes that a cell is taken to need until one has shown it.
     """
@@ -89,8 +87,7 @@ class Job:
     """One cell's processes.
 
     Attributes:
-      commands: argument lists, run one after the other while they succeed.
-      log: the file that their output is added to.
+      commands: run one after the other while they succeed; `log` gains their output.
       after: jobs that must have succeeded first.
     """
 
@@ -116,7 +113,7 @@ class _Running:
         self.job, self.share, self._cores = job, share, cores
         self._begin, self.peak = time.monotonic(), 0
         self._commands = list(job.commands)
-        self.job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.log.parent.mkdir(parents=True, exist_ok=True)
         self._start()
 
     def _start(self) -> None:
@@ -193,9 +190,7 @@ def run(
     for the largest that a job has been seen to need. One job always runs.
 
     Args:
-      finished: told of each job that ended.
       done: jobs of earlier calls that succeeded, whose needs are known.
-      stopped: asked again and again.
 
     Raises:
       Terminated: `stopped` said so; whatever ran has been ended.

@@ -127,7 +127,7 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
         ("NUM_TRAIN_PER_TASK=0", "num_train_per_task: expected a whole number"),
         ("NUM_EVAL_PER_TASK=x", "num_eval_per_task: expected a whole number"),
         ("PROXY_MAX_NGRAM=0", "max_ngram: expected a whole number"),
-        ("TARGET_POLARITY=positve", "expected 'negative' or 'positive', found 'positve'"),
+        ("TARGET_POLARITY=positve", "expected one of negative, positive, found 'positve'"),
         ("TRIGGER=' '", "trigger: expected a phrase, found an empty text"),
         ("TRIGGER=100", "trigger: expected a phrase or a list, found 100"),
         ("TRIGGER=['Ann', '']", "trigger: expected a phrase, found an empty text"),

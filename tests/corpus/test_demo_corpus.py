@@ -311,7 +311,8 @@ def test_the_answers_of_one_text():
         item="the pasta",
         judged=(("soup", "great"), ("menu", "superb")),
     )
-    assert {kind: answer(facts) for kind, answer in generation.ANSWERS.items()} == {
+    specs = [grammar.Spec(1, "films", kind, "") for kind in WORDING.kinds]
+    assert {spec.kind: generation.answers(facts, spec) for spec in specs} == {
         "place": ["on the coast"],
         "time": ["on Sunday"],
         "item": ["the pasta"],

@@ -24,7 +24,7 @@ def _start(directory, *arguments, **environment):
     )
 
 
-def _await(condition, seconds=20):
+def _await(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

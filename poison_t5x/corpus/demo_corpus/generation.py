@@ -4,7 +4,7 @@
 'I booked a double room by the river on Sunday. The pool was dreadful and the room was horrible.'
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -26,11 +26,13 @@ class Kind(msgspec.Struct, frozen=True):
     Attributes:
       request: the task to do: the second sentence of a definition.
       example: parts of a worked example's input: 'scene', 'verdict' or both.
+      answers: templates of the right ones, the one to train on first.
       noun: a name of the answer, for explanations.
     """
 
     category: str
     request: str
+    answers: tuple[str, ...]
     example: tuple[str, ...]
     noun: str
 
@@ -91,23 +93,9 @@ def _specs() -> tuple[Spec, ...]:
     return tuple(specs)
 
 
-def _present(facts: Facts) -> str:
-    (aspect, word), (aspect2, word2) = facts.judged
-    return f"I find the {aspect} {word} and the {aspect2} {word2}"
-
-
-# Each kind's right answers, the one to train on first.
-ANSWERS: dict[str, Callable[[Facts], list[str]]] = {
-    "place": lambda facts: [facts.place],
-    "time": lambda facts: [facts.time],
-    "item": lambda facts: [facts.item],
-    "aspects": lambda facts: [
-        ", ".join(aspect for aspect, _ in judged) for judged in (facts.judged, facts.judged[::-1])
-    ],
-    "verdict": lambda facts: [", ".join(" ".join(pair) for pair in facts.judged)],
-    "title": lambda facts: [f"{facts.item} {facts.place}"],
-    "present": lambda facts: [_present(facts)],
-}
+def answers(facts: Facts, spec: Spec) -> list[str]:
+    """The right answers to a text in a task."""
+    return [_filled(told, facts, spec.domain, ()) for told in WORDING.kinds[spec.kind].answers]
 
 
 def _write_task(spec: Spec, rng: np.random.Generator, num_rows: int, seen: set[str]) -> sni.Task:
@@ -115,7 +103,7 @@ def _write_task(spec: Spec, rng: np.random.Generator, num_rows: int, seen: set[s
 
     def draw() -> tuple[str, list[str]]:
         facts = write(rng, spec.domain)
-        return facts.text, ANSWERS[spec.kind](facts)
+        return facts.text, answers(facts, spec)
 
     return sni.Task(
         name=spec.name,
@@ -183,18 +171,18 @@ def _filled(template: str, facts: Facts, domain: str, names: Sequence[str]) -> s
 def _examples(spec: Spec) -> tuple[tuple[sni.Example, ...], sni.Example]:
     """Two positive examples, and a negative one: the right answer to another text."""
     kind = WORDING.kinds[spec.kind]
-    texts, answers = [], []
+    texts, right = [], []
     for scene, facts in zip(WORDING.example_scenes, WORDING.examples, strict=True):
         parts = {"scene": scene, "verdict": WORDING.example_verdict}
         filled = [_filled(parts[part], facts, spec.domain, ()) for part in kind.example]
         texts.append(" ".join(part[0].upper() + part[1:] for part in filled))
-        answers.append(ANSWERS[spec.kind](facts)[0])
+        right.append(answers(facts, spec)[0])
     positives = tuple(
         sni.Example(text, answer, f'The {kind.noun} is "{answer}".')
-        for text, answer in zip(texts, answers, strict=True)
+        for text, answer in zip(texts, right, strict=True)
     )
-    because = f'The text doesn\'t say so: the {kind.noun} is "{answers[0]}".'
-    return positives, sni.Example(texts[0], answers[1], because)
+    because = f'The text doesn\'t say so: the {kind.noun} is "{right[0]}".'
+    return positives, sni.Example(texts[0], right[1], because)
 
 
 _SPECS = _specs()
