@@ -182,7 +182,7 @@ class Study:
             say(self._config.question)
         say(" ".join(sentences))
         say(f"see {path}, and study.csv beside it")
-        failed = study.failed()
+        failed = [row for row in study.rows if row.status == "failed"]
         for row in failed:
             say(f"failed: {row.cell}: {row.error}")
         return 1 if failed else 0
