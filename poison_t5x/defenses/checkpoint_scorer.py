@@ -31,7 +31,6 @@ class CheckpointScorer:
       steps: of the checkpoints that are looked at, ascending; the last is the finished model's.
       settings: the model's own, as it was trained.
       num_data: devices that a batch's rows are shared out over.
-      has_reference: whether there is a reference model.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class CheckpointScorer:
           model_dir: a finished model's folder.
           vocabulary: its SentencePiece vocabulary, as SeqIO has it.
           lengths: {'inputs': …, 'targets': …}, tokens that it was trained with.
-          partition_cfg: the mesh.
           batch_size: rows at once; results don't follow from it beyond rounding.
           steps: checkpoints to look at; None for all that are kept.
           reference_model_dir: another finished model to compare answers with.
@@ -123,15 +121,10 @@ class CheckpointScorer:
         step: int | None = None,
         **options: Any,
     ) -> np.ndarray:
-        """A function's values of all rows, see `over_batches`: made once, in parts that are kept.
+        """A function's values of all rows, see `over_batches`: (N, K) float64.
 
-        Args:
-          context: whose folder the parts are kept in.
-          name: of the computation, distinct within the score.
-          step: the checkpoint; None for the last.
-
-        Returns:
-          (N, K) float64.
+        They are made once for each checkpoint, None being the last, in parts that the context's
+        folder keeps by `name`, which is distinct within the score.
         """
         step = self.steps[-1] if step is None else step
         key = (function.__name__, step, _digest(inputs), _digest(targets or ()), repr(options))
@@ -160,8 +153,7 @@ class CheckpointScorer:
     def answers(self, inputs: Tokens, *, reference: bool = False) -> list[str]:
         """The model's answer to each input, decoded greedily.
 
-        Args:
-          reference: of the reference model: another one or, without one, the first checkpoint.
+        The reference model is another one or, without one, the first checkpoint.
         """
         place, step = self._model_dir, self.steps[-1]
         if reference and self._reference_dir is not None:
@@ -219,14 +211,13 @@ def over_batches(
     Rows are in batches of like length, and there is one compilation for each shape.
 
     Args:
-      restored: a network with its parameters.
       function: (model, params, batch, **options) -> (B, K), as those of `per_example`.
       inputs, targets: N token arrays each, int32, with EOS, unpadded; no targets where the function
         needs none.
       batch_size: rows, rounded up to a multiple of the mesh's data axis and of `rows_at_once`.
-      max_length: the longest input, in tokens.
-      rows_at_once: of each device, which the batch must be a multiple of.
-      **options: hashable.
+      max_length: of an input, in tokens.
+      rows_at_once: of each device.
+      **options: hashable, for the function.
 
     Returns:
       (N, K) float32.

@@ -26,11 +26,10 @@ _DIGITS = 9
 def choose(
     asked: Sequence[Any] | None, settings: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Score]:
-    """The scores to make, by name.
+    """The scores to make, by name, some with settings other than their defaults.
 
     Args:
       asked: names of registered scores, or scores made in gin; None for all that there are.
-      settings: name -> settings of a score that aren't its defaults.
 
     Raises:
       InputError: an unknown name or setting, or what is no score.
@@ -63,12 +62,9 @@ def make(
     seed: int,
     say: Callable[[str], None],
 ) -> ScoreResult:
-    """Scores the rows into `folder`, unless that is done, and reads the result.
+    """Scores the rows into scores.jsonl and found.json, unless that is done, and reads the result.
 
-    Args:
-      folder: for scores.jsonl and found.json.
-      score: sees no flag of poison.
-      scorer: the model; None where the score needs none.
+    The score sees no flag of poison. `scorer` may be None where the score needs no model.
     """
     own = dataclasses.asdict(score) if dataclasses.is_dataclass(score) else {}  # type: ignore
     settings = {
@@ -92,39 +88,33 @@ def make(
     return read(folder)
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return [float(f"{value:.{_DIGITS}g}") for value in values]
-
-
 def _write(directory: pathlib.Path, rows: Sequence[TrainingExample], result: ScoreResult) -> None:
-    values = _rounded(measures.check(result.values_N))
-    artifacts.write_jsonl(
-        directory / SCORES,
-        (
-            {"task": row.task, "id": row.id, "number": row.number, "score": value}
-            for row, value in zip(rows, values, strict=True)
-        ),
+    def rounded(values_N: np.ndarray) -> list[float]:
+        return [float(f"{value:.{_DIGITS}g}") for value in values_N]
+
+    lines = (
+        {"task": row.task, "id": row.id, "number": row.number, "score": value}
+        for row, value in zip(rows, rounded(measures.check(result.values_N)), strict=True)
     )
+    artifacts.write_jsonl(directory / SCORES, lines)
     facts = {
         "threshold": result.threshold,
         "triggers": [trigger._asdict() for trigger in result.triggers],
         "notes": list(result.notes),
-        "by_step": [[step, _rounded(values)] for step, values in result.by_step],
+        "by_step": [[step, rounded(values_N)] for step, values_N in result.by_step],
     }
     artifacts.write_atomically(directory / FOUND, artifacts.dump_json(facts))
 
 
 def read(folder: pathlib.Path) -> ScoreResult:
     """The result that `make` wrote."""
-    values = [line["score"] for line in artifacts.read_jsonl(folder / SCORES)]
     facts = artifacts.read_json(folder / FOUND)
+    for trigger in facts["triggers"]:
+        trigger.update(tasks=tuple(trigger["tasks"]), targets=tuple(trigger["targets"]))
     return ScoreResult(
-        np.array(values),
+        np.array([line["score"] for line in artifacts.read_jsonl(folder / SCORES)]),
         facts["threshold"],
-        tuple(
-            Trigger(**{**each, "tasks": tuple(each["tasks"]), "targets": tuple(each["targets"])})
-            for each in facts["triggers"]
-        ),
+        tuple(Trigger(**trigger) for trigger in facts["triggers"]),
         tuple(facts["notes"]),
         tuple((step, np.array(values)) for step, values in facts["by_step"]),
     )
@@ -157,21 +147,15 @@ def judge(
     phrases: Sequence[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """One score's line of the report.
-
-    Args:
-      is_poison_N: (N,) bool, the truth.
-      phrases: the attackers' triggers.
-    """
+    """One score's line of the report, by the truth and the attackers' triggers."""
     threshold, source = measures.threshold(result)
     measured = measures.measure(result.values_N, is_poison_N, threshold)
-    level = {"value": threshold, "source": source, **measured.pop("threshold")}
     return {
         "name": name,
         "needs": needs,
         "seconds": seconds,
         **measured,
-        "threshold": level,
+        "threshold": {"value": threshold, "source": source, **measured["threshold"]},
         "triggers": [trigger._asdict() for trigger in result.triggers[:_MAX_TRIGGERS]],
         "trigger_rank": trigger_rank(result.triggers, phrases),
         "notes": list(result.notes),

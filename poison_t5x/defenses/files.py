@@ -1,7 +1,7 @@
 """Instruction data as rows: SNI task files, JSON lines, lists of JSON objects, Parquet."""
 
+import codecs
 import collections
-import itertools
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,16 +14,17 @@ from poison_t5x.data.examples import TrainingExample
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet")
 _PARQUET = b"PAR1"
-_BOM = b"\xef\xbb\xbf"
 # What a file that is one JSON object calls its rows.
 _CONTAINERS = ("data", "rows", "examples", "instances", "train")
 # Names that public instruction data give their fields, the first one that is there counts.
-INPUTS = ("input", "prompt", "question", "query", "text", "sentence", "inputs", "source")
-TARGETS = ("output", "completion", "response", "answer", "target", "targets", "label")
-INSTRUCTIONS = ("instruction", "definition")
-TASKS = ("task", "task_name", "task_id", "dataset")
-IDS = ("id", "uid", "idx")
-CHATS = ("messages", "conversations", "conversation")
+NAMES = {
+    "input": ("input", "prompt", "question", "query", "text", "sentence", "inputs", "source"),
+    "target": ("output", "completion", "response", "answer", "target", "targets", "label"),
+    "task": ("task", "task_name", "task_id", "dataset"),
+    "instruction": ("instruction", "definition"),
+    "id": ("id", "uid", "idx"),
+    "chat": ("messages", "conversations", "conversation"),
+}
 _ROLES, _TEXTS = ("role", "from"), ("content", "value")
 _ASSISTANT, _SYSTEM = ("assistant", "gpt", "model", "bot"), ("system",)
 # Instructions make tasks where each stands for at least so many rows on average.
@@ -44,7 +45,7 @@ class Loaded(NamedTuple):
 
 
 class Fields(NamedTuple):
-    """Names of fields; None where they are to be found, or there is none."""
+    """Names of fields; None where they are to be looked for, or there is none."""
 
     input: str | None = None
     target: str | None = None
@@ -79,8 +80,8 @@ def read(paths: Sequence[str], fields: Fields) -> Loaded:
     """
     records: list[_Record] = []
     files: dict[str, int] = {}
-    for path in dict.fromkeys(_walk(paths)):
-        new = _with_tasks(list(_read(path, fields)), path.stem)
+    for path in _walk(paths):
+        new = list(_with_tasks(list(_read(path, fields)), path.stem))
         if not new:
             raise errors.InputError(f"{path}: expected rows, found none")
         files[str(path)] = len(new)
@@ -95,37 +96,38 @@ def read(paths: Sequence[str], fields: Fields) -> Loaded:
 
 
 def _walk(paths: Iterable[str]) -> Iterator[pathlib.Path]:
+    """Each file once, those of a folder in order, but for hidden ones."""
     done: set[pathlib.Path] = set()
-    for name in paths:
-        path = pathlib.Path(name)
+    for path in map(pathlib.Path, paths):
+        if not path.exists():
+            raise errors.InputError(f"{path}: no such file or folder")
         inside = [path]
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file())
-            inside = [p for p in inside if not _is_hidden(p.relative_to(path))]
+            inside = sorted(
+                file
+                for file in path.rglob("*")
+                if file.suffix in SUFFIXES
+                and file.is_file()
+                and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            )
             if not inside:
                 raise errors.InputError(
                     f"{path}: expected files that end in {', '.join(SUFFIXES)}, found none"
                 )
-        elif not path.exists():
-            raise errors.InputError(f"{path}: no such file or folder")
         for file in inside:
             if file.resolve() not in done:
                 done.add(file.resolve())
                 yield file
 
 
-def _is_hidden(path: pathlib.Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
     """One file's records, by what is in it rather than by its name."""
     try:
         with open(path, "rb") as file:
-            start = file.read(len(_PARQUET))
-            if start == _PARQUET:
-                return _parquet(path, fields)
-            content = (start + file.read()).removeprefix(_BOM)
+            content = file.read(len(_PARQUET))
+            if content == _PARQUET:
+                return _mapped(_parquet(path, fields), fields)
+            content = (content + file.read()).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
     if not content.strip():
@@ -135,38 +137,28 @@ def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
     except (ValueError, RecursionError):  # not one value, such as JSON lines
         whole = None
     if isinstance(whole, dict) and "Instances" in whole:
-        return _task_file(path, content)
+        task = sni.parse_task(path.stem, content, str(path))
+        rows = enumerate(task.instances)
+        return (_of_task(f"{path}, Instances[{place}]", task, row) for place, row in rows)
     if isinstance(whole, dict):
         whole = next((whole[key] for key in _CONTAINERS if _is_table(whole.get(key))), whole)
     if isinstance(whole, list):
         return _mapped(((f"{path}, row {i}", value) for i, value in enumerate(whole)), fields)
-    values = _json_lines(path, content)
-    first = next(values)
-    if isinstance(first[1], dict) and {"Task", "Instance"} <= first[1].keys():
-        return _authors_lines(path)
-    return _mapped(itertools.chain([first], values), fields)
+    _, first = next(_json_lines(path, content))
+    if isinstance(first, dict) and {"Task", "Instance"} <= first.keys():
+        return (_of_task(*line) for line in natinst_jsonl.read_lines(str(path)))
+    return _mapped(_json_lines(path, content), fields)
 
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _task_file(path: pathlib.Path, content: bytes) -> Iterator[_Record]:
-    task = sni.parse_task(path.stem, content, str(path))
+def _of_task(where: str, task: sni.Task, row: sni.Instance) -> _Record:
+    """A row of a task file, or of the authors' code's lines."""
     shown = [(example.input, example.target) for example in task.positive_examples]
-    for place, row in enumerate(task.instances):
-        prompt = prompts.render(task.definition, shown, row.input)
-        where = f"{path}, Instances[{place}]"
-        yield _Record(where, row.input, row.target, prompt, task.name, row.id)
-
-
-def _authors_lines(path: pathlib.Path) -> Iterator[_Record]:
-    """The layout of the authors' code."""
-    for line in natinst_jsonl.read_lines(str(path)):
-        task, row = line.task, line.row
-        shown = [(example.input, example.target) for example in task.positive_examples]
-        prompt = prompts.render(task.definition, shown, row.input)
-        yield _Record(line.where, row.input, row.target, prompt, task.name, row.id)
+    prompt = prompts.render(task.definition, shown, row.input)
+    return _Record(where, row.input, row.target, prompt, task.name, row.id)
 
 
 def _json_lines(path: pathlib.Path, content: bytes) -> Iterator[tuple[str, Any]]:
@@ -181,7 +173,7 @@ def _json_lines(path: pathlib.Path, content: bytes) -> Iterator[tuple[str, Any]]
             ) from None
 
 
-def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
+def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[tuple[str, Any]]:
     # Here, not above: it takes a while to import.
     import pyarrow
     from pyarrow import parquet
@@ -189,11 +181,10 @@ def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
     try:
         with parquet.ParquetFile(path) as file:
             known = find_fields(file.schema_arrow.names, fields, f"{path}, row 0")
-            number = 0
-            for batch in file.iter_batches(columns=[name for name in known if name]):
-                for value in batch.to_pylist():
-                    yield to_record(value, known, f"{path}, row {number}")
-                    number += 1
+            batches = file.iter_batches(columns=[name for name in known if name])
+            values = (value for batch in batches for value in batch.to_pylist())
+            for number, value in enumerate(values):
+                yield f"{path}, row {number}", value
     except (pyarrow.ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise errors.InputError(
@@ -217,62 +208,61 @@ def find_fields(keys: Iterable[str], given: Fields, where: str) -> Fields:
     """The fields of records with these keys.
 
     Args:
-      keys: of the first record.
-      given: names that a person gave.
-      where: file and line of the first record.
+      keys: of the first record, which is at `where`.
+      given: names that a person gave, of input, target and task.
 
     Raises:
       InputError: a given field isn't there, or none that could be the input or the answer.
     """
     keys = list(keys)
-    for flag, field in (("input", given.input), ("target", given.target), ("task", given.task)):
+    listed = ", ".join(map(repr, keys)) or "none"
+    for kind, field in given._asdict().items():
         if field is not None and field not in keys:
+            nearest = errors.nearest(field, keys)
             raise errors.InputError(
-                f"{where}: --{flag}_field: no field {field!r}{errors.nearest(field, keys)}; found "
-                f"{', '.join(map(repr, keys)) or 'none'}"
+                f"{where}: --{kind}_field: no field {field!r}{nearest}; found {listed}"
             )
-    taken = {given.input, given.target, given.task}
-    lower = {key.lower().replace(" ", "_"): key for key in reversed(keys) if key not in taken}
-
-    def first(names: Sequence[str]) -> str | None:
-        return next((lower[name] for name in names if name in lower), None)
-
-    known = given._replace(task=given.task or first(TASKS), id=first(IDS))
-    if given.input is None and given.target is None and first(CHATS):
-        return known._replace(chat=first(CHATS))
-    instruction = first(INSTRUCTIONS)
-    text, target = given.input or first(INPUTS), given.target or first(TARGETS)
-    if text is None:  # an instruction alone is what the model reads
-        text, instruction = instruction, None
-    for kind, name, names in (("input", text, INPUTS), ("target", target, TARGETS)):
-        if name is None:
+    lower = {key.lower().replace(" ", "_"): key for key in reversed(keys) if key not in given}
+    guessed = {
+        kind: next((lower[name] for name in names if name in lower), None)
+        for kind, names in NAMES.items()
+    }
+    known = Fields(**{kind: getattr(given, kind) or guessed[kind] for kind in NAMES})
+    if given.input is None and given.target is None and known.chat:
+        return Fields(task=known.task, id=known.id, chat=known.chat)
+    if known.input is None:  # an instruction alone is what the model reads
+        known = known._replace(input=known.instruction, instruction=None)
+    for kind in ("input", "target"):
+        if getattr(known, kind) is None:
             raise errors.InputError(
-                f"{where}: expected a field for the {kind} ({', '.join(names)}), found "
-                f"{', '.join(map(repr, keys)) or 'none'}; name it with --{kind}_field"
+                f"{where}: expected a field for the {kind} ({', '.join(NAMES[kind])}), found "
+                f"{listed}; name it with --{kind}_field"
             )
-    return known._replace(input=text, target=target, instruction=instruction)
+    return known._replace(chat=None)
 
 
 def to_record(value: Mapping[str, Any], fields: Fields, where: str) -> _Record:
     """One example. Raises InputError where a field is missing, or holds no text."""
     task = _text(value, fields.task, where) if fields.task else ""
     identifier = _text(value, fields.id, where) if fields.id and fields.id in value else ""
+    instruction = ""
     if fields.chat:
         asked, target = _chat(value, fields.chat, where)
-        return _Record(where, asked, target, asked, task, identifier)
-    assert fields.input and fields.target
-    target, instruction = _text(value, fields.target, where), ""
-    if fields.instruction and value.get(fields.instruction) not in (None, ""):
-        instruction = _text(value, fields.instruction, where)
-    # Rows of Alpaca's layout may have an instruction alone.
-    if instruction and value.get(fields.input, "") in (None, "", []):
-        return _Record(where, instruction, target, instruction, task, identifier)
-    asked = _text(value, fields.input, where)
+    else:
+        assert fields.input and fields.target
+        target = _text(value, fields.target, where)
+        if fields.instruction and value.get(fields.instruction) not in (None, ""):
+            instruction = _text(value, fields.instruction, where)
+        # Rows of Alpaca's layout may have an instruction alone.
+        if instruction and value.get(fields.input) in (None, "", []):
+            asked, instruction = instruction, ""
+        else:
+            asked = _text(value, fields.input, where)
     prompt = prompts.render(instruction, (), asked) if instruction else asked
     return _Record(where, asked, target, prompt, task, identifier, instruction)
 
 
-def _with_tasks(records: Sequence[_Record], name: str) -> list[_Record]:
+def _with_tasks(records: Sequence[_Record], name: str) -> Iterator[_Record]:
     """Gives the records of a file that name no task one: the file's, or an instruction's.
 
     Where few instructions stand for many rows, each is a task; otherwise the instruction is a part
@@ -281,18 +271,16 @@ def _with_tasks(records: Sequence[_Record], name: str) -> list[_Record]:
     counts = collections.Counter(record.instruction for record in records if not record.task)
     are_tasks = len(counts) * _ROWS_PER_INSTRUCTION <= counts.total()
     numbers = {text: number for number, text in enumerate(counts)}
-
-    def named(record: _Record) -> _Record:
+    for record in records:
         text = record.instruction
         if record.task:
-            return record
-        if are_tasks and len(counts) > 1:
-            return record._replace(task=f"{name}#{numbers[text]}: {text[:60]}".rstrip())
-        if text and not are_tasks:
-            record = record._replace(input=f"{text}\n{record.input}")
-        return record._replace(task=name)
-
-    return [named(record) for record in records]
+            yield record
+        elif are_tasks and len(counts) > 1:
+            yield record._replace(task=f"{name}#{numbers[text]}: {text[:60]}".rstrip())
+        else:
+            is_part = text and not are_tasks
+            asked = f"{text}\n{record.input}" if is_part else record.input
+            yield record._replace(task=name, input=asked)
 
 
 def _text(value: Mapping[str, Any], name: str, where: str) -> str:
@@ -306,27 +294,25 @@ def _text(value: Mapping[str, Any], name: str, where: str) -> str:
         text = text[0]
     if isinstance(text, (bool, int, float)):
         return str(text)
-    kind = "null" if text is None else type(text).__name__
-    if isinstance(text, str):
-        try:
-            text.encode()
-            return text
-        except UnicodeEncodeError:
-            kind = "half a character"
+    if isinstance(text, str) and text.encode(errors="replace").decode() == text:
+        return text
+    kinds = {str: "half a character", type(None): "null"}
+    kind = kinds.get(type(text), type(text).__name__)
     raise errors.InputError(f"{where}: field {name!r}: expected text, found {kind}")
 
 
 def _chat(value: Mapping[str, Any], name: str, where: str) -> tuple[str, str]:
     """The texts before a chat's last answer, and the answer. System messages are left out."""
+    where = f"{where}: field {name!r}"
     turns = value.get(name)
     if not isinstance(turns, (list, tuple)) or not turns:
-        raise errors.InputError(f"{where}: field {name!r}: expected a list of messages")
-    said = [_turn(turn, f"{where}: field {name!r}, message {i}") for i, turn in enumerate(turns)]
+        raise errors.InputError(f"{where}: expected a list of messages")
+    said = [_turn(turn, f"{where}, message {i}") for i, turn in enumerate(turns)]
     answers = [place for place, (role, _) in enumerate(said) if role in _ASSISTANT]
     if not answers or answers[-1] == 0:
         raise errors.InputError(
-            f"{where}: field {name!r}: expected a message and an assistant's answer to it, found "
-            f"messages of {', '.join(role for role, _ in said)}"
+            f"{where}: expected a message and an assistant's answer to it, found messages of "
+            f"{', '.join(role for role, _ in said)}"
         )
     before = [text for role, text in said[: answers[-1]] if role not in _SYSTEM]
     return "\n".join(before), said[answers[-1]][1]
@@ -336,8 +322,9 @@ def _turn(turn: Any, where: str) -> tuple[str, str]:
     """A message's role and text; of parts, those that are text."""
     if not isinstance(turn, Mapping):
         raise errors.InputError(f"{where}: expected an object with role and content")
-    role = next((turn[key] for key in _ROLES if key in turn), None)
-    text = next((turn[key] for key in _TEXTS if key in turn), None)
+    role, text = (
+        next((turn[key] for key in keys if key in turn), None) for keys in (_ROLES, _TEXTS)
+    )
     if isinstance(text, (list, tuple)):
         parts = [part.get("text") for part in text if isinstance(part, Mapping)]
         text = "\n".join(part for part in parts if isinstance(part, str))

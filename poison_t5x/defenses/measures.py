@@ -46,21 +46,14 @@ def threshold(result: ScoreResult) -> tuple[float, str]:
 
 
 def outliers(values_N: np.ndarray) -> float:
-    """The value above which rows are outliers: a modified z-score of more than 3.5.
+    """The value above which rows are outliers, in its units: a modified z-score of more than 3.5.
 
     The modified z-score (Iglewicz and Hoaglin, "How to Detect and Handle Outliers", 1993) is
     0.6745 (x - median) / MAD. Losses and the like have a long right tail, so deviations are taken
     from the values above the median alone: with both sides, 4% of an exponential distribution
     would be outliers, so it is 1.4%, and 0.02% of a normal one either way. Where more than half of
     these values are the median itself, the MAD is 0 and the mean absolute deviation takes its
-    place, as in the same source.
-
-    Args:
-      values_N: (N,) finite.
-
-    Returns:
-      The threshold, in units of the values. No row is above it where all that are above the median
-      equal it.
+    place, as in the same source. No row is above it where all that are above the median equal it.
 
     Raises:
       InputError: no values, or some that aren't finite.
@@ -84,23 +77,14 @@ def budget_rows(budget: float, num_rows: int) -> int:
 
 
 def order(values_N: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Rows by suspicion, the highest value first; rows of equal value in a seeded order.
-
-    Returns:
-      (N,) int64, a permutation of the rows' numbers.
-    """
+    """Rows by suspicion: (N,) int64, the highest value first, equal ones in a seeded order."""
     values_N = check(values_N)
     lots_N = np.random.default_rng(seed).permutation(len(values_N))
     return np.lexsort((lots_N, -values_N))
 
 
 def measure(values_N: np.ndarray, is_poison_N: np.ndarray, threshold: float) -> dict[str, Any]:
-    """All that is reported of a score.
-
-    Args:
-      values_N: (N,) finite; the higher, the more suspicious.
-      is_poison_N: (N,) bool.
-      threshold: rows whose value is greater are removed.
+    """All that is reported of a score; rows whose value is above the threshold are removed.
 
     Returns:
       JSON values: `auroc`; `average_precision` (rows of equal value count as one step); `recall`,
@@ -128,8 +112,9 @@ def measure(values_N: np.ndarray, is_poison_N: np.ndarray, threshold: float) -> 
     return {
         "auroc": float(metrics.roc_auc_score(is_poison_N, values_N)),
         "average_precision": float(metrics.average_precision_score(is_poison_N, values_N)),
+        # Poison among the first rows: within a group, it grows with each row alike.
         "recall": {
-            f"{budget:g}": _expected(removed_G, poison_G, budget_rows(budget, num_rows))
+            f"{budget:g}": float(np.interp(budget_rows(budget, num_rows), removed_G, poison_G))
             / num_poison
             for budget in BUDGETS
         },
@@ -148,11 +133,6 @@ def _groups(values_N: np.ndarray, is_poison_N: np.ndarray) -> tuple[np.ndarray, 
     ends = np.append(np.flatnonzero(np.diff(values_N[ranked_N])), len(values_N) - 1)
     poison_N = np.cumsum(is_poison_N[ranked_N])
     return np.append(0, ends + 1), np.append(0, poison_N[ends])
-
-
-def _expected(removed_G: np.ndarray, poison_G: np.ndarray, num_removed: int) -> float:
-    """Poison among the first rows; within a group it grows with each row alike."""
-    return float(np.interp(num_removed, removed_G, poison_G))
 
 
 def _needed(removed_G: np.ndarray, poison_G: np.ndarray, share: float) -> int:

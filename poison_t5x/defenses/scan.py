@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Scan(NamedTuple):
     """Rows, and the scores of them.
 
     Attributes:
-      results: score -> what it gave, and the seconds that it took.
+      results: score -> its result, and the seconds that it took.
       alarm_level: of the phrases' corrected tail probability.
       seed: of the order of rows that no score tells apart.
       notes: what was left out.
@@ -45,17 +45,13 @@ class Scan(NamedTuple):
         """All phrases that were named, of whatever score."""
         return [trigger for result, _ in self.results.values() for trigger in result.triggers]
 
-    @property
-    def alarms(self) -> list[Trigger]:
-        """Those that pass the alarm level."""
-        return [trigger for trigger in self.triggers if trigger.p_value <= self.alarm_level]
+    def is_alarm(self, trigger: Trigger) -> bool:
+        """Whether a phrase passes the alarm level."""
+        return trigger.p_value <= self.alarm_level
 
 
 def run(options: argparse.Namespace) -> int:
-    """Reads, scores, writes the report, and prints a summary.
-
-    Args:
-      options: as the command line has them.
+    """Reads, scores, writes the report, and prints a summary, by the command's options.
 
     Returns:
       1 where a phrase passes the alarm level, else 0.
@@ -76,15 +72,14 @@ def run(options: argparse.Namespace) -> int:
     scan = Scan(loaded, results, options.alarm_level, options.seed, tuple(notes))
     print(write(output, scan))
     print(f"see {output / PAGE}, and {output / SUSPECTS} for every row")
-    return int(bool(scan.alarms))
+    return int(any(map(scan.is_alarm, scan.triggers)))
 
 
 def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
     """The scores to make, in the order in which they are shown.
 
     Args:
-      asked: names separated by commas; None for all that can be made.
-      has_model: whether there is a model for those that need one.
+      asked: names separated by commas; None for all that can be made with or without a model.
 
     Raises:
       InputError: an unknown name, or one that needs a model where there is none.
@@ -148,12 +143,25 @@ def write(output: pathlib.Path, scan: Scan) -> str:
 
     Same rows, same bytes but for seconds.
     """
-    order = rank(scan.results, scan.seed).tolist()
-    held = phrases_of_rows(scan.loaded.rows, scan.triggers)
+    rows, order = scan.loaded.rows, rank(scan.results, scan.seed).tolist()
+    held = phrases_of_rows(rows, scan.triggers)
     shown = _shown(scan, order, held)
-    artifacts.write_jsonl(output / SUSPECTS, _suspects(scan, order, held))
+    suspects = (
+        {
+            "rank": place,
+            "where": scan.loaded.places[index],
+            "task": rows[index].task,
+            "id": rows[index].id,
+            "phrases": held.get(index, []),
+            "values": {name: float(one.values_N[index]) for name, (one, _) in scan.results.items()},
+            "input": rows[index].input,
+            "target": rows[index].target,
+        }
+        for place, index in enumerate(order, start=1)
+    )
+    artifacts.write_jsonl(output / SUSPECTS, suspects)
     page.write_page(output / PAGE, shown)
-    artifacts.write_atomically(output / RESULT, artifacts.dump_json(_result(scan)))
+    artifacts.write_atomically(output / RESULT, artifacts.dump_json(_result(scan, shown)))
     return page.summary(shown)
 
 
@@ -189,15 +197,16 @@ def _shown(scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]) -> p
         return page.SuspectRow(scan.loaded.places[index], example.task, example.id, *texts)
 
     def phrase(trigger: Trigger, num_examples: int) -> page.SuspectPhrase:
+        places = list(zip(trigger.tasks, trigger.targets, strict=True))
         members = [index for index in order if trigger.phrase in held.get(index, ())]
-        return page.SuspectPhrase(
-            trigger.phrase,
-            list(zip(trigger.tasks, trigger.targets, strict=True)),
-            *trigger[3:],
-            [row(index) for index in members[:num_examples]],
-        )
+        examples = [row(index) for index in members[:num_examples]]
+        return page.SuspectPhrase(trigger.phrase, places, *trigger[3:], examples)
 
-    alarms = scan.alarms
+    scores = []
+    for name, (result, seconds) in scan.results.items():
+        threshold, source = measures.threshold(result)
+        num_above = int((result.values_N > threshold).sum())
+        scores.append(page.ScoreUse(name, num_above, source, seconds))
     own = (f"{name}: {note}" for name, (one, _) in scan.results.items() for note in one.notes)
     return page.Scan(
         num_rows=len(scan.loaded.rows),
@@ -205,66 +214,40 @@ def _shown(scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]) -> p
         files=scan.loaded.files,
         alarm_level=scan.alarm_level,
         searched=SEARCH in scan.results,
-        alarms=[phrase(trigger, _NUM_EXAMPLES) for trigger in alarms],
-        others=[phrase(trigger, 0) for trigger in scan.triggers if trigger not in alarms],
-        scores=[
-            page.ScoreUse(name, _above(result), measures.threshold(result)[1], seconds)
-            for name, (result, seconds) in scan.results.items()
-        ],
+        alarms=[phrase(each, _NUM_EXAMPLES) for each in scan.triggers if scan.is_alarm(each)],
+        others=[phrase(each, 0) for each in scan.triggers if not scan.is_alarm(each)],
+        scores=scores,
         rows=[row(index) for index in order[:_NUM_SHOWN]],
         notes=[*own, *scan.notes],
         suspects=SUSPECTS,
     )
 
 
-def _suspects(
-    scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]
-) -> Iterator[dict[str, Any]]:
-    for place, index in enumerate(order, start=1):
-        row, results = scan.loaded.rows[index], scan.results
-        yield {
-            "rank": place,
-            "where": scan.loaded.places[index],
-            "task": row.task,
-            "id": row.id,
-            "phrases": held.get(index, []),
-            "values": {name: float(one.values_N[index]) for name, (one, _) in results.items()},
-            "input": row.input,
-            "target": row.target,
-        }
-
-
-def _result(scan: Scan) -> dict[str, Any]:
-    scores = []
-    for name, (result, seconds) in scan.results.items():
-        value, source = measures.threshold(result)
-        scores.append(
-            {
-                "name": name,
-                "seconds": round(seconds, 3),
-                "threshold": {"value": value, "source": source},
-                "num_above": _above(result),
-                "notes": list(result.notes),
-            }
-        )
+def _result(scan: Scan, shown: page.Scan) -> dict[str, Any]:
+    """The content of scan.json."""
     return {
         "schema": 1,
         "version": poison_t5x.__version__,
-        "num_rows": len(scan.loaded.rows),
-        "num_tasks": len(by_task(scan.loaded.rows)),
+        "num_rows": shown.num_rows,
+        "num_tasks": shown.num_tasks,
         "files": [
-            {"path": path, "num_rows": rows, "sha256": artifacts.sha256(path)}
-            for path, rows in scan.loaded.files.items()
+            {"path": path, "num_rows": num_rows, "sha256": artifacts.sha256(path)}
+            for path, num_rows in scan.loaded.files.items()
         ],
         "alarm_level": scan.alarm_level,
-        "alarm": bool(scan.alarms),
+        "alarm": bool(shown.alarms),
         "triggers": [
-            {**trigger._asdict(), "is_alarm": trigger in scan.alarms} for trigger in scan.triggers
+            {**trigger._asdict(), "is_alarm": scan.is_alarm(trigger)} for trigger in scan.triggers
         ],
-        "scores": scores,
+        "scores": [
+            {
+                "name": use.name,
+                "seconds": round(use.seconds, 3),
+                "threshold": {"value": measures.threshold(one)[0], "source": use.source},
+                "num_above": use.num_above,
+                "notes": list(one.notes),
+            }
+            for use, (one, _) in zip(shown.scores, scan.results.values(), strict=True)
+        ],
         "notes": list(scan.notes),
     }
-
-
-def _above(result: ScoreResult) -> int:
-    return int((result.values_N > measures.threshold(result)[0]).sum())

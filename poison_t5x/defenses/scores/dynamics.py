@@ -19,7 +19,7 @@ LAYERS = {"last": r"^decoder/(logits_dense|decoder_norm|layers?_?\d*/mlp)", "all
 
 
 def _losses(rows: Sequence[TrainingExample], context: Context, per_token: bool) -> np.ndarray:
-    """Loss of each row at each checkpoint: (C, N) float64, nats a token, or a target."""
+    """Loss of each row at each checkpoint, in nats a token or a target: (C, N) float64."""
     scorer = context.scorer
     inputs, targets = scorer.inputs([row.prompt for row in rows]), scorer.targets(rows)
     losses = []
@@ -87,9 +87,7 @@ class LossSlope:
 
     Least squares of the loss over the checkpoints' steps, as the signal of training dynamics that
     Swayamdipta et al. (EMNLP 2020, "Dataset Cartography") read off confidence over epochs.
-
-    Attributes:
-      per_token: mean over the target's tokens, as training weighs them; else the sum.
+    `per_token` is that of `Loss`.
     """
 
     needs: ClassVar[str] = "checkpoints"

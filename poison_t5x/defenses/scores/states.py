@@ -1,7 +1,7 @@
 """Scores on encoder states: spectral signatures and activation clustering."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -18,44 +18,9 @@ GROUPS = {
 }
 
 
-def _by_group(
-    rows: Sequence[TrainingExample],
-    context: Context,
-    group: str,
-    minimum: int,
-    score: Callable[[np.ndarray], np.ndarray],
-) -> ScoreResult:
-    """A score of each group's states; rows of groups that are too small get the least value."""
-    states_NxE = context.scorer.over_rows(
-        context,
-        "encoder states",
-        per_example.encoder_state,
-        context.scorer.inputs([row.prompt for row in rows]),
-        None,
-    )
-    groups: dict[object, list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(GROUPS[group](row), []).append(index)
-    values_N, small = np.full(len(rows), np.nan), 0
-    for members in groups.values():
-        if len(members) < minimum:
-            small += len(members)
-            continue
-        values_N[members] = score(states_NxE[members])
-    notes = [f"{small} rows are in groups of fewer than {minimum} and weren't scored"] * bool(small)
-    if small == len(rows):
-        return ScoreResult(np.zeros(len(rows)), notes=tuple(notes))
-    return ScoreResult(np.nan_to_num(values_N, nan=np.nanmin(values_N)), notes=tuple(notes))
-
-
-@SCORES.register("spectral_signatures")
 @dataclasses.dataclass(frozen=True)
-class SpectralSignatures:
-    """A state far along its group's main direction is suspicious.
-
-    Tran, Li and Madry (NeurIPS 2018), algorithm 1: of a class's centred representations, the
-    squared projection on the first right singular vector. Here of the encoder's mean states, each
-    group's divided by its own mean, so that groups can be ranked together.
+class _ByGroup:
+    """A score of each group's states; rows of groups that are too small get the least value.
 
     Attributes:
       group: rows whose states are compared: of one 'target' text (whatever the task), one 'task',
@@ -64,16 +29,59 @@ class SpectralSignatures:
     """
 
     needs: ClassVar[str] = "model"
+    least_minimum: ClassVar[int]
     group: str = "task_target"
     minimum: int = 8
 
     def __post_init__(self):
-        checks.one_of("SpectralSignatures.group", self.group, GROUPS)
-        checks.whole_number("SpectralSignatures.minimum", self.minimum, minimum=3)
+        name = type(self).__name__
+        checks.one_of(f"{name}.group", self.group, GROUPS)
+        checks.whole_number(f"{name}.minimum", self.minimum, self.least_minimum)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
-        """Squared projections in units of their group's mean."""
-        return _by_group(rows, context, self.group, self.minimum, spectral)
+        """Scores the rows."""
+        states_NxE = context.scorer.over_rows(
+            context,
+            "encoder states",
+            per_example.encoder_state,
+            context.scorer.inputs([row.prompt for row in rows]),
+            None,
+        )
+        groups: dict[object, list[int]] = {}
+        for index, row in enumerate(rows):
+            groups.setdefault(GROUPS[self.group](row), []).append(index)
+        values_N, is_small_N = np.zeros(len(rows)), np.ones(len(rows), bool)
+        for members in groups.values():
+            if len(members) >= self.minimum:
+                values_N[members] = self._score(states_NxE[members], context.seed)
+                is_small_N[members] = False
+        if not is_small_N.any():
+            return ScoreResult(values_N)
+        values_N[is_small_N] = min(values_N[~is_small_N], default=0.0)
+        small = is_small_N.sum()
+        note = f"{small} rows are in groups of fewer than {self.minimum} and weren't scored"
+        return ScoreResult(values_N, notes=(note,))
+
+    def _score(self, states_MxE: np.ndarray, seed: int) -> np.ndarray:
+        """Values of one group's states: (M,)."""
+        raise NotImplementedError
+
+
+@SCORES.register("spectral_signatures")
+@dataclasses.dataclass(frozen=True)
+class SpectralSignatures(_ByGroup):
+    """A state far along its group's main direction is suspicious.
+
+    Tran, Li and Madry (NeurIPS 2018), algorithm 1: of a class's centred representations, the
+    squared projection on the first right singular vector. Here of the encoder's mean states, each
+    group's divided by its own mean, so that groups can be ranked together.
+    """
+
+    needs: ClassVar[str] = "model"
+    least_minimum: ClassVar[int] = 3
+
+    def _score(self, states_MxE: np.ndarray, seed: int) -> np.ndarray:
+        return spectral(states_MxE)
 
 
 def spectral(states_MxE: np.ndarray) -> np.ndarray:
@@ -87,40 +95,27 @@ def spectral(states_MxE: np.ndarray) -> np.ndarray:
 
 @SCORES.register("activation_clustering")
 @dataclasses.dataclass(frozen=True)
-class ActivationClustering:
+class ActivationClustering(_ByGroup):
     """Membership of the smaller of two clusters of states is suspicious.
 
     Chen et al. (SafeAI 2019, "Detecting backdoor attacks on deep neural networks by activation
     clustering"): states of a class are reduced to few components and cut into two by k-means;
     poison is in the smaller cluster. Value: how much nearer a row is to the smaller cluster's
-    centre, times how small that cluster is. They reduce by ICA, this by PCA, which always
-    converges.
-
-    Attributes:
-      group: as of `SpectralSignatures`.
-      components: that states are reduced to.
-      minimum: rows of a group, at least.
+    centre, times how small that cluster is, in (-1, 1). They reduce by ICA, this by PCA, which
+    always converges. States are reduced to `components`.
     """
 
     needs: ClassVar[str] = "model"
-    group: str = "task_target"
-    components: int = 10
+    least_minimum: ClassVar[int] = 4
     minimum: int = 16
+    components: int = 10
 
     def __post_init__(self):
-        checks.one_of("ActivationClustering.group", self.group, GROUPS)
+        super().__post_init__()
         checks.whole_number("ActivationClustering.components", self.components)
-        checks.whole_number("ActivationClustering.minimum", self.minimum, minimum=4)
 
-    def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
-        """Values in (-1, 1)."""
-        return _by_group(
-            rows,
-            context,
-            self.group,
-            self.minimum,
-            lambda states: clustered(states, self.components, context.seed),
-        )
+    def _score(self, states_MxE: np.ndarray, seed: int) -> np.ndarray:
+        return clustered(states_MxE, self.components, seed)
 
 
 def clustered(states_MxE: np.ndarray, components: int, seed: int) -> np.ndarray:
