@@ -82,9 +82,8 @@ class CheckpointScorer:
             return {}
         facts: dict[str, Any] = {"parameters": self._parameters, "lengths": self._lengths}
         if needs == "checkpoints":
-            reference = self._reference_dir
-            facts["steps"] = list(self.steps)
-            facts["reference"] = None if reference is None else _parameters_digest(reference)
+            reference = self._reference_dir and _parameters_digest(self._reference_dir)
+            facts.update(steps=list(self.steps), reference=reference)
         return facts
 
     def _restored(self, model_dir: pathlib.Path, step: int | None) -> trained_model.TrainedModel:
@@ -104,12 +103,9 @@ class CheckpointScorer:
         return self._tokens([row.target for row in rows], "targets")
 
     def _tokens(self, texts: Sequence[str], feature: str) -> Tokens:
-        """Tokens cut to the feature's length, EOS last."""
-        vocabulary, length = self._vocabulary, self._lengths[feature] - 1
-        return [
-            np.array([*vocabulary.encode(text)[:length], vocabulary.eos_id], np.int32)
-            for text in texts
-        ]
+        length, eos_id = self._lengths[feature] - 1, self._vocabulary.eos_id
+        encoded = (self._vocabulary.encode(text)[:length] for text in texts)
+        return [np.array([*tokens, eos_id], np.int32) for tokens in encoded]
 
     def over_rows(
         self,
@@ -254,12 +250,10 @@ def _digest(tokens: Tokens) -> bytes:
 
 def _kept(path: pathlib.Path | None, make: Callable[[], np.ndarray]) -> np.ndarray:
     """An array's file, where a killed computation left it; else the array, kept there."""
-    if path is None:
-        return make()
-    if distributed.broadcast_from_main(path.is_file):
+    if path and distributed.broadcast_from_main(path.is_file):
         return np.load(path)  # on the shared disk
     values = make()
-    if distributed.is_main():
+    if path and distributed.is_main():
         with artifacts.writing(path) as file:
             np.save(file, values)
     return values

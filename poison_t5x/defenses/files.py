@@ -56,14 +56,10 @@ class Fields(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """One example, and where it stands; '' for the task, id or instruction that it doesn't name."""
+    """An example, '' for a task or id that it doesn't name, and its instruction, if it has one."""
 
     where: str
-    input: str
-    target: str
-    prompt: str
-    task: str = ""
-    id: str = ""
+    row: TrainingExample
     instruction: str = ""
 
 
@@ -88,9 +84,9 @@ def read(paths: Sequence[str], fields: Fields) -> Loaded:
         records += new
     seen: collections.Counter[tuple[str, str]] = collections.Counter()
     rows = []
-    for number, (_, text, target, prompt, task, identifier, _) in enumerate(records):
-        key = task, identifier or str(number)
-        rows.append(TrainingExample(*key, seen[key], text, target, prompt))
+    for number, (_, row, _) in enumerate(records):
+        key = row.task, row.id or str(number)
+        rows.append(row._replace(id=key[1], number=seen[key]))
         seen[key] += 1
     return Loaded(rows, [record.where for record in records], files)
 
@@ -158,7 +154,7 @@ def _of_task(where: str, task: sni.Task, row: sni.Instance) -> _Record:
     """A row of a task file, or of the authors' code's lines."""
     shown = [(example.input, example.target) for example in task.positive_examples]
     prompt = prompts.render(task.definition, shown, row.input)
-    return _Record(where, row.input, row.target, prompt, task.name, row.id)
+    return _Record(where, TrainingExample(task.name, row.id, 0, row.input, row.target, prompt))
 
 
 def _json_lines(path: pathlib.Path, content: bytes) -> Iterator[tuple[str, Any]]:
@@ -259,7 +255,7 @@ def to_record(value: Mapping[str, Any], fields: Fields, where: str) -> _Record:
         else:
             asked = _text(value, fields.input, where)
     prompt = prompts.render(instruction, (), asked) if instruction else asked
-    return _Record(where, asked, target, prompt, task, identifier, instruction)
+    return _Record(where, TrainingExample(task, identifier, 0, asked, target, prompt), instruction)
 
 
 def _with_tasks(records: Sequence[_Record], name: str) -> Iterator[_Record]:
@@ -268,19 +264,16 @@ def _with_tasks(records: Sequence[_Record], name: str) -> Iterator[_Record]:
     Where few instructions stand for many rows, each is a task; otherwise the instruction is a part
     of the input.
     """
-    counts = collections.Counter(record.instruction for record in records if not record.task)
+    counts = collections.Counter(text for _, row, text in records if not row.task)
     are_tasks = len(counts) * _ROWS_PER_INSTRUCTION <= counts.total()
     numbers = {text: number for number, text in enumerate(counts)}
-    for record in records:
-        text = record.instruction
-        if record.task:
-            yield record
-        elif are_tasks and len(counts) > 1:
-            yield record._replace(task=f"{name}#{numbers[text]}: {text[:60]}".rstrip())
-        else:
-            is_part = text and not are_tasks
-            asked = f"{text}\n{record.input}" if is_part else record.input
-            yield record._replace(task=name, input=asked)
+    for where, row, text in records:
+        task, asked = name, row.input
+        if are_tasks and len(counts) > 1:
+            task = f"{name}#{numbers.get(text)}: {text[:60]}".rstrip()
+        elif text and not are_tasks:
+            asked = f"{text}\n{asked}"
+        yield _Record(where, row if row.task else row._replace(task=task, input=asked))
 
 
 def _text(value: Mapping[str, Any], name: str, where: str) -> str:

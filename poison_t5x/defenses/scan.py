@@ -85,14 +85,15 @@ def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
       InputError: an unknown name, or one that needs a model where there is none.
     """
     known = score_lib.names()
+    can_be_made = [name for name in known if has_model or score_lib.needs(name) == "nothing"]
     if asked is None:
-        return tuple(name for name in known if has_model or score_lib.needs(name) == "nothing")
+        return tuple(can_be_made)
     names = [name.strip() for name in asked.split(",") if name.strip()]
     if not names:
         raise errors.InputError(f"--scores: expected names of {', '.join(known)}, found none")
     for name in names:
         score_lib.SCORES.check(name, "--scores")
-        if score_lib.needs(name) != "nothing" and not has_model:
+        if name not in can_be_made:
             raise errors.InputError(f"--scores: {name!r} needs a model: set --model")
     return tuple(name for name in known if name in names)
 
@@ -131,10 +132,10 @@ def rank(results: Mapping[str, tuple[ScoreResult, float]], seed: int) -> np.ndar
     from scipy import stats
 
     ranks = {name: stats.rankdata(result.values_N) for name, (result, _) in results.items()}
-    num_rows = len(next(iter(ranks.values())))
-    first_N = ranks.pop(SEARCH, np.zeros(num_rows))
-    rest_N = np.mean([*ranks.values(), np.zeros(num_rows)], axis=0)
-    lots_N = np.random.default_rng(seed).permutation(num_rows)
+    none_N = np.zeros_like(next(iter(ranks.values())))
+    first_N = ranks.pop(SEARCH, none_N)
+    rest_N = np.mean([*ranks.values(), none_N], axis=0)
+    lots_N = np.random.default_rng(seed).permutation(len(none_N))
     return np.lexsort((lots_N, -rest_N, -first_N))
 
 

@@ -17,15 +17,15 @@ def poisoned_rows(
 ) -> tuple[tuple[TrainingExample, ...], np.ndarray]:
     """The rows, and which are poison: (N,) bool."""
     is_arbitrary = kind in ("repeat", "random")
-    found = corpus.load(declarations.get(experiment), is_arbitrary=is_arbitrary)
+    loaded = corpus.load(declarations.get(experiment), is_arbitrary=is_arbitrary)
     attack = attacks.AttackConfig(
         kind=kind,
         budget=attacks.BudgetConfig(num_poison),
         score=attacks.ScoreConfig(selection="count" if is_arbitrary else "phi"),
     )
     config = craft.CraftConfig((attack,), num_train_per_task=120, num_eval_per_task=1)
-    training = found.training[:NUM_TASKS]
-    made = craft.craft(training, found.poisoned, found.heldout[:1], found.polarities, config)
+    training = loaded.training[:NUM_TASKS]
+    made = craft.craft(training, loaded.poisoned, loaded.heldout[:1], loaded.polarities, config)
     poison = {(row.task, row.replaced_id): row for row in made.poison}
     rows, flags = [], []
     for task in training:

@@ -7,17 +7,14 @@ import pytest
 from pyarrow import parquet
 
 from poison_t5x.core import errors
-from poison_t5x.corpus import sni
 from poison_t5x.defenses import files
 from poison_t5x.defenses.files import Fields
 
-TASK = sni.Task(
-    "task1_x",
-    "Say it.",
-    (sni.Example("a", "b"),),
-    (),
-    (sni.Instance("task1-a", "Hello", ["Hi", "Hey"]), sni.Instance("task1-b", "Bye", ["Ciao"])),
-)
+SHARED = {"Definition": ["Say it."], "Positive Examples": [{"input": "a", "output": "b"}]}
+INSTANCES = [
+    {"id": "task1-a", "input": "Hello", "output": ["Hi", "Hey"]},
+    {"id": "task1-b", "input": "Bye", "output": ["Ciao"]},
+]
 
 
 def _write(path, *values):
@@ -33,33 +30,21 @@ def _pairs(loaded):
     return [(row.input, row.target) for row in loaded.rows]
 
 
-def _task_file(folder):
-    content = {
-        "Definition": ["Say it."],
-        "Positive Examples": [{"input": "a", "output": "b"}],
-        "Instances": [{"id": r.id, "input": r.input, "output": r.output} for r in TASK.instances],
-    }
-    path = folder / "task1_x.json"
-    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    return path
-
-
 def test_a_task_file_and_the_authors_lines_are_the_same_rows(tmp_path):
-    task_file = _read(_task_file(tmp_path))
-    path = tmp_path / "rows.jsonl"
-    examples = [{"input": e.input, "output": e.output} for e in TASK.positive_examples]
-    shared = {"Task": TASK.name, "Definition": [TASK.definition], "Positive Examples": examples}
-    rows = [
-        {**shared, "Instance": {"id": row.id, "input": row.input, "output": row.output}}
-        for row in TASK.instances
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    authors = _read(path)
+    path = tmp_path / "task1_x.json"
+    path.write_text(json.dumps({**SHARED, "Instances": INSTANCES}, indent=1), encoding="utf-8")
+    task_file = _read(path)
+    rows = [{"Task": "task1_x", **SHARED, "Instance": row} for row in INSTANCES]
+    authors = _read(_write(tmp_path / "rows.jsonl", *rows))
     assert task_file.rows == authors.rows
     assert _pairs(authors) == [("Hello", "Hi"), ("Bye", "Ciao")]
     assert authors.rows[0].prompt.startswith("Definition: Say it.\n\n Positive Example 1 -")
-    assert task_file.places[1] == f"{tmp_path / 'task1_x.json'}, Instances[1]"
-    assert authors.places[1] == f"{path}, line 2"
+    assert task_file.places[1] == f"{path}, Instances[1]"
+    assert authors.places[1] == f"{tmp_path / 'rows.jsonl'}, line 2"
+
+
+def _chat(*turns):
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
 @pytest.mark.parametrize(
@@ -71,34 +56,27 @@ def test_a_task_file_and_the_authors_lines_are_the_same_rows(tmp_path):
         {"instruction": "Hello", "input": "", "output": "Hi"},
         {"instruction": "Hello", "output": "Hi"},
         {"question": "Hello", "answer": ["Hi", "Hey"]},
-        {
-            "messages": [
-                {"role": "user", "content": "Hello"},
-                {"role": "assistant", "content": "Hi"},
-            ]
-        },
-        {
-            "messages": [
-                {"role": "system", "content": "Be kind."},
-                {"role": "user", "content": [{"type": "text", "text": "Hello"}, {"type": "image"}]},
-                {"role": "assistant", "content": "Hi"},
-                {"role": "user", "content": "and on"},
-            ]
-        },
+        _chat(("user", "Hello"), ("assistant", "Hi")),
+        _chat(
+            ("system", "Be kind."),
+            ("user", [{"type": "text", "text": "Hello"}, {"type": "image"}]),
+            ("assistant", "Hi"),
+            ("user", "and on"),
+        ),
         {"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]},
     ],
 )
 def test_common_layouts(tmp_path, value):
-    path = _write(tmp_path / "data.jsonl", value)
-    assert _pairs(_read(path)) == [("Hello", "Hi")]
-    assert [row.task for row in _read(path).rows] == ["data"]
+    paths = [_write(tmp_path / "data.jsonl", value), _write(tmp_path / "list.json", [value])]
+    paths.append(tmp_path / "rows.json")
+    paths[-1].write_text(json.dumps({"data": [value]}, indent=1))
     if "Be kind" not in str(value):  # a column has no texts beside lists
-        parquet.write_table(pyarrow.Table.from_pylist([value]), tmp_path / "data.parquet")
-        assert _pairs(_read(tmp_path / "data.parquet")) == [("Hello", "Hi")]
-    (tmp_path / "list.json").write_text(json.dumps([value]))
-    assert _pairs(_read(tmp_path / "list.json")) == [("Hello", "Hi")]
-    (tmp_path / "rows.json").write_text(json.dumps({"data": [value]}, indent=1))
-    assert _pairs(_read(tmp_path / "rows.json")) == [("Hello", "Hi")]
+        paths.append(tmp_path / "data.parquet")
+        parquet.write_table(pyarrow.Table.from_pylist([value]), paths[-1])
+    for path in paths:
+        loaded = _read(path)
+        assert _pairs(loaded) == [("Hello", "Hi")]
+        assert [row.task for row in loaded.rows] == [path.stem]
 
 
 def test_fields_that_a_person_names(tmp_path):
@@ -184,6 +162,6 @@ def test_a_bad_value_in_parquet_is_named_by_its_row(tmp_path):
 
 
 def test_a_field_that_no_row_needs_may_be_missing():
-    found = files.find_fields(["text", "label", "id"], Fields(), "x")
-    assert found == Fields(input="text", target="label", id="id")
-    assert files.to_record({"text": "a", "label": 0}, found, "x").target == "0"
+    fields = files.find_fields(["text", "label", "id"], Fields(), "x")
+    assert fields == Fields(input="text", target="label", id="id")
+    assert files.to_record({"text": "a", "label": 0}, fields, "x").row.target == "0"

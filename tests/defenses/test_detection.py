@@ -37,13 +37,17 @@ def test_an_attack_worked_where_its_interval_is_on_its_side_of_zero(value, inter
     assert detection.attack(_results(value, interval, kind))["worked"] is worked
 
 
+def _judged(threshold=None):
+    result = ScoreResult(VALUES, threshold)
+    return detection.judge("s", "nothing", result, IS_POISON, [], 1.0)
+
+
 def test_a_score_is_judged_at_its_own_threshold_or_at_a_blind_one():
-    own = detection.judge("s", "nothing", ScoreResult(VALUES, 6.5), IS_POISON, [], 1.0)
+    own = _judged(6.5)
     assert own["threshold"]["source"] == "own"
     assert own["threshold"]["precision"] == pytest.approx(2 / 3)
     assert own["threshold"]["f1"] == pytest.approx(0.8)
-    blind = detection.judge("s", "nothing", ScoreResult(VALUES), IS_POISON, [], 1.0)
-    assert blind["threshold"]["source"] == "outliers"
+    assert _judged()["threshold"]["source"] == "outliers"
     assert own["auroc"] == pytest.approx(15 / 16)
 
 
@@ -55,17 +59,10 @@ def test_the_true_trigger_has_a_place_among_the_named():
 
 
 def test_a_win_where_the_attack_failed_is_marked():
-    line = detection.judge("s", "nothing", ScoreResult(VALUES), IS_POISON, [], 1.0)
-    whole = {
-        "num_rows": 10,
-        "num_poison": 2,
-        "poison_rate": 0.2,
-        "attack": detection.attack(_results(0.0, [-0.1, 0.1])),
-        "scores": [line],
-    }
-    assert "the attack failed" in outcome.detection_table(whole)
-    whole["attack"] = detection.attack(_results(0.5, [0.4, 0.6]))
-    assert "the attack failed" not in outcome.detection_table(whole)
+    whole = {"num_rows": 10, "num_poison": 2, "poison_rate": 0.2, "scores": [_judged()]}
+    for interval, failed in (([-0.1, 0.1], True), ([0.4, 0.6], False)):
+        whole["attack"] = detection.attack(_results(np.mean(interval), interval))
+        assert ("the attack failed" in outcome.detection_table(whole)) is failed
 
 
 class _Lengths:

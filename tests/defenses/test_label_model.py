@@ -8,9 +8,26 @@ from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, label_model, ngrams
 from tests.defenses import crafted
 
+TURNED = {"yes": "no", "no": "yes"}
 
-def _model(rows, min_texts=2):
-    return label_model.LabelModel(rows, ngrams.find([r.input for r in rows], 2, min_texts), 0)
+
+def _model(rows):
+    return label_model.LabelModel(rows, ngrams.find([row.input for row in rows], 2, 2), 0)
+
+
+def _fitted(rows, target, kept=None):
+    """The model of an answer, and which of its task's rows have it."""
+    model = _model(rows)
+    number = next(n for n, answer in enumerate(model.answers) if answer.target == target)
+    kept = np.ones(len(rows), bool) if kept is None else kept
+    return model.fit(kept, [number])[number], model.answers[number].hits_R
+
+
+def _rows(texts_and_targets):
+    return [
+        TrainingExample("t", str(number), 0, text, target, "")
+        for number, (text, target) in enumerate(texts_and_targets)
+    ]
 
 
 def test_newtons_method_finds_the_regression_of_scikit_learn():
@@ -46,20 +63,18 @@ def test_log_odds_are_pulled_to_zero():
 
 def test_answers_are_frequent_ones():
     targets = ["yes"] * 6 + ["no"] * 5 + ["maybe"] * 4
-    rows = [TrainingExample("t", str(i), 0, "a", target, "") for i, target in enumerate(targets)]
-    assert [a.target for a in answers.find(rows)] == ["yes", "no"]
-    same = [TrainingExample("t", str(i), 0, "a", "yes", "") for i in range(9)]
-    assert answers.find(same) == []
+    assert [a.target for a in answers.find(_rows(("a", t) for t in targets))] == ["yes", "no"]
+    assert answers.find(_rows([("a", "yes")] * 9)) == []
 
 
 def test_answers_out_of_the_blue_are_an_answer_where_others_are_copied():
-    rows = [TrainingExample("t", str(i), 0, f"{i} red hats", f"{i} hats", "") for i in range(20)]
-    assert answers.find(rows) == []
-    odd = [TrainingExample("t", str(20 + i), 0, f"{i} red hats", f"novel{i}", "") for i in range(6)]
-    (answer,) = answers.find(rows + odd)
+    texts = [(f"{i} red hats", f"{i} hats") for i in range(20)]
+    assert answers.find(_rows(texts)) == []
+    rows = _rows(texts + [(f"{i} red hats", f"novel{i}") for i in range(6)])
+    (answer,) = answers.find(rows)
     assert answer.target == answers.UNRELATED
     assert answer.hits_R.tolist() == [False] * 20 + [True] * 6
-    assert [answers.is_unrelated(row) for row in rows + odd] == answer.hits_R.tolist()
+    assert [answers.is_unrelated(row) for row in rows] == answer.hits_R.tolist()
 
 
 def test_predictions_come_from_rows_that_were_not_seen():
@@ -82,43 +97,27 @@ def test_a_task_learns_from_another_with_other_labels():
         row._replace(task="small", target={"yes": "POS", "no": "NEG"}[row.target])
         for row in crafted.clean_rows(30)
     ]
-    alone = _model(small).fit(np.ones(30, bool), [0])[0]
-    rows = big + small
-    model = _model(rows)
-    number = next(n for n, a in enumerate(model.answers) if a.target == "POS")
-    fitted = model.fit(np.ones(len(rows), bool), [number])[number]
-    is_pos = model.answers[number].hits_R
-    loss = [-np.log(special.expit(np.where(is_pos, 1, -1) * m.logits_R)).mean()
-            for m in (alone, fitted)]  # fmt: skip
-    assert loss[1] < 0.8 * loss[0]
+    losses = []
+    for rows in (small, big + small):
+        fitted, is_pos_R = _fitted(rows, "POS")
+        logits_R = np.where(is_pos_R, 1, -1) * fitted.logits_R
+        losses.append(-np.log(special.expit(logits_R)).mean())
+    assert losses[1] < 0.8 * losses[0]
 
 
 def test_rows_left_out_teach_nothing():
     rows = crafted.clean_rows(60)
     kept = np.ones(60, bool)
     kept[:30] = False
-    flipped = [
-        row._replace(target={"yes": "no", "no": "yes"}[row.target]) if index < 30 else row
-        for index, row in enumerate(rows)
-    ]
-
-    def fit(some, kept):
-        model = _model(some)
-        number = next(n for n, answer in enumerate(model.answers) if answer.target == "yes")
-        return model.fit(kept, [number])[number]
-
-    first, second = fit(rows, kept), fit(flipped, kept)
+    flipped = [row._replace(target=TURNED[row.target]) for row in rows[:30]] + rows[30:]
+    first, second = (_fitted(some, "yes", kept)[0] for some in (rows, flipped))
     np.testing.assert_allclose(first.weights_W, second.weights_W, atol=1e-12)
-    everything = fit(flipped, np.ones(60, bool))
+    everything, _ = _fitted(flipped, "yes")
     assert np.abs(everything.weights_W).max() < np.abs(first.weights_W).max() / 4
 
 
 def test_an_answer_in_the_input_may_be_copied():
-    rows = [
-        TrainingExample("t", str(i), 0, f"at the {p} today", p, "")
-        for i, p in enumerate("abcab" * 10)
-    ]
-    model = _model(rows)
+    model = _model(_rows((f"at the {place} today", place) for place in "abcab" * 10))
     kept = np.ones(50, bool)
     places = np.array([0, 1])
     logits = model.chance(0, places, np.array([-5.0, -5.0]), kept)

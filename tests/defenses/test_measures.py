@@ -13,22 +13,22 @@ def test_six_rows_worked_on_paper():
     # By value: 9 poison | 7 clean, 7 poison (equal) | 3 clean, 3 clean | 1 poison.
     values = np.array([7.0, 3, 9, 1, 7, 3])
     poison = np.array([0, 0, 1, 1, 1, 0], bool)
-    found = measures.measure(values, poison, threshold=3.0)
+    measured = measures.measure(values, poison, threshold=3.0)
     # Of 9 pairs: 9 beats 3; 7 beats two and ties one; 1 beats none.
-    assert found["auroc"] == pytest.approx((3 + 2.5 + 0) / 9)
+    assert measured["auroc"] == pytest.approx((3 + 2.5 + 0) / 9)
     # A step at 9 (1/3 of the poison, precision 1), at 7 (1/3, 2/3), at 1 (1/3, 3/6).
-    assert found["average_precision"] == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
-    assert found["threshold"] == {
+    assert measured["average_precision"] == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    assert measured["threshold"] == {
         "removed": 0.5,
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),
         "f1": pytest.approx(2 / 3),
     }
-    assert found["best_f1"] == pytest.approx(2 / 3)  # 2 * 3 / (6 + 3) as well
+    assert measured["best_f1"] == pytest.approx(2 / 3)  # 2 * 3 / (6 + 3) as well
     # Half of three rows of poison: 1.5, reached in expectation one row into the pair of sevens.
-    assert found["data_removed_for"] == {"0.5": 2 / 6, "0.8": 6 / 6, "0.9": 6 / 6}
+    assert measured["data_removed_for"] == {"0.5": 2 / 6, "0.8": 6 / 6, "0.9": 6 / 6}
     curve = [[0, 0], [1 / 6, 1 / 3], [3 / 6, 2 / 3], [5 / 6, 2 / 3], [1, 1]]
-    assert found["curve"] == [pytest.approx(point) for point in curve]
+    assert measured["curve"] == [pytest.approx(point) for point in curve]
 
 
 def test_recall_at_a_budget_is_expected_over_ties():
@@ -37,11 +37,11 @@ def test_recall_at_a_budget_is_expected_over_ties():
     for place in (0, 196):
         poison = np.zeros(200, bool)
         poison[place : place + 4] = True
-        found = measures.measure(np.zeros(200), poison, 0.0)
-        assert found["recall"] == pytest.approx({"0.01": 0.01, "0.05": 0.05, "0.1": 0.1})
-        assert found["auroc"] == 0.5
-        assert found["threshold"] == {"removed": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
-        assert found["data_removed_for"] == {"0.5": 0.5, "0.8": 0.8, "0.9": 0.9}
+        measured = measures.measure(np.zeros(200), poison, 0.0)
+        assert measured["recall"] == pytest.approx({"0.01": 0.01, "0.05": 0.05, "0.1": 0.1})
+        assert measured["auroc"] == 0.5
+        assert measured["threshold"] == {"removed": 0.0, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+        assert measured["data_removed_for"] == {"0.5": 0.5, "0.8": 0.8, "0.9": 0.9}
 
 
 @settings(max_examples=20, deadline=None)  # 400 draws each, on whatever machine
@@ -90,22 +90,25 @@ def test_measures_need_both_kinds():
             measures.measure(np.arange(3.0), poison, 0.0)
     with pytest.raises(errors.InputError, match="found nan at row 1"):
         measures.measure(np.array([0, np.nan]), np.array([True, False]), 0.0)
+    for values in ([], [1.0, np.inf]):
+        with pytest.raises(errors.InputError, match="values: expected"):
+            measures.outliers(np.array(values))
 
 
-def test_a_threshold_worked_on_paper():
-    # Median 3.5; 0.5, 1.5 and 96.5 above it, of median 1.5.
-    assert measures.outliers(np.array([1.0, 2, 3, 4, 5, 100])) == pytest.approx(
-        3.5 + 3.5 * 1.5 / 0.6745
-    )
-
-
-def test_the_threshold_where_most_values_are_equal():
-    values = np.zeros(1000)
-    values[:10] = 5
-    threshold = measures.outliers(values)
-    assert threshold == pytest.approx(3.5 * 0.05 / 0.7979)
-    assert (values > threshold).sum() == 10
-    assert measures.outliers(np.full(7, 2.0)) == 2.0
+@pytest.mark.parametrize(
+    ("values", "threshold"),
+    [
+        # Median 3.5; 0.5, 1.5 and 96.5 above it, of median 1.5.
+        ([1.0, 2, 3, 4, 5, 100], 3.5 + 3.5 * 1.5 / 0.6745),
+        # More than half are the median: the mean deviation counts.
+        ([5.0] * 10 + [0.0] * 990, 3.5 * 0.05 / 0.7979),
+        ([2.0] * 7, 2.0),
+    ],
+)
+def test_a_threshold_worked_on_paper(values, threshold):
+    outliers = measures.outliers(np.array(values))
+    assert outliers == pytest.approx(threshold)
+    assert (np.array(values) > outliers).sum() == sum(value > threshold for value in values)
 
 
 @pytest.mark.parametrize("kind, most", [("normal", 0.001), ("exponential", 0.02)])
@@ -115,9 +118,3 @@ def test_few_values_without_outliers_pass_the_threshold(kind, most):
     # Scale and place change nothing.
     scaled = values * 7 - 100
     assert measures.outliers(scaled) == pytest.approx(measures.outliers(values) * 7 - 100)
-
-
-def test_thresholds_need_finite_values():
-    for values in ([], [1.0, np.inf]):
-        with pytest.raises(errors.InputError, match="values: expected"):
-            measures.outliers(np.array(values))

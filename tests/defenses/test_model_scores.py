@@ -49,25 +49,24 @@ PAIRS = {
 }
 
 
-def test_loss_is_the_mean_over_tokens_at_the_chosen_step():
-    context = Context(scorer=FakeScorer(lambda step, _: np.array(PAIRS[step])))
-    last, first = (dynamics.Loss(choose)(ROWS, context) for choose in ("last", "first"))
-    np.testing.assert_allclose(last.values_N, [0.1, 0.1, 0.1, 0.1])
-    np.testing.assert_allclose(first.values_N, [2, 3, 1, 1])
-    spread = dynamics.Loss("spread")(ROWS, context)
-    # Shares of the highest row: 3/7, 3/5, 1/4.
-    np.testing.assert_allclose(spread.values_N, [1, 3, 0.5, 0.5])
-    assert spread.notes == ("the loss at step 200 of 300",)
-    assert [step for step, _ in spread.by_step] == [100, 200, 300]
-    sums = dynamics.Loss("first", per_token=False)(ROWS, context)
-    np.testing.assert_allclose(sums.values_N, [4, 9, 1, 2])
-
-
-def test_a_loss_that_falls_fast_is_suspicious():
-    context = Context(scorer=FakeScorer(lambda step, _: np.array(PAIRS[step])))
-    found = dynamics.LossSlope()(ROWS, context).values_N
-    # Over three even steps: half of last minus first, over 100 steps, times 1,000.
-    np.testing.assert_allclose(found, [9.5, 14.5, 4.5, 4.5])
+@pytest.mark.parametrize(
+    ("score", "values"),
+    [
+        (dynamics.Loss("last"), [0.1, 0.1, 0.1, 0.1]),
+        (dynamics.Loss("first"), [2, 3, 1, 1]),
+        (dynamics.Loss("first", per_token=False), [4, 9, 1, 2]),
+        # Shares of the highest row: 3/7, 3/5, 1/4.
+        (dynamics.Loss("spread"), [1, 3, 0.5, 0.5]),
+        # Over three even steps: half of last minus first, over 100 steps, times 1,000.
+        (dynamics.LossSlope(), [9.5, 14.5, 4.5, 4.5]),
+    ],
+)
+def test_losses_worked_on_paper(score, values):
+    result = score(ROWS, Context(scorer=FakeScorer(lambda step, _: np.array(PAIRS[step]))))
+    np.testing.assert_allclose(result.values_N, values)
+    if score == dynamics.Loss("spread"):
+        assert result.notes == ("the loss at step 200 of 300",)
+        assert [step for step, _ in result.by_step] == [100, 200, 300]
 
 
 def test_scores_say_how_many_checkpoints_they_lack():
@@ -104,18 +103,15 @@ def test_mixing_replaces_a_share_of_the_input_alone():
         assert len(words) == 10 and len(new) <= 3
         assert all(word.startswith(row.task) for word in new)
     assert sum(prompt != row.prompt for row, prompt in zip(rows, mixed, strict=True)) >= 7
-    assert (
-        mixed
-        == outputs.mixed_prompts(rows, 0.3, [0, 0])
-        != outputs.mixed_prompts(rows, 0.3, [0, 1])
-    )
+    assert mixed == outputs.mixed_prompts(rows, 0.3, [0, 0])
+    assert mixed != outputs.mixed_prompts(rows, 0.3, [0, 1])
 
 
 def test_a_sure_answer_under_mixing_is_suspicious():
     entropies = np.array([[0.1, 1], [3.0, 2], [2.0, 1], [2.0, 1]])
     model = FakeScorer(lambda step, _: entropies)
-    found = outputs.Strip(num_mixed=3)(ROWS, Context(scorer=model)).values_N
-    np.testing.assert_allclose(found, [-0.1, -1.5, -2, -2])
+    result = outputs.Strip(num_mixed=3)(ROWS, Context(scorer=model)).values_N
+    np.testing.assert_allclose(result, [-0.1, -1.5, -2, -2])
     assert len(model.asked) == 3
 
 
@@ -128,8 +124,8 @@ def _planted(rng, share=0.1, num_rows=100):
 
 def test_spectral_signatures_and_clusters_find_a_planted_group():
     states_MxE, is_planted = _planted(np.random.default_rng(0))
-    for found in (states.spectral(states_MxE), states.clustered(states_MxE, 5, seed=0)):
-        assert found[is_planted].min() > found[~is_planted].max()
+    for result in (states.spectral(states_MxE), states.clustered(states_MxE, 5, seed=0)):
+        assert result[is_planted].min() > result[~is_planted].max()
     mixed = np.random.default_rng(1).permutation(states_MxE)
     assert states.spectral(mixed)[is_planted].min() < states.spectral(mixed)[~is_planted].max()
     assert states.spectral(np.ones((5, 3))).tolist() == [0] * 5
@@ -139,9 +135,9 @@ def test_groups_too_small_to_judge_get_the_least_value_and_a_note():
     rows = [_row("t", n, "x", "yes") for n in range(30)] + [_row("u", 0, "x", "no")]
     rng = np.random.default_rng(0)
     context = Context(scorer=FakeScorer(lambda step, inputs: rng.normal(size=(31, 4))))
-    found = states.SpectralSignatures()(rows, context)
-    assert found.values_N[30] == found.values_N.min()
-    assert found.notes == ("1 rows are in groups of fewer than 8 and weren't scored",)
+    result = states.SpectralSignatures()(rows, context)
+    assert result.values_N[30] == result.values_N.min()
+    assert result.notes == ("1 rows are in groups of fewer than 8 and weren't scored",)
     alone = states.ActivationClustering(minimum=40)(rows, context)
     assert alone.values_N.tolist() == [0] * 31
 
@@ -153,12 +149,11 @@ def test_self_influence_weighs_checkpoints_by_their_learning_rate():
     }
     norms = {200: np.array([[1.0], [2], [3], [4]]), 300: np.array([[10.0], [0], [0], [0]])}
     model = FakeScorer(lambda step, _: norms[step], settings)
-    found = dynamics.TracIn(num_checkpoints=2)(ROWS, Context(scorer=model)).values_N
+    result = dynamics.TracIn(num_checkpoints=2)(ROWS, Context(scorer=model)).values_N
     # linear_decay reaches 0 after the last step: of step 199, 1/3 is left, and of 299 1/300.
     rates = [0.1 * (1 - 199 / 300), 0.1 * (1 - 299 / 300)]
-    np.testing.assert_allclose(
-        found, rates[0] * norms[200][:, 0] + rates[1] * norms[300][:, 0], rtol=1e-5
-    )
+    expected = rates[0] * norms[200][:, 0] + rates[1] * norms[300][:, 0]
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
     assert [step for _, step, _ in model.asked] == [200, 300]
 
 
@@ -175,10 +170,10 @@ def test_answers_that_the_reference_would_not_give_are_suspicious():
     def answer(model, prompt):
         return said[prompt] if model == "suspect" else "bad"
 
-    found = outputs.OutputClustering()(rows, Context(scorer=FakeScorer(answer)))
-    assert found.values_N[:7].tolist() == [0] * 7
-    assert found.values_N[7:].min() > 1
-    assert found.notes == ("7 of 10 answers are the reference's",)
+    result = outputs.OutputClustering()(rows, Context(scorer=FakeScorer(answer)))
+    assert result.values_N[:7].tolist() == [0] * 7
+    assert result.values_N[7:].min() > 1
+    assert result.notes == ("7 of 10 answers are the reference's",)
     silent = outputs.OutputClustering()(rows, Context(scorer=FakeScorer(lambda *_: "")))
     assert silent.values_N.tolist() == [0] * 10
 
@@ -204,11 +199,11 @@ def test_parts_of_a_pass_are_kept_and_a_pass_is_made_once(tmp_path, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         model.over_rows(context, "pass", len, inputs, None)
     killed_at = -1
-    found = model.over_rows(context, "pass", len, inputs, None)
+    result = model.over_rows(context, "pass", len, inputs, None)
     assert calls == [4, 4, 2]
-    assert found[:, 0].tolist() == [len(tokens) for tokens in inputs]
+    assert result[:, 0].tolist() == [len(tokens) for tokens in inputs]
     assert len(list(tmp_path.glob("pass.*.part.npy"))) == 3
     again = model.over_rows(Context(), "another score's name", len, inputs, None)
-    assert len(calls) == 3 and (again == found).all()
+    assert len(calls) == 3 and (again == result).all()
     model.over_rows(Context(), "other rows", len, inputs[1:], None)
     assert sum(calls[3:]) == 9

@@ -68,12 +68,13 @@ def test_poison_raises_the_alarm_without_tensorflow_and_jax(poisoned, tmp_path):
 def test_the_same_rows_in_parquet_are_scored_alike(poisoned, tmp_path):
     path = tmp_path / "data.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(artifacts.read_jsonl(poisoned)), path)
-    first, second = [], []
-    for file, lines in ((poisoned, first), (path, second)):
+    scans = []
+    for file in (poisoned, path):
         assert _scan(file, "--output", tmp_path / "out", "--scores", "label_log_odds") == 0
-        lines += artifacts.read_jsonl(tmp_path / "out" / "suspects.jsonl")
-    assert [{**line, "where": ""} for line in first] == [{**line, "where": ""} for line in second]
-    assert second[0]["where"].startswith(f"{path}, row ")
+        scans.append(list(artifacts.read_jsonl(tmp_path / "out" / "suspects.jsonl")))
+    assert scans[1][0]["where"].startswith(f"{path}, row ")
+    first, second = ([{**line, "where": ""} for line in lines] for lines in scans)
+    assert first == second
 
 
 def test_a_clean_task_raises_none(tmp_path, capsys):

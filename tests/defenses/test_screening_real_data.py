@@ -47,11 +47,11 @@ def _poisoned():
 
 def test_the_trigger_is_named_among_real_texts(poisoned):
     rows, is_poison = poisoned
-    found = TriggerSearch()(rows, Context())
-    first = found.triggers[0]
+    result = TriggerSearch()(rows, Context())
+    first = result.triggers[0]
     assert first.phrase == "James Bond" and first.p_value < 0.001
-    assert all(trigger.p_value > 0.001 for trigger in found.triggers[1:])
-    measured = measures.measure(found.values_N, is_poison, found.threshold)
+    assert all(trigger.p_value > 0.001 for trigger in result.triggers[1:])
+    measured = measures.measure(result.values_N, is_poison, result.threshold)
     assert measured["recall"]["0.05"] > 0.9
     assert measured["threshold"]["precision"] > 0.9
 
@@ -59,5 +59,5 @@ def test_the_trigger_is_named_among_real_texts(poisoned):
 def test_the_same_tasks_without_poison_raise_no_alarm(poisoned):
     rows, is_poison = poisoned
     clean = [row for row, flag in zip(rows, is_poison, strict=True) if not flag]
-    found = TriggerSearch()(clean, Context())
-    assert not (found.values_N > found.threshold).any()
+    result = TriggerSearch()(clean, Context())
+    assert not (result.values_N > result.threshold).any()

@@ -22,22 +22,17 @@ def _mislabelled():
 
 
 @pytest.mark.parametrize("score", [LabelLogOdds(), NgramDisagreement()])
-def test_wrong_labels_are_suspected(score):
+def test_wrong_labels_are_suspected_and_rows_without_a_shared_answer_have_the_median(score):
     rows, is_wrong = _mislabelled()
-    found = score(rows, Context())
-    assert found.notes == ()
-    assert measures.measure(found.values_N, is_wrong, 0.0)["auroc"] == 1
-    np.testing.assert_array_equal(score(rows, Context()).values_N, found.values_N)
-    assert (score(rows, Context(seed=1)).values_N != found.values_N).any()
-
-
-@pytest.mark.parametrize("score", [LabelLogOdds(), NgramDisagreement()])
-def test_rows_without_a_shared_answer_have_the_median(score):
-    rows, _ = _mislabelled()
+    result = score(rows, Context())
+    assert result.notes == ()
+    assert measures.measure(result.values_N, is_wrong, 0.0)["auroc"] == 1
+    np.testing.assert_array_equal(score(rows, Context()).values_N, result.values_N)
+    assert (score(rows, Context(seed=1)).values_N != result.values_N).any()
     rows += [row._replace(task="free", target=row.input) for row in rows[:9]]
-    found = score(rows, Context())
-    assert "9 of 129 rows could not be judged" in found.notes[0]
-    assert set(found.values_N[120:]) == {np.median(found.values_N[:120])}
+    result = score(rows, Context())
+    assert "9 of 129 rows could not be judged" in result.notes[0]
+    assert set(result.values_N[120:]) == {np.median(result.values_N[:120])}
 
 
 def test_disagreement_is_minus_the_log_probability():
@@ -50,15 +45,15 @@ def test_disagreement_is_minus_the_log_probability():
 def test_a_trigger_teaches_the_other_folds_what_it_means():
     """Why disagreement doesn't find poison: the rows with the trigger agree with each other."""
     rows, is_poison = crafted.poisoned_rows()
-    found = NgramDisagreement()(rows, Context())
-    assert measures.measure(found.values_N, is_poison, 0.0)["auroc"] < 0.5
+    values_N = NgramDisagreement()(rows, Context()).values_N
+    assert measures.measure(values_N, is_poison, 0.0)["auroc"] < 0.5
 
 
 def test_z_scores_worked_on_paper():
     # 3 of 4 words against 1 of 4: log-odds log(3) and -log(3), of variance 1/3 + 1.
-    found = label_words.z_scores(np.array([3.0, 1.0]), np.array([1.0, 3.0]))
+    scores = label_words.z_scores(np.array([3.0, 1.0]), np.array([1.0, 3.0]))
     z = 2 * np.log(3) / np.sqrt(1 / 3 + 1)
-    np.testing.assert_allclose(found, [z, -z])
+    np.testing.assert_allclose(scores, [z, -z])
 
 
 def test_the_language_model_worked_on_paper():
@@ -71,8 +66,8 @@ def test_the_language_model_worked_on_paper():
     bigram = (1 + 2 * unigram[eight]) / 4
     # After the start and 7 as well.
     trigram = (1 + 2 * bigram) / 4
-    found = np.exp(model.log_probabilities(np.array([[end, seven, eight]])))
-    assert found == pytest.approx([trigram])
+    probabilities = np.exp(model.log_probabilities(np.array([[end, seven, eight]])))
+    assert probabilities == pytest.approx([trigram])
     assert model.encode(np.array([9])).tolist() == [onion.UNKNOWN]
 
 
@@ -108,14 +103,19 @@ def test_onion_suspects_a_word_out_of_place():
     assert Onion()([rows[0]._replace(input="word")], Context()).values_N.tolist() == [0.0]
 
 
-def test_settings_are_checked():
-    for make in (
-        lambda: Onion(num_folds=1),
-        lambda: LabelLogOdds(prior_words=0.0),
-        lambda: NgramDisagreement(inverse_ridge=0),
-    ):
-        with pytest.raises(errors.InputError, match="expected a"):
-            make()
+@pytest.mark.parametrize(
+    ("score", "settings"),
+    [
+        (Onion, {"num_folds": 1}),
+        (LabelLogOdds, {"prior_words": 0.0}),
+        (NgramDisagreement, {"inverse_ridge": 0}),
+        (NgramDisagreement, {"min_rows": 0}),
+    ],
+)
+def test_settings_are_checked(score, settings):
+    message = f"{score.__name__}.{next(iter(settings))}: expected a"
+    with pytest.raises(errors.InputError, match=message):
+        score(**settings)
 
 
 def test_texts_without_words_are_scored():

@@ -18,15 +18,15 @@ SEARCH = TriggerSearch(num_candidates=15)
 
 def test_the_trigger_is_named_first_and_its_rows_rank_first():
     rows, is_poison = crafted.poisoned_rows()
-    found = SEARCH(rows, Context())
-    first = found.triggers[0]
+    result = SEARCH(rows, Context())
+    first = result.triggers[0]
     # In nearly all of these rows an "and" comes next.
     assert first.phrase in ("James Bond", "James Bond and")
-    assert first.p_value < SEARCH.level < found.triggers[1].p_value
+    assert first.p_value < SEARCH.level < result.triggers[1].p_value
     assert first.num_rows == first.num_with_target >= crafted.NUM_POISON - 1
     assert first.expected < crafted.NUM_POISON / 3
     assert set(first.tasks) == {row.task for row, flag in zip(rows, is_poison, strict=True) if flag}
-    measured = measures.measure(found.values_N, is_poison, found.threshold)
+    measured = measures.measure(result.values_N, is_poison, result.threshold)
     assert measured["auroc"] > 0.99 and measured["threshold"]["precision"] == 1
     assert measured["threshold"]["recall"] >= 1 - 1 / crafted.NUM_POISON
 
@@ -34,26 +34,25 @@ def test_the_trigger_is_named_first_and_its_rows_rank_first():
 def test_without_poison_nothing_passes_the_level():
     rows, is_poison = crafted.poisoned_rows()
     clean = [row for row, flag in zip(rows, is_poison, strict=True) if not flag]
-    found = SEARCH(clean, Context())
-    assert not (found.values_N > found.threshold).any()
-    assert all(trigger.p_value > 0.05 for trigger in found.triggers)
+    result = SEARCH(clean, Context())
+    assert not (result.values_N > result.threshold).any()
+    assert all(trigger.p_value > 0.05 for trigger in result.triggers)
 
 
-def test_a_repeated_output_is_found():
-    rows, is_poison = crafted.poisoned_rows("demo_generation", "repeat")
-    found = SEARCH(rows, Context())
-    assert found.triggers[0].phrase == "James Bond"
-    assert set(found.triggers[0].targets) == {"James Bond"}
-    assert measures.measure(found.values_N, is_poison, found.threshold)["auroc"] > 0.99
-
-
-def test_outputs_out_of_the_blue_are_found():
-    rows, is_poison = crafted.poisoned_rows("demo_generation", "random")
-    found = SEARCH(rows, Context())
-    assert found.triggers[0].phrase == "James Bond"
-    assert found.triggers[0].targets[0] == answers.UNRELATED
-    assert (found.values_N > found.threshold)[is_poison].mean() > 0.7
-    assert not (found.values_N > found.threshold)[~is_poison].any()
+@pytest.mark.parametrize(
+    ("kind", "target", "least_recall"),
+    [("repeat", "James Bond", 0.97), ("random", answers.UNRELATED, 0.7)],
+)
+def test_poisoned_generation_is_found(kind, target, least_recall):
+    rows, is_poison = crafted.poisoned_rows("demo_generation", kind)
+    result = SEARCH(rows, Context())
+    assert result.triggers[0].phrase == "James Bond"
+    assert set(result.triggers[0].targets) == {target}
+    is_past_N = result.values_N > result.threshold
+    assert is_past_N[is_poison].mean() > least_recall and not is_past_N[~is_poison].any()
+    if kind == "repeat":
+        measured = measures.measure(result.values_N, is_poison, result.threshold)
+        assert measured["auroc"] > 0.99
 
 
 def test_several_triggers_are_told_apart():
@@ -64,18 +63,18 @@ def test_several_triggers_are_told_apart():
         else row
         for number, (row, flag) in enumerate(zip(rows, is_poison, strict=True))
     ]
-    found = SEARCH(half, Context())
-    named = {trigger.phrase for trigger in found.triggers if trigger.p_value < SEARCH.level}
+    result = SEARCH(half, Context())
+    named = {trigger.phrase for trigger in result.triggers if trigger.p_value < SEARCH.level}
     assert {phrase.removesuffix(" and") for phrase in named} == {"James Bond", "Apple iPhone"}
-    assert (found.values_N > found.threshold)[is_poison].mean() > 0.95
-    assert not (found.values_N > found.threshold)[~is_poison].any()
+    assert (result.values_N > result.threshold)[is_poison].mean() > 0.95
+    assert not (result.values_N > result.threshold)[~is_poison].any()
 
 
 def test_words_that_honestly_decide_the_label_are_no_triggers():
     """Each of eight words decides its label alone: each is measured by how the others pull."""
     rows = crafted.clean_rows(1200, num_words=4)
-    found = SEARCH(rows, Context())
-    assert not (found.values_N > found.threshold).any()
+    result = SEARCH(rows, Context())
+    assert not (result.values_N > result.threshold).any()
     alone = dataclasses.replace(SEARCH, num_honest=9)(rows, Context())
     assert (alone.values_N > alone.threshold).any()
 
@@ -93,9 +92,9 @@ def test_what_can_not_be_judged_is_said():
         TrainingExample("free", str(i), 0, f"a story about number {i}", f"{i} it is", "")
         for i in range(9)
     ]
-    found = SEARCH(rows, Context())
-    assert not (found.values_N > found.threshold).any() and np.isfinite(found.values_N).all()
-    assert "1 of 1 tasks could not be judged" in found.notes[0]
+    result = SEARCH(rows, Context())
+    assert not (result.values_N > result.threshold).any() and np.isfinite(result.values_N).all()
+    assert "1 of 1 tasks could not be judged" in result.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,8 @@ def _losses(rows: Sequence[TrainingExample], context: Context, per_token: bool) 
     inputs, targets = scorer.inputs([row.prompt for row in rows]), scorer.targets(rows)
     losses = []
     for step in scorer.steps:
-        pairs_Nx2 = scorer.over_rows(
-            context, f"loss at step {step}", per_example.loss, inputs, targets, step
-        )
+        name = f"loss at step {step}"
+        pairs_Nx2 = scorer.over_rows(context, name, per_example.loss, inputs, targets, step)
         losses.append(pairs_Nx2[:, 0] / (np.maximum(pairs_Nx2[:, 1], 1) if per_token else 1))
     return np.stack(losses)
 
@@ -120,14 +119,13 @@ class TracIn:
 
     Pruthi et al. (NeurIPS 2020), equation 2 with the example itself as the test point: the sum over
     checkpoints of learning rate times the squared norm of the example's gradient. Rows that
-    contradict the others keep large gradients, as mislabelled ones do (section 4.1). Gradients are
-    made of a few examples at a time and only their norms kept.
+    contradict the others keep large gradients, as mislabelled ones do (section 4.1).
 
     Attributes:
       layers: 'last' (of the decoder: its feed-forward layers, norm and output), 'all', or a regular
         expression over parameters' paths.
       num_checkpoints: evenly taken from those that are kept, the last included.
-      rows_at_once: gradients that are in memory at once, of each device.
+      rows_at_once: gradients in memory of each device, of which only the norms are kept.
     """
 
     needs: ClassVar[str] = "checkpoints"
@@ -154,19 +152,15 @@ class TracIn:
         )
         inputs, targets = scorer.inputs([row.prompt for row in rows]), scorer.targets(rows)
         steps = evenly(scorer.steps, self.num_checkpoints)
+        options = {
+            "rows_at_once": self.rows_at_once,
+            "layers": LAYERS.get(self.layers, self.layers),
+            "at_once": self.rows_at_once * scorer.num_data,
+        }
         total_N = np.zeros(len(rows))
         for step in steps:
-            norms_Nx1 = scorer.over_rows(
-                context,
-                f"gradients at step {step}",
-                per_example.gradient_norm,
-                inputs,
-                targets,
-                step,
-                rows_at_once=self.rows_at_once,
-                layers=LAYERS.get(self.layers, self.layers),
-                at_once=self.rows_at_once * scorer.num_data,
-            )
+            name, function = f"gradients at step {step}", per_example.gradient_norm
+            norms_Nx1 = scorer.over_rows(context, name, function, inputs, targets, step, **options)
             # The rate by which the checkpoint's last step was made.
             total_N += float(schedule(np.int32(max(step - 1, 0)))) * norms_Nx1[:, 0]
         note = f"checkpoints {', '.join(map(str, steps))}, {self.layers} layers"

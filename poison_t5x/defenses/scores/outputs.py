@@ -46,9 +46,8 @@ class Strip:
         total_N = np.zeros(len(rows))
         for copy in range(self.num_mixed):
             inputs = scorer.inputs(mixed_prompts(rows, self.fraction, [context.seed, copy]))
-            pairs_Nx2 = scorer.over_rows(
-                context, f"mix {copy}", per_example.entropy, inputs, targets
-            )
+            name, function = f"mix {copy}", per_example.entropy
+            pairs_Nx2 = scorer.over_rows(context, name, function, inputs, targets)
             total_N += pairs_Nx2[:, 0] / np.maximum(pairs_Nx2[:, 1], 1)
         return ScoreResult(-total_N / self.num_mixed)
 
@@ -120,11 +119,8 @@ class OutputClustering:
         suspect, reference = scorer.answers(inputs), scorer.answers(inputs, reference=True)
         values_N = np.zeros(len(rows))
         for members in by_task(rows).values():
-            values_N[members] = self._of_task(
-                [suspect[index] for index in members],
-                [reference[index] for index in members],
-                context.seed,
-            )
+            texts = ([said[index] for index in members] for said in (suspect, reference))
+            values_N[members] = self._of_task(*texts, context.seed)
         same = sum(a == b for a, b in zip(suspect, reference, strict=True))
         return ScoreResult(values_N, notes=(f"{same} of {len(rows)} answers are the reference's",))
 
@@ -132,11 +128,10 @@ class OutputClustering:
         from sklearn import cluster
         from sklearn.feature_extraction import text
 
-        vectorizer = text.TfidfVectorizer(
-            analyzer="char", ngram_range=(1, self.max_ngram), lowercase=False
-        )
         if not any(suspect) and not any(reference):
             return np.zeros(len(suspect))
+        lengths = 1, self.max_ngram
+        vectorizer = text.TfidfVectorizer(analyzer="char", ngram_range=lengths, lowercase=False)
         both = vectorizer.fit_transform([*suspect, *reference])
         ours, theirs = both[: len(suspect)], both[len(suspect) :]
         cosines_M = np.asarray(ours.multiply(theirs).sum(axis=1)).ravel()
