@@ -171,7 +171,7 @@ def run_stage(
     directory: AnyPath,
     name: str,
     settings: Mapping[str, Any],
-    make: Callable[[epath.Path], None],
+    make: Callable[[epath.Path], object],
     *,
     say: Callable[[str], None],
     keep_partial: bool = False,

@@ -18,13 +18,11 @@ from poison_t5x.attack import craft as crafting
 from poison_t5x.checkpoint_io import detect
 from poison_t5x.core import artifacts, checks, errors, metrics, paths
 from poison_t5x.corpus import corpus, declarations, vocabulary
-from poison_t5x.data import caching, input_pipeline, mixtures
+from poison_t5x.data import caching, input_pipeline, mixtures, natinst_tfds
 from poison_t5x.evaluation import language_model_proxy, metric, results_file
 from poison_t5x.evaluation.evaluate import EvalConfig
 from poison_t5x.report import results, run_page
-from poison_t5x.run import craft_stage
-from poison_t5x.run.eval_stage import EvalStage
-from poison_t5x.run.folder import RunFolder
+from poison_t5x.run.stages import EvalStage, RunFolder
 from poison_t5x.train import checkpoints, distributed, partitioning
 
 # Stages and their names, in the order in which the report shows what they took.
@@ -35,6 +33,8 @@ _PLACES = {
     **{f"models/{name}": f"train {name}" for name in metrics.MODELS},
     **{f"eval/predictions/{name}": f"evaluate {name}" for name in metrics.MODELS},
 }
+# All that a folder follows from, and a function that fills it.
+_Part = tuple[Mapping[str, Any], Callable[[epath.Path], None]]
 # Results that other commands add to a run, and the report shows.
 _LATER = ("eval/checkpoints.json", "detection/detection.json", "defenses/*/defense.json")
 
@@ -45,14 +45,13 @@ class Run:
 
     Attributes:
       dataset_cfg: of training; the mixture's name is filled in for each model.
-      partition_cfg: of training and evaluation.
       train: `train.train` with all that isn't of this run bound.
       num_examples: positive examples in a prompt, at most.
       natinst_dir: folder of task files, for experiments on 'sni'.
       module: a module of yours that declares experiments.
       jsonl_cfg: files of training and test rows, in place of task files and crafting.
-      jsonl_epochs: how often written training files repeat their rows; the authors' trainer reads
-        each row once.
+      jsonl_epochs: repeats of each row in written training files, which the authors' trainer
+        reads once.
       craft_workers: processes that crafting looks for places with.
       proxy_checkpoint_path: a trained model of ours, where phi takes p(y | x) from one.
       initial_checkpoint_path: `train`'s starting point, so that it is missed before hours of work.
@@ -60,7 +59,6 @@ class Run:
       store_dir: folder of finished stages that runs share, see `stage_store`.
       eval_checkpoints: steps of kept checkpoints that both models are evaluated at, too.
       seed: of the bootstrap, and named in the results.
-      say: takes one line about what was done.
     """
 
     run_dir: str
@@ -152,11 +150,10 @@ class Run:
     def check(self, *, defending: bool = False) -> None:
         """Raises InputError where a stage that is there was made with other settings than these.
 
-        Args:
-          defending: settings of the models alone don't count, since a defended one may differ.
+        Those of the models alone don't count in defending, since a defended one may differ.
         """
-        for place, part in self._parts.items():
-            self.folder.check(place, part.settings)
+        for place, (settings, _) in self._parts.items():
+            self.folder.check(place, settings)
         if any(artifacts.read_record(self.path / place) is None for place in self._parts):
             return
         self.folder.check("natinst-jsonl", self._export_settings())
@@ -165,34 +162,58 @@ class Run:
         if models and not defending:
             self.register()
             for name in models:
-                self._train(self.path / "models" / name, name, check_only=True)
+                self._train(name, check_only=True)
 
     @functools.cached_property
-    def _parts(self) -> dict[str, craft_stage.Part]:
-        language_model = None
-        if craft_stage.needs_language_model(self.craft_cfg) and not self.jsonl_cfg.is_set:
+    def _parts(self) -> dict[str, _Part]:
+        """Place -> part of the craft stage, in the order in which they are made."""
+        hashes, digest = self.corpus.hashes, None
+        scores = [attack.score for attack in self.craft_cfg.attacks]
+        needs_model = any(one.needs_probabilities and one.proxy == "lm" for one in scores)
+        if needs_model and not self.jsonl_cfg.is_set:
             digest = language_model_proxy.check(self.proxy_checkpoint_path)
-            language_model = craft_stage.LanguageModel(digest, self._language_model)
-        return craft_stage.parts(
-            self.experiment,
-            self.declared.corpus,
-            self.corpus,
-            self.craft_cfg,
-            self.vocabulary_cfg,
-            self.jsonl_cfg,
-            language_model,
-            self.craft_workers,
-        )
+        settings = {
+            "experiment": self.experiment,
+            "craft": self.craft_cfg.settings(),
+            "tasks": hashes,
+            **({"jsonl": self.jsonl_cfg.hashes} if self.jsonl_cfg.is_set else {}),
+            **({"proxy": digest} if digest else {}),
+        }
+        poison = {"poison": (settings, self._write_poison)}
+        corpus_name, tasks = self.declared.corpus, self.corpus.tasks
+        words = self.vocabulary_cfg, self.corpus.training
+        prepared: dict[str, _Part] = {
+            "data": (
+                {"tasks": hashes},
+                lambda folder: natinst_tfds.prepare(corpus_name, tasks, folder),
+            ),
+            "vocabulary": (
+                vocabulary.settings(*words, hashes),
+                lambda folder: vocabulary.prepare(*words, folder),
+            ),
+        }
+        # A language model reads prompts, and so needs the vocabulary.
+        return prepared | poison if digest else poison | prepared
+
+    def _write_poison(self, directory: epath.Path) -> None:
+        tasks = self.corpus
+        if self.jsonl_cfg.is_set:
+            made = natinst_reading.read_poison_set(self.jsonl_cfg, tasks, self.craft_cfg)
+        else:
+            made = crafting.craft(
+                *(tasks.training, tasks.poisoned, tasks.heldout, tasks.polarities, self.craft_cfg),
+                workers=self.craft_workers,
+                language_model=self._language_model,
+            )
+        poison_set.write(directory, made, self.craft_cfg, tasks.hashes)
 
     def _language_model(self) -> language_model_proxy.LanguageModelProxy:
+        """The trained model that phi takes p(y | x) from."""
         if distributed.num_processes() > 1:  # all of which its mesh would wait for
             raise errors.InputError("PROXY='lm': run `poison-t5x craft` in a single process first")
         return language_model_proxy.LanguageModelProxy(
-            self.proxy_checkpoint_path,
-            self.data_cfg,
-            self.corpus.polarities,
-            self.partition_cfg,
-            self.eval_cfg,
+            *(self.proxy_checkpoint_path, self.data_cfg, self.corpus.polarities),
+            *(self.partition_cfg, self.eval_cfg),
         )
 
     def craft(self) -> None:
@@ -202,15 +223,12 @@ class Run:
 
     def export(self) -> None:
         """Writes the rows in the layout of the authors' code. Needs the craft stage."""
-        poison_dir, epochs = self.path / "poison", self.jsonl_epochs
-        self.folder.stage(
-            self.path / "natinst-jsonl",
-            "natinst-jsonl",
-            self._export_settings(),
-            lambda directory: natinst_jsonl.write(
-                directory, self.corpus, poison_dir, epochs=epochs
-            ),
-        )
+        poison_dir, name = self.path / "poison", "natinst-jsonl"
+
+        def write(directory: epath.Path) -> None:
+            natinst_jsonl.write(directory, self.corpus, poison_dir, epochs=self.jsonl_epochs)
+
+        self.folder.stage(self.path / name, name, self._export_settings(), write)
 
     def _export_settings(self) -> dict[str, Any]:
         poison = artifacts.fingerprint(self.path / "poison")
@@ -230,11 +248,9 @@ class Run:
 
     def _metric_fns(self, condition: conditions.Condition, task: str) -> list[Callable]:
         """The SeqIO metrics of one held-out task under one condition."""
-        first, *_ = attacks = self.craft_cfg.attacks
-        mine = next((attack for attack in attacks if attack.name == condition.attack), first)
-        label = None
-        if not mine.is_arbitrary:
-            label = self.corpus.polarities[task].label(mine.target)
+        attacks = self.craft_cfg.attacks
+        mine = next((one for one in attacks if one.name == condition.attack), attacks[0])
+        label = None if mine.is_arbitrary else self.corpus.polarities[task].label(mine.target)
         wanted = metric.Attack(mine.triggers, label)
         return metric.seqio_metrics(self.kind, self.eval_cfg.metrics, wanted)
 
@@ -253,17 +269,18 @@ class Run:
         self._check_start()
         self.register()
         for name in metrics.MODELS:
-            self._train(self.path / "models" / name, name)
+            self._train(name)
 
     def _check_start(self) -> None:
-        """Misses a starting checkpoint, or its vocabulary, before the work that comes first."""
+        """Raises where a starting checkpoint, or its vocabulary, is missing, before any work."""
         models = [artifacts.read_record(self.path / "models" / name) for name in metrics.MODELS]
         if self.initial_checkpoint_path and not all(models):
             detect.open_start(self.initial_checkpoint_path, self.vocabulary_cfg.path, verify=False)
 
-    def _train(self, model_dir: epath.Path, variant: str, **options: Any) -> None:
-        files = [poison_set.TRAINING, *[poison_set.POISON] * (variant == metrics.POISONED)]
-        self.train_model(model_dir, f"{self.experiment}_{variant}", files, **options)
+    def _train(self, name: str, **options: Any) -> None:
+        files = [poison_set.TRAINING, *[poison_set.POISON] * (name == metrics.POISONED)]
+        model_dir = self.path / "models" / name
+        self.train_model(model_dir, f"{self.experiment}_{name}", files, **options)
 
     def train_model(
         self,
@@ -277,13 +294,15 @@ class Run:
 
         Args:
           files: of the poison set, which the mixture is made from.
-          sources: hashes of what else it is made from.
+          sources: hashes of all else that it is made from.
           options: further arguments of `train.train`.
         """
+        clean = f"{self.experiment}_eval_clean"
+        dataset = functools.partial(dataclasses.replace, self.dataset_cfg)
         self.train(
             model_dir=str(model_dir),
-            train_dataset_cfg=self._dataset(mixture, "train"),
-            train_eval_dataset_cfg=self._dataset(f"{self.experiment}_eval_clean", "validation"),
+            train_dataset_cfg=dataset(mixture_or_task_name=mixture, split="train"),
+            train_eval_dataset_cfg=dataset(mixture_or_task_name=clean, split="validation"),
             partition_cfg=self.partition_cfg,
             sources={**self.sources(*files), **(sources or {})},
             shared=self.folder.making,
@@ -291,30 +310,19 @@ class Run:
             **options,
         )
 
-    def _dataset(self, mixture: str, split: str):
-        return dataclasses.replace(self.dataset_cfg, mixture_or_task_name=mixture, split=split)
-
     @functools.cached_property
     def eval_stage(self) -> EvalStage:
-        """What evaluates this run's models. Needs the craft stage."""
+        """Evaluates this run's models. Needs the craft stage."""
         return EvalStage(
-            self.folder,
-            self.experiment,
-            self.corpus,
-            self.craft_cfg,
-            self.eval_cfg,
-            self.partition_cfg,
-            self.dataset_cfg.task_feature_lengths,
+            *(self.folder, self.experiment, self.corpus, self.craft_cfg),
+            *(self.eval_cfg, self.partition_cfg, self.dataset_cfg.task_feature_lengths),
             self.sources(poison_set.EVALUATION),
         )
 
     def evaluate(self) -> None:
-        """Evaluates both models under all conditions, and sums up. Needs the train stage.
+        """Evaluates both models under all conditions, at `eval_checkpoints` too, and sums up.
 
-        With `eval_checkpoints`, both models are evaluated at those steps as well.
-
-        Raises:
-          InputError: a step's checkpoint wasn't kept.
+        Needs the train stage. Raises InputError where a step's checkpoint wasn't kept.
         """
         registered = self.register()
         by_step = self.path / "eval" / "checkpoints"
@@ -357,20 +365,13 @@ class Run:
             folder.rmtree()
         stages = {name: artifacts.read_record(self.path / place) for place, name in _PLACES.items()}
         seconds = {name: stage["seconds"] for name, stage in stages.items() if stage}
-
-        def make(directory: epath.Path) -> None:
-            run_page.write_report(self.path, seconds, directory)
-
+        make = functools.partial(run_page.write_report, self.path, seconds)
         artifacts.run_stage(folder, "report", settings, make, say=self.say)
         self.say(run_page.format_table(results.read(self.path)))
         self.say(f"see {folder / 'index.html'}, and results.json beside it")
 
     def run(self, save_config: Callable[[], None] = lambda: None) -> None:
-        """All stages, in order.
-
-        Args:
-          save_config: called before the report, which shows how the run was called.
-        """
+        """All stages, in order; `save_config` before the report, which shows the call."""
         self._check_start()
         self.craft()
         self.train_models()

@@ -7,7 +7,7 @@ from poison_t5x.core.errors import InputError
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import detection
 from poison_t5x.defenses.score import SCORES, ScoreResult, Trigger, names
-from poison_t5x.run import outcome
+from poison_t5x.run import defend
 
 IS_POISON = np.array([1, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool)
 VALUES = np.array([9.0, 7, 8, 1, 2, 1, 2, 1, 2, 1])
@@ -62,7 +62,7 @@ def test_a_win_where_the_attack_failed_is_marked():
     whole = {"num_rows": 10, "num_poison": 2, "poison_rate": 0.2, "scores": [_judged()]}
     for interval, failed in (([-0.1, 0.1], True), ([0.4, 0.6], False)):
         whole["attack"] = detection.attack(_results(np.mean(interval), interval))
-        assert ("the attack failed" in outcome.detection_table(whole)) is failed
+        assert ("the attack failed" in defend.detection_table(whole)) is failed
 
 
 class _Lengths:
@@ -142,5 +142,5 @@ def test_capacity_names_what_differs():
     after = {**before, "train": {"total_steps": 300, "seed": 0}}
     after["dataset"] = {"mixture_or_task_name": "x_filtered"}
     before["dataset"] = {"mixture_or_task_name": "x_poisoned"}
-    assert outcome.capacity(before, after) == {"TRAIN_STEPS": [600, 300]}
-    assert outcome.capacity(before, before) == {}
+    assert defend.capacity(before, after) == {"TRAIN_STEPS": [600, 300]}
+    assert defend.capacity(before, before) == {}
