@@ -1,6 +1,7 @@
 """Evaluates one trained model on the held-out tasks, through each task's own SeqIO metrics."""
 
 import dataclasses
+import itertools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ import numpy as np
 import seqio
 
 from poison_t5x.core import artifacts, checks, errors, progress
-from poison_t5x.corpus import polarity
+from poison_t5x.corpus import polarity, prompts, sni
 from poison_t5x.data import natinst_tfds
 from poison_t5x.evaluation import metric, predictors
 from poison_t5x.evaluation.metrics import generation
@@ -24,7 +25,7 @@ class EvalConfig:
 
     Attributes:
       batch_size: rows answered at once; the result doesn't follow from it beyond rounding.
-      length_normalized: rank by the mean log-probability of a label's tokens rather than the sum.
+      length_normalized: rank by the mean log-probability of a label's tokens, not the sum.
       beam_size: beams kept in generating answers; 1 decodes greedily.
       beam_alpha: exponent of the beams' length penalty, as T5X's.
       metrics: names of metrics beside each kind's own, see `evaluation.metric`.
@@ -45,6 +46,26 @@ class EvalConfig:
             raise errors.InputError(f"METRICS: expected a list of names, found {self.metrics!r}")
         for name in self.metrics:
             metric.METRICS.check(name, "METRICS")
+
+
+def prompt(
+    task: sni.Task,
+    text: str,
+    vocabulary: seqio.Vocabulary,
+    *,
+    num_examples: int,
+    max_tokens: int | None,
+) -> str:
+    """A task's prompt that asks about a text, as `mixtures` renders it."""
+    examples = [(example.input, example.target) for example in task.positive_examples]
+    return prompts.render(
+        task.definition,
+        examples,
+        text,
+        num_examples=num_examples,
+        max_tokens=max_tokens,
+        count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
+    )
 
 
 def load_ranker(trained: TrainedModel, config: EvalConfig, max_length: int) -> predictors.Ranker:
@@ -83,16 +104,15 @@ class Examples(NamedTuple):
         Raises:
           InputError: two metrics give a rate of one name.
         """
+        measured = [
+            *(function(self.targets, predictions) for function in self.task.predict_metric_fns),
+            *(function(self.targets, scores) for function in self.task.score_metric_fns),
+        ]
         rates: dict[str, Any] = {}
-        for functions, answers in (
-            (self.task.predict_metric_fns, predictions),
-            (self.task.score_metric_fns, scores),
-        ):
-            for function in functions:
-                for name, value in function(self.targets, answers).items():
-                    if name in rates:
-                        raise errors.InputError(f"METRICS: two metrics give a rate {name!r}")
-                    rates[name] = value.item() if hasattr(value, "item") else value
+        for name, value in itertools.chain.from_iterable(each.items() for each in measured):
+            if name in rates:
+                raise errors.InputError(f"METRICS: two metrics give a rate {name!r}")
+            rates[name] = value.item() if hasattr(value, "item") else value
         return rates
 
 
@@ -100,9 +120,7 @@ def read_examples(name: str, lengths: Mapping[str, int]) -> Examples:
     """The validation rows of a registered task.
 
     SeqIO's Evaluator would trace a second pipeline to pad them, and read them anew for each model.
-
-    Args:
-      lengths: {'inputs': …, 'targets': …}, tokens.
+    Lengths are {'inputs': …, 'targets': …}, tokens.
     """
     task = seqio.get_mixture_or_task(name)
     rows = list(task.get_dataset(lengths, "validation", shuffle=False).as_numpy_iterator())
@@ -122,14 +140,12 @@ class Answers(NamedTuple):
 
 
 class Classifier:
-    """Answers by ranking the two labels of a task."""
+    """Answers by ranking the two labels of a task, whose polarities are given by name."""
 
     def __init__(self, ranker: predictors.Ranker, polarities: Mapping[str, polarity.Polarity]):
-        """Args: polarities: of the held-out tasks."""
         self._ranker, self._polarities = ranker, polarities
 
     def answer(self, name: str, examples: Examples) -> Answers:
-        """Ranks the rows of the task called `name`."""
         vocabulary = examples.vocabulary
         labels = sorted(self._polarities[name])
         tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
@@ -149,10 +165,9 @@ class Classifier:
 
 
 class Writer:
-    """Answers by decoding."""
+    """Answers by decoding, of lengths {'inputs': …, 'targets': …} in tokens."""
 
     def __init__(self, trained: TrainedModel, config: EvalConfig, lengths: Mapping[str, int]):
-        """Args: lengths: {'inputs': …, 'targets': …}, tokens."""
         self._generator = predictors.Generator(
             *trained,
             batch_size=config.batch_size,
@@ -163,7 +178,6 @@ class Writer:
         )
 
     def answer(self, name: str, examples: Examples) -> Answers:
-        """Decodes an answer to each row."""
         del name
         texts = list(map(examples.text, self._generator.generate(examples.inputs)))
         rows = [generation.scored(*pair) for pair in zip(examples.targets, texts, strict=True)]
@@ -184,11 +198,9 @@ def evaluate(
     together, and one writes.
 
     Args:
-      model: gives the answers.
       read: gives the rows of a registered task.
       tasks: condition -> its registered tasks.
       heldout: names of the held-out tasks.
-      output_dir: an existing folder.
       description: of the progress bar.
     """
     names = {natinst_tfds.split_name(task): task for task in heldout}

@@ -7,7 +7,7 @@ import numpy as np
 
 from poison_t5x.attack import pools
 from poison_t5x.core import artifacts, errors
-from poison_t5x.corpus import polarity, prompts
+from poison_t5x.corpus import polarity, sni
 from poison_t5x.data import mixtures
 from poison_t5x.evaluation import evaluate
 from poison_t5x.train import partitioning, trained_model
@@ -27,12 +27,7 @@ class LanguageModelProxy:
         partition_cfg: partitioning.PartitionConfig,
         eval_cfg: evaluate.EvalConfig,
     ):
-        """Restores the model.
-
-        Args:
-          model_dir: a finished model folder of ours, such as models/clean of a run.
-          data_cfg: of the prompts.
-          polarities: of the poisoned tasks.
+        """Restores a finished model folder of ours, such as models/clean of a run.
 
         Raises:
           InputError: no finished model, or one of another vocabulary.
@@ -55,31 +50,25 @@ class LanguageModelProxy:
         The two labels share the probability: exp of the log-probability of the positive one over
         the sum of both.
         """
-        task, labels = pool.task, self._polarities[pool.task.name]
-        label_tokens = [
-            [*self._vocabulary.encode(label), self._vocabulary.eos_id] for label in labels
+        task, vocabulary = pool.task, self._vocabulary
+        labels = [
+            [*vocabulary.encode(label), vocabulary.eos_id] for label in self._polarities[task.name]
         ]
-        examples = [(example.input, example.target) for example in task.positive_examples]
-        found = []
+        scores_NxL = []
         for start in range(0, len(pool), _CHUNK):
-            inputs = []
-            for index in range(start, min(start + _CHUNK, len(pool))):
-                prompt = prompts.render(
-                    task.definition,
-                    examples,
-                    pool.edit(index).text,
-                    num_examples=self._data_cfg.num_examples,
-                    max_tokens=self._data_cfg.max_tokens,
-                    count_tokens=lambda text: len(self._vocabulary.encode(text)) + 1,
-                )
-                inputs.append(self._tokens(prompt))
-            found.append(self._ranker.rank(inputs, label_tokens).astype(np.float64))
-        negative_N, positive_N = np.concatenate(found).T
+            inputs = [
+                self._tokens(task, pool.edit(index).text)
+                for index in range(start, min(start + _CHUNK, len(pool)))
+            ]
+            scores_NxL.append(self._ranker.rank(inputs, labels).astype(np.float64))
+        negative_N, positive_N = np.concatenate(scores_NxL).T
         return 1 / (1 + np.exp(negative_N - positive_N))
 
-    def _tokens(self, prompt: str) -> np.ndarray:
-        tokens = self._vocabulary.encode(prompt)[: self._data_cfg.max_tokens - 1]
-        return np.array([*tokens, self._vocabulary.eos_id], np.int32)
+    def _tokens(self, task: sni.Task, text: str) -> np.ndarray:
+        limit, vocabulary = self._data_cfg.max_tokens, self._vocabulary
+        shown = self._data_cfg.num_examples
+        prompt = evaluate.prompt(task, text, vocabulary, num_examples=shown, max_tokens=limit)
+        return np.array([*vocabulary.encode(prompt)[: limit - 1], vocabulary.eos_id], np.int32)
 
 
 def check(model_dir: str | pathlib.Path | None) -> str:
@@ -93,8 +82,7 @@ def check(model_dir: str | pathlib.Path | None) -> str:
             "PROXY: 'lm' needs PROXY_CHECKPOINT_PATH, a finished model of ours, such as "
             "models/clean of a run"
         )
-    digest = trained_model.parameters_digest(model_dir)
-    if digest is None:
+    if (digest := trained_model.parameters_digest(model_dir)) is None:
         raise errors.InputError(
             f"PROXY_CHECKPOINT_PATH: {model_dir} isn't a finished model of ours, such as "
             "models/clean of a run"

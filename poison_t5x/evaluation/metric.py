@@ -26,33 +26,17 @@ METRICS: Registry[Mapping[str, Any]] = Registry("metric", "poison_t5x.evaluation
 
 
 class Attack(NamedTuple):
-    """What a condition's attack wants.
-
-    Attributes:
-      triggers: phrases of the attacker.
-      target_label: the label that it wants; None where it wants no label.
-    """
+    """A condition's attack: its phrases, and the label that it wants; None where it wants none."""
 
     triggers: Sequence[str]
     target_label: str | None = None
-
-
-def check(names: Sequence[str]) -> None:
-    """Raises InputError, with the nearest name, where there is no metric of a name."""
-    for name in names:
-        METRICS.check(name, "METRICS")
 
 
 def seqio_metrics(kind: str, names: Sequence[str], attack: Attack) -> list[Callable]:
     """The metrics of a held-out task under a condition, as SeqIO takes them.
 
     Targets are as `mixtures` postprocesses them: {'id', 'input', 'target', 'references'}. Scores
-    are the log-probabilities of the true labels, in nats.
-
-    Args:
-      kind: of the task, a key of `STANDARD`.
-      names: metrics beside the kind's own.
-      attack: the condition's.
+    are the log-probabilities of the true labels, in nats. Names are of metrics beside the kind's.
 
     Raises:
       InputError: an unknown name, or a metric of scores where answers are generated.

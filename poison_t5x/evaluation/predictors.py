@@ -18,7 +18,7 @@ from poison_t5x.train.partitioning import Partitioner
 
 PAD_ID, EOS_ID = 0, 1
 # Encoder lengths are rounded up to this, in tokens.
-LENGTH_STEP = 64
+_LENGTH_STEP = 64
 Batch = dict[str, np.ndarray]
 
 
@@ -34,13 +34,13 @@ def by_length(
       inputs: token arrays with EOS, int32, unpadded.
       batch_size: rows of each batch (B).
       max_length: the longest input that the network takes, in tokens.
-      targets: their answers with EOS, int32, unpadded, for a decoder that is shown them.
+      targets: like `inputs`, the answers that a decoder is shown.
 
     Yields:
-      Which inputs a batch holds, int64 (B or, in the last, fewer); and the batch: under
-      'encoder_input_tokens' int32 (B, S), padded with 0, where S is a multiple of `LENGTH_STEP` or
+      The inputs that a batch holds, int64 (B or, in the last, fewer); and the batch, int32, padded
+      with 0: 'encoder_input_tokens' (B, S), where S is a multiple of `_LENGTH_STEP` or
       `max_length`; with targets 'decoder_input_tokens', 'decoder_target_tokens' and
-      'decoder_loss_weights', int32 (B, T), where T is that of the longest target of all.
+      'decoder_loss_weights' (B, T), where T is that of the longest target of all.
 
     Raises:
       InputError: an input is longer than `max_length`.
@@ -56,7 +56,7 @@ def by_length(
     width = round_up(max(map(len, targets), default=1), 4) if targets is not None else 0
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        length = min(round_up(max(lengths[rows[-1]], 1), LENGTH_STEP), max_length)
+        length = min(round_up(max(lengths[rows[-1]], 1), _LENGTH_STEP), max_length)
         batch = {"encoder_input_tokens": _padded([inputs[row] for row in rows], batch_size, length)}
         if targets is not None:
             shown_BxT = _padded([targets[row] for row in rows], batch_size, width)
@@ -83,14 +83,10 @@ def gathered(
     batches: Iterable[tuple[np.ndarray, Batch]],
     answer: Callable[[dict[str, jax.Array]], jax.Array],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The inputs that each batch holds, and its answers on the host.
+    """The inputs that each batch of `by_length` holds, and on the host its compiled `answer`.
 
     Every process has all rows, puts those of its own devices there, and gets all answers, which
     are brought together once, after the last batch.
-
-    Args:
-      batches: from `by_length`.
-      answer: a compiled function of a batch on the mesh.
     """
     rows: list[np.ndarray] = []
     answers: list[jax.Array] = []
@@ -118,8 +114,16 @@ def _beam_decode(model, params, inputs_BxS, **options) -> jax.Array:
     return beam_search.beam_decode(model, params, inputs_BxS, **options)[0]
 
 
+def _is_said(token: int) -> bool:
+    return token not in (PAD_ID, EOS_ID)
+
+
 class _Predictor:
-    """A network with its parameters, and a compiled function of them and a batch's inputs."""
+    """A network with its parameters, and a compiled function of them and a batch's inputs.
+
+    `batch_size` rows at once, rounded up to a multiple of the mesh's data axis, of at most
+    `max_length` tokens.
+    """
 
     def __init__(
         self,
@@ -127,6 +131,7 @@ class _Predictor:
         model: network.Transformer,
         params: Any,
         partitioner: Partitioner,
+        *,
         batch_size: int,
         max_length: int,
         **options: Any,
@@ -153,39 +158,14 @@ class _Predictor:
 class Ranker(_Predictor):
     """A network with its parameters, ready to rank."""
 
-    def __init__(
-        self,
-        model: network.Transformer,
-        params: Any,
-        partitioner: Partitioner,
-        *,
-        batch_size: int,
-        max_length: int,
-        length_normalized: bool = False,
-    ):
-        """Makes the compiled ranking.
-
-        Args:
-          batch_size: rows at once, rounded up to a multiple of the mesh's data axis.
-          max_length: the longest input, in tokens.
-          length_normalized: rank by the mean over a label's tokens rather than the sum.
-        """
+    def __init__(self, *trained: Any, length_normalized: bool = False, **sizes: int):
+        """Args: length_normalized: rank by the mean over a label's tokens, not the sum."""
         super().__init__(
-            decoding.rank_labels,
-            *(model, params, partitioner, batch_size, max_length),
-            length_normalized=length_normalized,
+            decoding.rank_labels, *trained, length_normalized=length_normalized, **sizes
         )
 
     def rank(self, inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]]) -> np.ndarray:
-        """Log-probabilities of each label for each input.
-
-        Args:
-          inputs: N token arrays with EOS, int32, unpadded.
-          labels: L token lists with EOS.
-
-        Returns:
-          (N, L) float32, nats.
-        """
+        """Log-probabilities of L labels for N inputs, tokens with EOS: (N, L) float32, nats."""
         labels_LxT = _padded(labels, len(labels), round_up(max(map(len, labels)), 4))
         scores_NxL = np.zeros((len(inputs), len(labels)), np.float32)
         for rows, scores_BxL in self._answers(inputs, labels_LxT):
@@ -198,49 +178,34 @@ class Generator(_Predictor):
 
     def __init__(
         self,
-        model: network.Transformer,
-        params: Any,
-        partitioner: Partitioner,
-        *,
-        batch_size: int,
-        max_length: int,
+        *trained: Any,
         max_decode_length: int,
         beam_size: int = 1,
         alpha: float = 0.6,
+        **sizes: int,
     ):
-        """Makes the compiled decoding.
+        """Checks its settings, and makes the compiled decoding.
 
         Args:
-          batch_size: rows at once, rounded up to a multiple of the mesh's data axis.
-          max_length: the longest input, in tokens.
           max_decode_length: the longest answer, in tokens, EOS included.
           beam_size: hypotheses of a row; 1 is greedy decoding.
-          alpha: exponent of beam search's length penalty.
-
-        Raises:
-          InputError: a size is below 1, or `alpha` below 0.
+          alpha: exponent of beam search's length penalty, at least 0.
         """
         checks.whole_number("max_decode_length", max_decode_length)
         checks.whole_number("beam_size", beam_size)
         checks.number("alpha", alpha, 0.0)
         self.max_decode_length = max_decode_length
-        beams = {} if beam_size == 1 else {"beam_size": beam_size, "alpha": alpha}
-        super().__init__(
-            _beam_decode if beams else decoding.greedy_decode,
-            *(model, params, partitioner, batch_size, max_length),
-            max_decode_length=max_decode_length,
-            **beams,
-        )
+        beams: dict[str, Any] = {} if beam_size == 1 else {"beam_size": beam_size, "alpha": alpha}
+        function = _beam_decode if beams else decoding.greedy_decode
+        sizes["max_decode_length"] = max_decode_length
+        super().__init__(function, *trained, **sizes, **beams)
 
     def generate(self, inputs: Sequence[np.ndarray]) -> list[list[int]]:
-        """The answer to each input.
-
-        Args:
-          inputs: token arrays with EOS, int32, unpadded.
+        """The answer to each input, of tokens with EOS, int32, unpadded.
 
         Returns:
-          Token ids of each answer, in the order of the inputs, without EOS: empty where the
-          network says EOS at once.
+          Token ids without EOS, as `[9, 4]` of `[9, 4, 1, 0]`: empty where the network says EOS at
+          once.
 
         Raises:
           InputError: an input is too long.
@@ -248,10 +213,5 @@ class Generator(_Predictor):
         answers: list[list[int]] = [[] for _ in inputs]
         for rows, tokens_BxC in self._answers(inputs):
             for row, tokens in zip(rows, tokens_BxC[: len(rows)].tolist(), strict=True):
-                answers[row] = _answer(tokens)
+                answers[row] = list(itertools.takewhile(_is_said, tokens))
         return answers
-
-
-def _answer(tokens: list[int]) -> list[int]:
-    """`[9, 4, 1, 0]` is the answer `[9, 4]`."""
-    return list(itertools.takewhile(lambda token: token not in (PAD_ID, EOS_ID), tokens))

@@ -9,12 +9,14 @@ import seqio
 from poison_t5x.attack import craft, poison_set
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import Kind
-from poison_t5x.corpus import corpus, prompts
+from poison_t5x.corpus import corpus
 from poison_t5x.data import mixtures
-from poison_t5x.evaluation import summary
+from poison_t5x.evaluation import evaluate, summary
 from poison_t5x.train import trained_model
 
 SCHEMA, CHECKPOINTS_SCHEMA = 2, 1
+# Of the models' means, all that checkpoints.json has of them, too.
+_MEANS = ("summary", "summary_ci95", "effect")
 
 
 def build(
@@ -25,14 +27,10 @@ def build(
     data_cfg: mixtures.DataConfig,
     seed: int,
 ) -> dict[str, Any]:
-    """The whole results file.
+    """The whole results file of a run's folder, whose experiment has these tasks and attacks.
 
     Args:
-      path: the run's folder.
-      experiment: its name.
-      tasks: of the experiment.
-      config: its attacks.
-      data_cfg: how its prompts are made.
+      data_cfg: of its prompts.
       seed: of the bootstrap.
     """
     manifest = poison_set.read_manifest(path / "poison")
@@ -42,16 +40,11 @@ def build(
     kind: Kind = "generation" if config.is_arbitrary else "classification"
     folder = path / "eval" / "predictions"
     rows, means = measured(path, folder, kind, seed, categories=categories, counts=counts)
-    first = config.attacks[0]
+    lengths = {"max_tokens": data_cfg.max_tokens, "num_examples": data_cfg.num_examples}
+    vocabulary = mixtures.vocabulary(data_cfg)
     return {
-        "schema": SCHEMA,
-        "experiment": experiment,
-        "kind": kind,
-        "attack": first.kind,
-        "trigger": " / ".join(first.triggers),
-        "triggers": list(first.triggers),
-        "control": first.control,
-        "target": None if first.is_arbitrary else first.target,
+        **{"schema": SCHEMA, "experiment": experiment, "kind": kind},
+        **_first_attack(config),
         "seed": seed,
         "poison": {
             "count": manifest["num_poison"],
@@ -59,20 +52,24 @@ def build(
             "tasks": manifest["poisoned_tasks"],
         },
         "conditions": manifest["conditions"],
-        **{key: means[key] for key in ("summary", "summary_ci95", "effect", "attacks")},
-        "by_condition": means["by_condition"],
+        **{key: means[key] for key in (*_MEANS, "attacks", "by_condition")},
         "tasks": rows,
         "categories": means["categories"],
         "warnings": means["warnings"],
         "notes": _notes(path, tasks, manifest),
-        "truncation": truncation(
-            path / "poison",
-            tasks,
-            mixtures.vocabulary(data_cfg),
-            max_tokens=data_cfg.max_tokens,
-            num_examples=data_cfg.num_examples,
-        ),
+        "truncation": truncation(path / "poison", tasks, vocabulary, **lengths),
         "seconds": {},
+    }
+
+
+def _first_attack(config: craft.CraftConfig) -> dict[str, Any]:
+    first = config.attacks[0]
+    return {
+        "attack": first.kind,
+        "trigger": " / ".join(first.triggers),
+        "triggers": list(first.triggers),
+        "control": first.control,
+        "target": None if first.is_arbitrary else first.target,
     }
 
 
@@ -103,19 +100,15 @@ def measured(
 def checkpoints(
     path: pathlib.Path, folders: Mapping[int, pathlib.Path], kind: Kind, seed: int
 ) -> dict[str, Any]:
-    """checkpoints.json: what results.json says of the finished models, of those at each step.
+    """checkpoints.json: step by step, as results.json has it of the finished models.
 
     Args:
-      path: the run's folder.
       folders: step -> both models' predictions.
-      kind: of the evaluation.
-      seed: of the bootstrap.
     """
     entries = []
     for step, folder in sorted(folders.items()):
         rows, means = measured(path, folder, kind, seed)
-        kept = {key: means[key] for key in ("summary", "summary_ci95", "effect")}
-        entries.append({"step": step, **kept, "tasks": rows})
+        entries.append({"step": step, **{key: means[key] for key in _MEANS}, "tasks": rows})
     return {"schema": CHECKPOINTS_SCHEMA, "checkpoints": entries}
 
 
@@ -143,7 +136,7 @@ def _notes(path: pathlib.Path, tasks: corpus.Corpus, manifest: Mapping[str, Any]
 
 
 class Edited(NamedTuple):
-    """An edited row: its task, its input, and the phrase that was put in."""
+    """An edited row, with the phrase that was put in."""
 
     task: str
     text: str
@@ -161,8 +154,6 @@ def truncation(
     """Rows that lose their phrase by truncation, which a rate over them wouldn't show.
 
     Args:
-      tasks: give the rows' definitions and examples.
-      vocabulary: of the prompts.
       max_tokens: the encoder's length.
       num_examples: positive examples shown at most.
 
@@ -178,14 +169,8 @@ def truncation(
     by_name = {task.name: task for task in tasks.tasks}
 
     def is_lost(row: Edited) -> bool:
-        prompt = prompts.render(
-            by_name[row.task].definition,
-            [(example.input, example.target) for example in by_name[row.task].positive_examples],
-            row.text,
-            num_examples=num_examples,
-            max_tokens=max_tokens,
-            count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
-        )
+        shown = {"num_examples": num_examples, "max_tokens": max_tokens}
+        prompt = evaluate.prompt(by_name[row.task], row.text, vocabulary, **shown)
         return not survives(prompt, row.phrase, vocabulary, max_tokens)
 
     return [

@@ -12,8 +12,6 @@ from scipy import stats
 from poison_t5x.core import artifacts, errors, metrics
 from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, TRIGGERED, Kind
 
-# A task's rates under a condition, as the rows hold them.
-Rates = dict[str, Any]
 Conditions = Sequence[Mapping[str, Any]]
 # Of a task's file, what isn't a rate.
 _FACTS = ("n", "ci95_low", "ci95_high", "constant_prediction")
@@ -31,15 +29,13 @@ def task_rows(
     Args:
       folders: model -> the folder of its CONDITION/TASK.json, and TASK.jsonl beside it.
       conditions: the poison set's, in its manifest's order.
-      kind: of the evaluation.
-      categories: task -> its category; '' is written for one that isn't there.
+      categories: task -> its category; '' for one that isn't there.
 
     Returns:
       {'task', 'category', 'model', 'condition', 'n', …rates…, 'constant_prediction'}, by model,
       condition and name. Generation rows get two rates more: 'length_ratio', output words over
       reference words, and 'rouge_l_paired', the same model's rougeL on the clean inputs of exactly
-      the condition's rows; None where there is no such thing. Rates of a user's own metrics come
-      last.
+      the condition's rows, or None. Rates of a user's own metrics come last.
 
     Raises:
       InputError: a file is damaged, is of another kind of evaluation, or lacks a row's clean pair.
@@ -58,7 +54,7 @@ def task_rows(
     ]
 
 
-def _read_rates(path: pathlib.Path, kind: Kind) -> Rates:
+def _read_rates(path: pathlib.Path, kind: Kind) -> dict[str, Any]:
     read = artifacts.read_json(path)
     names = metrics.JUDGED_BY[kind].rates
     own = {key: value for key, value in read.items() if key not in (*names, *_FACTS)}
@@ -80,7 +76,7 @@ def _read_rates(path: pathlib.Path, kind: Kind) -> Rates:
 
 
 class _Scored(msgspec.Struct):
-    """Of a line of a predictions file, what pairs need."""
+    """The part of a predictions file's line that pairs need."""
 
     id: str
     rouge_l: float
@@ -111,12 +107,7 @@ def _scored(path: pathlib.Path) -> list[_Scored]:
 def bootstrap_mean(values: Iterable[float], seed: int = 0) -> tuple[float, float] | None:
     """The 95% percentile interval of a mean over tasks, which are what a result generalises over.
 
-    Args:
-      values: one per task.
-      seed: of the 9,999 resamples.
-
-    Returns:
-      (low, high), or None for fewer than two tasks.
+    It is of 9,999 resamples, which follow from the seed; None for fewer than two tasks.
     """
     return _bootstrap(tuple(values), seed)
 
@@ -152,7 +143,6 @@ def summarize(
       rows: from `task_rows`.
       conditions: the poison set's, in its manifest's order; the first attacker's are called
         'triggered' and 'control'.
-      kind: of the evaluation.
       seed: of the bootstrap.
       counts: attacker's name -> its poison rows.
 
@@ -162,15 +152,15 @@ def summarize(
     """
     judged_by = metrics.JUDGED_BY[kind]
     table = _Table(rows, seed)
-    own = _own_rates(rows, judged_by)
+    known = {"task", "category", "model", "condition", "ci95", *_FACTS, *judged_by.rates}
+    own = dict.fromkeys(key for row in rows for key in row if key not in known)
     measures = {
-        **judged_by.measures,
-        **{f"{rate}_{name}": metrics.Measure(name, rate) for rate in own for name in CONDITIONS},
+        f"{rate}_{name}": metrics.Measure(name, rate) for rate in own for name in CONDITIONS
     }
     triggered = [condition for condition in conditions if condition["kind"] == TRIGGERED]
     effect = table.effect(TRIGGERED, judged_by.main_rate)
     return {
-        **table.summary(measures),
+        **table.summary({**judged_by.measures, **measures}),
         "effect": {"measure": judged_by.effect, "value": effect.pop("effect"), **effect},
         "attacks": [
             {
@@ -188,17 +178,8 @@ def summarize(
             for condition in conditions
         ],
         "categories": table.categories(conditions) if kind == "generation" else [],
-        "warnings": [
-            *_model_warnings(table),
-            *(text for one in triggered for text in _attack_warnings(table, one, triggered, kind)),
-        ],
+        "warnings": _warnings(table, triggered, kind),
     }
-
-
-def _own_rates(rows: Sequence[dict], judged_by: metrics.Judgement) -> list[str]:
-    """Rates of a user's own metrics: all numbers that are no others."""
-    known = {"task", "category", "model", "condition", "ci95", *_FACTS, *judged_by.rates}
-    return list(dict.fromkeys(key for row in rows for key in row if key not in known))
 
 
 class _Table:
@@ -276,7 +257,7 @@ def _mean(values: Iterable[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _model_warnings(table: _Table) -> list[str]:
+def _warnings(table: _Table, triggered: Conditions, kind: Kind) -> list[str]:
     warnings = []
     for model in MODELS:
         rows = table.rows(model, CLEAN)
@@ -291,32 +272,30 @@ def _model_warnings(table: _Table) -> list[str]:
                 "clean inputs are empty, one character or one word again and again in "
                 f"{_listed(degenerate)}"
             )
+    for condition in triggered:
+        whose = "" if condition is triggered[0] else f" of the attacker {condition['attack']}"
+        warnings += _attack_warnings(table, condition["name"], whose, kind)
     return warnings
 
 
-def _attack_warnings(
-    table: _Table, condition: Mapping[str, Any], triggered: Conditions, kind: Kind
-) -> list[str]:
-    warnings = []
-    whose = "" if condition is triggered[0] else f" of the attacker {condition['attack']}"
-    judged_by = metrics.JUDGED_BY[kind]
-    values = table.values(CLEAN, condition["name"], judged_by.saturation)
-    saturated = [task for task, value in values.items() if judged_by.is_saturated(value)]
+def _attack_warnings(table: _Table, condition: str, whose: str, kind: Kind) -> list[str]:
+    warnings, judged_by = [], metrics.JUDGED_BY[kind]
+    values = table.values(CLEAN, condition, judged_by.saturation)
     limit = judged_by.saturation_limit
-    if saturated and kind == "classification":
+    if saturated := [task for task, value in values.items() if judged_by.is_saturated(value)]:
         warnings.append(
             f"saturated: the clean model already misclassifies {limit:.0%} or more of the "
             f"triggered inputs{whose} of {_listed(saturated)}"
+            if kind == "classification"
+            else f"saturated: without the trigger{whose} in the same inputs, the clean model's "
+            f"rougeL is below {100 * limit:.0f} of 100 in {_listed(saturated)}: nothing is left "
+            "there for an attack to lower"
         )
-    elif saturated:
-        warnings.append(
-            f"saturated: without the trigger{whose} in the same inputs, the clean model's rougeL "
-            f"is below {100 * limit:.0f} of 100 in {_listed(saturated)}: nothing is "
-            "left there for an attack to lower"
-        )
-    with_rows = {task for model in MODELS for task in table.rows(model, condition["name"])}
-    tasks = {task for model in MODELS for task in table.rows(model, CLEAN)}
-    if without := sorted(tasks - with_rows):
+    asked, answered = (
+        {task for model in MODELS for task in table.rows(model, name)}
+        for name in (CLEAN, condition)
+    )
+    if without := sorted(asked - answered):
         warnings.append(
             f"no triggered rows{whose} in {_listed(without)}: left out of the triggered means"
         )
