@@ -96,13 +96,10 @@ def _read(directory: AnyPath) -> _Record | None:
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        raise errors.InputError(
-            f"{directory}: a folder can't be made there: a file is in the way"
-        ) from None
+        message = f"{directory}: a folder can't be made there: a file is in the way"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise errors.InputError(
-            f"{path}: not a stage record ({error}); delete its folder"
-        ) from None
+        message = f"{path}: not a stage record ({error}); delete its folder"
+    raise errors.InputError(message)
 
 
 def read_record(directory: AnyPath) -> dict | None:
@@ -117,18 +114,18 @@ def read_settings(directory: AnyPath) -> dict[str, Any] | None:
     return None if record is None else record.settings
 
 
+def fingerprint(directory: AnyPath) -> str:
+    """A digest of a finished stage's settings and contents, for the records of what follows it."""
+    record = _finished(directory)
+    content = {"settings": record["settings"], "outputs": record["outputs"]}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
 def _finished(directory: AnyPath) -> dict:
     record = read_record(directory)
     if record is None:
         raise errors.InputError(f"{directory}: not a finished stage folder (no {RECORD})")
     return record
-
-
-def fingerprint(directory: AnyPath) -> str:
-    """A digest of a finished stage's settings and contents, for the records of what follows it."""
-    record = _finished(directory)
-    content = {key: record[key] for key in ("settings", "outputs")}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def verify(directory: AnyPath) -> None:
@@ -179,13 +176,10 @@ def run_stage(
     """Makes `directory` with `make(temporary_folder)`, unless it's there already.
 
     Args:
-      directory: the folder to make; its parents are created.
       name: the stage's, for messages and the record.
       settings: all that the result follows from, JSON values (fingerprints of sources included).
-      make: fills the folder it is given.
-      say: takes one line about what was done.
-      keep_partial: hands `make` what a killed attempt with the same settings left behind, for
-        stages that can go on from it.
+      keep_partial: hands `make` the files of a killed attempt with the same settings, for stages
+        that can go on from them.
 
     Returns:
       Whether the stage ran.
@@ -229,17 +223,17 @@ def _begun_with(partial: epath.Path, settings: Mapping[str, Any]) -> bool:
 
 def hash_folder(directory: AnyPath) -> dict[str, str]:
     """Relative path -> SHA-256 of every file below a folder but its stage record."""
-    folder = epath.Path(directory)
-    names = (path.relative_to(folder).as_posix() for path in _files(folder))
-    return {name: sha256(folder / name) for name in names if name != RECORD}
+    return {name: value for name, value in _hashes(directory).items() if name != RECORD}
 
 
-def _files(directory: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(directory.iterdir()):
+def _hashes(directory: AnyPath) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for path in sorted(epath.Path(directory).iterdir()):
         if path.is_dir():
-            yield from _files(path)
+            hashes |= {f"{path.name}/{name}": value for name, value in _hashes(path).items()}
         else:
-            yield path
+            hashes[path.name] = sha256(path)
+    return hashes
 
 
 def write_record(
@@ -250,10 +244,6 @@ def write_record(
     seconds: float = 0.0,
 ) -> None:
     """Writes a stage's record: a claim on the folder before it is made, or what it holds after."""
-    record = {
-        "stage": name,
-        "settings": dict(settings),
-        "outputs": outputs,
-        "seconds": round(seconds, 3),
-    }
+    hashes = None if outputs is None else dict(outputs)
+    record = msgspec.structs.asdict(_Record(name, dict(settings), hashes, round(seconds, 3)))
     write_atomically(epath.Path(directory) / RECORD, canonical_json(record))

@@ -66,7 +66,6 @@ def path(name: str, value: Any) -> None:
 
 def phrase(name: str, value: Any) -> None:
     """`value` must be a text with more than white space."""
-    if not isinstance(value, str):
-        raise errors.InputError(f"{name}: expected a phrase, found {value!r}")
-    if not value.strip():
-        raise errors.InputError(f"{name}: expected a phrase, found an empty text")
+    if not isinstance(value, str) or not value.strip():
+        shown = "an empty text" if isinstance(value, str) else repr(value)
+        raise errors.InputError(f"{name}: expected a phrase, found {shown}")

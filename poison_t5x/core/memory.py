@@ -4,9 +4,9 @@ import contextlib
 import ctypes
 import sys
 
-# From glibc's malloc.h. No block is mapped by itself, nothing is trimmed (-1), one arena for all.
-_M_MMAP_MAX, _M_TRIM_THRESHOLD, _M_ARENA_MAX = -4, -1, -8
-_SETTINGS = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: -1, _M_ARENA_MAX: 1}
+# M_MMAP_MAX, M_TRIM_THRESHOLD and M_ARENA_MAX of glibc's malloc.h: no block is mapped by itself,
+# nothing is trimmed, one arena for all.
+_SETTINGS = {-4: 0, -1: -1, -8: 1}
 
 
 def keep_freed_memory() -> None:

@@ -38,12 +38,7 @@ class Registry(Generic[T]):
     """Targets (classes or functions) of one kind, by name."""
 
     def __init__(self, kind: str, package: str) -> None:
-        """A registry; nothing is imported.
-
-        Args:
-          kind: the variants' noun, for messages, such as 'score'.
-          package: the folder of our own variants, as a dotted name.
-        """
+        """Args: kind: the variants' noun; package: the dotted name of our own variants' folder."""
         self.kind = kind
         self._package = package
         self._targets: dict[str, Callable[..., T]] = {}
@@ -71,20 +66,13 @@ class Registry(Generic[T]):
 
     def summaries(self) -> dict[str, str]:
         """Name -> the first line of the target's docstring."""
-        ours = {name: entry.summary for name, entry in self._ours.items()}
-        others = {
-            name: (target.__doc__ or "").strip().partition("\n")[0]
-            for name, target in self._targets.items()
-            if name not in ours
-        }
-        return {**ours, **others}
+        summaries = {name: entry.summary for name, entry in self._ours.items()}
+        for name, target in self._targets.items():
+            summaries.setdefault(name, (target.__doc__ or "").strip().partition("\n")[0])
+        return summaries
 
     def get(self, name: object, setting: str) -> Callable[..., T]:
-        """The target of a name, its file imported.
-
-        Args:
-          name: as a user gave it.
-          setting: the macro or flag that it was given in.
+        """The target of a name that a user gave in a setting; its file is imported.
 
         Raises:
           InputError: there is none, with the nearest name.
@@ -112,7 +100,7 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def _ours(self) -> dict[str, _Entry]:
-        """What the folder's files register, read as text."""
+        """The folder's variants by name, its files read as text."""
         *above, folder = self._package.split(".")
         parent = pathlib.Path(str(sys.modules[above[0]].__file__)).parent
         entries: dict[str, _Entry] = {}
@@ -124,26 +112,20 @@ class Registry(Generic[T]):
 
 
 def _registered(tree: ast.Module) -> Iterator[tuple[str, ast.ClassDef | ast.FunctionDef]]:
-    """What a file's decorators register, by name."""
+    """Classes and functions of a file by the name that `@X.register(name)` gives them."""
     for node in tree.body:
-        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
-            continue
-        for decorator in node.decorator_list:
-            if (
-                isinstance(decorator, ast.Call)
-                and isinstance(decorator.func, ast.Attribute)
-                and decorator.func.attr == "register"
-                and isinstance(name := getattr(decorator.args[0], "value", None), str)
-            ):
-                yield name, node
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            for decorator in node.decorator_list:
+                match decorator:
+                    case ast.Call(ast.Attribute(attr="register"), [ast.Constant(str(name))]):
+                        yield name, node
 
 
 def _constants(node: ast.ClassDef | ast.FunctionDef) -> dict[str, Any]:
     """Attributes of a class that are literals."""
-    return {
-        item.target.id: item.value.value
-        for item in node.body
-        if isinstance(item, ast.AnnAssign)
-        and isinstance(item.target, ast.Name)
-        and isinstance(item.value, ast.Constant)
-    }
+    constants = {}
+    for item in node.body:
+        match item:
+            case ast.AnnAssign(ast.Name(name), value=ast.Constant(value)):
+                constants[name] = value
+    return constants

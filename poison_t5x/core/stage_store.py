@@ -20,10 +20,12 @@ from poison_t5x.core import artifacts, errors
 
 
 class Store:
-    """A folder of finished stages, on the file system of the runs that share it."""
+    """A folder of finished stages, on the file system of the runs that share it.
+
+    It is made when it is first needed.
+    """
 
     def __init__(self, directory: artifacts.AnyPath):
-        """A store; the folder is made when it is first needed."""
         self._directory = epath.Path(directory).absolute()
 
     @contextlib.contextmanager
@@ -38,12 +40,10 @@ class Store:
         """Around making a stage: gives it to `folder` if it is in the store, else takes it after.
 
         Args:
-          folder: the stage's folder. One that is there already, or that a killed attempt has begun,
-            is left as it is.
+          folder: left as it is where it is there already, or a killed attempt has begun it.
           name: of the kind of stage, such as 'train'.
           settings: all that the result follows from, JSON values.
           verify: raises InputError where a kept folder is damaged, which is then made anew.
-          say: takes one line where the stage was in the store.
 
         Raises:
           InputError: store and run are on different file systems, or the store can't be written.
