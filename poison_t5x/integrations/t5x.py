@@ -215,9 +215,18 @@ def train_state_initializer(
                 core.unfreeze(self.train_state_axes.params),
                 is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
             )
+
+            def abstract(boxed):
+                return jax.tree.map(
+                    lambda leaf, sharding: jax.ShapeDtypeStruct(
+                        leaf.shape, leaf.dtype, sharding=sharding
+                    ),
+                    core.meta.unbox(boxed),
+                    shardings,
+                )
+
             # T5X's mesh and specs, where a `partitioning.Partitioner` is asked.
-            layout = types.SimpleNamespace(shardings=lambda boxed: shardings)
-            params = restore.restore_params(source, model, layout)
+            params = restore.restore_params(source, model, types.SimpleNamespace(abstract=abstract))
             same_order = jax.tree.structure(state.params)
             return state.replace_params(jax.tree.unflatten(same_order, jax.tree.leaves(params)))
 
