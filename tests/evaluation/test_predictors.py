@@ -1,4 +1,6 @@
-"""Answers made in batches, by length, padded and on a mesh: the same as one by one."""
+"""Answered and ranked in batches, by length, padded and on a mesh: the same as one by one."""
+
+import copy
 
 import jax
 import numpy as np
@@ -6,23 +8,28 @@ import pytest
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.evaluation import predictors
-from poison_t5x.model import beam_search, decoding, network
+from poison_t5x.model import beam_search, decoding
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
-from tests.mesh_model import CONFIG
+from tests.mesh_model import CONFIG, parameters, placed
 
 MODEL = Transformer(CONFIG)
 MAX_LENGTH, LENGTH = 150, 5
 BEAMS = {"greedy": 1, "beam": 3}
+LABELS = [[7, 1], [4, 9, 11, 13, 1], [21, 1]]
+# Sums of up to 20 nats, float32 in another order.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(name="plain", scope="module")
+def _plain():
+    return parameters()
 
 
 @pytest.fixture(name="params", scope="module")
-def _params():
-    fresh = jax.jit(lambda key: network.initial_params(MODEL, key))(jax.random.key(0))
-    # T5's fresh logits hardly differ from token to token.
-    params = jax.device_get(jax.tree.map(lambda leaf: 1.5 * leaf, fresh))
-    # EOS now and then.
+def _params(plain):
+    """That say EOS now and then."""
+    params = copy.deepcopy(plain)
     kernel_ExV = params["decoder"]["logits_dense"]["kernel"].copy()
     kernel_ExV[:, predictors.EOS_ID] *= 2
     params["decoder"]["logits_dense"]["kernel"] = kernel_ExV
@@ -57,9 +64,7 @@ def _answers(tokens_BxC):
 
 
 def _generator(params, *, num_partitions=1, num_devices=1, batch_size=4, **options):
-    partitioner = Partitioner(PartitionConfig(num_partitions, 1, 2), jax.devices()[:num_devices])
-    abstract = train_state.abstract_params(MODEL, partitioner)
-    params = jax.device_put(params, jax.tree.map(lambda leaf: leaf.sharding, abstract))
+    params, partitioner = placed(params, num_partitions, num_devices)
     options = {"max_length": MAX_LENGTH, "max_decode_length": LENGTH, "alpha": 0.9, **options}
     return predictors.Generator(MODEL, params, partitioner, batch_size=batch_size, **options)
 
@@ -73,7 +78,7 @@ def _generator(params, *, num_partitions=1, num_devices=1, batch_size=4, **optio
 def test_batched_by_length_equals_all_at_once(
     params, inputs, raw, beam_size, num_partitions, num_devices, batch_size
 ):
-    found = _generator(
+    answers = _generator(
         params,
         beam_size=beam_size,
         num_partitions=num_partitions,
@@ -81,13 +86,13 @@ def test_batched_by_length_equals_all_at_once(
         batch_size=batch_size,
     ).generate(inputs)
     expected = _answers(raw[beam_size])
-    assert found == expected
-    assert all(type(token) is int for answer in found for token in answer)
+    assert answers == expected
+    assert all(type(token) is int for answer in answers for token in answer)
     # Answers in the order of their inputs' lengths would be other rows' answers.
     order = np.argsort([len(tokens) for tokens in inputs], kind="stable")
     assert [expected[row] for row in order] != expected
-    assert {len(answer) for answer in found} >= {0, LENGTH}
-    assert found != _answers(raw[3 if beam_size == 1 else 1])
+    assert {len(answer) for answer in answers} >= {0, LENGTH}
+    assert answers != _answers(raw[3 if beam_size == 1 else 1])
 
 
 def test_one_compilation_serves_the_models_of_a_network(params):
@@ -133,3 +138,57 @@ def test_batches_by_length():
         assert (batch > 0).sum(axis=1).tolist()[: len(rows)] == [lengths[row] for row in rows]
     with pytest.raises(InputError, match="input 1: expected at most 129 tokens, found 130"):
         list(predictors.by_length(inputs, 2, 129))
+
+
+@pytest.fixture(name="expected", scope="module")
+def _expected(plain, inputs):
+    """Each input by itself."""
+    rank = jax.jit(lambda p, x, y: decoding.rank_labels(MODEL, p, x, y))
+    width = max(map(len, LABELS))
+    labels_LxT = np.array([[*tokens, *[0] * (width - len(tokens))] for tokens in LABELS], np.int32)
+    return np.concatenate([rank(plain, row[None], labels_LxT) for row in _padded(inputs)])
+
+
+def _ranker(plain, *, num_partitions=1, num_devices=1, batch_size=4, **options):
+    params, partitioner = placed(plain, num_partitions, num_devices)
+    options = {"max_length": MAX_LENGTH, **options}
+    return predictors.Ranker(MODEL, params, partitioner, batch_size=batch_size, **options)
+
+
+@pytest.mark.parametrize(
+    ("num_partitions", "num_devices", "batch_size"),
+    [(1, 1, 4), (1, 1, 13), (2, 8, 3)],
+    ids=["batches of 4", "one batch", "4x2"],
+)
+def test_ranked_by_length_equals_one_by_one(
+    plain, inputs, expected, num_partitions, num_devices, batch_size
+):
+    ranker = _ranker(
+        plain, num_partitions=num_partitions, num_devices=num_devices, batch_size=batch_size
+    )
+    scores = ranker.rank(inputs, LABELS)
+    assert scores.shape == (11, 3) and scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
+    # Rows that came back in the order of their lengths would be other rows' numbers.
+    order = np.argsort([len(tokens) for tokens in inputs], kind="stable")
+    assert np.abs(expected[order] - expected).max() > 100 * TOLERANCE
+    assert len({tuple(row) for row in np.round(expected, 3)}) == 11
+
+
+def test_batches_are_short_and_no_longer_than_the_longest_input_allowed(plain, inputs, monkeypatch):
+    shapes = []
+    put_batch = Partitioner.put_batch
+
+    def spy(self, batch):
+        shapes.append(batch["encoder_input_tokens"].shape)
+        return put_batch(self, batch)
+
+    monkeypatch.setattr(Partitioner, "put_batch", spy)
+    # 3, 5, 17, 40 | 64, 65, 70, 127 | 128, 129, 131: the last would be rounded up to 192.
+    _ranker(plain).rank(inputs, LABELS)
+    assert shapes == [(4, 64), (4, 128), (4, 150)]
+
+
+def test_length_normalized_is_the_mean(plain, inputs, expected):
+    scores = _ranker(plain, length_normalized=True).rank(inputs[:4], LABELS)
+    np.testing.assert_allclose(scores, expected[:4] / np.array([2, 5, 2]), rtol=TOLERANCE)
