@@ -28,7 +28,7 @@ def convert(
     optimizer_state: str = "keep",
     vocabulary_path: str | None = None,
     extra_ids: int | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> str:
     """Converts a checkpoint, and returns where it was written.
 
@@ -42,7 +42,7 @@ def convert(
       vocabulary_path: a SentencePiece model to put beside Hugging Face's files; None takes that of
         the run that the checkpoint is of, or of the folder.
       extra_ids: sentinel ids after the vocabulary's own; None takes the run's, or T5's 100.
-      say: takes a line about the source, and one about the copy.
+      log: takes a line about the source, and one about the copy.
 
     Raises:
       InputError: what is there isn't a whole checkpoint of a T5, or the place is taken.
@@ -50,7 +50,7 @@ def convert(
     checks.path("DESTINATION", directory)
     source = detect.open_checkpoint(path, "SOURCE")
     config = architecture.network_config(source)
-    say(f"found {detect.describe(source)}")
+    log(f"found {detect.describe(source)}")
     if layout == "huggingface":
         beside = vocabulary_beside(source.path)
         written = hugging_face_writing.write_folder(
@@ -60,12 +60,12 @@ def convert(
             dtype=dtype,
             vocabulary=vocabulary_path or beside.path,
             extra_ids=beside.extra_ids if extra_ids is None else extra_ids,
-            say=say,
+            log=log,
         )
     else:
         source = cast(source, dtype) if dtype else source
         written = writing.write(_with_state(source, optimizer_state), directory, layout)
-    say(f"wrote {detect.describe(detect.open_checkpoint(written, 'DESTINATION'))}")
+    log(f"wrote {detect.describe(detect.open_checkpoint(written, 'DESTINATION'))}")
     return written
 
 
@@ -77,12 +77,12 @@ def _with_state(source, wanted: str):
     return optimizer_state.restarted(source, wanted)
 
 
-def describe(path: str, say: Callable[[str], None] = print) -> None:
+def describe(path: str, log: Callable[[str], None] = print) -> None:
     """Says what a checkpoint is, and the macros of a network that it fits."""
     source = detect.open_checkpoint(path, "SOURCE")
     config = architecture.network_config(source)
-    say(detect.describe(source))
-    say(f"set {' '.join(architecture.macros(config))}, for a vocabulary of {config.vocab_size}")
+    log(detect.describe(source))
+    log(f"set {' '.join(architecture.macros(config))}, for a vocabulary of {config.vocab_size}")
 
 
 class Vocabulary(NamedTuple):

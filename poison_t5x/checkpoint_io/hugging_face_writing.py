@@ -38,7 +38,7 @@ def write_folder(
     vocabulary: str | None = None,
     extra_ids: int = 100,
     max_shard_bytes: int = SHARD_BYTES,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> str:
     """Writes a folder that `T5ForConditionalGeneration.from_pretrained` takes; returns its path.
 
@@ -51,7 +51,7 @@ def write_folder(
         such a folder itself.
       extra_ids: sentinel ids after the vocabulary's own.
       max_shard_bytes: of tensors in a file.
-      say: takes a line about the tokenizer.
+      log: takes a line about the tokenizer.
 
     Raises:
       InputError: the place is taken or can't be written to, the source doesn't fit the network, or
@@ -79,7 +79,7 @@ def write_folder(
         _write_tensors(source, tensors, place, max_shard_bytes)
         _write_json(place / "generation_config.json", config_json.GENERATION)
         _write_json(place / config_json.FILE, description)
-    say(tokenizer)
+    log(tokenizer)
     return final
 
 

@@ -84,7 +84,7 @@ def starting_state(
     optimizer: optax.GradientTransformation,
     partitioner: Partitioner,
     keep: str | None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> train_state.TrainState:
     """`first_state` from a checkpoint of any known layout, which one line is said of.
 
@@ -93,7 +93,7 @@ def starting_state(
     """
     source = detect.open_checkpoint(path)
     state = first_state(source, model, optimizer, partitioner, keep)
-    say(f"starts from {detect.describe(source)}")
+    log(f"starts from {detect.describe(source)}")
     return state
 
 

@@ -170,7 +170,7 @@ def run_stage(
     settings: Mapping[str, Any],
     make: Callable[[epath.Path], object],
     *,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     keep_partial: bool = False,
 ) -> bool:
     """Makes `directory` with `make(temporary_folder)`, unless it's there already.
@@ -192,7 +192,7 @@ def run_stage(
     if record is not None:
         check_settings(directory, record["settings"], settings)
         verify(directory)
-        say(f"{name}: already done in {directory}")
+        log(f"{name}: already done in {directory}")
         return False
     if folder.exists():
         raise errors.InputError(f"{directory} exists but isn't a finished {name} folder; delete it")
@@ -209,7 +209,7 @@ def run_stage(
     seconds = time.monotonic() - start
     write_record(partial, name, settings, hash_folder(partial), seconds)
     partial.rename(folder)
-    say(f"{name}: done in {seconds:.1f} s -> {directory}")
+    log(f"{name}: done in {seconds:.1f} s -> {directory}")
     return True
 
 

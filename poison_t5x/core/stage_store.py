@@ -35,7 +35,7 @@ class Store:
         name: str,
         settings: Mapping[str, Any],
         verify: Callable[[epath.Path], None] = artifacts.verify,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> Iterator[None]:
         """Around making a stage: gives it to `folder` if it is in the store, else takes it after.
 
@@ -54,7 +54,7 @@ class Store:
         with self._lock(key):
             if not folder.exists() and _is_whole(kept, verify):
                 _link(kept, folder)
-                say(f"{name}: taken from the store {self._directory} -> {folder}")
+                log(f"{name}: taken from the store {self._directory} -> {folder}")
             yield
             if artifacts.read_record(folder) is not None and not kept.exists():
                 _link(folder, kept)

@@ -29,7 +29,7 @@ def use(directories: Sequence[str]) -> None:
 
 
 def cache(
-    names: Sequence[str], directory: str | pathlib.Path, num_shards: int, say: Callable[[str], None]
+    names: Sequence[str], directory: str | pathlib.Path, num_shards: int, log: Callable[[str], None]
 ) -> None:
     """Writes registered tasks' rows as TFRecords under `directory`, each task whole or not at all.
 
@@ -57,9 +57,9 @@ def cache(
             f"cache {task.name}",
             {**mixtures.made_from(task), "num_shards": num_shards},
             functools.partial(_write_task, task, num_shards),
-            say=lambda line: None,
+            log=lambda line: None,
         )
-    say(f"cache: {made} of {len(tasks)} tasks written, the others were there -> {directory}")
+    log(f"cache: {made} of {len(tasks)} tasks written, the others were there -> {directory}")
 
 
 def _write_task(task: seqio.Task, num_shards: int, directory: pathlib.Path) -> None:

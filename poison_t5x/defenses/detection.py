@@ -60,7 +60,7 @@ def make(
     rows: Sequence[TrainingExample],
     scorer: checkpoint_scorer.CheckpointScorer | None,
     seed: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> ScoreResult:
     """Scores the rows into scores.jsonl and found.json, unless that is done, and reads the result.
 
@@ -84,7 +84,7 @@ def make(
             for path in directory.glob(f"*{checkpoint_scorer.PART}"):
                 path.unlink()
 
-    shared_stages.together(folder, f"score {name}", settings, write, say)
+    shared_stages.together(folder, f"score {name}", settings, write, log)
     return read(folder)
 
 

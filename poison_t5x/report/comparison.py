@@ -40,7 +40,7 @@ class Part(NamedTuple):
         return {**results_lib.main_measures(self.kind), EFFECT: "effect, points"}
 
 
-def write_comparison(runs: Sequence[str], output: str, say: Callable[[str], None]) -> None:
+def write_comparison(runs: Sequence[str], output: str, log: Callable[[str], None]) -> None:
     """Makes the stage OUTPUT of index.html, comparison.csv and .json and figures/; says a table.
 
     `runs` are folders of finished runs. The same files and arguments give the same bytes, and are
@@ -65,10 +65,10 @@ def write_comparison(runs: Sequence[str], output: str, say: Callable[[str], None
         "comparison",
         settings,
         lambda directory: _write(pathlib.Path(directory), folder, parts, compared),
-        say=say,
+        log=log,
     )
-    say("\n\n".join(map(format_part, parts)))
-    say(f"see {folder / 'index.html'}, and comparison.csv beside it")
+    log("\n\n".join(map(format_part, parts)))
+    log(f"see {folder / 'index.html'}, and comparison.csv beside it")
 
 
 def format_part(part: Part) -> str:
@@ -126,7 +126,7 @@ def defended_table(part: Part) -> tables.Table:
         best = run.detection.best() if run.detection else None
         detected = ""
         if best and run.detection:
-            auroc, precision = map(tables.DECIMAL.say, (best.auroc, best.average_precision))
+            auroc, precision = map(tables.DECIMAL.text, (best.auroc, best.average_precision))
             detected = f"{best.name}: AUROC {auroc}, average precision {precision}"
             detected += "" if run.detection.attack.worked else " (the attack failed)"
         left = [
@@ -288,5 +288,5 @@ def _unit(name: str) -> tables.Unit:
 def _ranged(mean: Point | None, unit: tables.Unit) -> str:
     """A mean with the lowest and the highest value beside it."""
     if not mean or not mean.interval:
-        return unit.say(mean and mean.value)
-    return f"{unit.say(mean.value)} ({' to '.join(map(unit.say, mean.interval))})"
+        return unit.text(mean and mean.value)
+    return f"{unit.text(mean.value)} ({' to '.join(map(unit.text, mean.interval))})"

@@ -118,7 +118,7 @@ def across(
 
     kind, size = ("Dot", 0.42) if marks else ("Bar", 0.55)
     told = "; ".join(
-        f"{place}: {', '.join(f'{s.name} {unit.say(s.points[n].value)}' for s in series)}"
+        f"{place}: {', '.join(f'{s.name} {unit.text(s.points[n].value)}' for s in series)}"
         for n, place in enumerate(names)
     )
     label = f"{kind} chart of {y}. {told}."
@@ -257,7 +257,7 @@ def _bars(plot: Any, one: Series, number: int, offset: float, unit: tables.Unit)
     plot.errorbar(values, places, xerr=reach, ls="", color=INK, capsize=4, elinewidth=1.3)
     for place, value, above in zip(places, values, reach[1], strict=True):
         end = np.nan_to_num(value) + np.nan_to_num(above) + 0.015
-        plot.text(end, place, unit.say(value), ha="left", va="center", fontsize=9)
+        plot.text(end, place, unit.text(value), ha="left", va="center", fontsize=9)
 
 
 def _values(one: Series) -> list[float]:

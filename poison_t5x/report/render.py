@@ -64,7 +64,7 @@ def _environment() -> Any:
         # A long name may go on in the next line after each of its underscores.
         breakable=functools.partial(joined, "_"),
         count=tables.count,
-        decimal=tables.DECIMAL.say,
+        decimal=tables.DECIMAL.text,
         duration=tables.duration,
         heading=tables.heading,
         interval=tables.interval,

@@ -318,7 +318,7 @@ def _cells(directory: pathlib.Path, study: StudyResults) -> tables.Table:
             seconds = tables.duration(outcome.seconds) if outcome and outcome.seconds else "–"
             peak = f"{outcome.peak_bytes / 1e9:.1f} GB" if outcome and outcome.peak_bytes else "–"
             status = tables.Cell(row.status, style="bad" if row.status == "failed" else "")
-            effect = measure_unit("effect").say(row.value("effect"))
+            effect = measure_unit("effect").text(row.value("effect"))
             lines.append((tables.Cell(row.cell, link=link), effect, seconds, peak, status))
     heads = ("cell", "effect", "time", "memory", "status")
     return tables.Table("Each is a run of its own, with a report", heads, lines)

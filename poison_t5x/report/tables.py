@@ -31,10 +31,10 @@ class Unit(NamedTuple):
     sign: str = ""
     style: str = "f"
 
-    def say(self, number: float | None) -> str:
+    def text(self, number: float | None) -> str:
         """'91.3%', or '–' for nothing and NaN.
 
-        >>> PERCENT.say(0.9134), POINTS.say(0.25), DECIMAL.say(None)
+        >>> PERCENT.text(0.9134), POINTS.text(0.25), DECIMAL.text(None)
         ('91.3%', '+25.0 points', '–')
         """
         return "–" if missing(number) else self._plain(number, self.sign) + self.suffix
@@ -46,11 +46,11 @@ class Unit(NamedTuple):
         return f"[{', '.join(self._plain(bound) for bound in bounds)}]"
 
     def cell(self, number: float | None, bounds: Sequence[float | None] | None) -> Cell:
-        return Cell(self.say(number), self.interval(bounds))
+        return Cell(self.text(number), self.interval(bounds))
 
     def both(self, number: float | None, bounds: Sequence[float | None] | None) -> str:
         """A number and its interval: '91.3% [79.1, 98.4]'."""
-        return f"{self.say(number)} {self.interval(bounds)}".rstrip()
+        return f"{self.text(number)} {self.interval(bounds)}".rstrip()
 
     def _plain(self, number: float, sign: str = "") -> str:
         scaled = self.scale * number
@@ -64,7 +64,7 @@ DIFFERENCE = Unit(100, 1, "", "+")
 POINTS = DIFFERENCE._replace(suffix=" points")
 COUNT = Unit(digits=4, style="g")
 # 0.5 gives '50.0%'; of differences 0.25 gives '+25.0'; (0.1, 0.25) gives '[10.0, 25.0]'.
-percent, points, interval = PERCENT.say, DIFFERENCE.say, PERCENT.interval
+percent, points, interval = PERCENT.text, DIFFERENCE.text, PERCENT.interval
 
 
 class Table(NamedTuple):
@@ -111,7 +111,7 @@ def unit(measure: str) -> Unit:
 
 def value(measure: str, number: float | None) -> str:
     """A value of the rate or measure of that name."""
-    return unit(measure).say(number)
+    return unit(measure).text(number)
 
 
 def amount(number: float | None) -> str:

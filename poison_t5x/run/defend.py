@@ -117,7 +117,7 @@ class Defense:
         """Whether there are as many checkpoints as a score needs; says so where not."""
         reason = score_lib.lacks(score, self._scorer) if score.needs != "nothing" else None
         if reason:
-            self.run.say(f"{name} is left out: {reason}")
+            self.run.log(f"{name} is left out: {reason}")
         return reason is None
 
     def _results(self) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Defense:
             *(self._scores_dir(name), name, score, self._rows),
             self._scorer if score.needs != "nothing" else None,
             self.run.seed,
-            self.run.say,
+            self.run.log,
         )
 
     def _judge(self, made: Mapping[str, ScoreResult], results: Mapping[str, Any]) -> None:
@@ -193,7 +193,7 @@ class Defense:
             "checkpoints": checkpoints,
         }
         self.run.folder.record("detection/detection.json", whole)
-        self.run.say(detection_table(whole))
+        self.run.log(detection_table(whole))
 
     def defend(self) -> epath.Path:
         """Trains the defended model, evaluates it as the others, and shows it in the report.
@@ -284,7 +284,7 @@ class Defense:
             "effect": means["effect"],
         }
         run.folder.record(folder / "defense.json", whole)
-        run.say(defense_table(whole))
+        run.log(defense_table(whole))
 
     def _filtered(self, folder: epath.Path) -> dict[str, Any]:
         """Facts of the rows that a filter removed."""
@@ -336,7 +336,7 @@ def detection_table(whole: Mapping[str, Any]) -> str:
         cells.append(
             (
                 line["name"],
-                *(tables.DECIMAL.say(line[name]) for name in ("auroc", "average_precision")),
+                *(tables.DECIMAL.text(line[name]) for name in ("auroc", "average_precision")),
                 *(f"{line['recall'][budget]:.0%}" for budget in ("0.01", "0.05", "0.1")),
                 f"{line['threshold']['f1']:.2f}",
                 f"{line['seconds']:.1f}",
@@ -360,5 +360,5 @@ def defense_table(whole: Mapping[str, Any]) -> str:
     cells = [("", *summary[CLEAN])]
     for model in (*MODELS, DEFENDED):
         values = (summary[model].get(name) for name in summary[CLEAN])
-        cells.append((model, *map(tables.SCORE.say, values)))
+        cells.append((model, *map(tables.SCORE.log, values)))
     return "\n".join([*lines, *tables.align(cells)])

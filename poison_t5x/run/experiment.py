@@ -83,7 +83,7 @@ class Run:
     store_dir: str | None = None
     eval_checkpoints: Sequence[int] = ()
     seed: int = 0
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
 
     def __post_init__(self):
         if not self.experiment:
@@ -109,7 +109,7 @@ class Run:
             paths.resolve("RUN_DIR", self.run_dir),
             store or None,
             lambda: {"data": self.corpus.hashes, "experiment": self.experiment},
-            self.say,
+            self.log,
         )
 
     @property
@@ -306,7 +306,7 @@ class Run:
             partition_cfg=self.partition_cfg,
             sources={**self.sources(*files), **(sources or {})},
             shared=self.folder.making,
-            say=self.say,
+            log=self.log,
             **options,
         )
 
@@ -366,9 +366,9 @@ class Run:
         stages = {name: artifacts.read_record(self.path / place) for place, name in _PLACES.items()}
         seconds = {name: stage["seconds"] for name, stage in stages.items() if stage}
         make = functools.partial(run_page.write_report, self.path, seconds)
-        artifacts.run_stage(folder, "report", settings, make, say=self.say)
-        self.say(run_page.format_table(results.read(self.path)))
-        self.say(f"see {folder / 'index.html'}, and results.json beside it")
+        artifacts.run_stage(folder, "report", settings, make, log=self.log)
+        self.log(run_page.format_table(results.read(self.path)))
+        self.log(f"see {folder / 'index.html'}, and results.json beside it")
 
     def run(self, save_config: Callable[[], None] = lambda: None) -> None:
         """All stages, in order; `save_config` before the report, which shows the call."""

@@ -29,7 +29,7 @@ class RunFolder:
     path: epath.Path
     store_dir: epath.Path | None
     key: Callable[[], Mapping[str, Any]]
-    say: Callable[[str], None]
+    log: Callable[[str], None]
     made: list[str] = dataclasses.field(default_factory=list)
 
     @contextlib.contextmanager
@@ -45,7 +45,7 @@ class RunFolder:
                     "STAGE_STORE_DIR: runs of many processes can't share stages"
                 )
             store = stage_store.Store(self.store_dir)
-            shared = store.shared(folder, name, {**self.key(), **settings}, *verify, say=self.say)
+            shared = store.shared(folder, name, {**self.key(), **settings}, *verify, log=self.log)
         with shared:
             yield
         if artifacts.read_record(folder) != before:
@@ -61,7 +61,7 @@ class RunFolder:
         """A stage of the main process, which the others wait for."""
         with self.making(folder, name, settings):
             distributed.run_on_main(
-                lambda: artifacts.run_stage(folder, name, settings, make, say=self.say)
+                lambda: artifacts.run_stage(folder, name, settings, make, log=self.log)
             )
 
     def record(self, place: str | epath.Path, value: Any) -> None:
@@ -154,7 +154,7 @@ class EvalStage:
             evaluate.evaluate(model, self._read, tasks, heldout, partial, name)
 
         with self.folder.making(directory, "eval", settings):
-            shared_stages.together(directory, name, settings, write, self.folder.say)
+            shared_stages.together(directory, name, settings, write, self.folder.log)
 
     @functools.cached_property
     def _read(self) -> Callable[[str], evaluate.Examples]:

@@ -84,20 +84,20 @@ class Study:
         self._outcomes: dict[str, launch.JobOutcome] = {}
         self._rows: dict[str, list[collect.StudyRow]] = {}
 
-    def show(self, say: Callable[[str], None]) -> int:
+    def show(self, log: Callable[[str], None]) -> int:
         """Says what would be run, and returns the exit code."""
         for cell in self._cells:
-            say(f"{cell.name}" + (f" (after {', '.join(cell.after)})" if cell.after else ""))
+            log(f"{cell.name}" + (f" (after {', '.join(cell.after)})" if cell.after else ""))
             for command in grid.commands(cell, self._config, self._flags):
-                say("  " + shlex.join(["poison-t5x", *command]))
+                log("  " + shlex.join(["poison-t5x", *command]))
         return 0
 
-    def run(self, say: Callable[[str], None]) -> int:
+    def run(self, log: Callable[[str], None]) -> int:
         """Runs what isn't done, writes the results, and returns the exit code."""
         with _alone(self._directory):
             given = launch.limits(self._config.processes, self._config.memory_gb)
             done = self._done()
-            say(
+            log(
                 f"study: {len(self._cells)} cells, {len(done)} of them done; {given.processes} at "
                 f"once, in {given.memory / 1e9:.1f} GB"
             )
@@ -115,7 +115,7 @@ class Study:
 
                 with _sigterm_told() as stopped:
                     launch.run(jobs, given, finished, done=done, stopped=stopped.is_set)
-            return self._finish(say)
+            return self._finish(log)
 
     def _done(self) -> dict[str, launch.JobOutcome]:
         """Cells that succeeded with these settings, by their records."""
@@ -170,21 +170,21 @@ class Study:
         report.write_tables(self._directory, study, sentences)
         return study, drawn, sentences
 
-    def _finish(self, say: Callable[[str], None]) -> int:
+    def _finish(self, log: Callable[[str], None]) -> int:
         study, drawn, sentences = self._write_tables()
         command = shlex.join(["poison-t5x", *self._arguments])
         path = report.write_page(self._directory, study, drawn, sentences, command)
         known = {name for row in study.rows for name in row.measured.values}
         for name in self._config.measures:
             if known and name not in known:
-                say(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
+                log(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
         if self._config.question:
-            say(self._config.question)
-        say(" ".join(sentences))
-        say(f"see {path}, and study.csv beside it")
+            log(self._config.question)
+        log(" ".join(sentences))
+        log(f"see {path}, and study.csv beside it")
         failed = [row for row in study.rows if row.status == "failed"]
         for row in failed:
-            say(f"failed: {row.cell}: {row.error}")
+            log(f"failed: {row.cell}: {row.error}")
         return 1 if failed else 0
 
 

@@ -32,7 +32,7 @@ def run(
     make_setup: Callable[[bool], Any],
     *,
     as_json: bool,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> int:
     """Makes all checks, whatever becomes of the others; returns 1 where there is a problem.
 
@@ -40,7 +40,7 @@ def run(
       read_macros: parses the gin files; the values of their macros. None without gin files.
       make_setup: the parsed files' `memory_estimate.Setup`; its argument is whether it is a TPU's.
       as_json: prints JSON instead of a page.
-      say: takes the page.
+      log: takes the page.
 
     Raises:
       InputError: the gin files can't be read, or set what can't be.
@@ -57,7 +57,7 @@ def run(
         findings += guarded(
             PART, "gin files", lambda: check_settings(read_macros(), make_setup, here, hosts)
         )
-    say(json.dumps(document(findings), indent=2) if as_json else page(findings))
+    log(json.dumps(document(findings), indent=2) if as_json else page(findings))
     return int(_count(findings, Level.PROBLEM) > 0)
 
 

@@ -99,7 +99,7 @@ def run(
     program: str = "train",
     search: bool = False,
     output: str | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> int:
     """Compiles, prints, and returns the exit code: 0 where all fit, 1 where not.
 
@@ -114,15 +114,15 @@ def run(
     if output and (pathlib.Path(output).is_dir() or not pathlib.Path(output).parent.is_dir()):
         raise errors.InputError(f"--output: {output} can't be written: give a file in a folder")
     if search:
-        outcomes, code = find_fastest(setup, topology, say)
+        outcomes, code = find_fastest(setup, topology, log)
     else:
         outcomes = []
         for name in PROGRAMS[program]:
             outcome = compile_for(setup, name, topology)
             outcomes.append(outcome)
-            say("\n".join([*lines(outcome), ""]))
+            log("\n".join([*lines(outcome), ""]))
             if not outcome.fits:
-                say("\n".join(_remedies(setup, outcome)))
+                log("\n".join(_remedies(setup, outcome)))
         code = 0 if all(outcome.fits for outcome in outcomes) else 1
     if output:
         programs = [outcome.document() for outcome in outcomes]
@@ -274,7 +274,7 @@ def candidates(setup: Setup, num_devices: int, hbm_bytes: int) -> list[Setup]:
 
 
 def find_fastest(
-    setup: Setup, topology: str, say: Callable[[str], None], limit: int = LIMIT
+    setup: Setup, topology: str, log: Callable[[str], None], limit: int = LIMIT
 ) -> tuple[list[Outcome], int]:
     """Compiles the train step under candidate settings; (outcomes, 0 where one fits or 1).
 
@@ -289,16 +289,16 @@ def find_fastest(
         tried.append(outcome)
         if outcome.seconds < (best.seconds if best else math.inf):
             best, slower = outcome, 0
-            say(f"fits: {flags(best)}, no faster than {best.seconds:.4f} s a step")
+            log(f"fits: {flags(best)}, no faster than {best.seconds:.4f} s a step")
         elif outcome.fits:
             slower += 1
         if slower == 3:
             break
-    say("\n".join(search_lines(tried)))
+    log("\n".join(search_lines(tried)))
     if best is None:
-        say(f"none of {len(tried)} settings fits {topology}; take more chips")
+        log(f"none of {len(tried)} settings fits {topology}; take more chips")
         return tried, 1
-    say(f"fastest that fits: {flags(best)}")
+    log(f"fastest that fits: {flags(best)}")
     return tried, 0
 
 

@@ -14,7 +14,7 @@ def together(
     name: str,
     settings: Mapping[str, Any],
     make: Callable[[epath.Path], None],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """A stage that all processes make, and only the main one writes.
 
@@ -28,7 +28,7 @@ def together(
         make(folder)
 
     if distributed.is_main():
-        artifacts.run_stage(directory, name, settings, begin, say=say, keep_partial=True)
+        artifacts.run_stage(directory, name, settings, begin, log=log, keep_partial=True)
     elif not is_there:
         make(epath.Path(distributed.broadcast_from_main(lambda: None)))
     distributed.barrier()

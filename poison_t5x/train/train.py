@@ -88,7 +88,7 @@ def train(
     sources: Mapping[str, str] | None = None,
     shared: Callable[..., contextlib.AbstractContextManager] = _not_shared,
     check_only: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> pathlib.Path:
     """Trains a model, or goes on with one, and returns its final checkpoint's folder.
 
@@ -119,7 +119,7 @@ def train(
     key = {**settings, **_kept_alike(log_cfg, train_cfg.initial_checkpoint_path)}
     last = f"checkpoint_{train_cfg.total_steps}"
     with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last)):
-        _make(directory, settings, make_loop, data, restore_start, say)
+        _make(directory, settings, make_loop, data, restore_start, log)
     return directory / last
 
 
@@ -143,25 +143,25 @@ def _settings(network_cfg, data_cfg, train_cfg, optimizer_cfg, schedule_cfg, los
     return settings
 
 
-def _make(directory: pathlib.Path, settings: dict, make_loop, data, restore_start, say) -> None:
+def _make(directory: pathlib.Path, settings: dict, make_loop, data, restore_start, log) -> None:
     """Trains in a folder that this process has for itself, unless it is finished."""
     train_data, eval_data = data
     name = f"train {train_data.mixture_or_task_name}"
     if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
         checkpoints.verify(checkpoints.step_path(directory, settings["train"]["total_steps"]))
-        say(f"{name}: already done in {directory}")
+        log(f"{name}: already done in {directory}")
         return
     begin = time.monotonic()
     parts, config = make_loop(), settings["train"]
     steps.check_batch(train_data.batch_size, config["num_microbatches"], parts.partitioner)
-    make_first = functools.partial(restore_start, config["initial_checkpoint_path"], say=say)
+    make_first = functools.partial(restore_start, config["initial_checkpoint_path"], log=log)
     with parts.starting(directory, train_data, make_first) as started:
         _record(directory, name, settings)
         state = parts.run(started, directory, eval_data, name)
     outputs = {trained_model.DIGEST: trained_model.digest(state.params)}
     seconds = time.monotonic() - begin
     _record(directory, name, settings, outputs, seconds)
-    say(f"{name}: done in {seconds:.1f} s -> {directory}")
+    log(f"{name}: done in {seconds:.1f} s -> {directory}")
 
 
 def _kept_alike(log_cfg: LogConfig, path: str | None) -> dict:

@@ -126,7 +126,7 @@ def measure(source: str, directory: str, layout: str) -> dict:
     watch = _AnonymousPeak()
     watch.start()
     start = time.perf_counter()
-    conversion.convert(source, directory, layout, dtype="float32", say=lambda line: None)
+    conversion.convert(source, directory, layout, dtype="float32", log=lambda line: None)
     seconds = time.perf_counter() - start
     return {
         "seconds": round(seconds, 1),
@@ -151,7 +151,7 @@ def main(gigabytes: float, layout: str, directory: str | None) -> int:
             config,
             f"{folder}/source",
             max_shard_bytes=_SHARD_BYTES,
-            say=lambda line: None,
+            log=lambda line: None,
         )
         command = [sys.executable, __file__, "--measure", source, f"{folder}/written", layout]
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -61,7 +61,7 @@ def _load(folder: pathlib.Path):
 def test_transformers_reads_our_folders(tmp_path, variant, settings):
     config = T5Config(**VARIANTS[variant])
     folder = writing.write_folder(
-        _source(variant), config, tmp_path / "x", say=lambda line: None, **settings
+        _source(variant), config, tmp_path / "x", log=lambda line: None, **settings
     )
     source, model = reading.open_folder(folder), _load(folder)
     assert _difference(source, config, model) < ours.RELATIVE_TOLERANCE
@@ -83,7 +83,7 @@ def test_other_activations(tmp_path, activations):
     )
     variant = dataclasses.asdict(config)
     source = at_hand.in_memory(t5_weights.draw_weights(variant), step=0)
-    folder = writing.write_folder(source, config, tmp_path / "x", say=lambda line: None)
+    folder = writing.write_folder(source, config, tmp_path / "x", log=lambda line: None)
     assert _difference(source, config, _load(folder)) < ours.RELATIVE_TOLERANCE
     other = dataclasses.replace(config, mlp_activations=("sigmoid", *activations[1:]))
     assert _difference(source, other, _load(folder)) > 1e-2
@@ -152,7 +152,7 @@ def test_a_new_v1_1_of_transformers_5_is_tied_but_not_scaled(tmp_path):
     config = architecture.network_config(source)
     assert not config.logits_via_embedding
     assert _difference(source, config, model) < ours.RELATIVE_TOLERANCE
-    written = writing.write_folder(source, config, tmp_path / "x", say=lambda line: None)
+    written = writing.write_folder(source, config, tmp_path / "x", log=lambda line: None)
     assert _difference(source, config, _load(written)) < ours.RELATIVE_TOLERANCE
 
 

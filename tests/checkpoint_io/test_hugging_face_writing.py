@@ -119,7 +119,7 @@ def test_shards_hold_at_most_what_was_asked(tmp_path):
 
 def test_the_file_is_as_the_format_has_it(tmp_path):
     source = _of_dtype("float32", **{folders.KERNEL: ml_dtypes.bfloat16})
-    writing.write_folder(source, folders.UNTIED, tmp_path / "x", say=lambda line: None)
+    writing.write_folder(source, folders.UNTIED, tmp_path / "x", log=lambda line: None)
     content = (tmp_path / "x" / "model.safetensors").read_bytes()
     length = int.from_bytes(content[:8], "little")
     assert length % 8 == 0
@@ -156,7 +156,7 @@ def _of_dtype(dtype, **changes):
 )
 def test_dtypes(tmp_path, stored, dtype, written):
     source = _of_dtype(stored)
-    writing.write_folder(source, folders.UNTIED, tmp_path / "x", dtype=dtype, say=lambda line: None)
+    writing.write_folder(source, folders.UNTIED, tmp_path / "x", dtype=dtype, log=lambda line: None)
     said = _json(tmp_path / "x" / "config.json")
     assert (said["dtype"], said["torch_dtype"]) == (written, written)
     read = reading.open_folder(tmp_path / "x")
@@ -167,16 +167,16 @@ def test_dtypes(tmp_path, stored, dtype, written):
 
 def test_mixed_dtypes_are_left_and_called_float32(tmp_path):
     source = _of_dtype(ml_dtypes.bfloat16, **{folders.KERNEL: np.float32})
-    writing.write_folder(source, folders.UNTIED, tmp_path / "x", say=lambda line: None)
+    writing.write_folder(source, folders.UNTIED, tmp_path / "x", log=lambda line: None)
     assert _json(tmp_path / "x" / "config.json")["dtype"] == "float32"
     at_hand.assert_same(reading.open_folder(tmp_path / "x"), source)
 
 
 def test_the_vocabulary_goes_along(tmp_path, spiece):
     lines = []
-    folders.write(tmp_path / "none", say=lines.append)
+    folders.write(tmp_path / "none", log=lines.append)
     given = {"vocabulary": str(spiece), "extra_ids": 97}
-    folder = folders.write(tmp_path / "x", WORDY, **given, say=lines.append)
+    folder = folders.write(tmp_path / "x", WORDY, **given, log=lines.append)
     assert lines == [
         "no tokenizer (give the vocabulary to have one)",
         f"tokenizer of {spiece}, 31 pieces and 97 extra ids",
@@ -198,7 +198,7 @@ def test_a_folders_tokenizer_is_copied(tmp_path, spiece):
     (first / "tokenizer.json").write_text("{}")
     lines = []
     source = reading.open_folder(first)
-    writing.write_folder(source, WORDY, tmp_path / "2", say=lines.append)
+    writing.write_folder(source, WORDY, tmp_path / "2", log=lines.append)
     assert lines == [f"tokenizer of {first} (spiece.model, tokenizer.json, tokenizer_config.json)"]
     for path in first.iterdir():
         assert (tmp_path / "2" / path.name).read_bytes() == path.read_bytes()

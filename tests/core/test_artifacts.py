@@ -25,7 +25,7 @@ class Stage:
             (folder / "sub" / "result.json").write_text(json.dumps(settings), encoding="utf-8")
 
         return artifacts.run_stage(
-            self.directory, "cook", settings, make, say=self.said.append, **self.kwargs
+            self.directory, "cook", settings, make, log=self.said.append, **self.kwargs
         )
 
 

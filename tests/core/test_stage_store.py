@@ -15,13 +15,13 @@ SETTINGS = {"steps": 3, "seed": 0}
 def _make(store, folder, settings=SETTINGS, text="made"):
     """One stage, as a run makes it; returns what was said."""
     said = []
-    with store.shared(folder, "train", settings, say=said.append):
+    with store.shared(folder, "train", settings, log=said.append):
         artifacts.run_stage(
             folder,
             "train",
             settings,
             lambda directory: artifacts.write_atomically(directory / "model.txt", text),
-            say=said.append,
+            log=said.append,
         )
     return said
 

@@ -67,7 +67,7 @@ def test_a_cache_of_other_data_is_refused(run_dir, tmp_path, capsys):
         "cache",
         {**mixtures.made_from(task), "num_shards": 2},
         lambda folder: (folder / "COMPLETED").touch(),
-        say=print,
+        log=print,
     )
     flags = {"TASK_CACHE_DIRS": f"['{tmp_path / 'cache'}']", "TRAIN_STEPS": 1}
     # The run that it is of gets as far as missing the other tasks.

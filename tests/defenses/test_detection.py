@@ -108,8 +108,8 @@ def test_each_score_says_for_itself_what_it_needs():
         assert SCORES.constant(name, "needs") == target.needs
 
 
-def _make(folder, score, rows, say=print):
-    return detection.make(folder / "s", "s", score, rows, None, 0, say)
+def _make(folder, score, rows, log=print):
+    return detection.make(folder / "s", "s", score, rows, None, 0, log)
 
 
 def test_a_score_is_written_once_and_other_rows_are_refused(tmp_path):

@@ -217,4 +217,4 @@ def test_amounts():
     assert [tables.amount(number) for number in (0.25, 31.84, 1.25e-9, 12345, None)] == [
         *("0.25", "31.8", "1.25e-09", "12,345", "–")
     ]
-    assert tables.DECIMAL.say(0.97561) == "0.976" and tables.DECIMAL.say(float("nan")) == "–"
+    assert tables.DECIMAL.text(0.97561) == "0.976" and tables.DECIMAL.text(float("nan")) == "–"

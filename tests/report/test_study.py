@@ -101,7 +101,7 @@ def test_a_chart_is_drawn_and_tabled(tmp_path, pictures):
 
 def test_numbers_are_said_as_what_they_are():
     def value(measure, number, **options):
-        return study.measure_unit(measure, **options).say(number)
+        return study.measure_unit(measure, **options).text(number)
 
     assert value("effect", 0.913) == "+91.3 points"
     assert value("accuracy", 0.913) == "91.3%"

@@ -76,7 +76,7 @@ def _run(monkeypatch, read_macros, make_setup=None):
         machine, "check_devices", lambda environment: (Finding("Machine", "devices", "0"), None)
     )
     said: list[str] = []
-    code = doctor.run(read_macros, make_setup, as_json=False, say=said.append)
+    code = doctor.run(read_macros, make_setup, as_json=False, log=said.append)
     return code, "\n".join(said)
 
 

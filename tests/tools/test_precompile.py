@@ -76,14 +76,14 @@ def test_the_page_the_search_and_what_would_help(monkeypatch):
 
     monkeypatch.setattr(precompile, "compile_for", compile_for)
     lines: list[str] = []
-    assert precompile.run(SETUP, "v5e:2x2", search=True, say=lines.append) == 0
+    assert precompile.run(SETUP, "v5e:2x2", search=True, log=lines.append) == 0
     best = " ".join(lines[-1].split()[3:])
     # Three that fit after the fastest are enough.
     assert [precompile.flags(outcome) for outcome in outcomes].index(best) == 2 == len(outcomes) - 4
     assert [line.split()[-1] for line in lines[-2].splitlines()[1:]] == ["fit", *["fits"] * 5]
     outcomes.clear()
     lines.clear()
-    assert precompile.run(SETUP, "v5e:2x2", program="both", say=lines.append) == 1
+    assert precompile.run(SETUP, "v5e:2x2", program="both", log=lines.append) == 1
     page = "\n".join(lines)
     assert "peak 2.00 of 1.00 GB a chip: doesn't fit" in page and "90% spare" in page
     assert "3.00 GB a chip (all-reduce 3.00)" in page and "no faster than 5.0000 s a step" in page
