@@ -52,7 +52,7 @@ def error(folder) -> str:
     return message.replace(f"{folder}", "FOLDER")
 
 
-def log(folder: pathlib.Path, **fields) -> None:
+def set_fields(folder: pathlib.Path, **fields) -> None:
     """Changes fields of a config.json; None takes one out."""
     path = folder / "config.json"
     config = json.loads(path.read_text()) | fields

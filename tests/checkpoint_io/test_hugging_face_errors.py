@@ -40,7 +40,7 @@ def _sharded(tmp_path):
     ],
 )
 def test_an_activation_that_flax_lacks(untied, fields, name):
-    folders.log(untied, **fields)
+    folders.set_fields(untied, **fields)
     assert folders.error(untied) == (
         f"FOLDER/config.json: the activation {name!r} (feed_forward_proj, dense_act_fn) isn't one "
         "that flax computes in the same way: relu, gelu_new, silu, tanh, sigmoid, linear, "
@@ -115,19 +115,19 @@ def test_missing_files(untied):
 
 
 def test_an_mt5_that_could_be_scaled_or_not(tied):
-    folders.log(tied, model_type="mt5")
+    folders.set_fields(tied, model_type="mt5")
     assert folders.error(tied) == (
         "FOLDER/config.json: an mT5 with tie_word_embeddings true: transformers 4 scales its "
         "decoder's outputs and transformers 5 doesn't; add \"scale_decoder_outputs\": true, or "
         "false, as it was trained"
     )
-    folders.log(tied, scale_decoder_outputs=True)
+    folders.set_fields(tied, scale_decoder_outputs=True)
     assert reading.open_folder(tied).network["logits_via_embedding"]
 
 
 @pytest.mark.parametrize("name", ["bert", "umt5", "longt5"])
 def test_another_architecture(untied, name):
-    folders.log(untied, model_type=name)
+    folders.set_fields(untied, model_type=name)
     assert folders.error(untied) == (
         f"FOLDER: a Hugging Face folder of {name!r}, another architecture; those of 't5' and 'mt5' "
         "can be read"
@@ -152,7 +152,7 @@ def test_another_architecture(untied, name):
     ],
 )
 def test_a_config_that_contradicts_the_tensors(untied, fields, found):
-    folders.log(untied, **fields)
+    folders.set_fields(untied, **fields)
     assert folders.error(untied) == (
         f"FOLDER/config.json: says {found}; the two aren't of the same model: fetch the folder "
         "again"

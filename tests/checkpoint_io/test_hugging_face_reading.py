@@ -109,7 +109,7 @@ def test_a_part_is_the_whole_sliced(tmp_path_factory, data):
     ],
 )
 def test_activations(untied, fields, activations):
-    folders.log(untied, **fields)
+    folders.set_fields(untied, **fields)
     config = architecture.network_config(reading.open_folder(untied))
     assert config.mlp_activations == activations
 
@@ -127,13 +127,13 @@ V5 = {"tie_word_embeddings": True, "transformers_version": "5.24.0"}
     ],
 )
 def test_an_untied_head(untied, fields):
-    folders.log(untied, **fields)
+    folders.set_fields(untied, **fields)
     at_hand.assert_same(reading.open_folder(untied), folders.random_source())
 
 
 @pytest.mark.parametrize("fields", [{}, {"tie_word_embeddings": None}, V5])
 def test_a_tied_head(tied, fields):
-    folders.log(tied, **fields)
+    folders.set_fields(tied, **fields)
     source = reading.open_folder(tied)
     assert source.network["logits_via_embedding"]
     at_hand.assert_same(source, folders.random_source(folders.TIED))
@@ -149,7 +149,7 @@ def test_a_tied_head(tied, fields):
     ],
 )
 def test_a_head_that_is_tied_but_not_scaled_is_the_embedding(tied, fields):
-    folders.log(tied, **fields)
+    folders.set_fields(tied, **fields)
     source = reading.open_folder(tied)
     assert not architecture.network_config(source).logits_via_embedding
     embedding = folders.random_source(folders.TIED).read(architecture.EMBEDDING)
