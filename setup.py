@@ -34,7 +34,6 @@ RUNTIME = [
     "tqdm>=4.66,<5",
     "psutil>=7,<8",
     "rouge-score>=0.1.2,<0.2",
-    "packaging>=24",
     "safetensors>=0.8,<0.9",
 ]
 # The versions that this JAX goes with.

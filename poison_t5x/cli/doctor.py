@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def setup(one_hot: bool) -> Any:
-    """What the gin files say of the steps, without any data: a `memory_estimate.Setup`."""
+    """The steps as the gin files set them, without any data: a `memory_estimate.Setup`."""
     from poison_t5x.core import gin_config
     from poison_t5x.corpus import vocabulary
     from poison_t5x.model import config as model_config

@@ -13,7 +13,7 @@ _MAX_LISTED = 40
 
 
 def describe(declared: declarations.Experiment) -> str:
-    """What an experiment declares, as lines."""
+    """An experiment as declared, in lines."""
     source = "the embedded corpus" if declared.corpus == "demo" else "SNI task files"
     name = declared.name
     poisoned = set(declared.poisoned_tasks)

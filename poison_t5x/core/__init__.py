@@ -1,1 +1,1 @@
-"""What every room uses: errors, checks of settings, stage records, gin, progress."""
+"""The ground of every room: errors, checks of settings, stage records, gin, progress."""

@@ -109,7 +109,7 @@ def read_record(directory: AnyPath) -> dict | None:
 
 
 def read_settings(directory: AnyPath) -> dict[str, Any] | None:
-    """What a stage is made with, whole or only begun; None where nothing is."""
+    """The settings of a stage, whole or only begun; None where nothing is."""
     record = _read(directory)
     return None if record is None else record.settings
 

@@ -96,10 +96,10 @@ def configured(selector: str):
 
 
 def text() -> str:
-    """What was parsed, as gin text that can be parsed again."""
+    """All that was parsed, as gin text that can be parsed again."""
     return gin.config_str()
 
 
 def parameters() -> str:
-    """What was parsed, but for the macros, as gin text."""
+    """All that was parsed but the macros, as gin text."""
     return "".join(text().partition("# Parameters for")[1:])

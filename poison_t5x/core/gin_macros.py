@@ -185,7 +185,7 @@ def read(
     gin_search_paths: Sequence[str],
     bindings: Sequence[tuple[str, str]],
 ) -> Macros:
-    """What `gin_config.parse` is going to find.
+    """The macros that `gin_config.parse` is going to find.
 
     Args: as of `gin_config.parse`.
 

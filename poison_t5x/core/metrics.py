@@ -67,7 +67,7 @@ class Measure(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-    """What tasks of one kind are judged by.
+    """The measures that tasks of one kind are judged by.
 
     Attributes:
       rates: of each task under each condition, in the order of files.

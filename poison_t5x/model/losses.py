@@ -47,7 +47,7 @@ def token_losses(
 def normalized_weights(
     batch: Mapping[str, jax.Array], loss_normalizing_factor: float | str | None
 ) -> jax.Array:
-    """What each token's loss is multiplied with before all are summed.
+    """The weight of each token's loss in their sum.
 
     Args:
       batch: all microbatches; 'decoder_loss_weights', and 'decoder_segment_ids' where packed.

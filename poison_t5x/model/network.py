@@ -49,7 +49,7 @@ class LayerCache:
 
 @struct.dataclass
 class DecodeCache:
-    """What one-token decoding carries; `index` (int32) counts the steps.
+    """State of one-token decoding; `index` (int32) counts the steps.
 
     `layers` is one cache a layer or, where the layers are scanned, one with them all stacked.
     """

@@ -1,4 +1,4 @@
-"""What a network says of each example of a batch, one row of numbers an example: array layer.
+"""Losses, states and gradients of each example of a batch, one row of numbers an example.
 
 Each function takes (model, params, batch) and returns float32 (B, K); `batch` has SeqIO's arrays.
 Dropout is off. Rows of padding alone give finite numbers that mean nothing.

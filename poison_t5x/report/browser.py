@@ -50,7 +50,7 @@ class Column(NamedTuple):
     within: Mapping[str, Sequence[str]] = {}
 
     def settings(self) -> dict[str, Any]:
-        """What the script needs to know of it."""
+        """The settings that the script reads."""
         place = list(self.values).index
         within = {place(value): list(map(place, also)) for value, also in self.within.items()}
         settings = self._replace(within=within)._asdict()
@@ -260,7 +260,7 @@ def _shortened(text: str) -> str:
 
 
 def _values(rows: Sequence[Sequence[Any]], place: int) -> list[Any]:
-    """What is in a column, in the order in which it comes."""
+    """A column's values, in the order in which they come."""
     return list(dict.fromkeys(row[place] for row in rows))
 
 

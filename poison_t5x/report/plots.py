@@ -171,7 +171,7 @@ def whole(plot: Any) -> None:
 
 
 def records(x: str, y: str, series: Iterable[Series]) -> list[dict[str, Any]]:
-    """What is drawn, one record a point."""
+    """The points that are drawn, a record each."""
     return [
         {
             **{x: tables.plain(point.x), "series": one.name, y: point.value},

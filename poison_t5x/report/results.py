@@ -55,7 +55,7 @@ class Poison(msgspec.Struct, frozen=True):
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """What held-out inputs were given: `phrases` of an `attack`, or nothing."""
+    """A change of held-out inputs: `phrases` of an `attack`, or nothing."""
 
     name: str
     kind: Literal["clean", "triggered", "control", "probe"]

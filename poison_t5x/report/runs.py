@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
     @property
     def asks(self) -> tuple[Hashable, ...]:
-        """What was asked of its models; runs of which this differs are no points of one line."""
+        """The questions put to its models; runs that differ in them are no points of one line."""
         results = self.results
         conditions = tuple((one.name, one.kind) for one in results.conditions)
         return results.experiment, results.attack, conditions, tuple(sorted(results.held_out()))

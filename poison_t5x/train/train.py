@@ -165,7 +165,7 @@ def _make(directory: pathlib.Path, settings: dict, make_loop, data, restore_star
 
 
 def _kept_alike(log_cfg: LogConfig, path: str | None) -> dict:
-    """What two models must have alike to be one in a store, beside settings."""
+    """Beside settings, all that two models must have alike to be one in a store."""
     # The result doesn't follow from these, but what is left for others to look at does.
     left = {"save_period": log_cfg.save_period, "keep_checkpoints": log_cfg.keep_checkpoints}
     # A digest that changes when a local starting checkpoint does.

@@ -1,4 +1,4 @@
-"""What training carries from step to step, and how it is made, sharded from the start."""
+"""The state that training carries from step to step, and how it is made, sharded from the start."""
 
 import functools
 from typing import Any, NamedTuple

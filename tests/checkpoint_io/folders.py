@@ -42,7 +42,7 @@ def random_source(config: T5Config = UNTIED):
 def write(directory, config: T5Config = UNTIED, **settings) -> pathlib.Path:
     """Writes a random network, and says nothing."""
     source = random_source(config)
-    settings = {"say": lambda line: None, **settings}
+    settings = {"log": lambda line: None, **settings}
     return pathlib.Path(writing.write_folder(source, config, directory, **settings))
 
 
