@@ -323,7 +323,7 @@ def detection_table(whole: Mapping[str, Any]) -> str:
     lines = [
         f"{whole['num_poison']} poison rows of {whole['num_rows']} "
         f"({whole['poison_rate']:.2%}); the attack's effect on {attack['measure']}: "
-        f"{tables.POINTS.say(attack['effect'])}"
+        f"{tables.POINTS.text(attack['effect'])}"
     ]
     if not attack["worked"]:
         lines.append(
