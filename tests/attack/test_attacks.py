@@ -44,7 +44,12 @@ CRAFT = craft.CraftConfig
             "'Jim Lee'",
         ),
         (ATTACK, {"control": ""}, "CONTROL: expected a phrase", "empty"),
-        (ATTACK, {"target": "POSITIVE"}, "TARGET_POLARITY: expected 'negative' or", "'POSITIVE'"),
+        (
+            ATTACK,
+            {"target": "POSITIVE"},
+            "TARGET_POLARITY: expected one of negative, positive",
+            "'POSITIVE'",
+        ),
         (ATTACK, {"name": "two words"}, "an attack's name: expected a word", "'two words'"),
         (ATTACK, {"name": ""}, "an attack's name: expected a word", "''"),
         (ATTACK, {"name": 2}, "an attack's name: expected a word", "2"),
