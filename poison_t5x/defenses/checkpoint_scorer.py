@@ -220,22 +220,13 @@ def over_batches(
     """
     model, params, partitioner = restored
     size = predictors.round_up(batch_size, partitioner.num_data * rows_at_once)
-    compiled = _compiled(
-        function, model, partitioner.mesh, partitioner.rules, tuple(sorted(options.items()))
-    )
+    compiled = predictors.compiled(partitioner.mesh, partitioner.rules, function, model, **options)
     with partitioner.scope():
         batches = predictors.by_length(inputs, size, max_length, targets)
         pairs = predictors.gathered(partitioner, batches, lambda batch: compiled(params, batch))
     rows = np.concatenate([held for held, _ in pairs])
     values = np.concatenate([values[: len(held)] for held, values in pairs])
     return values[np.argsort(rows)]
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(function, model, mesh, rules, options: tuple[tuple[str, Any], ...]):
-    """A function of one network, for all its checkpoints; a trace is of one mesh and its rules."""
-    del mesh, rules
-    return jax.jit(functools.partial(function, model, **dict(options)))
 
 
 def _parameters_digest(model_dir: str | pathlib.Path) -> str:

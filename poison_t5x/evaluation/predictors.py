@@ -103,9 +103,9 @@ def _replicate(sharding: jax.sharding.NamedSharding):
     return jax.jit(lambda arrays: arrays, out_shardings=sharding)
 
 
-# One compilation serves all models of a network; a trace is of one mesh and its rules.
-@functools.lru_cache(maxsize=2)
-def _compiled(mesh, rules, function: Callable, model: network.Transformer, **options):
+@functools.lru_cache(maxsize=8)
+def compiled(mesh, rules, function: Callable, model: network.Transformer, **options):
+    """A function of one network, for all its parameters; a trace is of one mesh and its rules."""
     del mesh, rules
     return jax.jit(functools.partial(function, model, **options))
 
@@ -140,7 +140,7 @@ class _Predictor:
         self._params, self._partitioner = params, partitioner
         self._batch_size = round_up(batch_size, partitioner.num_data)
         self._max_length = max_length
-        self._function = _compiled(partitioner.mesh, partitioner.rules, function, model, **options)
+        self._function = compiled(partitioner.mesh, partitioner.rules, function, model, **options)
 
     def _answers(
         self, inputs: Sequence[np.ndarray], *arguments: Any

@@ -237,6 +237,11 @@ class Run:
     def register(self) -> dict[str, list[str]]:
         """Registers this run's SeqIO tasks and mixtures. Needs the craft stage."""
         caching.use(self.task_cache_dirs)
+        _ = self._verified  # once, though each stage registers: it hashes all data
+        return mixtures.register(self.experiment, self.data_cfg, self._metric_fns)
+
+    @functools.cached_property
+    def _verified(self) -> None:
         for place in ("poison", "data", "vocabulary"):
             if artifacts.read_record(self.path / place) is None:
                 raise errors.InputError(
@@ -244,7 +249,6 @@ class Run:
                     "settings first, or `poison-t5x run`"
                 )
             artifacts.verify(self.path / place)
-        return mixtures.register(self.experiment, self.data_cfg, self._metric_fns)
 
     def _metric_fns(self, condition: conditions.Condition, task: str) -> list[Callable]:
         """The SeqIO metrics of one held-out task under one condition."""
