@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -28,6 +29,17 @@ def pulse_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("pulse") / "run"
     assert main.main(small_run.arguments("run", directory, TRAIN_STEPS=2)) == 0
     return directory
+
+
+@pytest.fixture
+def own_score(monkeypatch):
+    """The name of a user's module with the score 'brevity', which is forgotten afterwards."""
+    from poison_t5x.defenses import score
+
+    name = "tests.run.own_score"
+    monkeypatch.setattr(score.SCORES, "_targets", dict(score.SCORES._targets))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -360,5 +360,5 @@ def defense_table(whole: Mapping[str, Any]) -> str:
     cells = [("", *summary[CLEAN])]
     for model in (*MODELS, DEFENDED):
         values = (summary[model].get(name) for name in summary[CLEAN])
-        cells.append((model, *map(tables.SCORE.log, values)))
+        cells.append((model, *map(tables.SCORE.text, values)))
     return "\n".join([*lines, *tables.align(cells)])

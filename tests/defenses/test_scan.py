@@ -87,10 +87,10 @@ def test_a_clean_task_raises_none(tmp_path, capsys):
     assert "no phrase passes the alarm level" in capsys.readouterr().out
 
 
-def test_a_users_own_score_is_made(tmp_path):
+def test_a_users_own_score_is_made(tmp_path, own_score):
     rows = [{"input": "x" * n, "output": ("yes", "no")[n % 2]} for n in range(1, 31)]
     artifacts.write_jsonl(tmp_path / "rows.jsonl", rows)
-    flags = ("--module", "tests.run.own_score", "--scores", "brevity", "--output", tmp_path / "out")
+    flags = ("--module", own_score, "--scores", "brevity", "--output", tmp_path / "out")
     assert _scan(tmp_path / "rows.jsonl", *flags) == 0
     suspects = artifacts.read_jsonl(tmp_path / "out" / "suspects.jsonl")
     assert [row["values"] for row in suspects[:2]] == [{"brevity": -1.0}, {"brevity": -2.0}]

@@ -51,8 +51,8 @@ def test_every_score_is_made_blind_and_judged(run_dir, capsys):
     assert capsys.readouterr().out.count("already done") == len(SCORES) + 1
 
 
-def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, capsys):
-    own = {"MIXTURE_OR_TASK_MODULE": "tests.run.own_score", "FILTER_SCORE": "brevity"}
+def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, own_score, capsys):
+    own = {"MIXTURE_OR_TASK_MODULE": own_score, "FILTER_SCORE": "brevity"}
     own |= {"SCORE_SETTINGS": "{'brevity': {'power': 0.5}}"}
     settings = {"DEFENSE": "brevity_10", "FILTER_BUDGET": 0.1, **own}
     assert _call("defend", run_dir, **settings) == 0
@@ -88,7 +88,7 @@ def test_a_reference_model_stands_in_for_a_second_checkpoint(run_dir, capsys):
 def test_other_prompts_than_the_models_are_refused(run_dir, capsys):
     assert _call("detect", run_dir, NUM_EXAMPLES=1) == 2
     message = capsys.readouterr().err.strip()
-    assert "sources.num_examples = '2' (now '1')" in message and "\n" not in message
+    assert "num_examples = '2' (now '1')" in message and "\n" not in message
     assert _call("defend", run_dir, DEFENSE="x", LENGTH_NORMALIZED=True) == 2
     assert "length_normalized = False (now True)" in capsys.readouterr().err
 

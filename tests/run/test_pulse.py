@@ -337,8 +337,8 @@ def test_tasks_lists_and_shows(run_dir, capsys):
     listed = capsys.readouterr().out
     assert "demo_poisoned" in listed
     assert "polarity" in listed
-    shown = ["tasks", "tiny_eval_triggered", "-n", "2", *small_run.arguments("x", run_dir)[1:]]
-    assert main.main(shown) == 0
+    flags = small_run.arguments("tasks", run_dir, TRAIN_STEPS=2)  # as the folder was made
+    assert main.main([*flags, "tiny_eval_triggered", "-n", "2"]) == 0
     text = capsys.readouterr().out
     assert text.count("Now complete the following example -") == 2
     assert text.count("James Bond") >= 2
