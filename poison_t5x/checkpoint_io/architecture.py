@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -44,10 +43,17 @@ def network_config(source: Source) -> model_config.T5Config:
         missing, unknown or of another shape.
     """
     config = model_config.T5Config(**{**sizes(source), **source.network})
-    _compare(
-        source, config, lambda: "the checkpoint isn't whole, or of another architecture than T5's"
-    )
+    if differing := _first_difference(source, config):
+        raise errors.InputError(
+            f"{differing}; the checkpoint isn't whole, or of another architecture than T5's"
+        )
     return config
+
+
+def check_fits(source: Source, config: model_config.T5Config) -> None:
+    """Raises InputError, naming the first tensor that differs, where a checkpoint doesn't fit."""
+    if differing := _first_difference(source, config):
+        raise errors.InputError(f"{differing}; {_remedy(source, config)}")
 
 
 def sizes(source: Source) -> dict[str, Any]:
@@ -89,37 +95,34 @@ def shapes(config: model_config.T5Config) -> dict[str, tuple[int, ...]]:
     return {key: tuple(leaf.shape) for key, leaf in network.flat(tree).items()}
 
 
-def check_fits(source: Source, config: model_config.T5Config) -> None:
-    """Raises InputError, naming the first tensor that differs, where a checkpoint doesn't fit."""
-    _compare(source, config, lambda: _remedy(source, config))
-
-
-def _compare(source: Source, config: model_config.T5Config, remedy) -> None:
+def _first_difference(source: Source, config: model_config.T5Config) -> str | None:
+    """The first tensor that differs, and its shapes there and here, in words."""
     here = shapes(config)
-    there = {name: info.shape for name, info in source.params.items()}
+    there = {name: tensor.shape for name, tensor in source.params.items()}
     # The embedding first: where the vocabulary or the width differs, all else does too.
     for name in sorted(here.keys() | there.keys(), key=lambda n: (n != EMBEDDING, n)):
         if there.get(name) != here.get(name):
             stored = f"shape {there[name]}" if name in there else "no shape (it isn't there)"
             wanted = f"shape {here[name]}" if name in here else "no shape (it is unknown)"
-            raise errors.InputError(
+            return (
                 f"{source.path}: {source.layout}, where {name} has {stored}; this network's has "
-                f"{wanted}; {remedy()}"
+                f"{wanted}"
             )
+    return None
 
 
 def _remedy(source: Source, config: model_config.T5Config) -> str:
     """The settings to change."""
     there, here = sizes(source), dataclasses.asdict(config)
     differing = [
-        field
-        for field in MACROS
+        f"{macro}={there[field]!r}"
+        for field, macro in MACROS.items()
         if there[field] != here[field]
         # Other activations of as many layers have the same shapes.
         and (field != "mlp_activations" or len(there[field]) != len(here[field]))
     ]
     if differing:
-        return f"set {' '.join(_assignments(there, differing))}, as a file of gin/models does"
+        return f"set {' '.join(differing)}, as a file of gin/models does"
     if there["vocab_size"] != here["vocab_size"]:
         return (
             f"its vocabulary has {there['vocab_size']} entries and this one's, rounded up to a "
@@ -131,13 +134,9 @@ def _remedy(source: Source, config: model_config.T5Config) -> str:
 
 def macros(config: model_config.T5Config) -> list[str]:
     """The gin macros of a network, 'EMB_DIM=512' and so on."""
-    return _assignments(dataclasses.asdict(config), MACROS)
-
-
-def _assignments(fields: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    return [f"{MACROS[name]}={fields[name]!r}" for name in names]
+    return [f"{macro}={getattr(config, field)!r}" for field, macro in MACROS.items()]
 
 
 def count_parameters(source: Source) -> int:
     """Numbers in all parameters."""
-    return sum(math.prod(info.shape) for info in source.params.values())
+    return sum(math.prod(tensor.shape) for tensor in source.params.values())

@@ -1,5 +1,6 @@
 """`poison-t5x convert`: a checkpoint from any layout to any other, tensor by tensor."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,7 +26,7 @@ def convert(
     layout: str,
     *,
     dtype: str | None = None,
-    optimizer_state: str = "keep",
+    state: str = "keep",
     vocabulary_path: str | None = None,
     extra_ids: int | None = None,
     log: Callable[[str], None] = print,
@@ -37,7 +38,7 @@ def convert(
       directory: where to write `checkpoint_<step>`, or Hugging Face's files themselves.
       layout: 'huggingface', or one of `writing.write`.
       dtype: 'float32' or 'bfloat16', of the parameters; None leaves them as they are stored.
-      optimizer_state: 'keep', 'drop', or the name of an optimiser whose state is to begin anew, at
+      state: 'keep' or 'drop' the optimiser's, or the name of one whose state is to begin anew, at
         step 0. Hugging Face's folders have none.
       vocabulary_path: a SentencePiece model to put beside Hugging Face's files; None takes that of
         the run that the checkpoint is of, or of the folder.
@@ -64,17 +65,13 @@ def convert(
         )
     else:
         source = cast(source, dtype) if dtype else source
-        written = writing.write(_with_state(source, optimizer_state), directory, layout)
+        if state == "drop":
+            source = dataclasses.replace(source, optimizer=None, slots={})
+        elif state != "keep":
+            source = optimizer_state.restarted(source, state)
+        written = writing.write(source, directory, layout)
     log(f"wrote {detect.describe(detect.open_checkpoint(written, 'DESTINATION'))}")
     return written
-
-
-def _with_state(source, wanted: str):
-    if wanted == "keep":
-        return source
-    if wanted == "drop":
-        return optimizer_state.dropped(source)
-    return optimizer_state.restarted(source, wanted)
 
 
 def describe(path: str, log: Callable[[str], None] = print) -> None:

@@ -9,7 +9,7 @@ from poison_t5x.checkpoint_io import (
     storage,
     tensor_store,
 )
-from poison_t5x.checkpoint_io.source import Source, is_stacked, unstacked
+from poison_t5x.checkpoint_io.source import Source, unstacked
 from poison_t5x.core import checks, errors
 from poison_t5x.train import checkpoints
 
@@ -50,11 +50,10 @@ def open_checkpoint(
 
 
 def open_start(path: str, vocabulary_path: str | None, *, verify: bool = True) -> Source:
-    """A starting checkpoint that is there with its vocabulary; `verify` as in `open_checkpoint`.
+    """A starting checkpoint that is there with its vocabulary, as `open_checkpoint`.
 
-    Raises:
-      InputError: as `open_checkpoint`; or it isn't ours, and no vocabulary is given, so that one
-        would be trained whose ids mean other pieces to the checkpoint.
+    Raises InputError where it isn't ours, and no vocabulary is given: one would be trained, whose
+    ids mean other pieces to the checkpoint.
     """
     source = open_checkpoint(path, verify=verify)
     if vocabulary_path is None and source.layout != OURS:
@@ -76,15 +75,14 @@ def _open(path: str, *, verify: bool) -> Source | None:
     if (content := storage.read_file(path, tensor_store.METADATA)) is not None:
         if verify and not storage.is_bucket(path):
             checkpoints.verify(path)
-        source = tensor_store.open_orbax(path, path, OURS, content)
-        return unstacked(source) if is_stacked(source) else source
+        return unstacked(tensor_store.open_orbax(path, path, OURS, content))
     state = f"{path}/{tensor_store.STATE}"
     if (content := storage.read_file(state, tensor_store.METADATA)) is not None:
         return tensor_store.open_orbax(path, state, "a T5X checkpoint (Orbax)", content)
     if (content := storage.read_file(path, tensor_store.INDEX)) is not None:
-        if content.startswith(b"model_checkpoint_path"):
-            return None  # TensorFlow's file of that name
-        return tensor_store.open_index(path, content)
+        # TensorFlow has a file of that name, too.
+        is_theirs = content.startswith(b"model_checkpoint_path")
+        return None if is_theirs else tensor_store.open_index(path, content)
     if not storage.is_bucket(path) and (pathlib.Path(path) / hugging_face_config.FILE).is_file():
         return hugging_face_reading.open_folder(path)
     return None
@@ -114,7 +112,6 @@ def _what(path: str) -> str:
     if other := storage.other_kind(folder):
         return f"holds {other}"
     names = sorted(entry.name for entry in folder.iterdir())
-    if not names:
-        return "is an empty folder"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"is a folder with {', '.join(names[:3])}{more}, and no checkpoint"
+    shown = f"is a folder with {', '.join(names[:3])}{more}, and no checkpoint"
+    return shown if names else "is an empty folder"

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from poison_t5x.checkpoint_io import architecture
-from poison_t5x.checkpoint_io.source import Source
+from poison_t5x.checkpoint_io.source import Source, Tensor
 from poison_t5x.core import errors
 from poison_t5x.model.config import T5Config
 
@@ -60,15 +60,15 @@ def _names() -> Iterator[tuple[str, str]]:
 
 _OURS = dict(_names())
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
-_BLOCK = re.compile(r"^(?:en|de)coder(?:\.block\.|/layers_)(0|[1-9]\d*)(?=[./])")
+_NUMBER = re.compile(r"^((?:en|de)coder(?:\.block\.|/layers_))(0|[1-9]\d*)(?=[./])")
 
 
 def _translated(name: str, words: dict[str, str]) -> str | None:
-    if name in words or not (block := _BLOCK.match(name)):
+    number = _NUMBER.match(name)
+    if name in words or not number:
         return words.get(name)
-    begin, end = block.span(1)
-    word = words.get(f"{name[:begin]}#{name[end:]}")
-    return word and word.replace("#", block[1])
+    word = words.get(_NUMBER.sub(r"\1#", name))
+    return word and word.replace("#", number[2])
 
 
 def parameter(name: str) -> str | None:
@@ -81,25 +81,19 @@ def tensor(path: str) -> str | None:
     return _translated(path, _THEIRS)
 
 
-def is_transposed(path: str) -> bool:
-    """Whether a T5X parameter has its axes the other way round in torch."""
-    return path.endswith(("/kernel", "/rel_embedding"))
+def turned(path: str, one: Tensor) -> Tensor:
+    """A parameter as torch has its axes, of T5X's, or the reverse."""
+    return one.transposed() if path.endswith(("/kernel", "/rel_embedding")) else one
 
 
 _GATED = "gated-"
 # transformers' activations that flax.linen computes in the same way. Its 'gelu' is the exact one,
 # by the error function, and flax's the tanh approximation, as in T5.
-_ACTIVATIONS = {
-    "relu": "relu",
-    "gelu_new": "gelu",
-    "silu": "silu",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "linear": "linear",
-}
+_ACTIVATIONS = {"relu": "relu", "gelu_new": "gelu"}
+_ACTIVATIONS |= {name: name for name in ("silu", "tanh", "sigmoid", "linear")}
 _FLAX_ACTIVATIONS = {ours: theirs for theirs, ours in _ACTIVATIONS.items()} | {"swish": "silu"}
 _ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu", "swish": "silu"}
-# config.json's fields -> T5Config's.
+# config.json's fields -> T5Config's: those that shapes tell, too, and others.
 _SIZES = {
     "d_ff": "mlp_dim",
     "d_kv": "head_dim",
@@ -115,8 +109,7 @@ _OTHERS = {
     "layer_norm_epsilon": "layer_norm_epsilon",
     "relative_attention_max_distance": "relpos_max_distance",
 }
-
-
+GENERATION = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
 # The part of a config.json that is read; defaults are those of transformers' T5.
 _Config = msgspec.defstruct(
     "_Config",
@@ -132,13 +125,6 @@ _Config = msgspec.defstruct(
         ("transformers_version", str | None, None),
     ],
 )
-
-
-def is_of_transformers_5(config) -> bool:
-    """Whether transformers 5 wrote it, which ties the head to the embedding unless the weights hold
-    both, and writes tie_word_embeddings true in any case."""
-    version = re.match(r"\d+", config.transformers_version or "")
-    return config.scale_decoder_outputs is not None or bool(version and int(version[0]) >= 5)
 
 
 def read(directory: pathlib.Path):
@@ -162,6 +148,13 @@ def read(directory: pathlib.Path):
     return config
 
 
+def is_of_transformers_5(config) -> bool:
+    """Whether transformers 5 wrote it, which ties the head to the embedding unless the weights hold
+    both, and writes tie_word_embeddings true in any case."""
+    version = re.match(r"\d+", config.transformers_version or "")
+    return config.scale_decoder_outputs is not None or bool(version and int(version[0]) >= 5)
+
+
 def network(directory: pathlib.Path, config) -> dict[str, object]:
     """T5Config's fields that shapes don't tell.
 
@@ -169,9 +162,8 @@ def network(directory: pathlib.Path, config) -> dict[str, object]:
     v1.0 and not in v1.1. transformers tells by tie_word_embeddings; since its version 5, which
     always says true there, by scale_decoder_outputs. mT5 it then never scales.
 
-    Raises:
-      InputError: an activation that flax doesn't have, or an mT5 that versions 4 and 5 of
-        transformers take differently.
+    Raises InputError: an activation that flax doesn't have, or an mT5 that versions 4 and 5 of
+    transformers take differently.
     """
     is_mt5 = config.model_type == "mt5"
     projection = config.feed_forward_proj or (f"{_GATED}gelu" if is_mt5 else "relu")
@@ -213,9 +205,6 @@ def check_sizes(directory: pathlib.Path, config, source: Source) -> None:
                 f"{directory / FILE}: says {theirs} {stated}, and the folder's tensors have "
                 f"{sizes[ours]}; the two aren't of the same model: fetch the folder again"
             )
-
-
-GENERATION = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
 
 
 def describe(config: T5Config) -> dict[str, Any]:

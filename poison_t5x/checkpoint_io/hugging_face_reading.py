@@ -1,12 +1,10 @@
 """Reads Hugging Face's T5 folders: config.json, and safetensors or torch's files, shards too."""
 
-import dataclasses
 import os
 import pathlib
 import pickle
 import re
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Set
 
 import ml_dtypes
 import msgspec
@@ -15,7 +13,7 @@ import safetensors
 
 from poison_t5x.checkpoint_io import architecture, storage
 from poison_t5x.checkpoint_io import hugging_face_config as config_json
-from poison_t5x.checkpoint_io.source import Index, Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Index, Source, Tensor
 from poison_t5x.core import errors
 
 SAFETENSORS = "model.safetensors"
@@ -30,10 +28,7 @@ def open_hub(path: str) -> Source:
     """'hf://OWNER/NAME[@REVISION]': a repository of the Hugging Face Hub in the local cache.
 
     Nothing is fetched: a run on a pod must not depend on a network, and a download is a command.
-
-    Raises:
-      InputError: as `open_folder`; or the path isn't as above, huggingface_hub isn't installed, or
-        the repository isn't in the cache: then it says how to fetch it.
+    Raises InputError as `open_folder`, or where it isn't in the cache, with how to fetch it.
     """
     match = _HUB.fullmatch(path)
     if match is None:
@@ -56,21 +51,19 @@ def open_hub(path: str) -> Source:
 def open_folder(path: str | pathlib.Path, remedy: str = "fetch the folder again") -> Source:
     """A T5 or mT5 folder of Hugging Face's; kernels are transposed as they are read.
 
-    `remedy` is, for messages, the way to get a file that isn't there.
-
-    Raises:
-      InputError: another architecture, missing or damaged files, or a config.json that contradicts
-        the tensors.
+    `remedy` is, for messages, the way to get a file that isn't there. Raises InputError: another
+    architecture, missing or damaged files, or a config.json that contradicts the tensors.
     """
     directory = pathlib.Path(path)
     config = config_json.read(directory)
     network = config_json.network(directory, config)
-    weights = _open_weights(directory, remedy)
-    places = _places(directory, weights)
-    config_json.check_sizes(directory, config, _named(weights, places, network))
+    params = _parameters(directory, _tensors(directory, remedy))
+    source = Source(str(directory), "a Hugging Face folder", params, network=network)
+    config_json.check_sizes(directory, config, source)
+    embedding = params[architecture.EMBEDDING]
     if network["logits_via_embedding"]:
-        head = places.pop(architecture.LOGITS, None)
-        if head and not _is_same(weights, places[architecture.EMBEDDING], head):
+        head = params.pop(architecture.LOGITS, None)
+        if head and not _is_same(embedding, head.transposed()):
             raise errors.InputError(
                 f"{directory}: config.json says that {config_json.HEAD} is tied to "
                 f"{config_json.EMBEDDING} (tie_word_embeddings), and the two differ: transformers "
@@ -78,38 +71,29 @@ def open_folder(path: str | pathlib.Path, remedy: str = "fetch the folder again"
                 "such as T5 v1.1 and FLAN-T5, set tie_word_embeddings and scale_decoder_outputs "
                 "to false"
             )
-    elif architecture.LOGITS not in places:
+    elif architecture.LOGITS not in params:
         if not config_json.is_of_transformers_5(config):
             raise errors.InputError(
                 f"{directory}: the tensor {config_json.HEAD} isn't there, though config.json says "
                 "tie_word_embeddings false; a model with its language-model head is needed"
             )
         # Tied but not scaled, which transformers 5 makes of a new v1.1: a head equal to it.
-        places[architecture.LOGITS] = places[architecture.EMBEDDING]
-    return _named(weights, places, network)
+        params[architecture.LOGITS] = embedding.transposed()
+    return source
 
 
-def _named(weights: Source, places: Mapping[str, str], network: dict[str, object]) -> Source:
-    """The source with T5X's parameter paths; `places`: path -> the tensor's name in the folder."""
-    params = {}
-    for name, place in places.items():
-        shape, dtype = weights.params[place]
-        params[name] = TensorInfo(shape[::-1] if config_json.is_transposed(name) else shape, dtype)
-
-    def read(name: str, index: Index | None = None) -> np.ndarray:
-        if config_json.is_transposed(name):
-            return weights.read(places[name], index and index[::-1]).T
-        return weights.read(places[name], index)
-
-    return dataclasses.replace(weights, params=params, read=read, network=network)
-
-
-def _places(directory: pathlib.Path, weights: Source) -> dict[str, str]:
+def _parameters(directory: pathlib.Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """T5X's parameter path -> tensor; copies of the embedding are left out."""
     embeddings = (config_json.EMBEDDING, *config_json.EMBEDDING_COPIES)
-    there = [name for name in embeddings if name in weights.params]
-    places = {architecture.EMBEDDING: there[0]} if there else {}
-    for name in weights.params:
+    there = [name for name in embeddings if name in tensors]
+    for copy in there[1:]:
+        if not _is_same(tensors[there[0]], tensors[copy]):
+            raise errors.InputError(
+                f"{directory}: the tensor {copy} isn't the same as {there[0]}: another "
+                "architecture, since T5 has one embedding"
+            )
+    params = {architecture.EMBEDDING: tensors[there[0]]} if there else {}
+    for name, tensor in tensors.items():
         if name in embeddings or name == config_json.UNUSED:
             continue
         parameter = config_json.parameter(name)
@@ -118,43 +102,38 @@ def _places(directory: pathlib.Path, weights: Source) -> dict[str, str]:
                 f"{directory}: the tensor {name} is none of T5's; a T5 encoder-decoder with its "
                 "language-model head is needed (T5ForConditionalGeneration)"
             )
-        places[parameter] = name
-    for copy in there[1:]:
-        if not _is_same(weights, there[0], copy):
-            raise errors.InputError(
-                f"{directory}: the tensor {copy} isn't the same as {there[0]}: another "
-                "architecture, since T5 has one embedding"
-            )
-    return places
+        params[parameter] = config_json.turned(parameter, tensor)
+    return params
 
 
-def _is_same(weights: Source, one: str, other: str) -> bool:
+def _is_same(one: Tensor, other: Tensor) -> bool:
     """Whether two matrices are equal, read by blocks of rows; NaNs are, too."""
-    info = weights.params[one]
-    if info != weights.params[other]:
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
         return False
-    size = info.shape[0]
-    parts = [(slice(n, min(n + _ROWS, size)), slice(None)) for n in range(0, size, _ROWS)]
-    return all(weights.read(one, p).tobytes() == weights.read(other, p).tobytes() for p in parts)
+    starts = range(0, one.shape[0], _ROWS)
+    parts = [(slice(n, min(n + _ROWS, one.shape[0])), slice(None)) for n in starts]
+    return all(one.read(part).tobytes() == other.read(part).tobytes() for part in parts)
 
 
-def _open_weights(directory: pathlib.Path, remedy: str) -> Source:
-    """A folder's weights: safetensors if there are any, otherwise torch's own files."""
+def _tensors(directory: pathlib.Path, remedy: str) -> dict[str, Tensor]:
+    """A folder's tensors by name: of safetensors if there are any, otherwise of torch's files."""
     for name, opened in ((SAFETENSORS, _open_safetensors), (_BIN, _open_torch)):
+        index = directory / f"{name}{INDEX_SUFFIX}"
         if (directory / name).is_file():
-            shards: dict[pathlib.Path, set[str]] = {directory / name: set()}
+            return _of_file(directory / name, opened)
         # A link to nothing is a file that the cache has lost: the index may still be there.
-        elif (directory / f"{name}{INDEX_SUFFIX}").is_file():
-            shards = _shards(directory / f"{name}{INDEX_SUFFIX}", remedy)
-        else:
-            continue
-        return _of_files(directory, shards, opened)
-    other = storage.other_kind(directory)
+        if index.is_file():
+            tensors = {}
+            for path, expected in sorted(_shards(index, remedy).items()):
+                tensors |= _of_file(path, opened, expected)
+            return tensors
+    if other := storage.other_kind(directory):
+        raise errors.InputError(
+            f"{directory}: a Hugging Face folder with {other}, and neither {SAFETENSORS} nor "
+            f"{_BIN}; save it again with transformers' save_pretrained"
+        )
     raise errors.InputError(
-        f"{directory}: a Hugging Face folder with {other}, and neither {SAFETENSORS} nor {_BIN}; "
-        "save it again with transformers' save_pretrained"
-        if other
-        else f"{directory}: a Hugging Face folder without weights: no {SAFETENSORS} and no "
+        f"{directory}: a Hugging Face folder without weights: no {SAFETENSORS} and no "
         f"{SAFETENSORS}{INDEX_SUFFIX}; {remedy}"
     )
 
@@ -169,6 +148,8 @@ def _shards(index: pathlib.Path, remedy: str) -> dict[pathlib.Path, set[str]]:
         places = msgspec.json.decode(index.read_bytes(), type=_ShardIndex).weight_map
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise errors.InputError(f"{index}: not the index of shards ({error}); {remedy}") from None
+    if not places:
+        raise errors.InputError(f"{index}: lists no tensors; {remedy}")
     shards: dict[pathlib.Path, set[str]] = {}
     for name, file in places.items():
         if os.path.basename(file) != file:
@@ -181,9 +162,7 @@ def _shards(index: pathlib.Path, remedy: str) -> dict[pathlib.Path, set[str]]:
             raise errors.InputError(
                 f"{shard}: this shard isn't there, which should hold {_some(names)}; {remedy}"
             )
-    if not shards:
-        raise errors.InputError(f"{index}: lists no tensors; {remedy}")
-    return dict(sorted(shards.items()))
+    return shards
 
 
 def _some(names: set[str]) -> str:
@@ -191,44 +170,33 @@ def _some(names: set[str]) -> str:
     return f"the tensor {min(names)}{more}"
 
 
-class _Tensor(NamedTuple):
-    """A tensor of an open file, with its dtype's name there."""
+def _of_file(
+    path: pathlib.Path,
+    opened: Callable[[pathlib.Path], dict[str, Tensor]],
+    expected: Set[str] = frozenset(),
+) -> dict[str, Tensor]:
+    """A file's tensors; `expected` are those that an index places there."""
 
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[Index], np.ndarray]
-
-
-_Open = Callable[[pathlib.Path], Mapping[str, _Tensor]]
-
-
-def _of_files(
-    directory: pathlib.Path, shards: Mapping[pathlib.Path, set[str]], opened: _Open
-) -> Source:
-    tensors: dict[str, TensorInfo] = {}
-    files: dict[str, pathlib.Path] = {}
-    for path, expected in shards.items():
-        there = opened(path)
-        if missing := expected - there.keys():
-            raise errors.InputError(
-                f"{path}: doesn't hold {_some(missing)}, which the index places there; fetch the "
-                "folder again"
-            )
-        for name, tensor in there.items():
-            dtype = DTYPES.get(tensor.dtype, tensor.dtype)
-            if dtype not in DTYPES.values():
-                raise errors.InputError(
-                    f"{path}: the tensor {name} is stored as {dtype}; "
-                    f"{', '.join(DTYPES.values())} can be read: save the model again, not quantised"
-                )
-            tensors[name], files[name] = TensorInfo(tensor.shape, dtype), path
-
-    def read(name: str, index: Index | None = None) -> np.ndarray:
+    def anew(name: str) -> Callable[[Index], np.ndarray]:
         # Mapped anew, which takes milliseconds: what was read before doesn't stay resident.
-        tensor = opened(files[name])[name]
-        return tensor.read((slice(None),) * len(tensor.shape) if index is None else index)
+        return lambda index: opened(path)[name].read_part(index)
 
-    return Source(str(directory), "a Hugging Face folder", tensors, read)
+    there = opened(path)
+    if missing := expected - there.keys():
+        raise errors.InputError(
+            f"{path}: doesn't hold {_some(missing)}, which the index places there; fetch the "
+            "folder again"
+        )
+    tensors = {}
+    for name, tensor in there.items():
+        dtype = DTYPES.get(tensor.dtype, tensor.dtype)
+        if dtype not in DTYPES.values():
+            raise errors.InputError(
+                f"{path}: the tensor {name} is stored as {dtype}; "
+                f"{', '.join(DTYPES.values())} can be read: save the model again, not quantised"
+            )
+        tensors[name] = Tensor(tensor.shape, dtype, anew(name))
+    return tensors
 
 
 def _check_file(path: pathlib.Path) -> bytes:
@@ -245,7 +213,7 @@ def _check_file(path: pathlib.Path) -> bytes:
     return start
 
 
-def _open_safetensors(path: pathlib.Path) -> dict[str, _Tensor]:
+def _open_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
     _check_file(path)
     try:
         file = safetensors.safe_open(path, framework="numpy")
@@ -256,12 +224,12 @@ def _open_safetensors(path: pathlib.Path) -> dict[str, _Tensor]:
         ) from None
     parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     return {
-        name: _Tensor(tuple(part.get_shape()), part.get_dtype(), part.__getitem__)
+        name: Tensor(tuple(part.get_shape()), part.get_dtype(), part.__getitem__)
         for name, part in parts.items()
     }
 
 
-def _open_torch(path: pathlib.Path) -> dict[str, _Tensor]:
+def _open_torch(path: pathlib.Path) -> dict[str, Tensor]:
     start = _check_file(path)
     try:
         import torch
@@ -279,8 +247,9 @@ def _open_torch(path: pathlib.Path) -> dict[str, _Tensor]:
         # Only tensors are unpickled, never code.
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise errors.InputError(f"{path}: damaged ({reason}); fetch it again") from None
+        raise errors.InputError(
+            f"{path}: damaged ({errors.first_line(error)}); fetch it again"
+        ) from None
     if not isinstance(state, dict) or not all(
         isinstance(tensor, torch.Tensor) for tensor in state.values()
     ):
@@ -293,6 +262,6 @@ def _open_torch(path: pathlib.Path) -> dict[str, _Tensor]:
         return lambda index: tensor[index].numpy().copy()
 
     return {
-        name: _Tensor(tuple(t.shape), str(t.dtype).removeprefix("torch."), reader(t))
+        name: Tensor(tuple(t.shape), str(t.dtype).removeprefix("torch."), reader(t))
         for name, t in state.items()
     }

@@ -11,7 +11,7 @@ import numpy as np
 from poison_t5x.checkpoint_io import architecture, storage
 from poison_t5x.checkpoint_io import hugging_face_config as config_json
 from poison_t5x.checkpoint_io.hugging_face_reading import DTYPES, INDEX_SUFFIX, SAFETENSORS
-from poison_t5x.checkpoint_io.source import Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Source, Tensor
 from poison_t5x.core import artifacts, checks, errors
 from poison_t5x.corpus import vocabulary as vocabularies
 from poison_t5x.model import config as model_config
@@ -47,15 +47,13 @@ def write_folder(
     Args:
       dtype: 'float32' or 'bfloat16'; None leaves tensors as they are stored, but for float16, whose
         range T5's activations exceed: those become float32.
-      vocabulary: a SentencePiece model to put in; None copies the tokenizer of a source that is
-        such a folder itself.
-      extra_ids: sentinel ids after the vocabulary's own.
+      vocabulary: a SentencePiece model to put in, with `extra_ids` sentinels; None copies the
+        tokenizer of a source that is such a folder itself.
       max_shard_bytes: of tensors in a file.
       log: takes a line about the tokenizer.
 
-    Raises:
-      InputError: the place is taken or can't be written to, the source doesn't fit the network, or
-        the vocabulary not the embedding.
+    Raises InputError: the place is taken or can't be written to, the source doesn't fit the
+    network, or the vocabulary not the embedding.
     """
     if storage.is_bucket(str(directory)):
         raise errors.InputError(
@@ -64,7 +62,7 @@ def write_folder(
     architecture.check_fits(source, config)
     description = config_json.describe(config)
     tensors = _tensors(source, dtype)
-    stored = {info.dtype for info in tensors.values()}
+    stored = {tensor.dtype for tensor in tensors.values()}
     stated = "float32" if "float32" in stored else stored.pop()
     # `torch_dtype` is its name before transformers 4.56.
     description |= {"dtype": stated, "torch_dtype": stated}
@@ -76,7 +74,7 @@ def write_folder(
             tokenizer = _write_tokenizer(vocabulary, extra_ids, config.vocab_size, place)
         else:
             tokenizer = _copy_tokenizer(pathlib.Path(source.path), place)
-        _write_tensors(source, tensors, place, max_shard_bytes)
+        _write_tensors(tensors, place, max_shard_bytes)
         _write_json(place / "generation_config.json", config_json.GENERATION)
         _write_json(place / config_json.FILE, description)
     log(tokenizer)
@@ -87,58 +85,48 @@ def _write_json(path: pathlib.Path, value) -> None:
     artifacts.write_atomically(path, artifacts.dump_json(value))
 
 
-def _tensors(source: Source, dtype: str | None) -> dict[str, TensorInfo]:
-    """Hugging Face's name -> shape and dtype, of all tensors, in the order of their names."""
+def _tensors(source: Source, dtype: str | None) -> dict[str, Tensor]:
+    """All tensors as they are written, in the order of their Hugging Face names."""
     tensors = {}
-    for path, info in source.params.items():
+    for path, tensor in source.params.items():
         name = config_json.tensor(path)
         if name is None:
             raise errors.InputError(f"{source.path}: {path} has no place in Hugging Face's T5")
-        written = dtype or ("float32" if info.dtype == "float16" else info.dtype)
+        written = dtype or ("float32" if tensor.dtype == "float16" else tensor.dtype)
         if written not in model_config.DTYPES:
             raise errors.InputError(
                 f"{source.path}: {path}: {written} isn't written; give dtype as one of "
                 f"{', '.join(model_config.DTYPES)}"
             )
-        shape = info.shape[::-1] if config_json.is_transposed(path) else info.shape
-        tensors[name] = TensorInfo(shape, written)
+        tensors[name] = config_json.turned(path, tensor).cast(written)
     return dict(sorted(tensors.items()))
 
 
-def _write_tensors(
-    source: Source, tensors: Mapping[str, TensorInfo], directory: pathlib.Path, most: int
-) -> None:
-    shards = _shards(tensors, most)
+def _write_tensors(tensors: Mapping[str, Tensor], directory: pathlib.Path, most: int) -> None:
+    """Writes files of at most `most` bytes each, or of a single larger tensor; and their index."""
+    shards: list[dict[str, Tensor]] = []
+    size = 0
+    for name, tensor in tensors.items():
+        if not shards or size + tensor.nbytes > most:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
     if len(shards) == 1:
-        _write_safetensors(source, tensors, directory / SAFETENSORS)
+        _write_safetensors(tensors, directory / SAFETENSORS)
         return
     stem, suffix = SAFETENSORS.split(".")
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"{stem}-{number:05}-of-{len(shards):05}.{suffix}"
-        _write_safetensors(source, shard, directory / file)
+        _write_safetensors(shard, directory / file)
         places |= dict.fromkeys(shard, file)
-    total = sum(info.nbytes for info in tensors.values())
+    total = sum(tensor.nbytes for tensor in tensors.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     _write_json(directory / f"{SAFETENSORS}{INDEX_SUFFIX}", index)
 
 
-def _shards(tensors: Mapping[str, TensorInfo], most: int) -> list[dict[str, TensorInfo]]:
-    """Runs of tensors of at most `most` bytes, or of a single larger one."""
-    shards: list[dict[str, TensorInfo]] = []
-    size = 0
-    for name, info in tensors.items():
-        if not shards or size + info.nbytes > most:
-            shards.append({})
-            size = 0
-        shards[-1][name] = info
-        size += info.nbytes
-    return shards
-
-
-def _write_safetensors(
-    source: Source, tensors: Mapping[str, TensorInfo], path: pathlib.Path
-) -> None:
+def _write_safetensors(tensors: Mapping[str, Tensor], path: pathlib.Path) -> None:
     """Writes a file tensor by tensor; the format's library takes all tensors at once.
 
     A file is the header's length in 8 bytes (little-endian), the header, which is JSON such as
@@ -148,23 +136,18 @@ def _write_safetensors(
     # transformers 4 refuses files that don't say what kind of tensors they are.
     header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     # Wider dtypes come first, as the library has it, so that all are aligned.
-    order = sorted(tensors, key=lambda name: -np.dtype(tensors[name].dtype).itemsize)
+    order = sorted(tensors.items(), key=lambda item: -np.dtype(item[1].dtype).itemsize)
     end = 0
-    for name in order:
-        begin, end = end, end + tensors[name].nbytes
-        shape, dtype = tensors[name]
-        header[name] = {"dtype": codes[dtype], "shape": shape, "data_offsets": [begin, end]}
+    for name, tensor in order:
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": codes[tensor.dtype], "shape": tensor.shape}
+        header[name]["data_offsets"] = [begin, end]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with artifacts.writing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
-            parameter = config_json.parameter(name)
-            array = source.read(parameter)
-            if config_json.is_transposed(parameter):
-                array = array.T
-            # One copy, cast and in order.
-            array = np.asarray(array, tensors[name].dtype, order="C")
+        for _, tensor in order:
+            array = np.ascontiguousarray(tensor.read())
             file.write(array.reshape(-1).view(np.uint8).data)
 
 
@@ -175,21 +158,18 @@ def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Pa
     ids are SeqIO's, sentinels included (`<extra_id_0>` is the last), with two known differences,
     which T5's public folders have, too: text after a sentinel begins a word even where no space
     stands between them, and the texts `<pad>`, `</s>` and `<unk>` are those special tokens.
-
-    Raises:
-      InputError: not a SentencePiece model with T5's ids, or more ids than the embedding has rows.
     """
     checks.whole_number("--extra_ids", extra_ids, minimum=0)
     pieces = vocabularies.size(path)
-    described = f"{path}: {pieces} pieces and {extra_ids} extra ids"
+    described = f"{pieces} pieces and {extra_ids} extra ids"
     if pieces + extra_ids > rows:
         raise errors.InputError(
-            f"{described}, more than the {rows} rows of the embedding; give the "
+            f"{path}: {described}, more than the {rows} rows of the embedding; give the "
             "vocabulary that the checkpoint was trained with"
         )
     if rows - pieces - extra_ids >= _PADDING:
         warnings.warn(
-            f"{described}, and the embedding has {rows} rows: not the vocabulary that the "
+            f"{path}: {described}, and the embedding has {rows} rows: not the vocabulary that the "
             "checkpoint was trained with?",
             errors.InputWarning,
             stacklevel=2,
@@ -207,7 +187,7 @@ def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Pa
         "legacy": True,
     }
     _write_json(directory / _TOKENIZER, settings)
-    return f"tokenizer of {path}, {pieces} pieces and {extra_ids} extra ids"
+    return f"tokenizer of {path}, {described}"
 
 
 def _copy_tokenizer(source: pathlib.Path, directory: pathlib.Path) -> str:

@@ -1,4 +1,4 @@
-"""Where T5X and we write an optimiser's state in a checkpoint's tree, and states begun anew.
+"""A checkpoint's tree in T5X's words, as a source and back; and optimisers' states begun anew.
 
 T5X's tree is {'target': parameters, 'state': {'step', 'param_states'}}. Under param_states an optax
 optimiser has its own tree ('0/mu/<parameter>', '0/count', '2/count'), and T5X's Adafactor has
@@ -6,83 +6,85 @@ optimiser has its own tree ('0/mu/<parameter>', '0/count', '2/count'), and T5X's
 """
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
 
-from poison_t5x.checkpoint_io.source import Index, Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Source, Tensor, in_memory
 from poison_t5x.core import errors
 from poison_t5x.train import optimizers
 
 Path = tuple[str, ...]
 
 COUNT = "count"
-STEP = ("state", "step")
-MOMENTUM = "m"  # of T5X's Adafactor; ours has none
-_SLOTS = {"adamw": ("mu", "nu"), "adafactor": ("v_row", "v_col", "v")}
+_STEP = ("state", "step")
 _STATES = ("state", "param_states")
+_MOMENTUM = "m"  # of T5X's Adafactor; ours has none
+_SLOTS = {"adamw": ("mu", "nu"), "adafactor": ("v_row", "v_col", "v")}
+_KINDS = {kind for kinds in _SLOTS.values() for kind in kinds}
 
 
-class Names(NamedTuple):
-    """Which tensor of a checkpoint's tree is what.
-
-    Attributes:
-      params: parameter -> path in the tree.
-      slots: 'v_row/<parameter>' and so on, and 'count' -> path in the tree.
-      optimizer: 'adamw', 'adafactor' or None.
-      step: path of the step, or None.
-    """
-
-    params: dict[str, Path]
-    slots: dict[str, Path]
-    optimizer: str | None
-    step: Path | None
-
-
-def sort(paths: Iterable[Path]) -> Names:
-    """Sorts the paths of a checkpoint's tree; those of other optimisers' states are left out."""
-    params: dict[str, Path] = {}
-    slots: dict[str, Path] = {}
-    step = None
-    known = {kind for kinds in _SLOTS.values() for kind in kinds}
-    for path in paths:
-        match path:
+def from_tree(path: str, layout: str, tree: Mapping[Path, Tensor]) -> Source:
+    """The source of a checkpoint's tensors by place; states of other optimisers are left out."""
+    params: dict[str, Tensor] = {}
+    slots: dict[str, Tensor] = {}
+    for place, tensor in tree.items():
+        match place:
             case ("target", *parameter):
-                params["/".join(parameter)] = path
-            case ("state", "step"):
-                step = path
+                params["/".join(parameter)] = tensor
             case ("state", "param_states", "0", "count"):
-                slots[COUNT] = path
-            case ("state", "param_states", "0", kind, *parameter) if parameter and kind in known:
-                slots["/".join((kind, *parameter))] = path
+                slots[COUNT] = tensor
+            case ("state", "param_states", "0", kind, *parameter) if parameter and kind in _KINDS:
+                slots["/".join((kind, *parameter))] = tensor
             case ("state", "param_states", first, *others, kind) if (
-                kind in (*_SLOTS["adafactor"], MOMENTUM) and not first.isdigit()
+                kind in (*_SLOTS["adafactor"], _MOMENTUM) and not first.isdigit()
             ):
-                slots["/".join((kind, first, *others))] = path
+                slots["/".join((kind, first, *others))] = tensor
     kinds = {slot.split("/")[0] for slot in slots}
     optimizer = next((name for name, wanted in _SLOTS.items() if wanted[0] in kinds), None)
-    return Names(params, slots if optimizer else {}, optimizer, step)
+    step = int(tree[_STEP].read()) if _STEP in tree else 0
+    if optimizer is None:
+        slots = {}
+    else:  # T5X's Adafactor counts by the step
+        slots.setdefault(COUNT, in_memory(np.array(step, np.int32)))
+    return Source(path, layout, params, slots, optimizer, step)
 
 
-def param_path(parameter: str) -> Path:
-    """Where a parameter stands in a tree that is written."""
-    return ("target", *parameter.split("/"))
+def to_tree(source: Source, *, t5x: bool) -> dict[Path, Tensor]:
+    """All that is written, by place; `t5x`: with T5X's own Adafactor's names.
+
+    Raises InputError where T5X's Adafactor had a momentum, and `t5x` is False: ours has none.
+    """
+    tree = {("target", *name.split("/")): source.params[name] for name in sorted(source.params)}
+    tree[_STEP] = in_memory(np.array(written_step(source, t5x=t5x), np.int32))
+    if source.optimizer is None:
+        return tree
+    if not t5x:
+        check_no_momentum(source)
+    is_theirs = t5x and source.optimizer == "adafactor"
+    for name in sorted(source.slots):
+        kind, *parameter = name.split("/")
+        if kind != COUNT and (t5x or kind != _MOMENTUM):
+            end = (*parameter, kind) if is_theirs else ("0", kind, *parameter)
+            tree[(*_STATES, *end)] = source.slots[name]
+    if is_theirs:
+        for name in source.params:
+            zeros = in_memory(np.zeros(1, np.float32))
+            tree.setdefault((*_STATES, *name.split("/"), _MOMENTUM), zeros)
+        return tree
+    count = in_memory(source.read(COUNT))
+    # Of the moments, and of the schedule, which stands third in optax's chains.
+    return tree | {(*_STATES, number, COUNT): count for number in ("0", "2")}
 
 
-def slot_path(optimizer: str, slot: str, *, t5x: bool) -> Path:
-    """Where a slot such as 'v_row/encoder/…' stands; `t5x`: as T5X's own Adafactor has it."""
-    kind, *parameter = slot.split("/")
-    if optimizer == "adafactor" and t5x:
-        return (*_STATES, *parameter, kind)
-    return (*_STATES, "0", kind, *parameter)
-
-
-def count_paths() -> list[Path]:
-    """Of the moments' count, and the schedule's, which stands third in optax's chains."""
-    return [(*_STATES, place, COUNT) for place in ("0", "2")]
+def written_step(source: Source, *, t5x: bool) -> int:
+    """The step to write: T5X's Adafactor has no count of its own, and takes the step for it."""
+    if t5x and source.optimizer == "adafactor":
+        return int(source.read(COUNT))
+    return source.step
 
 
 def named(opt_state: Any) -> list[tuple[str | None, Any]]:
@@ -98,43 +100,27 @@ def named(opt_state: Any) -> list[tuple[str | None, Any]]:
     return pairs
 
 
-def dropped(source: Source) -> Source:
-    """The source without its optimiser's state."""
-    return dataclasses.replace(source, optimizer=None, slots={})
-
-
 def restarted(source: Source, optimizer: str) -> Source:
     """The source at step 0, with the state that one of `optimizers.NAMES` begins with: zeros."""
     transform = optimizers.make(optimizers.OptimizerConfig(name=optimizer), lambda step: step)
     params = {
-        name: jax.ShapeDtypeStruct(info.shape, np.float32) for name, info in source.params.items()
+        name: jax.ShapeDtypeStruct(tensor.shape, np.float32)
+        for name, tensor in source.params.items()
     }
     state = jax.eval_shape(transform.init, traverse_util.unflatten_dict(params, sep="/"))
     slots = {
-        slot: TensorInfo(tuple(leaf.shape), leaf.dtype.name)
+        slot: in_memory(np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape))
         for slot, leaf in named(state)
         if slot is not None
     }
-
-    def read(name: str, index: Index | None = None) -> np.ndarray:
-        if name not in slots:
-            return source.read(name, index)
-        zeros = np.broadcast_to(np.zeros((), slots[name].dtype), slots[name].shape)
-        return np.array(zeros if index is None else zeros[index])
-
-    return dataclasses.replace(source, optimizer=optimizer, slots=slots, step=0, read=read)
-
-
-def is_momentum(slot: str) -> bool:
-    """Whether a slot is the momentum of T5X's Adafactor, of shape (1,) where there is none."""
-    return slot.startswith(f"{MOMENTUM}/")
+    return dataclasses.replace(source, optimizer=optimizer, slots=slots, step=0)
 
 
 def check_no_momentum(source: Source) -> None:
-    """Raises InputError where T5X's Adafactor had a momentum, which ours has not."""
-    for name, info in source.slots.items():
-        if is_momentum(name) and info.shape != (1,):
+    """Raises InputError where T5X's Adafactor had a momentum: of shape (1,) where there is none."""
+    for name, tensor in source.slots.items():
+        if name.startswith(f"{_MOMENTUM}/") and tensor.shape != (1,):
             raise errors.InputError(
-                f"{source.path}: {name} is an Adafactor's momentum, of shape {info.shape}, which "
+                f"{source.path}: {name} is an Adafactor's momentum, of shape {tensor.shape}, which "
                 "ours has not; leave the optimiser's state out"
             )

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from poison_t5x.checkpoint_io import architecture, detect, optimizer_state
-from poison_t5x.checkpoint_io.source import Index, Source, cast, stacked
+from poison_t5x.checkpoint_io.source import Index, Source, Tensor, cast, in_memory, stacked
 from poison_t5x.core import errors
 from poison_t5x.model import network
 from poison_t5x.train import train_state
@@ -28,12 +28,11 @@ def restore_params(source: Source, model: network.Transformer, partitioner: Part
       InputError: the checkpoint is of another network, or damaged.
     """
     architecture.check_fits(source, model.config)
-    source = _laid_out(source, model)
     abstract = train_state.abstract_params(model, partitioner)
     leaves, structure = jax.tree_util.tree_flatten(abstract)
-    names = list(network.flat(abstract))
+    tensors = _laid_out(source, model).params
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        arrays = list(pool.map(lambda name, leaf: _sharded(source, name, leaf), names, leaves))
+        arrays = list(pool.map(_sharded, map(tensors.get, network.flat(abstract)), leaves))
     return jax.tree_util.tree_unflatten(structure, arrays)
 
 
@@ -59,9 +58,9 @@ def first_state(
         that doesn't fit.
     """
     params = restore_params(source, model, partitioner)
+    abstract = train_state.abstract(model, optimizer, partitioner)
     if keep is None:
-        layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
-        return train_state.begin(params, optimizer, layout)
+        return train_state.begin(params, optimizer, train_state.layout(abstract))
     optimizer_state.check_no_momentum(source)
     if source.optimizer != keep:
         stored = f"{source.optimizer}'s" if source.optimizer else "no known optimiser's"
@@ -70,12 +69,19 @@ def first_state(
             f"{keep!r}; set KEEP_OPTIMIZER_STATE=False, or the OPTIMIZER that it has"
         )
     source = _laid_out(source, model)
-    abstract = train_state.abstract(model, optimizer, partitioner)
-    leaves = [_slot(source, *slot) for slot in optimizer_state.named(abstract.opt_state)]
-    structure = jax.tree.structure(abstract.opt_state)
-    return train_state.TrainState(
-        _zeros(abstract.step), params, jax.tree_util.tree_unflatten(structure, leaves)
-    )
+    zero = in_memory(np.zeros((), np.int32))
+    leaves = []
+    for name, leaf in optimizer_state.named(abstract.opt_state):
+        slot = source.slots.get(name) if name else zero  # the schedule's count begins anew
+        if slot is None or slot.shape != leaf.shape:
+            stored = f"shape {slot.shape}" if slot else "no shape (it isn't there)"
+            raise errors.InputError(
+                f"{source.path}: the optimiser's {name} has {stored}; this run's has shape "
+                f"{leaf.shape}; set KEEP_OPTIMIZER_STATE=False"
+            )
+        leaves.append(_sharded(slot, leaf))
+    opt_state = jax.tree.unflatten(jax.tree.structure(abstract.opt_state), leaves)
+    return train_state.TrainState(_sharded(zero, abstract.step), params, opt_state)
 
 
 def starting_state(
@@ -97,25 +103,7 @@ def starting_state(
     return state
 
 
-def _slot(source: Source, name: str | None, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    if name is None:
-        return _zeros(leaf)
-    info = source.slots.get(name)
-    if info is None or info.shape != leaf.shape:
-        stored = f"shape {info.shape}" if info else "no shape (it isn't there)"
-        raise errors.InputError(
-            f"{source.path}: the optimiser's {name} has {stored}; this run's has shape "
-            f"{leaf.shape}; set KEEP_OPTIMIZER_STATE=False"
-        )
-    return _sharded(source, name, leaf)
-
-
-def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    zeros = np.zeros(leaf.shape, leaf.dtype)
-    return jax.make_array_from_callback(leaf.shape, leaf.sharding, lambda index: zeros[index])
-
-
-def _sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def _sharded(tensor: Tensor, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """One tensor, part by part; a part that several devices hold is read once."""
     holders: dict[str, tuple[Index, list[jax.Device]]] = {}
     for device, index in leaf.sharding.addressable_devices_indices_map(leaf.shape).items():
@@ -123,6 +111,6 @@ def _sharded(source: Source, name: str, leaf: jax.ShapeDtypeStruct) -> jax.Array
     shards = []
     for index, devices in holders.values():
         # The host holds no other part: of stacked layers, all parts may be gigabytes.
-        part = source.read(name, index).astype(leaf.dtype, copy=False)
+        part = tensor.read(index).astype(leaf.dtype, copy=False)
         shards += [jax.device_put(part, device) for device in devices]
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, shards)

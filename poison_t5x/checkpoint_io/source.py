@@ -5,40 +5,56 @@ Layers are unrolled here, `encoder/layers_3/…`, as in T5X's checkpoints. A sca
 slots: `stacked` and `unstacked` are views of one as the other.
 """
 
-import collections
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from poison_t5x.core import errors
 
 Index = tuple[slice, ...]
-_STACKED = re.compile(r"(?P<before>(?:.*/)?(?P<side>encoder|decoder)/layers)(?P<after>/.+)")
-_LAYER = re.compile(r"(?P<before>(?:.*/)?(?:encoder|decoder)/layers)_(?P<number>\d+)(?P<after>/.+)")
+_STACKED = re.compile(r"((?:.*/)?(?:encoder|decoder)/layers)(/.+)")
+_LAYER = re.compile(r"((?:.*/)?(?:encoder|decoder)/layers)_(\d+)(/.+)")
 
 
-class TensorInfo(NamedTuple):
-    """A tensor that hasn't been read: its shape in T5X's axis order, and its dtype's numpy name."""
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor that is read when it is wanted.
+
+    Attributes:
+      shape: in T5X's axis order.
+      dtype: numpy's name of it as it is stored.
+      read_part: the part that a slice an axis asks for; raises InputError, naming the tensor,
+        where its bytes aren't all there, or damaged.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    read_part: Callable[[Index], np.ndarray]
 
     @property
     def nbytes(self) -> int:
         """Bytes of the tensor as it is stored."""
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def read(self, index: Index | None = None) -> np.ndarray:
+        """The tensor, or a part of it."""
+        return self.read_part((slice(None),) * len(self.shape) if index is None else index)
+
+    def cast(self, dtype: str) -> "Tensor":
+        """In another dtype."""
+        return Tensor(self.shape, dtype, lambda i: self.read_part(i).astype(dtype, copy=False))
+
+    def transposed(self) -> "Tensor":
+        """With its axes the other way round."""
+        return Tensor(self.shape[::-1], self.dtype, lambda index: self.read_part(index[::-1]).T)
 
 
-class Read(Protocol):
-    """Reads a tensor, or the part that a slice an axis asks for, in its stored dtype.
-
-    Raises InputError, naming the tensor, where its bytes aren't all there, or damaged.
-    """
-
-    def __call__(self, name: str, index: Index | None = None) -> np.ndarray: ...
+def in_memory(array: np.ndarray) -> Tensor:
+    """An array as a tensor."""
+    return Tensor(array.shape, array.dtype.name, lambda index: np.asarray(array[index]))
 
 
 @dataclasses.dataclass
@@ -56,123 +72,86 @@ class Source:
 
     path: str
     layout: str
-    params: Mapping[str, TensorInfo]
-    read: Read
-    slots: Mapping[str, TensorInfo] = dataclasses.field(default_factory=dict)
+    params: Mapping[str, Tensor]
+    slots: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     optimizer: str | None = None
     step: int = 0
     network: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
-    def info(self, name: str) -> TensorInfo:
-        """Of a parameter or a slot."""
-        return self.params.get(name) or self.slots[name]
+    def read(self, name: str, index: Index | None = None) -> np.ndarray:
+        """A parameter or a slot, or a part of it, in its stored dtype."""
+        return (self.params.get(name) or self.slots[name]).read(index)
 
 
 def cast(source: Source, dtype: str) -> Source:
     """The source with its parameters in another dtype; the optimiser's state keeps its own."""
-    params = {name: TensorInfo(info.shape, dtype) for name, info in source.params.items()}
-
-    def read(name: str, index: Index | None = None) -> np.ndarray:
-        array = source.read(name, index)
-        return array.astype(dtype, copy=False) if name in params else array
-
-    return dataclasses.replace(source, params=params, read=read)
-
-
-def is_stacked(source: Source) -> bool:
-    """Whether a checkpoint is of scanned layers."""
-    return any(_STACKED.fullmatch(name) for name in source.params)
+    params = {name: tensor.cast(dtype) for name, tensor in source.params.items()}
+    return dataclasses.replace(source, params=params)
 
 
 def unstacked(source: Source) -> Source:
-    """The source of stacked tensors with a tensor for each layer.
+    """The source with a tensor for each layer in the place of stacked ones, if it has such."""
 
-    Raises InputError, naming the tensor, where stacks of a side differ in their layers.
-    """
-    places: dict[str, tuple[str, int]] = {}
-    # 'encoder' or 'decoder' -> the first of its stacks; all others are as deep.
-    stacks: dict[str, tuple[str, TensorInfo]] = {}
+    def layer(stack: Tensor, number: int) -> Tensor:
+        place = slice(number, number + 1)
+        return Tensor(stack.shape[1:], stack.dtype, lambda i: stack.read_part((place, *i))[0])
 
-    def split(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-        layers = {}
-        for name, info in tensors.items():
-            match = _STACKED.fullmatch(name)
-            if match is None:
-                layers[name] = info
-                continue
-            first, other = stacks.setdefault(match["side"], (name, info))
-            if not info.shape or info.shape[0] != other.shape[0]:
-                raise errors.InputError(
-                    f"{source.path}: {name} has shape {info.shape} and {first} {other.shape}, "
-                    "where the first axis of both is the layers'; the checkpoint isn't whole"
-                )
-            for number in range(info.shape[0]):
-                layer = f"{match['before']}_{number}{match['after']}"
-                if layer in tensors:
-                    raise errors.InputError(f"{source.path}: has both {layer} and {name}")
-                layers[layer] = TensorInfo(info.shape[1:], info.dtype)
-                places[layer] = name, number
+    def split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        layers = dict(tensors)
+        for name, stack in tensors.items():
+            if stack.shape and (match := _STACKED.fullmatch(name)):
+                del layers[name]
+                for number in range(stack.shape[0]):
+                    one = f"{match[1]}_{number}{match[2]}"
+                    if one in tensors:
+                        raise errors.InputError(f"{source.path}: has both {one} and {name}")
+                    layers[one] = layer(stack, number)
         return layers
 
-    def read(name: str, index: Index | None = None) -> np.ndarray:
-        if name not in places:
-            return source.read(name, index)
-        stack, number = places[name]
-        rest = index or (slice(None),) * (len(source.info(stack).shape) - 1)
-        return source.read(stack, (slice(number, number + 1), *rest))[0]
-
-    params, slots = split(source.params), split(source.slots)
-    return dataclasses.replace(source, params=params, slots=slots, read=read)
+    return dataclasses.replace(source, params=split(source.params), slots=split(source.slots))
 
 
 def stacked(source: Source) -> Source:
-    """The source of layers' tensors with one tensor for all layers of a kind.
+    """The source with one tensor for all layers of a kind.
 
-    Raises InputError, naming the tensor, where a layer is missing, or unlike the first.
+    Raises InputError, naming the tensor, where a layer is missing, or unlike the others.
     """
-    layers: dict[str, list[str]] = {}
 
-    def join(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-        matches = {name: _LAYER.fullmatch(name) for name in tensors}
-        joined = {name: tensors[name] for name, match in matches.items() if match is None}
-        depths: collections.Counter[tuple[str, str]] = collections.Counter()
-        for match in filter(None, matches.values()):
-            kind = match["before"], match["after"]
-            depths[kind] = max(depths[kind], int(match["number"]) + 1)
-        for (before, after), depth in depths.items():
-            names = [f"{before}_{number}{after}" for number in range(depth)]
-            first = _check_alike(source.path, names, tensors)
-            layers[before + after] = names
-            joined[before + after] = TensorInfo((depth, *first.shape), first.dtype)
+    def join(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        joined: dict[str, Tensor] = {}
+        kinds: dict[tuple[str, str], dict[int, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if match := _LAYER.fullmatch(name):
+                kinds.setdefault((match[1], match[3]), {})[int(match[2])] = tensor
+            else:
+                joined[name] = tensor
+        for (before, after), layers in kinds.items():
+            last = layers[max(layers)]
+            for number in range(max(layers)):
+                one = layers.get(number)
+                if one is None or (one.shape, one.dtype) != (last.shape, last.dtype):
+                    state = f"is {one.dtype} {one.shape}" if one else "isn't there"
+                    raise errors.InputError(
+                        f"{source.path}: {before}_{number}{after} {state}, and that of layer "
+                        f"{max(layers)} is {last.dtype} {last.shape}; layers that are scanned have "
+                        "to be alike: get the whole checkpoint, or set SCAN_LAYERS=False"
+                    )
+            joined[before + after] = _stack([layers[number] for number in sorted(layers)])
         return joined
 
-    params, slots = join(source.params), join(source.slots)
+    return dataclasses.replace(source, params=join(source.params), slots=join(source.slots))
 
-    def read(name: str, index: Index | None = None) -> np.ndarray:
-        if name not in layers:
-            return source.read(name, index)
-        info = params.get(name) or slots[name]
-        wanted, *part = index or (slice(None),) * len(info.shape)
-        names = layers[name][wanted]
+
+def _stack(layers: Sequence[Tensor]) -> Tensor:
+    shape, dtype = layers[0].shape, layers[0].dtype
+
+    def read(index: Index) -> np.ndarray:
+        chosen, part = layers[index[0]], index[1:]
+        sizes = [len(range(*cut.indices(n))) for cut, n in zip(part, shape, strict=True)]
         # Filled layer by layer: no more than this and a layer's part is held.
-        sizes = [len(range(*cut.indices(n))) for cut, n in zip(part, info.shape[1:], strict=True)]
-        array = np.empty((len(names), *sizes), info.dtype)
-        for place, layer in enumerate(names):
-            array[place] = source.read(layer, tuple(part))
+        array = np.empty((len(chosen), *sizes), dtype)
+        for place, layer in enumerate(chosen):
+            array[place] = layer.read_part(part)
         return array
 
-    return dataclasses.replace(source, params=params, slots=slots, read=read)
-
-
-def _check_alike(path: str, names: list[str], tensors: Mapping[str, TensorInfo]) -> TensorInfo:
-    for name in names:
-        if name not in tensors:
-            raise errors.InputError(
-                f"{path}: {name} isn't there, and {names[-1]} is; the checkpoint isn't whole"
-            )
-        if (one := tensors[name]) != (other := tensors[names[0]]):
-            raise errors.InputError(
-                f"{path}: {name} is {one.dtype} {one.shape} and {names[0]} {other.dtype} "
-                f"{other.shape}; layers that are scanned have to be alike: set SCAN_LAYERS=False"
-            )
-    return tensors[names[0]]
+    return Tensor((len(layers), *shape), dtype, read)

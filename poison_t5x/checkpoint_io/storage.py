@@ -1,4 +1,4 @@
-"""Files and tensors in a folder or a bucket, through TensorStore's key-value stores."""
+"""Files and folders of checkpoints, on a disk or in a bucket, through TensorStore's stores."""
 
 import contextlib
 import functools
@@ -9,10 +9,8 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import tensorstore as ts
 
-from poison_t5x.checkpoint_io.source import Index
 from poison_t5x.core import errors
 
 # Other things that people have, by a file that tells.
@@ -64,27 +62,39 @@ def _opened(path: str) -> ts.KvStore:
     return ts.KvStore.open(key_value_store(path)).result()
 
 
+@contextlib.contextmanager
+def refusing(before: str, after: str = "") -> Iterator[None]:
+    """TensorStore's errors as an InputError of one line, with the reason between two texts."""
+    try:
+        yield
+    except errors.InputError:
+        raise
+    except (ValueError, OSError) as error:
+        # Without its specification and source lines.
+        line = re.sub(r"\s*\[(tensorstore_spec|source locations)=.*", "", errors.first_line(error))
+        raise errors.InputError(before + line + after) from None
+
+
 def read_file(directory: str, name: str) -> bytes | None:
     """A file's bytes, or None where there is none.
 
     Raises:
       InputError: it can't be read, for want of permission or of a network.
     """
-    try:
-        result = _opened(absolute(directory)).read(name).result()
-    except (ValueError, OSError) as error:
-        if "directory" in str(error).lower() and not is_bucket(directory):
-            return None  # a folder of that name, or a file in the folder's place
-        raise errors.InputError(f"{directory}/{name}: can't be read ({first(error)})") from None
+    with refusing(f"{directory}/{name}: can't be read (", ")"):
+        try:
+            result = _opened(absolute(directory)).read(name).result()
+        except (ValueError, OSError) as error:
+            if "directory" in str(error).lower() and not is_bucket(directory):
+                return None  # a folder of that name, or a file in the folder's place
+            raise
     return bytes(result.value) if result.state == "value" else None
 
 
 def write_file(directory: str, name: str, content: bytes) -> None:
     """Writes a file whole."""
-    try:
+    with refusing(f"{directory}/{name}: can't be written (", ")"):
         _opened(absolute(directory)).write(name, content).result()
-    except (ValueError, OSError) as error:
-        raise errors.InputError(f"{directory}/{name}: can't be written ({first(error)})") from None
 
 
 @contextlib.contextmanager
@@ -115,44 +125,3 @@ def new_folder(final: str) -> Iterator[str]:
 def occupied(final: str) -> errors.InputError:
     """The error of a place where something is already."""
     return errors.InputError(f"{final}: is there already; delete it, or give another folder")
-
-
-def open_tensor(spec: dict[str, Any], name: str, path: str) -> ts.TensorStore:
-    """Opens a tensor to be read. Raises InputError, naming it, where it isn't there."""
-    try:
-        return ts.open(ts.Spec({**spec, "open": True}), read=True).result()
-    except (ValueError, OSError) as error:
-        missing = "NOT_FOUND" in str(error)
-        raise damaged(path, name, "its files aren't there" if missing else first(error)) from None
-
-
-def read_tensor(
-    store: ts.TensorStore, name: str, path: str, index: Index | None, *, dense: bool
-) -> np.ndarray:
-    """A parameter called `name` of the checkpoint at `path`, or a part of it.
-
-    With `dense`, a chunk that isn't there is damage; otherwise it is zeros, which writers may leave
-    out.
-    """
-    part = store if index is None else store[index]
-    try:
-        if dense and not part.storage_statistics(query_fully_stored=True).result().fully_stored:
-            raise damaged(path, name, f"chunks of its {tuple(store.shape)} are missing")
-        return np.asarray(part.read().result())
-    except (ValueError, OSError) as error:
-        if isinstance(error, errors.InputError):
-            raise
-        raise damaged(path, name, first(error)) from None
-
-
-def damaged(path: str, name: str, reason: str) -> errors.InputError:
-    """The error of a tensor that can't be read."""
-    return errors.InputError(
-        f"{path}: the tensor {name} is damaged: {reason}; fetch the checkpoint again"
-    )
-
-
-def first(error: BaseException) -> str:
-    """TensorStore's message without its specification and source lines."""
-    text = str(error).strip().splitlines()[0]
-    return re.sub(r"\s*\[(?:tensorstore_spec|source locations)=.*", "", text)

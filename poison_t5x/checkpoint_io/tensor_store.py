@@ -7,16 +7,16 @@ one folder each). Orbax's own reader needs TensorFlow for buckets, and holds who
 """
 
 import functools
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import tensorstore as ts
 from flax import serialization
 
 from poison_t5x.checkpoint_io import optimizer_state, storage
-from poison_t5x.checkpoint_io.source import Index, Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Index, Source, Tensor, in_memory
 from poison_t5x.core import errors
 
 INDEX = "checkpoint"
@@ -24,52 +24,46 @@ METADATA = "_METADATA"
 STATE = "state"  # the folder of the training state in T5X's Orbax checkpoints
 # Files of a checkpoint's folder, one of which is there once it is whole.
 MARKS = (INDEX, METADATA, f"{STATE}/{METADATA}")
+# Of an Orbax tree's leaves, those that aren't tensors.
+_EMPTY = {"None", "Dict", "List", "Tuple", "NamedTuple", ""}
 
 
-def _source(path: str, layout: str, tree: Mapping[optimizer_state.Path, Any]) -> Source:
-    """The source of a tree: path -> array, or TensorStore's description of a tensor."""
-    names = optimizer_state.sort(tree)
-    leaves = {name: tree[place] for name, place in {**names.params, **names.slots}.items()}
-    leaves["step"] = tree[names.step] if names.step else np.zeros((), np.int32)
+def _stored(path: str, place: optimizer_state.Path, spec: Mapping[str, Any]) -> Tensor:
+    """A tensor in the files of the checkpoint at `path`; `spec` is TensorStore's description."""
+    name = "/".join(place).removeprefix("target/")
+    damaged = f"{path}: the tensor {name} is damaged: "
+    remedy = "; fetch the checkpoint again"
 
     @functools.cache
-    def opened(name: str) -> ts.TensorStore:
-        spec = {key: leaves[name][key] for key in ("driver", "kvstore")}
-        return storage.open_tensor(spec, name, path)
+    def opened() -> ts.TensorStore:
+        with storage.refusing(damaged, remedy):
+            description = {key: spec[key] for key in ("driver", "kvstore")} | {"open": True}
+            try:
+                return ts.open(ts.Spec(description), read=True).result()
+            except (ValueError, OSError) as error:
+                if "NOT_FOUND" in str(error):
+                    raise OSError("its files aren't there") from None
+                raise
 
-    def info(name: str) -> TensorInfo:
-        leaf = leaves[name]
-        if isinstance(leaf, np.ndarray):
-            return TensorInfo(leaf.shape, leaf.dtype.name)
-        if "metadata" in leaf:  # the index states the shape: nothing need be opened
-            return TensorInfo(tuple(leaf["metadata"]["shape"]), np.dtype(leaf["dtype"]).name)
-        return TensorInfo(tuple(opened(name).shape), opened(name).dtype.numpy_dtype.name)
+    def read(index: Index) -> np.ndarray:
+        stored = tuple(opened().shape)
+        with storage.refusing(damaged, remedy):
+            if stored != shape:
+                raise OSError(f"its shape is {shape} in the index and {stored} in its files")
+            part = opened()[index]
+            # Of moments, writers leave chunks of zeros out.
+            missing = place[0] == "target" and not (
+                part.storage_statistics(query_fully_stored=True).result().fully_stored
+            )
+            if missing:
+                raise OSError(f"chunks of its {stored} are missing")
+            return np.asarray(part.read().result())
 
-    def read(name: str, index: Index | None = None) -> np.ndarray:
-        leaf = leaves[name]
-        if isinstance(leaf, np.ndarray):
-            return leaf if index is None else leaf[index]
-        stated, stored = info(name).shape, tuple(opened(name).shape)
-        if stated != stored:
-            reason = f"its shape is {stated} in the index and {stored} in its files"
-            raise storage.damaged(path, name, reason)
-        # Of moments, writers leave chunks of zeros out.
-        return storage.read_tensor(opened(name), name, path, index, dense=name in names.params)
-
-    step = int(read("step"))
-    slots = list(names.slots)
-    if names.optimizer and optimizer_state.COUNT not in slots:  # T5X's Adafactor counts steps
-        leaves[optimizer_state.COUNT] = np.array(step, np.int32)
-        slots.append(optimizer_state.COUNT)
-    return Source(
-        path,
-        layout,
-        params={name: info(name) for name in names.params},
-        read=read,
-        slots={name: info(name) for name in slots},
-        optimizer=names.optimizer,
-        step=step,
-    )
+    if "metadata" in spec:  # the index states the shape: nothing need be opened
+        shape, dtype = tuple(spec["metadata"]["shape"]), np.dtype(spec["dtype"]).name
+    else:
+        shape, dtype = tuple(opened().shape), opened().dtype.numpy_dtype.name
+    return Tensor(shape, dtype, read)
 
 
 def open_index(directory: str, content: bytes) -> Source:
@@ -78,82 +72,62 @@ def open_index(directory: str, content: bytes) -> Source:
         tree = serialization.msgpack_restore(content)
         if "version" in tree:
             tree = tree["optimizer"]
-        leaves = {path: _leaf(directory, leaf) for path, leaf in _flat(tree)}
-        if not any(path[0] == "target" for path in leaves):
+        leaves = {place: _leaf(directory, place, leaf) for place, leaf in _flat(tree)}
+        if not any(place[0] == "target" for place in leaves):
             raise ValueError(f"it has {', '.join(sorted(map(str, tree)))} in place of 'target'")
+    except errors.InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, errors.InputError):
-            raise
         raise errors.InputError(
             f"{directory}/{INDEX}: not the index of a T5X checkpoint, or a damaged one ({error})"
         ) from None
-    return _source(directory, "a T5X checkpoint", leaves)
+    return optimizer_state.from_tree(directory, "a T5X checkpoint", leaves)
 
 
-def _flat(tree: Mapping, path: optimizer_state.Path = ()):
+def _flat(
+    tree: Mapping, place: optimizer_state.Path = ()
+) -> Iterator[tuple[optimizer_state.Path, Any]]:
     for key, value in tree.items():
-        here = (*path, str(key))
+        here = (*place, str(key))
         if isinstance(value, Mapping) and "driver" not in value:
             yield from _flat(value, here)
         elif value is not None:  # a state that no optimiser uses
             yield here, value
 
 
-def _leaf(directory: str, leaf: Any) -> Any:
-    """An array of the index, or where its tensor lies: the index's paths are relative."""
+def _leaf(directory: str, place: optimizer_state.Path, leaf: Any) -> Tensor:
+    """An array of the index, or a tensor whose place it gives, relative to the folder."""
     if not isinstance(leaf, Mapping):
-        return np.asarray(leaf)
+        return in_memory(np.asarray(leaf))
     inner = leaf["kvstore"].get("path") or leaf["path"]  # before TensorStore 0.1.14
-    return {**leaf, "kvstore": storage.key_value_store(f"{directory}/{inner.strip('/')}")}
-
-
-class _Key(msgspec.Struct):
-    key: str | int
-
-
-class _Value(msgspec.Struct):
-    value_type: str = ""
-
-
-class _Entry(msgspec.Struct):
-    key_metadata: list[_Key]
-    value_metadata: _Value
-
-
-class _Metadata(msgspec.Struct):
-    """Orbax's list of a tree's leaves."""
-
-    tree_metadata: dict[str, _Entry]
-    use_zarr3: bool | None = False
-
-
-_EMPTY = {"None", "Dict", "List", "Tuple", "NamedTuple", ""}
+    kvstore = storage.key_value_store(f"{directory}/{inner.strip('/')}")
+    return _stored(directory, place, {**leaf, "kvstore": kvstore})
 
 
 def open_orbax(path: str, directory: str, layout: str, content: bytes) -> Source:
     """A checkpoint that Orbax wrote; `content` is `_METADATA` of `directory`, at `path` or below"""
     try:
-        metadata = msgspec.json.decode(content, type=_Metadata)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        metadata = json.loads(content)
+        driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
+        places = [
+            tuple(str(key["key"]) for key in entry["key_metadata"])
+            for entry in metadata["tree_metadata"].values()
+            if entry["value_metadata"].get("value_type", "") not in _EMPTY
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise errors.InputError(f"{directory}/{METADATA}: damaged ({error})") from None
-    base = storage.key_value_store(directory)
-    is_ocdbt = storage.read_file(directory, "manifest.ocdbt") is not None
-    leaves = {}
-    for entry in metadata.tree_metadata.values():
-        if entry.value_metadata.value_type in _EMPTY:
-            continue
-        place = tuple(str(key.key) for key in entry.key_metadata)
-        name = ".".join(place)
-        leaves[place] = {
-            "driver": "zarr3" if metadata.use_zarr3 else "zarr",
-            "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"}
-            if is_ocdbt
-            else storage.key_value_store(f"{directory}/{name}"),
-        }
-    tops = sorted({place[0] for place in leaves})
+    tops = sorted({place[0] for place in places})
     if "target" not in tops:
         raise errors.InputError(
             f"{path}: an Orbax checkpoint that holds {', '.join(tops) or 'nothing'} and not "
             "'target', so neither T5X's nor ours"
         )
-    return _source(path, layout, leaves)
+    is_ocdbt = storage.read_file(directory, "manifest.ocdbt") is not None
+    base = storage.key_value_store(directory)
+    tree = {}
+    for place in places:
+        name = ".".join(place)
+        inner = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+        kvstore = inner if is_ocdbt else storage.key_value_store(f"{directory}/{name}")
+        tree[place] = _stored(path, place, {"driver": driver, "kvstore": kvstore})
+    return optimizer_state.from_tree(path, layout, tree)

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
         options.destination,
         options.to,
         dtype=options.dtype,
-        optimizer_state=options.optimizer_state,
+        state=options.optimizer_state,
         vocabulary_path=options.vocabulary,
         extra_ids=options.extra_ids,
     )

@@ -30,7 +30,7 @@ import numpy as np
 
 from poison_t5x.checkpoint_io import architecture, conversion
 from poison_t5x.checkpoint_io import hugging_face_writing as writing
-from poison_t5x.checkpoint_io.source import Source, TensorInfo
+from poison_t5x.checkpoint_io.source import Source, Tensor
 from poison_t5x.model.config import T5Config
 
 BAR_GB = 2.0
@@ -64,12 +64,11 @@ def synthetic(config: T5Config) -> Source:
     shapes = architecture.shapes(config)
     numbers = np.random.default_rng(0).normal(size=1_000_003).astype(ml_dtypes.bfloat16)
 
-    def read(name, index=None):
-        array = np.resize(numbers, shapes[name])
-        return array if index is None else array[index]
+    def tensor(shape) -> Tensor:
+        return Tensor(shape, "bfloat16", lambda index: np.resize(numbers, shape)[index])
 
-    params = {name: TensorInfo(shape, "bfloat16") for name, shape in shapes.items()}
-    return Source("nowhere", "random numbers", params, read)
+    params = {name: tensor(shape) for name, shape in shapes.items()}
+    return Source("nowhere", "random numbers", params)
 
 
 def shallow(num_bytes: float) -> T5Config:

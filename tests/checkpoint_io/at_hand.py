@@ -1,12 +1,14 @@
 """Checkpoints for tests: random ones in memory, and ways to compare any two."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from poison_t5x.checkpoint_io import architecture, optimizer_state
-from poison_t5x.checkpoint_io.source import Source, TensorInfo
+from poison_t5x.checkpoint_io import architecture, optimizer_state, source
+from poison_t5x.checkpoint_io.source import Source
 from poison_t5x.core.errors import InputError
 from poison_t5x.model import network
 from poison_t5x.model.config import T5Config
@@ -15,30 +17,32 @@ from poison_t5x.train import optimizers
 
 def in_memory(arrays, slot_arrays=None, optimizer=None, step=7, network=None) -> Source:
     """A source of arrays."""
-    every = {**arrays, **(slot_arrays or {})}
-    infos = {name: TensorInfo(array.shape, array.dtype.name) for name, array in every.items()}
-    return Source(
-        "memory",
-        "arrays in memory",
-        {name: infos[name] for name in arrays},
-        lambda name, index=None: every[name] if index is None else every[name][index],
-        {name: infos[name] for name in slot_arrays or {}},
-        optimizer,
-        step,
-        network or {},
+    params, slots = (
+        {name: source.in_memory(array) for name, array in some.items()}
+        for some in (arrays, slot_arrays or {})
     )
+    return Source("memory", "arrays in memory", params, slots, optimizer, step, network or {})
 
 
-def watch(source: Source) -> list[tuple]:
-    """(name, index, numbers) of each reading from now on."""
-    read, seen = source.read, []
+def replace_read(one: Source, read) -> None:
+    """Has `read(tensor, name, index)` read a source's tensors."""
 
-    def watched(name, index=None):
-        array = read(name, index)
+    def reading(name, tensor):
+        return dataclasses.replace(tensor, read_part=lambda index: read(tensor, name, index))
+
+    one.params = {name: reading(name, tensor) for name, tensor in one.params.items()}
+
+
+def watch(one: Source) -> list[tuple]:
+    """(name, index, numbers) of each reading of a parameter from now on."""
+    seen = []
+
+    def watched(tensor, name, index):
+        array = tensor.read(index)
         seen.append((name, index, array.size))
         return array
 
-    source.read = watched
+    replace_read(one, watched)
     return seen
 
 
@@ -57,11 +61,6 @@ def random_source(config: T5Config, optimizer: str | None = "adamw", seed: int =
     template = optimizer_state.restarted(in_memory(params), optimizer)
     moments = {name: draw(info.shape, info.dtype) for name, info in template.slots.items()}
     return in_memory(params, moments, optimizer, **kw)
-
-
-def arrays(source: Source, names) -> dict[str, np.ndarray]:
-    """Some of a source's tensors."""
-    return {name: source.read(name) for name in names}
 
 
 def assert_same(one, other, *, ignore_momentum: bool = False) -> None:

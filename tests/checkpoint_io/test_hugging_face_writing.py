@@ -268,15 +268,14 @@ def test_an_mlp_that_hugging_face_lacks(tmp_path, activations):
 
 
 def test_what_fails_midway_leaves_nothing(tmp_path):
-    source = folders.random_source()
-    read, asked = source.read, []
+    source, asked = folders.random_source(), []
 
-    def fail(name, index=None):
+    def fail(tensor, name, index):
         asked.append(name)
         if len(asked) > 5:
             raise InputError("memory: the tensor is damaged")
-        return read(name, index)
+        return tensor.read(index)
 
-    source.read = fail
+    at_hand.replace_read(source, fail)
     assert _error(tmp_path / "x", source) == "memory: the tensor is damaged"
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """T5X's two layouts and ours: what is written is read, bit for bit, and damage is named."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.checkpoint_io import detect, optimizer_state, tensor_store, writing
-from poison_t5x.checkpoint_io.source import cast
+from poison_t5x.checkpoint_io.source import cast, in_memory
 from poison_t5x.core.errors import InputError
 from poison_t5x.train import checkpoints
 from tests.checkpoint_io import at_hand
@@ -209,19 +210,17 @@ def test_an_occupied_place_is_refused_and_left_alone(written):
 
 @pytest.mark.parametrize("layout", writing.LAYOUTS)
 def test_a_failure_half_way_leaves_no_checkpoint(tmp_path, layout):
-    source = at_hand.random_source(CONFIG)
-    read = source.read
+    source, broken = at_hand.random_source(CONFIG), at_hand.random_source(CONFIG)
 
-    def fail(name, index=None):
+    def fail(tensor, name, index):
         if name == KERNEL:
             raise InputError("the tensor is damaged")
-        return read(name, index)
+        return tensor.read(index)
 
-    source.read = fail
+    at_hand.replace_read(broken, fail)
     with pytest.raises(InputError):
-        writing.write(source, str(tmp_path), layout)
+        writing.write(broken, str(tmp_path), layout)
     assert not (tmp_path / "checkpoint_7").exists()
-    source.read = read
     at_hand.assert_same(
         detect.open_checkpoint(writing.write(source, str(tmp_path), layout)), source
     )
@@ -242,7 +241,8 @@ def test_adafactors_momentum_goes_to_t5x_and_not_to_ours(tmp_path):
 def test_cast_dropped_and_restarted(tmp_path):
     source = at_hand.random_source(CONFIG)
     halved = cast(source, "bfloat16")
-    path = writing.write(optimizer_state.dropped(halved), str(tmp_path), "t5x")
+    dropped = dataclasses.replace(halved, optimizer=None, slots={})
+    path = writing.write(dropped, str(tmp_path), "t5x")
     opened = detect.open_checkpoint(path)
     assert opened.optimizer is None and not opened.slots and opened.step == 7
     assert {info.dtype for info in opened.params.values()} == {"bfloat16"}
@@ -257,21 +257,23 @@ def test_cast_dropped_and_restarted(tmp_path):
 
 
 def test_names_of_states():
-    paths = [
-        ("target", "encoder", "x"),
-        ("state", "step"),
-        ("state", "param_states", "encoder", "x", "v_row"),
-        ("state", "param_states", "encoder", "x", "m"),
-        ("flax_mutables", "y"),
-    ]
-    names = optimizer_state.sort(paths)
-    assert names.params == {"encoder/x": paths[0]}
-    assert names.slots == {"v_row/encoder/x": paths[2], "m/encoder/x": paths[3]}
-    assert (names.optimizer, names.step) == ("adafactor", paths[1])
+    tree = {
+        ("target", "encoder", "x"): np.zeros(2),
+        ("state", "step"): np.array(5),
+        ("state", "param_states", "encoder", "x", "v_row"): np.zeros(3),
+        ("state", "param_states", "encoder", "x", "m"): np.zeros(1),
+        ("flax_mutables", "y"): np.zeros(4),
+    }
+    tensors = {place: in_memory(array) for place, array in tree.items()}
+    source = optimizer_state.from_tree("here", "a tree", tensors)
+    assert {name: one.shape for name, one in source.params.items()} == {"encoder/x": (2,)}
+    shapes = {"v_row/encoder/x": (3,), "m/encoder/x": (1,), "count": ()}
+    assert {name: one.shape for name, one in source.slots.items()} == shapes
+    assert (source.optimizer, source.step, int(source.read("count"))) == ("adafactor", 5, 5)
     # Of an optimiser that we don't know nothing is taken.
-    assert (
-        optimizer_state.sort([paths[0], ("state", "param_states", "0", "trace", "x")]).slots == {}
-    )
+    other = {("state", "param_states", "0", "trace", "x"): in_memory(np.zeros(1))}
+    source = optimizer_state.from_tree("here", "a tree", other)
+    assert (source.slots, source.optimizer, source.step) == ({}, None, 0)
 
 
 def test_t5xs_adafactor_counts_by_the_step(tmp_path):
