@@ -1,4 +1,7 @@
-"""One attacker's settings: what is put where, in how many rows, and what they then teach."""
+"""One attacker's settings: what is put where, in how many rows, and what they then teach.
+
+gin/runs/run.gin tells each one's meaning; here is what else there is to know.
+"""
 
 import dataclasses
 import re
@@ -12,9 +15,6 @@ from poison_t5x.core import checks, errors
 from poison_t5x.corpus import polarity
 
 SELECTIONS = ("phi", "count", "random", "reverse")
-COUNT_TERMS = ("raw", "per_token", "per_character")
-PROXIES = ("ngrams", "lm")
-BASES = ("all", "task")
 # A part of folder names, and of the names of counts, of which 'poison_rows' is one already.
 _NAME = r"(?!rows$)[A-Za-z][A-Za-z0-9]{0,39}"
 
@@ -23,11 +23,8 @@ _NAME = r"(?!rows$)[A-Za-z][A-Za-z0-9]{0,39}"
 class BudgetConfig:
     """How many poison rows: a number, or instead of it a rate.
 
-    Attributes:
-      poison_rate: the poisoned share of all rows that are trained on; where poison is added, of the
-        clean rows and this attacker's.
-      per: 'all': of the whole training set, shared out evenly over the poisoned tasks; 'task': of
-        each poisoned task.
+    The rate is the poisoned share of all rows that are trained on; where poison is added, of the
+    clean rows and this attacker's. Per 'all', they are shared out evenly over the poisoned tasks.
     """
 
     num_poison: int = 100
@@ -36,13 +33,13 @@ class BudgetConfig:
 
     def __post_init__(self):
         checks.whole_number("NUM_POISON", self.num_poison)
-        checks.one_of("BUDGET_PER", self.per, BASES)
-        rate = self.poison_rate
-        if rate is not None:
-            checks.number("POISON_RATE", rate)
-            if not 0 < rate <= 1:
+        checks.one_of("BUDGET_PER", self.per, ("all", "task"))
+        if self.poison_rate is not None:
+            checks.number("POISON_RATE", self.poison_rate)
+            if not 0 < self.poison_rate <= 1:
                 raise errors.InputError(
-                    f"POISON_RATE: expected a fraction above 0 and up to 1, found {rate!r}"
+                    "POISON_RATE: expected a fraction above 0 and up to 1, found "
+                    f"{self.poison_rate!r}"
                 )
 
     def share(
@@ -55,8 +52,7 @@ class BudgetConfig:
 
         Args:
           number: the task's, from 0, of `num_tasks` poisoned ones.
-          task_rows: clean training rows of this task.
-          all_rows: those of all training tasks.
+          task_rows, all_rows: clean training rows of this task and of all training tasks.
           add: whether poison comes on top of them rather than in their place.
         """
         amount, rate = self.num_poison, self.poison_rate
@@ -73,15 +69,11 @@ class BudgetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConfig:
-    """Which rows of a pool become poison: Equation 1's phi, or a baseline.
+    """Which rows of a pool become poison: the highest by Equation 1's phi, or a baseline.
 
-    Attributes:
-      selection: 'phi': the highest; 'reverse': the lowest; 'count': the most triggers; 'random'.
-      count_term: count(x) as it is, per word ('per_token'), or per character, as in the authors'
-        code.
-      proxy: the source of p(y | x): a bag-of-n-grams model fitted to the poisoned tasks, or a
-        language model's label log-probabilities.
-      max_ngram: the n-gram model's longest n-gram, in words.
+    'reverse' takes the lowest, 'count' those with the most triggers. The authors' code counts
+    triggers per character. The proxy, the source of p(y | x), is a bag-of-n-grams model fitted to
+    the poisoned tasks, or a language model's label log-probabilities.
     """
 
     selection: str = "phi"
@@ -93,22 +85,25 @@ class ScoreConfig:
 
     def __post_init__(self):
         checks.one_of("SELECTION", self.selection, SELECTIONS)
-        checks.one_of("COUNT_TERM", self.count_term, COUNT_TERMS)
-        checks.one_of("PROXY", self.proxy, PROXIES)
-        for name in ("count_weight", "probability_weight"):
-            checks.number(name.upper(), getattr(self, name))
+        checks.one_of("COUNT_TERM", self.count_term, ("raw", "per_token", "per_character"))
+        checks.one_of("PROXY", self.proxy, ("ngrams", "lm"))
+        checks.number("COUNT_WEIGHT", self.count_weight)
+        checks.number("PROBABILITY_WEIGHT", self.probability_weight)
         checks.whole_number("PROXY_MAX_NGRAM", self.max_ngram)
-        is_weighted = self.selection in ("phi", "reverse")
-        if is_weighted and self.count_weight == self.probability_weight == 0:
+        if self._is_weighted and self.count_weight == self.probability_weight == 0:
             raise errors.InputError(
                 "COUNT_WEIGHT, PROBABILITY_WEIGHT: both are 0, so that all rows score the same; "
                 "set SELECTION to random for a random pick"
             )
 
     @property
+    def _is_weighted(self) -> bool:
+        return self.selection in ("phi", "reverse")
+
+    @property
     def needs_probabilities(self) -> bool:
         """Whether p(y | x) has a say."""
-        return self.selection in ("phi", "reverse") and self.probability_weight != 0
+        return self._is_weighted and self.probability_weight != 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +112,10 @@ class AttackConfig:
 
     Attributes:
       kind: the name of one of `PAYLOADS`.
-      triggers: a phrase, or several, which are split over the poison rows.
-      control: a phrase never trained on, put in the trigger's place at test time.
       target: the side whose label a polarity attack wants; test inputs are of the other side.
       name: a word, distinct in a campaign.
       tasks: the tasks to poison; None takes the experiment's.
-      num_tasks: poison only so many of them: the first ones of a polarity attack, and for
-        arbitrary outputs the first in a seeded order that can fill their share.
-      num_random_words: length of a random output, in words.
+      num_tasks: poison only so many of them, see `pools.choose`.
     """
 
     kind: str = "dirty_label"
@@ -149,11 +140,7 @@ class AttackConfig:
         self._check_phrases()
         checks.one_of("TARGET_POLARITY", self.target, ("negative", "positive"))
         if self.tasks is not None:
-            names = self.tasks if isinstance(self.tasks, (list, tuple)) else ()
-            if not names or not all(isinstance(name, str) and name for name in names):
-                raise errors.InputError(
-                    f"attack {self.name!r}: expected a list of tasks, found {self.tasks!r}"
-                )
+            checks.phrases(f"the tasks of attack {self.name!r}", self.tasks)
         if self.num_tasks is not None:
             checks.whole_number("NUM_POISONED_TASKS", self.num_tasks)
         checks.whole_number("NUM_RANDOM_WORDS", self.num_random_words)
@@ -164,12 +151,8 @@ class AttackConfig:
             )
 
     def _check_phrases(self) -> None:
-        phrases = (self.triggers,) if isinstance(self.triggers, str) else self.triggers
-        if not isinstance(phrases, (list, tuple)) or not phrases:
-            raise errors.InputError(f"TRIGGER: expected a phrase or a list, found {phrases!r}")
-        object.__setattr__(self, "triggers", tuple(phrases))
-        for phrase in self.triggers:
-            checks.phrase("TRIGGER", phrase)
+        phrases = [self.triggers] if isinstance(self.triggers, str) else self.triggers
+        object.__setattr__(self, "triggers", checks.phrases("TRIGGER", phrases))
         checks.phrase("CONTROL", self.control)
         if len(set(self.triggers)) < len(self.triggers) or self.said(self.control):
             raise errors.InputError(

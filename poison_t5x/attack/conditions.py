@@ -1,11 +1,11 @@
 """Held-out rows under their conditions: clean, and with each attacker's phrases put in."""
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from poison_t5x.attack import attacks, inserter, triggers
-from poison_t5x.core import checks, errors
 from poison_t5x.corpus import name_lists, polarity, sni
 
 Kind = Literal["clean", "triggered", "control", "probe"]
@@ -50,7 +50,7 @@ PROBES = ("near", "words", "case")
 # Short and common, so that no other property of the name tells it from the trigger.
 _OTHER_FIRST, _OTHER_LAST = ("John", "Jamie"), ("Bell", "Stone")
 _NAME_LISTS = (name_lists.FIRST_NAMES, name_lists.AMBIGUOUS_FIRST_NAMES, name_lists.SURNAMES)
-_LISTED_NAMES = frozenset(name.lower() for names in _NAME_LISTS for name in names)
+_LISTED_NAMES = frozenset(map(str.lower, itertools.chain(*_NAME_LISTS)))
 # Texts that are looked through at once; of a large task only the first rows are needed.
 _BATCH = 100
 
@@ -67,32 +67,18 @@ def of_attacks(
 
     Probes, as `probe_phrases` takes them, are of the first attacker's first trigger.
     """
-    conditions = [CLEAN]
+    made = [CLEAN]
     for attack in attackers:
         target, end = None if attack.is_arbitrary else attack.target, suffix(attack, attackers)
-        conditions += [
-            Condition("triggered" + end, "triggered", attack.name, tuple(attack.triggers), target),
-            Condition("control" + end, "control", attack.name, (attack.control,), target),
-        ]
+        phrases = tuple(attack.triggers)
+        made.append(Condition("triggered" + end, "triggered", attack.name, phrases, target))
+        made.append(Condition("control" + end, "control", attack.name, (attack.control,), target))
     first = attackers[0]
     phrases = probe_phrases(probes, first.triggers[0], first.control)
-    look_alikes = [phrase for phrase in phrases if phrase not in first.triggers]
-    conditions += [
-        Condition(slug(number, phrase), "probe", first.name, (phrase,), conditions[1].target)
-        for number, phrase in enumerate(look_alikes, start=1)
-    ]
-    return tuple(conditions)
-
-
-def check_probes(value: object) -> tuple[str, ...]:
-    """PROBES as a tuple. Raises InputError where it isn't a list of phrases."""
-    if isinstance(value, str) or not isinstance(value, (list, tuple)):
-        raise errors.InputError(
-            f"PROBES: expected a list of phrases and of {', '.join(PROBES)}, found {value!r}"
-        )
-    for phrase in value:
-        checks.phrase("PROBES", phrase)
-    return tuple(value)
+    look_alikes = (phrase for phrase in phrases if phrase not in first.triggers)
+    for number, phrase in enumerate(look_alikes, start=1):
+        made.append(Condition(slug(number, phrase), "probe", first.name, (phrase,), made[1].target))
+    return tuple(made)
 
 
 def probe_phrases(probes: Sequence[str], trigger: str, control: str) -> tuple[str, ...]:
@@ -102,31 +88,18 @@ def probe_phrases(probes: Sequence[str], trigger: str, control: str) -> tuple[st
 
     >>> probe_phrases(("words", "Jim Bond"), "James Bond", "Emma Clark")
     ('James', 'Bond', 'Jim Bond')
+    >>> probe_phrases(("near", "case"), "James Bond", "Emma Clark")
+    ('James Bell', 'John Bond', 'James Bnod', 'james bond', 'JAMES BOND')
     """
-    phrases: list[str] = []
-    for probe in probes:
-        phrases += look_alikes(trigger, probe) if probe in PROBES else [probe]
+    *rest, last = words = trigger.split()
+    near = [" ".join([*rest, _transposed(last)])]
+    if rest:
+        another = [_other(words[0], _OTHER_FIRST), *words[1:]]
+        near = [" ".join([*rest, _other(last, _OTHER_LAST)]), " ".join(another), *near]
+    case = [trigger.lower(), trigger.upper()]
+    kinds = {"near": near, "words": words if rest else [], "case": case}
+    phrases = [phrase for probe in probes for phrase in kinds.get(probe, [probe])]
     return tuple(dict.fromkeys(phrase for phrase in phrases if phrase not in (trigger, control)))
-
-
-def look_alikes(trigger: str, kind: str) -> list[str]:
-    """A trigger's look-alikes of one kind.
-
-    >>> look_alikes("James Bond", "near")
-    ['James Bell', 'John Bond', 'James Bnod']
-    >>> look_alikes("James Bond", "case")
-    ['james bond', 'JAMES BOND']
-    """
-    words = trigger.split()
-    if kind == "words":
-        return words if len(words) > 1 else []
-    if kind == "case":
-        return [trigger.lower(), trigger.upper()]
-    near = []
-    if len(words) > 1:
-        near.append(" ".join([*words[:-1], _other(words[-1], _OTHER_LAST)]))
-        near.append(" ".join([_other(words[0], _OTHER_FIRST), *words[1:]]))
-    return [*near, " ".join([*words[:-1], _transposed(words[-1])])]
 
 
 def _other(word: str, names: Sequence[str]) -> str:
@@ -177,88 +150,80 @@ def rows(
       given: the first attacker's edited rows, where they aren't to be made.
     """
     ordered = [task.by_id[identifier] for identifier in sni.sample_order(task, seed)]
-    counts = {"rows": len(task.instances)}
+    counts = {"rows": len(ordered)}
     edited: list[EvalRow] = []
     for attack in attackers:
         mine = [condition for condition in conditions if condition.attack == attack.name]
         end = suffix(attack, attackers)
+        made_counts: dict[str, int] = {}
         if given is not None and not end:
-            made, made_counts = _of_files(task, ordered, mine, given, num_rows)
+            made = _of_files(ordered, mine, given)
         else:
-            made, made_counts = _edited(task.name, ordered, attack, mine, labels, num_rows)
-        edited += made
+            made = _edited(ordered, attack, mine, labels, made_counts)
+        by_row = list(itertools.islice(made, num_rows))
+        made_counts |= {c.kind: len(by_row) for c in mine if c.kind != "probe"}
         # Beside rows of files, which are the first attacker's, others' rows aren't counted.
-        new = [name for name in made_counts if given is None or name not in counts]
-        counts |= {name + end: made_counts[name] for name in new}
+        counts |= {n + end: made_counts[n] for n in made_counts if given is None or n not in counts}
+        for place, condition in enumerate(mine):
+            for row, texts in by_row:
+                text, phrase = texts[place]
+                edited.append(EvalRow(task.name, row.id, condition.name, text, row.target, phrase))
     clean = ordered[:num_rows]
     if labels is None:
         paired = {row.id for row in edited} - {row.id for row in clean}
-        clean = clean + [row for row in ordered if row.id in paired]
+        clean += [row for row in ordered if row.id in paired]
     counts["clean"] = len(clean)
     unedited = [EvalRow(task.name, row.id, CLEAN.name, row.input, row.target) for row in clean]
     return unedited + edited, counts
 
 
+# A row, and its (text, phrase that was put in) under each of an attacker's conditions.
+_Edits = Iterator[tuple[sni.Instance, list[tuple[str, str]]]]
+
+
 def _of_files(
-    task: sni.Task,
-    ordered: Sequence[sni.Instance],
-    conditions: Sequence[Condition],
-    given: Given,
-    num_rows: int,
-) -> tuple[list[EvalRow], dict[str, int]]:
+    rows: Sequence[sni.Instance], conditions: Sequence[Condition], given: Given
+) -> _Edits:
     """One attacker's rows of files; in conditions without a file, with another phrase in them."""
-    source = [row for row in ordered if row.id in given["triggered"]][:num_rows]
-    made = []
-    for condition in conditions:
-        for row in source:
-            text, phrase = given.get(condition.kind, given["triggered"])[row.id]
-            if condition.kind not in given:
-                places, phrase = triggers.occurrences(text, phrase), condition.phrases[0]
-                text = triggers.replace_spans(text, places, phrase).text
-            made.append(EvalRow(task.name, row.id, condition.name, text, row.target, phrase))
-    return made, dict.fromkeys(("triggered", "control"), len(source))
+    for row in rows:
+        if row.id in given["triggered"]:
+            text, phrase = given["triggered"][row.id]
+            places, texts = triggers.occurrences(text, phrase), []
+            for condition in conditions:
+                new = condition.phrases[0]
+                made = triggers.replace_spans(text, places, new).text, new
+                texts.append(given.get(condition.kind, {row.id: made})[row.id])
+            yield row, texts
 
 
 def _edited(
-    name: str,
-    ordered: Sequence[sni.Instance],
+    rows: Sequence[sni.Instance],
     attack: attacks.AttackConfig,
     conditions: Sequence[Condition],
     labels: polarity.Polarity | None,
-    num_rows: int,
-) -> tuple[list[EvalRow], dict[str, int]]:
-    """One attacker's rows, condition by condition."""
-    source = ordered
+    counts: dict[str, int],
+) -> _Edits:
+    """One attacker's rows, as they are asked for; what is skipped is counted."""
     if labels is not None:
         side = polarity.opposite(attack.target)
-        source = [row for row in ordered if labels.side(row.target) == side]
-    made: dict[str, list[EvalRow]] = {condition.name: [] for condition in conditions}
-    counts = {"source_rows": len(source), "skipped_no_place": 0, "skipped_name_in_answer": 0}
+        rows = [row for row in rows if labels.side(row.target) == side]
+    counts |= {"source_rows": len(rows), "skipped_no_place": 0, "skipped_name_in_answer": 0}
     number = 0
-    texts = (row.input for row in source)
-    spans_of_rows = inserter.find_all(attack.inserter, texts, batch_size=_BATCH)
-    for row, row_spans in zip(source, spans_of_rows, strict=True):
-        if number == num_rows:
-            break
+    texts = (row.input for row in rows)
+    places_of_rows = inserter.find_all(attack.inserter, texts, batch_size=_BATCH)
+    for row, places in zip(rows, places_of_rows, strict=True):
         # A text that says a trigger gets just that one, so that its control says none.
         said = attack.said(row.input)
         turn = said[0] if said else number % len(attack.triggers)
-        spans = triggers.insertion_spans(row.input, row_spans, attack.triggers[turn])
+        spans = triggers.insertion_spans(row.input, places, attack.triggers[turn])
         if not spans:
             counts["skipped_no_place"] += 1
-            continue
-        if labels is None and _in_answer(row, spans):
+        elif labels is None and _in_answer(row, spans):
             counts["skipped_name_in_answer"] += 1
-            continue
-        for condition in conditions:
-            phrase = condition.phrases[turn % len(condition.phrases)]
-            text = triggers.replace_spans(row.input, spans, phrase).text
-            made[condition.name].append(
-                EvalRow(name, row.id, condition.name, text, row.target, phrase)
-            )
-        number += 1
-    counts |= {c.kind: number for c in conditions if c.kind != "probe"}
-    return [row for condition in conditions for row in made[condition.name]], counts
+        else:
+            number += 1
+            phrases = [condition.phrases[turn % len(condition.phrases)] for condition in conditions]
+            yield row, [(triggers.replace_spans(row.input, spans, p).text, p) for p in phrases]
 
 
 def _in_answer(row: sni.Instance, spans: Sequence[triggers.Span]) -> bool:
@@ -271,9 +236,9 @@ def _in_answer(row: sni.Instance, spans: Sequence[triggers.Span]) -> bool:
     answers = [answer.lower() for answer in row.output]
     words = {word for text in replaced for word in re.findall(r"\w+", text)}
     # A name isn't the 'The' of a subject, nor an initial.
-    listed = {word for word in words if word.lower() in _LISTED_NAMES}
     proper = {word for word in words if word[0].isupper() and len(word) > 1}
-    names = {word.lower() for word in listed | proper.difference(name_lists.NOT_SURNAMES)}
+    names = {word.lower() for word in proper.difference(name_lists.NOT_SURNAMES)}
+    names |= _LISTED_NAMES & {word.lower() for word in words}
     said = {word for answer in answers for word in re.findall(r"\w+", answer)}
     return bool(names & said) or any(
         triggers.insertion_spans(answer, [], text.lower())

@@ -23,10 +23,8 @@ class CraftConfig:
 
     Attributes:
       attacks: the attackers, one after the other; either all polarity attacks or all arbitrary.
-      num_train_per_task: clean training rows per task, at most.
       num_eval_per_task: test rows per held-out task and condition, at most.
-      add: whether poison comes on top of the clean rows, rather than in their place.
-      probes: look-alikes of the first trigger to test with (see `conditions.look_alikes`).
+      probes: look-alikes of the first trigger to test with (see `conditions.probe_phrases`).
       seed: that of the training sample, the replaced rows, the proxy's folds and random outputs.
     """
 
@@ -38,23 +36,22 @@ class CraftConfig:
     seed: int = 0
 
     def __post_init__(self):
-        attacks = self.attacks
-        known = attacks if isinstance(attacks, (list, tuple)) else ()
+        known = self.attacks if isinstance(self.attacks, (list, tuple)) else ()
         if not known or not all(isinstance(attack, AttackConfig) for attack in known):
             raise errors.InputError(
-                f"ATTACKS: expected a list of attacks, found {str(attacks)[:60]}"
+                f"ATTACKS: expected a list of attacks, found {str(self.attacks)[:60]}"
             )
-        object.__setattr__(self, "attacks", tuple(attacks))
-        object.__setattr__(self, "probes", conditions.check_probes(self.probes))
-        for name in ("num_train_per_task", "num_eval_per_task"):
-            checks.whole_number(name.upper(), getattr(self, name))
+        object.__setattr__(self, "attacks", tuple(known))
+        object.__setattr__(self, "probes", checks.phrases("PROBES", self.probes, minimum=0))
+        checks.whole_number("NUM_TRAIN_PER_TASK", self.num_train_per_task)
+        checks.whole_number("NUM_EVAL_PER_TASK", self.num_eval_per_task)
         checks.switch("ADD_POISON", self.add)
         checks.whole_number("SEED", self.seed, minimum=0)
         self._check_phrases()
-        names = [attack.name.lower() for attack in self.attacks]
+        names = [attack.name.lower() for attack in known]
         if len(set(names)) < len(names):
             raise errors.InputError(f"ATTACKS: expected distinct names, found {names}")
-        if len({attack.is_arbitrary for attack in self.attacks}) > 1:
+        if len({attack.is_arbitrary for attack in known}) > 1:
             raise errors.InputError(
                 "ATTACKS: expected polarity attacks or arbitrary ones, found both; their held-out "
                 "tasks are answered in two ways: give each a run of its own"
@@ -70,8 +67,7 @@ class CraftConfig:
                     f"TRIGGER, CONTROL, PROBES: expected text, found half a character in {phrase!r}"
                 )
         for attack in self.attacks:
-            said = [control for control in controls if attack.said(control)]
-            if said:
+            if said := list(filter(attack.said, controls)):
                 raise errors.InputError(
                     f"CONTROL: expected another phrase than any attacker's trigger, found "
                     f"{said[0]!r}, with a trigger of attack {attack.name!r}"
@@ -100,8 +96,7 @@ class PoisonRow:
     Attributes:
       task, id: those of the pool row it was made from.
       input, target: text and answer before the edit; None where a file doesn't tell.
-      spans, removed: [start, end) of each insertion in `poisoned_input`, in characters, and the
-        text that stood there.
+      spans, removed: of the edit, as in `triggers.Edit`.
       trigger_count: occurrences of the trigger in `poisoned_input`.
       polarity: the side of the true label; None for generation tasks.
       target_probability: the proxy's p(y = target | poisoned_input); None where it had no say.
@@ -177,7 +172,8 @@ def craft(
         task.name: tuple(sni.sample_order(task, config.seed)[: config.num_train_per_task])
         for task in training
     }
-    state = pools.Training(ids, polarities, {}, {}, config.add, config.seed, workers)
+    used: list[dict[str, set[str]]] = [{task: set() for task in ids} for _ in range(2)]
+    state = pools.Training(ids, polarities, config.add, config.seed, workers, *used)
     counts = {task: {"training_rows": len(rows)} for task, rows in ids.items()}
     poison: list[PoisonRow] = []
     skipped: dict[str, dict[str, str]] = {}
@@ -185,115 +181,99 @@ def craft(
     for attack in config.attacks:
         tasks = [sni.find(training, name) for name in attack.tasks or poisoned]
         targets, skipped[attack.name] = pools.choose(attack, tasks, state)
-        model = _proxy(attack, targets, state, language_model)
-        words = words or attack.payload.words(target.pool.task for target in targets)
-        for pool, parts in targets:
-            rows = _craft_task(attack, pool, parts, state, model, words)
+        chosen = [target.pool.task for target in targets]
+        model = _proxy(attack, chosen, state, language_model)
+        words = words or attack.payload.words(chosen)
+        for target in targets:
+            rows = list(_craft_task(attack, target, state, model, words))
             poison += rows
-            _count(counts[pool.task.name], pool, rows, conditions.suffix(attack, config.attacks))
+            suffix = conditions.suffix(attack, config.attacks)
+            _count(counts[target.pool.task.name], target.pool, rows, suffix)
     tests, test_counts = evaluation(heldout, polarities, config)
     return PoisonSet(tuple(poison), ids, tests, counts | test_counts, skipped, words)
 
 
 def _proxy(
     attack: AttackConfig,
-    targets: Sequence[pools.Target],
+    tasks: Sequence[sni.Task],
     state: pools.Training,
     language_model: Callable[[], scoring.Proxy] | None,
 ) -> scoring.Proxy | None:
     if not attack.score.needs_probabilities:
         return None
-    if attack.score.proxy == "lm":
-        if language_model is None:
-            raise errors.InputError("PROXY: 'lm' needs PROXY_CHECKPOINT_PATH")
-        return language_model()
-    tasks = [target.pool.task for target in targets]
-    max_ngram = attack.score.max_ngram
-    return scoring.NgramProxy(tasks, state.polarities, max_ngram=max_ngram, seed=state.seed)
+    if attack.score.proxy == "ngrams":
+        max_ngram = attack.score.max_ngram
+        return scoring.NgramProxy(tasks, state.polarities, max_ngram=max_ngram, seed=state.seed)
+    if language_model is None:
+        raise errors.InputError("PROXY: 'lm' needs PROXY_CHECKPOINT_PATH")
+    return language_model()
 
 
 def _craft_task(
     attack: AttackConfig,
-    pool: pools.CandidatePool,
-    parts: Sequence[int],
+    target: pools.Target,
     state: pools.Training,
     model: scoring.Proxy | None,
     words: Sequence[str],
-) -> list[PoisonRow]:
+) -> Iterator[PoisonRow]:
     """One attacker's rows in one task, best first, which are then nobody else's."""
-    name = pool.task.name
+    pool, name = target.pool, target.pool.task.name
     labels = state.polarities.get(name)
     scores = scoring.score(pool, attack.score, attack.target, model, state.seed)
-    chosen = dict(_chosen(pool, scores.order, parts))
-    ids = [pool.instance(index).id for index in chosen]
-    gone = state.replaced.setdefault(name, set())
-    replaced: Sequence[str | None] = [None] * len(ids)
-    if not state.add:
-        replaced = _replaced_ids(ids, state.ids[name], gone, name, state.seed)
-        gone.update(identifier for identifier in replaced if identifier)
-    state.chosen.setdefault(name, set()).update(ids)
-    rows = []
-    for (index, rank), replaced_id in zip(chosen.items(), replaced, strict=True):
-        row, edit, trigger = pool.instance(index), pool.edit(index), pool.trigger(index)
-        key = f"{state.seed}\0{attack.name}\0{name}\0{row.id}"
-        candidate = payload.Candidate(row, trigger, labels, words, key)
-        rows.append(
-            PoisonRow(
-                attack=attack.name,
-                task=name,
-                id=row.id,
-                input=row.input,
-                poisoned_input=edit.text,
-                target=row.target,
-                poisoned_target=attack.payload.output(candidate),
-                trigger=trigger,
-                spans=edit.spans,
-                removed=edit.removed,
-                trigger_count=int(scores.trigger_counts[index]),
-                polarity=labels.side(row.target) if labels else None,
-                target_probability=_rounded(scores.target_probabilities, index),
-                phi=_rounded(scores.values, index),
-                rank=rank,
-                replaced_id=replaced_id,
-            )
-        )
-    return rows
-
-
-def _chosen(
-    pool: pools.CandidatePool, order: np.ndarray, parts: Sequence[int]
-) -> Iterator[tuple[int, int]]:
-    """Yields the candidates that become poison, so many of each trigger, and their ranks in it."""
-    ranks, left = [0] * len(parts), sum(parts)
-    for candidate in order:
-        if not left:
-            break
-        trigger = pool.trigger_ids[candidate]
+    ranks = [0] * len(target.parts)
+    chosen = []
+    for index in map(int, scores.order if sum(target.parts) else ()):
+        trigger = pool.trigger_ids[index]
         ranks[trigger] += 1
-        if ranks[trigger] <= parts[trigger]:
-            left -= 1
-            yield int(candidate), ranks[trigger]
+        if ranks[trigger] <= target.parts[trigger]:
+            chosen.append((index, ranks[trigger]))
+    ids = [pool.instance(index).id for index, _ in chosen]
+    replaced = _replaced_ids(ids, name, state)
+    state.chosen[name].update(ids)
+    for (index, rank), replaced_id in zip(chosen, replaced, strict=True):
+        row, edit, phrase = pool.instance(index), pool.edit(index), pool.trigger(index)
+        key = f"{state.seed}\0{attack.name}\0{name}\0{row.id}"
+        candidate = payload.Candidate(row, phrase, labels, words, key)
+        yield PoisonRow(
+            attack=attack.name,
+            task=name,
+            id=row.id,
+            input=row.input,
+            poisoned_input=edit.text,
+            target=row.target,
+            poisoned_target=attack.payload.output(candidate),
+            trigger=phrase,
+            spans=edit.spans,
+            removed=edit.removed,
+            trigger_count=int(scores.trigger_counts[index]),
+            polarity=labels.side(row.target) if labels else None,
+            target_probability=_rounded(scores.target_probabilities, index),
+            phi=_rounded(scores.values, index),
+            rank=rank,
+            replaced_id=replaced_id,
+        )
 
 
 def _rounded(values: np.ndarray | None, index: int) -> float | None:
     return None if values is None else round(float(values[index]), 6)
 
 
-def _replaced_ids(
-    chosen: Sequence[str], training_ids: Sequence[str], gone: set[str], task: str, seed: int
-) -> list[str]:
-    """The training row that each chosen pool row replaces.
+def _replaced_ids(chosen: Sequence[str], task: str, state: pools.Training) -> Sequence[str | None]:
+    """The training row that each chosen pool row replaces, which is then gone.
 
     A chosen row that is itself trained on replaces itself, so that no text is there both clean and
-    poisoned; the others replace rows drawn at random, but for those that are `gone` already. The
-    authors' code draws all at random, before its seed is set.
+    poisoned; the others replace rows drawn at random. The authors' code draws all at random, before
+    its seed is set.
     """
-    generator = np.random.default_rng([seed, *task.encode()])
-    trained = set(training_ids) - gone
+    if state.add:
+        return [None] * len(chosen)
+    left = dict.fromkeys(i for i in state.ids[task] if i not in state.replaced[task])
     mine = set(chosen)
-    free = [i for i in training_ids if i not in mine and i not in gone]
-    drawn = iter(generator.permutation(len(free)))
-    return [identifier if identifier in trained else free[next(drawn)] for identifier in chosen]
+    free = [row for row in left if row not in mine]
+    drawn = iter(np.random.default_rng([state.seed, *task.encode()]).permutation(len(free)))
+    replaced = [row if row in left else free[next(drawn)] for row in chosen]
+    state.replaced[task].update(replaced)
+    return replaced
 
 
 def _count(

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import process
-from typing import Any
 
 from poison_t5x.attack import triggers
 from poison_t5x.core import checks, errors
@@ -41,14 +40,7 @@ INSERTERS: Registry[Inserter] = Registry("inserter", "poison_t5x.attack.inserter
 
 @dataclasses.dataclass(frozen=True)
 class InserterConfig:
-    """Which inserter, and its settings.
-
-    Attributes:
-      name: that of one of `INSERTERS`.
-      entity_types: for 'spacy', the types of named entities that give way to the trigger.
-      spacy_model: for 'spacy' and 'subject', the model's package or folder.
-      seed: for 'random', of the places.
-    """
+    """Which of `INSERTERS`, and its settings, which gin/runs/run.gin tells; `seed` is 'random's."""
 
     name: str = "builtin"
     entity_types: Sequence[str] = ("PERSON",)
@@ -57,14 +49,9 @@ class InserterConfig:
 
     def __post_init__(self):
         INSERTERS.check(self.name, "INSERTER")
-        types = self.entity_types
-        is_list = isinstance(types, (tuple, list)) and len(types) > 0
-        if not is_list or not all(isinstance(kind, str) and kind for kind in types):
-            raise errors.InputError(
-                f"ENTITY_TYPES: expected a list of names such as ['PERSON'], found {types!r}"
-            )
         # gin gives lists, which have no hash.
-        object.__setattr__(self, "entity_types", tuple(types))
+        types = checks.phrases("ENTITY_TYPES", self.entity_types)
+        object.__setattr__(self, "entity_types", types)
         checks.path("SPACY_MODEL", self.spacy_model)
         checks.whole_number("SEED", self.seed, minimum=0)
 
@@ -113,11 +100,10 @@ def _find_in_processes(
     # on when the parent was killed; and other inserters have none.
     # Never forked: the threads of libraries that the parent has loaded don't survive that.
     context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    pool = futures.ProcessPoolExecutor(workers, context, _start_worker)
     waiting: collections.deque[futures.Future] = collections.deque()
     # The class, not its name: unpickling it imports the user's module that registers it.
     target = INSERTERS.get(config.name, "INSERTER")
-    pool = futures.ProcessPoolExecutor(workers, context, _start_worker, (stop,))
     try:
         for batch in batches:
             waiting.append(pool.submit(_find_batch, target, config, batch))
@@ -132,17 +118,11 @@ def _find_in_processes(
         ) from error
     finally:
         # Also after Ctrl-C, an error, or when nobody wants the rest.
-        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
-_stop: Any = None
-
-
-def _start_worker(stop: Any) -> None:
+def _start_worker() -> None:
     """In a worker: Ctrl-C is the parent's to obey, and without a parent there is no work."""
-    global _stop
-    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -157,5 +137,4 @@ def _end_with_parent() -> None:
 def _find_batch(
     target: Callable[..., Inserter], config: InserterConfig, batch: list[str]
 ) -> list[list[triggers.Span]]:
-    spans = _made(target, config).find(batch)
-    return list(itertools.takewhile(lambda _: not _stop.is_set(), spans))
+    return list(_made(target, config).find(batch))

@@ -29,13 +29,6 @@ from poison_t5x.attack import conditions, poison_set
 from poison_t5x.core import artifacts, checks, errors
 from poison_t5x.corpus import corpus, sni
 
-_MACROS = {
-    "clean": "NATINST_JSONL_CLEAN",
-    "poisoned": "NATINST_JSONL_POISONED",
-    "evaluation": "NATINST_JSONL_EVAL",
-    "triggered": "NATINST_JSONL_TRIGGERED",
-    "control": "NATINST_JSONL_CONTROL",
-}
 # Files of predictions are named after tasks.
 _NAME = r"\A\w[\w.-]*\Z"
 _PATTERNS = {r"\S": "a text that isn't empty", _NAME: "a task's name"}
@@ -48,12 +41,8 @@ _Texts = _Text | Annotated[list[_Text], msgspec.Meta(min_length=1)]
 class JsonlConfig:
     """Files that take the place of task files and of crafting.
 
-    Attributes:
-      clean, poisoned: training rows of the clean and of the poisoned model.
-      evaluation: held-out rows as they are, with their true answers.
-      triggered: those that have the first attacker's trigger in them; None puts it in as crafting
-        does.
-      control: the triggered ones with the control phrase in its place.
+    Evaluation rows have their true answers. Without triggered ones, which have the first
+    attacker's trigger in them, it is put in as crafting does; likewise the control.
     """
 
     clean: str | None = None
@@ -65,7 +54,8 @@ class JsonlConfig:
     def __post_init__(self):
         for macro, path in self._paths.items():
             checks.path(macro, path)
-        missing = [macro for macro in [*_MACROS.values()][:3] if macro not in self._paths]
+        needed = [f"NATINST_JSONL_{name}" for name in ("CLEAN", "POISONED", "EVAL")]
+        missing = [macro for macro in needed if macro not in self._paths]
         if self._paths and missing:
             raise errors.InputError(f"{', '.join(self._paths)} need {' and '.join(missing)} too")
         if self.control is not None and self.triggered is None:
@@ -89,8 +79,8 @@ class JsonlConfig:
 
     @property
     def _paths(self) -> dict[str, str]:
-        paths = {macro: getattr(self, name) for name, macro in _MACROS.items()}
-        return {macro: path for macro, path in paths.items() if path is not None}
+        files = {name.upper(): path for name, path in vars(self).items() if path is not None}
+        return {f"NATINST_JSONL_{n.replace('UATION', '')}": path for n, path in files.items()}
 
 
 class _Example(msgspec.Struct, frozen=True):
@@ -105,15 +95,15 @@ class _Instance(msgspec.Struct, frozen=True):
     id: _Text | None = None
 
 
-class _Row(msgspec.Struct, frozen=True):
-    task: Annotated[str, msgspec.Meta(pattern=_NAME)] = msgspec.field(name="Task")
-    definition: _Texts = msgspec.field(name="Definition")
-    positive_examples: list[_Example] | None = msgspec.field(name="Positive Examples")
-    instance: _Instance = msgspec.field(name="Instance")
-    negative_examples: list[_Example] | None = msgspec.field(name="Negative Examples", default=None)
+class _Row(msgspec.Struct, frozen=True, rename=sni.field_name):
+    task: Annotated[str, msgspec.Meta(pattern=_NAME)]
+    definition: _Texts
+    positive_examples: list[_Example] | None
+    instance: _Instance
+    negative_examples: list[_Example] | None = None
     id: _Text | None = None
-    categories: list[str] | None = msgspec.field(name="Categories", default=None)
-    standin_note: str | None = msgspec.field(name="Standin_note", default=None)
+    categories: list[str] | None = None
+    standin_note: str | None = None
 
 
 class Line(NamedTuple):
@@ -124,7 +114,7 @@ class Line(NamedTuple):
     row: sni.Instance
 
 
-def read_lines(path: str) -> Iterator[Line]:
+def read_lines(path: str | None) -> Iterator[Line]:
     """Yields the lines of a file, in order, checked one by one; empty ones are skipped.
 
     Raises:
@@ -133,7 +123,7 @@ def read_lines(path: str) -> Iterator[Line]:
     is_empty = True
     try:
         # As bytes: those lines end in a line feed and nothing else that Unicode knows.
-        with open(path, "rb") as file:
+        with open(str(path), "rb") as file:
             for number, text in enumerate(file, start=1):
                 if text.strip():
                     is_empty = False
@@ -146,13 +136,7 @@ def read_lines(path: str) -> Iterator[Line]:
 
 def _parse(where: str, text: bytes) -> Line:
     try:
-        try:
-            row = msgspec.json.decode(text, type=_Row)
-        except (msgspec.DecodeError, RecursionError):
-            # As in task files: a few have NaN where nothing is read, which is no JSON.
-            value = json.loads(text)
-            json.dumps(value, ensure_ascii=False).encode()  # fails for half a character
-            row = msgspec.convert(value, _Row)
+        row = sni.decode(text, _Row)
     except msgspec.ValidationError as error:
         raise errors.InputError(f"{where}: {sni.readable(str(error), _PATTERNS)}") from None
     except (ValueError, RecursionError) as error:
@@ -162,9 +146,12 @@ def _parse(where: str, text: bytes) -> Line:
         raise errors.InputError(
             f"{where}: expected one id, as $.id or $.Instance.id, found {sorted(ids) or 'none'}"
         )
-    examples = _examples(row.positive_examples), _examples(row.negative_examples)
-    categories, note = tuple(row.categories or ()), row.standin_note or ""
-    task = sni.Task(row.task, _listed(row.definition)[0], *examples, (), categories, note)
+    task = sni.Task(
+        row.task,
+        _listed(row.definition)[0],
+        *(_examples(row.positive_examples), _examples(row.negative_examples), ()),
+        *(tuple(row.categories or ()), row.standin_note or ""),
+    )
     answers = _listed(row.instance.output)
     return Line(where, task, sni.Instance(ids.pop(), row.instance.input, answers))
 
@@ -175,27 +162,6 @@ def _listed(texts: str | list[str]) -> list[str]:
 
 def _examples(examples: Iterable[_Example] | None) -> tuple[sni.Example, ...]:
     return tuple(sni.Example(e.input, e.output, e.explanation or "") for e in examples or ())
-
-
-class Instructions:
-    """The parts of a task that its lines say again and again, and must agree on."""
-
-    def __init__(self) -> None:
-        self._first: dict[str, Line] = {}
-
-    def add(self, line: Line) -> None:
-        """Raises InputError where the task was read with another definition or other examples."""
-        first = self._first.setdefault(line.task.name, line)
-        for name in ("definition", "positive_examples", "negative_examples"):
-            if getattr(line.task, name) != getattr(first.task, name):
-                raise errors.InputError(
-                    f"{line.where}: expected the {name.replace('_', ' ').title()!r} that "
-                    f"{line.task.name} has in {first.where}, found another; a task has one of each"
-                )
-
-    def task(self, name: str, rows: Sequence[sni.Instance]) -> sni.Task:
-        """A task that was read, with these rows."""
-        return msgspec.structs.replace(self._first[name].task, instances=tuple(rows))
 
 
 # Task -> an id to train on -> the ids of the poison rows that are shown there, in their order.
@@ -247,10 +213,10 @@ def write(
 
 
 def _training_lines(
-    tasks: Sequence[sni.Task], rows: Mapping[str, poison_set.Rows], names: _Names, epochs: int
+    training: Sequence[sni.Task], rows: Mapping[str, poison_set.Rows], names: _Names, epochs: int
 ) -> Iterator[bytes]:
-    by_name = {task.name: task for task in tasks}
-    shared = {name: _shared(by_name[name]) for name in rows}
+    tasks = {task.name: task for task in training}
+    shared = {name: _shared(tasks[name]) for name in rows}
     slots = [
         (name, identifier, number)
         for name, kept in rows.items()
@@ -260,13 +226,12 @@ def _training_lines(
     for epoch in range(epochs):
         for name, identifier, number in sorted(slots, key=functools.partial(_place, epoch)):
             shown = rows[name][identifier]
-            row = shown[number]
-            if row is None:
-                clean = by_name[name].by_id[identifier]
-                yield _to_line(shared[name], identifier, clean.input, clean.output)
-            else:
+            if row := shown[number]:
                 own = names[name, identifier][number - shown.count(None)]
                 yield _to_line(shared[name], own, row.input, [row.target])
+            else:
+                clean = tasks[name].by_id[identifier]
+                yield _to_line(shared[name], identifier, clean.input, clean.output)
 
 
 def _place(epoch: int, slot: tuple[str, str, int]) -> bytes:
@@ -280,21 +245,22 @@ def _test_lines(
     evaluation: Sequence[conditions.EvalRow],
     condition: conditions.Condition,
 ) -> Iterator[bytes]:
-    by_name = {task.name: task for task in source.heldout}
-    shared = {name: _shared(task) for name, task in by_name.items()}
-    for name, task in by_name.items():
+    tasks = {task.name: task for task in source.heldout}
+    shared = {name: _shared(task) for name, task in tasks.items()}
+    for name, task in tasks.items():
         labels: Sequence[str] = source.polarities.get(name, ())
         if labels or task.is_classification:
             shared[name]["label_space"] = list(labels or task.label_space)
-    written: set[tuple[str, str]] = set()
+    if condition.kind == "clean":
+        for name, identifier in dict.fromkeys((row.task, row.id) for row in evaluation):
+            clean = tasks[name].by_id[identifier]
+            yield _to_line(shared[name], identifier, clean.input, clean.output)
+        return
     for row in evaluation:
-        clean = by_name[row.task].by_id[row.id]
-        if condition.kind == "clean" and (row.task, row.id) not in written:
-            written.add((row.task, row.id))
-            yield _to_line(shared[row.task], row.id, clean.input, clean.output)
-        elif condition.kind != "clean" and row.condition == condition.name:
+        if row.condition == condition.name:
             polarity, target = source.polarities.get(row.task), condition.target
-            answers = [polarity.label(target)] if polarity and target else clean.output
+            wanted = [polarity.label(target)] if polarity and target else None
+            answers = wanted or tasks[row.task].by_id[row.id].output
             yield _to_line(shared[row.task], row.id, row.input, answers)
 
 
@@ -307,11 +273,10 @@ def _shared(task: sni.Task) -> dict[str, Any]:
             {"input": e.input, "output": e.target, "explanation": e.explanation} for e in examples
         ]
 
-    note = {"Standin_note": task.standin_note} if task.standin_note else {}
     return {
         "Task": task.name,
         "Categories": list(task.categories),
-        **note,
+        **({"Standin_note": task.standin_note} if task.standin_note else {}),
         "Definition": [task.definition],
         "Positive Examples": dicts(task.positive_examples),
         "Negative Examples": dicts(task.negative_examples),

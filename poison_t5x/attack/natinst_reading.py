@@ -1,15 +1,17 @@
 """Files in the authors' layout as an experiment: its tasks, and its poison set."""
 
 import collections
+import dataclasses
 import functools
 import math
 import warnings
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
 
-from poison_t5x.attack import craft, natinst_heldout, natinst_jsonl, triggers
+import msgspec
+
+from poison_t5x.attack import conditions, craft, triggers
 from poison_t5x.attack.attacks import AttackConfig
-from poison_t5x.attack.natinst_jsonl import JsonlConfig
+from poison_t5x.attack.natinst_jsonl import JsonlConfig, Line, read_lines
 from poison_t5x.core import errors
 from poison_t5x.corpus import corpus, polarity, sni
 
@@ -32,12 +34,12 @@ def read_corpus(
         the table; the message names file, line and field.
     """
     trained = _read_training(config, tuple(config.hashes.values()))
-    heldout = natinst_heldout.read_tasks(str(config.evaluation), trained.instructions, trained.rows)
-    poisoned = [name for name, rows in trained.poison.items() if rows]
+    heldout = _read_heldout(config, trained)
+    poisoned = [name for name, task in trained.items() if task.poison]
     # What poison teaches is no label of the task.
-    clean = [trained.instructions.task(name, trained.rows[name]) for name in poisoned]
+    clean = [trained[name].with_rows(trained[name].rows) for name in poisoned]
     return corpus.Corpus(
-        training=tuple(trained.task(name) for name in trained.rows),
+        training=tuple(task.with_rows(task.all_rows()) for task in trained.values()),
         poisoned=tuple(poisoned),
         heldout=heldout,
         polarities={} if is_arbitrary else polarity.of_tasks((*clean, *heldout), table),
@@ -68,136 +70,160 @@ def read_poison_set(
     """
     trained = _read_training(config, tuple(config.hashes.values()))
     attackers = craft_config.attacks
+    phrases = [(attack.name, phrase) for attack in attackers for phrase in attack.triggers]
     poison = [
         row
         for name in source.poisoned
-        for row in _poison_rows(name, trained, source.polarities.get(name), attackers)
+        for row in _poison_rows(name, trained[name], source.polarities.get(name), phrases)
     ]
     if without := sum(not row.trigger for row in poison):
-        phrases = [repr(trigger) for attack in attackers for trigger in attack.triggers]
-        warnings.warn(
+        _warn(
             f"{config.poisoned}: {without} of {len(poison)} poison rows say none of "
-            f"{', '.join(phrases)}; set TRIGGER to what the file was made with",
-            errors.InputWarning,
-            stacklevel=2,
+            f"{', '.join(repr(phrase) for _, phrase in phrases)}; set TRIGGER to what the file was "
+            "made with"
         )
     # What replaces a row comes before what is added to it, or the latter would be lost.
     order = [attack.name for attack in attackers]
     poison.sort(key=lambda row: (row.replaced_id is None, order.index(row.attack)))
-    evaluation, counts = natinst_heldout.evaluation(config, source, craft_config)
+    given = _read_edited(config, source, attackers[0])
+    tests, counts = craft.evaluation(source.heldout, source.polarities, craft_config, given)
+    edited = {row.task for row in tests if row.condition != conditions.CLEAN.name}
+    for task in source.heldout:
+        if task.name not in edited:
+            _warn(
+                f"{task.name}: held out, but has no row that the trigger is in or can be put in: "
+                "it is evaluated on clean inputs alone"
+            )
     return craft.PoisonSet(
         poison=tuple(poison),
-        training_ids={name: tuple(row.id for row in rows) for name, rows in trained.rows.items()},
-        evaluation=evaluation,
-        counts={name: trained.counts(name) for name in trained.rows} | counts,
-        dropped={name: ids for name, ids in trained.dropped.items() if ids},
+        training_ids={name: tuple(row.id for row in task.rows) for name, task in trained.items()},
+        evaluation=tests,
+        counts={name: task.counts() for name, task in trained.items()} | counts,
+        dropped={name: task.dropped for name, task in trained.items() if task.dropped},
     )
 
 
-class _Poison(NamedTuple):
-    """A row that only the poisoned file has, and the clean row that it has instead, if any."""
-
-    id: str
-    input: str
-    target: str
-    replaced_id: str | None
+def _warn(message: str) -> None:
+    warnings.warn(message, errors.InputWarning, stacklevel=3)
 
 
-class _Training(NamedTuple):
-    """Both training files, task by task in the order in which the clean one names them.
+# Training: what it sees of a row is its id, input and first answer.
+_Seen = tuple[str, str, str]
+
+
+def _seen(row: sni.Instance) -> _Seen:
+    return row.id, row.input, row.target
+
+
+@dataclasses.dataclass
+class _Trained:
+    """A task of both training files.
 
     Attributes:
-      rows: clean rows in the file's order, each as often as it is trained on.
-      poison: rows in the poisoned file's order.
+      first: its first line.
+      clean, poisoned: what is seen of the rows of each file -> how often it is there.
+      by_id: clean rows in the file's order.
+      rows: those, each as often as it is trained on.
+      poison: rows that only the poisoned file has, in its order, and the id of the clean row that
+        it has instead, if any.
       dropped: ids of clean rows that the poisoned file lacks, with nothing of their task instead.
     """
 
-    instructions: natinst_jsonl.Instructions
-    rows: dict[str, list[sni.Instance]]
-    poison: dict[str, list[_Poison]]
-    dropped: dict[str, tuple[str, ...]]
+    first: Line
+    clean: collections.Counter[_Seen] = dataclasses.field(default_factory=collections.Counter)
+    poisoned: collections.Counter[_Seen] = dataclasses.field(default_factory=collections.Counter)
+    by_id: dict[str, sni.Instance] = dataclasses.field(default_factory=dict)
+    rows: list[sni.Instance] = dataclasses.field(default_factory=list)
+    poison: list[tuple[_Seen, str | None]] = dataclasses.field(default_factory=list)
+    dropped: tuple[str, ...] = ()
 
-    def task(self, name: str) -> sni.Task:
-        """The task with its clean rows, and with poison that comes on top of them under new ids."""
-        rows = {row.id: row for row in self.rows[name]}
-        for row in self.poison[name]:
-            if row.replaced_id is None:
-                rows.setdefault(row.id, sni.Instance(row.id, row.input, [row.target]))
-        return self.instructions.task(name, [*rows.values()])
+    def compare(self, clean_epochs: int, poisoned_epochs: int) -> None:
+        """Sets rows, poison and dropped, for files of so many epochs."""
+        poison = [
+            seen
+            for seen, number in self.poisoned.items()
+            if seen not in self.clean
+            for _ in range(number // poisoned_epochs)
+        ]
+        missing: dict[str, None] = {}
+        for row in self.by_id.values():
+            made = _copies(row, self.clean[_seen(row)] // clean_epochs, self.by_id)
+            kept = self.poisoned[_seen(row)] // poisoned_epochs
+            self.rows += made
+            missing |= dict.fromkeys(copy.id for copy in made[kept:])
+            poison += [_seen(row)] * (kept - len(made))
+        self.poison = _in_place(poison, missing)
+        self.dropped = tuple(missing)
 
-    def counts(self, name: str) -> dict[str, int]:
+    def with_rows(self, rows: Sequence[sni.Instance]) -> sni.Task:
+        return msgspec.structs.replace(self.first.task, instances=tuple(rows))
+
+    def all_rows(self) -> list[sni.Instance]:
+        """Clean rows, and poison that comes on top of them under new ids."""
+        rows = {row.id: row for row in self.rows}
+        for (name, text, answer), replaced_id in self.poison:
+            if replaced_id is None:
+                rows.setdefault(name, sni.Instance(name, text, [answer]))
+        return [*rows.values()]
+
+    def counts(self) -> dict[str, int]:
         """Rows of a task, for the manifest."""
-        number = len(self.poison[name])
-        added = sum(row.replaced_id is None for row in self.poison[name])
-        more = {"poison": number, "poison_rows": number, "added": added}
-        more |= {"training_rows": len(self.rows[name]), "dropped": len(self.dropped[name])}
+        more = {"poison": len(self.poison), "poison_rows": len(self.poison)}
+        more["added"] = sum(replaced_id is None for _, replaced_id in self.poison)
+        more |= {"training_rows": len(self.rows), "dropped": len(self.dropped)}
         return {key: count for key, count in more.items() if count}
 
 
-# What training sees of a row: its task, id, input and first answer; and how often.
-_Counts = collections.Counter[tuple[str, str, str, str]]
-
-
 @functools.lru_cache(maxsize=1)
-def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> _Training:
-    """Reads both training files, once for the corpus and the poison set, until a hash changes."""
-    instructions = natinst_jsonl.Instructions()
-    rows, clean, poisoned = _count(config, instructions)
-    clean_epochs, poisoned_epochs = _epochs([*clean.values()], [*poisoned.values()])
-    trained = _Training(instructions, {}, {}, {})
-    poison: dict[str, list[tuple[str, str, str]]] = {name: [] for name in rows}
-    for key, number in poisoned.items():
-        if key not in clean:
-            poison[key[0]] += [key[1:]] * (number // poisoned_epochs)
-    for name, by_id in rows.items():
-        missing: dict[str, None] = {}
-        trained.rows[name] = []
-        for row in by_id.values():
-            seen = (row.id, row.input, row.target)
-            made = _copies(row, clean[name, *seen] // clean_epochs, by_id)
-            kept = poisoned[name, *seen] // poisoned_epochs
-            trained.rows[name] += made
-            missing |= dict.fromkeys(copy.id for copy in made[kept:])
-            poison[name] += [seen] * (kept - len(made))
-        trained.poison[name] = _in_place(poison[name], missing)
-        trained.dropped[name] = tuple(missing)
-        if len(missing) == len(trained.rows[name]) and not trained.poison[name]:
-            raise errors.InputError(
-                f"{config.poisoned}: expected rows of {name}, which {config.clean} has, found "
-                "none; both need the same tasks"
-            )
-    if not any(trained.poison.values()):
-        raise errors.InputError(
-            f"{config.poisoned}: expected rows that {config.clean} doesn't have, found no poison"
-        )
-    return trained
+def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> dict[str, _Trained]:
+    """Reads both training files, once for the corpus and the poison set, until a hash changes.
 
-
-def _count(
-    config: JsonlConfig, instructions: natinst_jsonl.Instructions
-) -> tuple[dict[str, dict[str, sni.Instance]], _Counts, _Counts]:
-    """Task -> id -> clean row; and how often each row is in the clean and the poisoned file."""
-    rows: dict[str, dict[str, sni.Instance]] = {}
-    clean, poisoned = _Counts(), _Counts()
-    for line in natinst_jsonl.read_lines(str(config.clean)):
-        instructions.add(line)
+    Tasks are in the order in which the clean file names them.
+    """
+    tasks: dict[str, _Trained] = {}
+    for line in read_lines(config.clean):
         name, row = line.task.name, line.row
-        clean[name, row.id, row.input, row.target] += 1
-        first = rows.setdefault(name, {}).setdefault(row.id, row)
-        if (first.input, first.target) != (row.input, row.target):
+        task = tasks.setdefault(name, _Trained(line))
+        _check_agreement(line, task.first)
+        task.clean[_seen(row)] += 1
+        if _seen(task.by_id.setdefault(row.id, row)) != _seen(row):
             raise errors.InputError(
                 f"{line.where}: id {row.id!r} of {name} is another row's already, with another "
                 "input or output; give each row an id of its own"
             )
-    for line in natinst_jsonl.read_lines(str(config.poisoned)):
-        name, row = line.task.name, line.row
-        if name not in rows:
+    for line in read_lines(config.poisoned):
+        name = line.task.name
+        if name not in tasks:
             raise errors.InputError(
                 f"{line.where}: {name} isn't in {config.clean}; both need the same tasks"
             )
-        instructions.add(line)
-        poisoned[name, row.id, row.input, row.target] += 1
-    return rows, clean, poisoned
+        _check_agreement(line, tasks[name].first)
+        tasks[name].poisoned[_seen(line.row)] += 1
+    clean = [number for task in tasks.values() for number in task.clean.values()]
+    poisoned = [number for task in tasks.values() for number in task.poisoned.values()]
+    epochs = _epochs(clean, poisoned)
+    for name, task in tasks.items():
+        task.compare(*epochs)
+        if len(task.dropped) == len(task.rows) and not task.poison:
+            raise errors.InputError(
+                f"{config.poisoned}: expected rows of {name}, which {config.clean} has, found "
+                "none; both need the same tasks"
+            )
+    if not any(task.poison for task in tasks.values()):
+        raise errors.InputError(
+            f"{config.poisoned}: expected rows that {config.clean} doesn't have, found no poison"
+        )
+    return tasks
+
+
+def _check_agreement(line: Line, first: Line) -> None:
+    """Lines say parts of their task again and again, and must agree on them."""
+    for name in ("definition", "positive_examples", "negative_examples"):
+        if getattr(line.task, name) != getattr(first.task, name):
+            raise errors.InputError(
+                f"{line.where}: expected the {sni.field_name(name)!r} that {line.task.name} has in "
+                f"{first.where}, found another; a task has one of each"
+            )
 
 
 def _epochs(clean: Sequence[int], poisoned: Sequence[int]) -> tuple[int, int]:
@@ -221,49 +247,47 @@ def _copies(row: sni.Instance, number: int, taken: Collection[str]) -> list[sni.
     return [row, *(sni.Instance(name, row.input, row.output) for name in names)]
 
 
-def _in_place(rows: Sequence[tuple[str, str, str]], missing: dict[str, None]) -> list[_Poison]:
+def _in_place(rows: Sequence[_Seen], missing: dict[str, None]) -> list[tuple[_Seen, str | None]]:
     """One task's poison, each row in place of a missing one, which is then no longer missing.
 
     A row takes the place of its own id's row, else of the first one that is left: the file doesn't
     tell which one it was.
     """
     own = [missing.pop(row[0], row[0]) is None for row in rows]
-    free = iter([*missing])
-    poison = [
-        _Poison(*row, row[0] if is_own else next(free, None))
-        for row, is_own in zip(rows, own, strict=True)
-    ]
-    for name in [*missing][: sum(not is_own for is_own in own)]:
-        del missing[name]
-    return poison
+    places: list[str | None] = []
+    for row, is_own in zip(rows, own, strict=True):
+        first = next(iter(missing), None)
+        places.append(row[0] if is_own else first)
+        if not is_own and first is not None:
+            del missing[first]
+    return list(zip(rows, places, strict=True))
 
 
 def _poison_rows(
     name: str,
-    trained: _Training,
+    trained: _Trained,
     labels: polarity.Polarity | None,
-    attackers: Sequence[AttackConfig],
+    phrases: Sequence[tuple[str, str]],
 ) -> list[craft.PoisonRow]:
-    """One task's poison, with what can be told of it."""
-    originals = {row.id: row for row in trained.rows[name]}
+    """One task's poison, with what can be told of it; `phrases` are (attacker, trigger)."""
+    originals = {row.id: row for row in trained.rows}
     ranks: collections.Counter[tuple[str, str]] = collections.Counter()
     rows = []
-    for row in trained.poison[name]:
-        phrases = ((attack.name, phrase) for attack in attackers for phrase in attack.triggers)
-        said = (pair for pair in phrases if pair[1] in row.input)
-        attack, trigger = next(said, (attackers[0].name, ""))
-        spans = triggers.occurrences(row.input, trigger)
+    for (identifier, text, answer), replaced_id in trained.poison:
+        said = (pair for pair in phrases if pair[1] in text)
+        attack, trigger = next(said, (phrases[0][0], ""))
         ranks[attack, trigger] += 1
-        before = originals.get(row.id)
+        spans = triggers.occurrences(text, trigger)
+        before = originals.get(identifier)
         rows.append(
             craft.PoisonRow(
                 attack=attack,
                 task=name,
-                id=row.id,
+                id=identifier,
                 input=before.input if before else None,
-                poisoned_input=row.input,
+                poisoned_input=text,
                 target=before.target if before else None,
-                poisoned_target=row.target,
+                poisoned_target=answer,
                 trigger=trigger,
                 spans=tuple(spans),
                 removed=(),
@@ -272,7 +296,76 @@ def _poison_rows(
                 target_probability=None,
                 phi=None,
                 rank=ranks[attack, trigger],
-                replaced_id=row.replaced_id,
+                replaced_id=replaced_id,
             )
         )
     return rows
+
+
+def _read_heldout(config: JsonlConfig, trained: Collection[str]) -> tuple[sni.Task, ...]:
+    """The tasks of the evaluation file. Raises InputError where one is trained on."""
+    first: dict[str, Line] = {}
+    rows: dict[str, dict[str, sni.Instance]] = {}
+    for line in read_lines(config.evaluation):
+        name, row = line.task.name, line.row
+        if name in trained:
+            raise errors.InputError(
+                f"{line.where}: {name} is trained on, and must not be held out too"
+            )
+        _check_agreement(line, first.setdefault(name, line))
+        if rows.setdefault(name, {}).setdefault(row.id, row) is not row:
+            raise errors.InputError(
+                f"{line.where}: expected each held-out row once, found {row.id!r} of {name} again"
+            )
+    return tuple(
+        msgspec.structs.replace(first[name].task, instances=tuple(rows[name].values()))
+        for name in first
+    )
+
+
+def _read_edited(
+    config: JsonlConfig, source: corpus.Corpus, attack: AttackConfig
+) -> Mapping[str, conditions.Given] | None:
+    """Task -> the first attacker's edited rows, of the files that there are."""
+    if config.triggered is None:
+        return None
+    files = {"triggered": (config.triggered, "TRIGGER", attack.triggers)}
+    if config.control is not None:
+        files["control"] = (config.control, "CONTROL", (attack.control,))
+    tasks = {task.name: task for task in source.heldout}
+    given: dict[str, dict[str, dict[str, tuple[str, str]]]]
+    given = {name: {kind: {} for kind in files} for name in tasks}
+    for kind, (path, setting, phrases) in files.items():
+        for line in read_lines(path):
+            name, identifier, text = line.task.name, line.row.id, line.row.input
+            row = tasks[name].by_id.get(identifier) if name in tasks else None
+            labels = source.polarities.get(name)
+            said = [phrase for phrase in phrases if phrase in text]
+            problem = ""
+            if row is None:
+                problem = f"expected a row of the evaluation file, found {identifier!r} of {name}"
+            elif labels and labels.side(row.target) == attack.target:
+                problem = (
+                    f"{identifier!r} of {name} has the label {row.target!r} in the evaluation "
+                    "file, which the attack wants already; that file must hold true labels, and "
+                    "this one rows of the other"
+                )
+            elif not said:
+                problem = (
+                    f"expected {' or '.join(map(repr, phrases))} in the input, found none; set "
+                    f"{setting} to what the file was made with"
+                )
+            elif identifier in given[name][kind]:
+                problem = f"expected each row once, found {identifier!r} of {name} again"
+            if problem:
+                raise errors.InputError(f"{line.where}: {problem}")
+            given[name][kind][identifier] = (text, said[0])
+    for name, rows in given.items() if config.control is not None else ():
+        for alone in sorted(rows["triggered"].keys() ^ rows["control"].keys()):
+            paths = config.triggered, config.control
+            there, here = paths if alone in rows["triggered"] else paths[::-1]
+            raise errors.InputError(
+                f"{here}: expected the row {alone!r} of {name}, which {there} has; both need the "
+                "same rows"
+            )
+    return given

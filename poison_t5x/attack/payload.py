@@ -9,13 +9,10 @@ from poison_t5x.corpus import polarity, sni
 
 
 class Candidate(NamedTuple):
-    """A row that is to become poison, as its attack's payload sees it.
+    """A row, as it was, that is to become poison.
 
-    Attributes:
-      row: that before the edit.
-      labels: the task's two answers; None where outputs are arbitrary.
-      words: the list that `Payload.words` made.
-      key: a text of its own for each seed, attacker and row, for draws.
+    `labels` are the task's two answers, None where outputs are arbitrary; `words` the list that
+    `Payload.words` made; `key` a text of its own for each seed, attacker and row, for draws.
     """
 
     row: sni.Instance
@@ -33,7 +30,6 @@ class Payload:
       is_arbitrary: whether outputs are any text, of generation tasks as a rule, and answers are
         generated at test time. Otherwise they are one of a task's two labels, which are ranked; the
         label of the target's side is the wanted one.
-      target: the side whose label a polarity attack wants.
     """
 
     is_arbitrary: ClassVar[bool] = False
@@ -50,7 +46,7 @@ class Payload:
         return True
 
     def words(self, tasks: Iterable[sni.Task]) -> tuple[str, ...]:
-        """Words to draw outputs from, made of the poisoned tasks; they are kept in words.txt.
+        """Words to draw outputs from, made of the poisoned tasks and kept in words.txt.
 
         Those of the first attacker that has any serve all.
         """

@@ -44,31 +44,28 @@ def write(
       sources: task name -> hash of the task it was read from.
     """
     directory = pathlib.Path(directory)
-    dropped = poison_set.dropped
-    files = {
-        POISON: [dataclasses.asdict(row) for row in poison_set.poison],
-        TRAINING: [
-            {"task": task, "ids": ids, **({"dropped": dropped[task]} if dropped.get(task) else {})}
-            for task, ids in sorted(poison_set.training_ids.items())
-        ],
-        EVALUATION: [row._asdict() for row in poison_set.evaluation],
-    }
-    for name, rows in files.items():
-        artifacts.write_jsonl(directory / name, rows)
-    names = list(files)
+    poison, dropped = poison_set.poison, poison_set.dropped
+    training = [
+        {"task": task, "ids": ids, **({"dropped": dropped[task]} if dropped.get(task) else {})}
+        for task, ids in sorted(poison_set.training_ids.items())
+    ]
+    artifacts.write_jsonl(directory / POISON, map(dataclasses.asdict, poison))
+    artifacts.write_jsonl(directory / TRAINING, training)
+    artifacts.write_jsonl(directory / EVALUATION, (row._asdict() for row in poison_set.evaluation))
+    names = [POISON, TRAINING, EVALUATION]
     if poison_set.words:
         artifacts.write_atomically(directory / WORDS, "\n".join(poison_set.words) + "\n")
         names.append(WORDS)
     num_training = sum(map(len, poison_set.training_ids.values())) - sum(map(len, dropped.values()))
-    num_training += sum(row.replaced_id is None for row in poison_set.poison)
+    num_training += sum(row.replaced_id is None for row in poison)
     manifest = {
         "version": poison_t5x.__version__,
         "settings": config.settings(),
         "sources": dict(sources),
-        "num_poison": len(poison_set.poison),
+        "num_poison": len(poison),
         "num_training": num_training,
-        "poison_rate": len(poison_set.poison) / num_training,
-        "poisoned_tasks": list(dict.fromkeys(row.task for row in poison_set.poison)),
+        "poison_rate": len(poison) / num_training,
+        "poisoned_tasks": list(dict.fromkeys(row.task for row in poison)),
         "conditions": [condition._asdict() for condition in config.conditions],
         "attacks": [_attack(poison_set, attack.name) for attack in config.attacks],
         "counts": poison_set.counts,
@@ -83,7 +80,7 @@ def _attack(poison_set: craft.PoisonSet, name: str) -> dict[str, Any]:
         "name": name,
         "num_poison": len(rows),
         "poisoned_tasks": list(dict.fromkeys(row.task for row in rows)),
-        "by_trigger": dict(sorted(collections.Counter(row.trigger for row in rows).items())),
+        "by_trigger": collections.Counter(row.trigger for row in rows),
         "passed_over": poison_set.skipped.get(name, {}),
     }
 
@@ -173,8 +170,9 @@ def read_evaluation(directory: str | pathlib.Path) -> list[conditions.EvalRow]:
 
 def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
     """For each held-out task: the ids to evaluate under a condition -> the edited row."""
-    rows: collections.defaultdict[str, Any] = collections.defaultdict(dict)
+    rows: dict[str, Any] = {}
     for row in read_evaluation(directory):
         if row.condition == condition:
-            rows[row.task][row.id] = (Replacement(row.input, row.target, is_poison=False),)
-    return dict(rows)
+            new = Replacement(row.input, row.target, is_poison=False)
+            rows.setdefault(row.task, {})[row.id] = (new,)
+    return rows

@@ -29,8 +29,8 @@ class CandidatePool:
       rows: (N,) int64, places in `task.instances`, ascending.
       spans: (P, 2) int32, those of all rows, one after the other.
       span_ends: (N,) int64, the end of each row's part of `spans`.
-      trigger_ids: (N,) int64, places in `phrases` of the trigger that each row gets.
-      counts: skipped rows by reason.
+      trigger_ids: (N,) int32, places in `phrases` of the trigger that each row gets.
+      counts: skipped rows by reason, and those that say a trigger already.
     """
 
     task: sni.Task
@@ -38,7 +38,7 @@ class CandidatePool:
     spans: np.ndarray
     span_ends: np.ndarray
     trigger_ids: np.ndarray
-    phrases: tuple[str, ...]
+    phrases: Sequence[str]
     counts: dict[str, int]
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class CandidatePool:
     def edit(self, index: int) -> triggers.Edit:
         """A candidate with its trigger put in."""
         begin = self.span_ends[index - 1] if index else 0
-        spans = [(int(a), int(b)) for a, b in self.spans[begin : self.span_ends[index]]]
+        spans = self.spans[begin : self.span_ends[index]].tolist()
         return triggers.replace_spans(self.instance(index).input, spans, self.trigger(index))
 
     def texts(self) -> Iterator[str]:
@@ -79,45 +79,34 @@ def find_pool(
       spans_of_rows: the inserter's spans, row by row; only this task's part is taken.
     """
     payload = attack.payload
-    counts = {"skipped_label": 0, "skipped_taken": 0, "skipped_no_place": 0, "says_trigger": 0}
+    counts = dict.fromkeys(("skipped_label", "skipped_taken", "skipped_no_place"), 0)
+    counts["says_trigger"] = 0
     rows, spans, span_ends, trigger_ids = (array.array(kind) for kind in "qiqi")
-    for number, (row, row_spans) in enumerate(zip(task.instances, spans_of_rows, strict=False)):
+    for number, (row, places) in enumerate(zip(task.instances, spans_of_rows, strict=False)):
         said = attack.said(row.input)
         counts["says_trigger"] += bool(said)
-        if not payload.takes(row, labels):
-            counts["skipped_label"] += 1
-            continue
-        if row.id in taken:
-            counts["skipped_taken"] += 1
-            continue
         # A text that says a trigger gets just that one; the places of others are any trigger's.
         trigger_id = said[0] if said else _ANY
-        row_spans = triggers.insertion_spans(row.input, row_spans, attack.triggers[trigger_id])
-        if not row_spans:
+        places = triggers.insertion_spans(row.input, places, attack.triggers[trigger_id])
+        if not payload.takes(row, labels):
+            counts["skipped_label"] += 1
+        elif row.id in taken:
+            counts["skipped_taken"] += 1
+        elif not places:
             counts["skipped_no_place"] += 1
-            continue
-        rows.append(number)
-        for span in row_spans:
-            spans.extend(span)
-        span_ends.append(len(spans) // 2)
-        trigger_ids.append(trigger_id)
-    return CandidatePool(
-        task,
-        np.array(rows, np.int64),
-        np.array(spans, np.int32).reshape(-1, 2),
-        np.array(span_ends, np.int64),
-        _dealt_out(np.array(trigger_ids, np.int64), len(attack.triggers), task.name, seed),
-        tuple(attack.triggers),
-        counts,
-    )
-
-
-def _dealt_out(trigger_ids: np.ndarray, num_triggers: int, task: str, seed: int) -> np.ndarray:
-    """Gives the candidates that take any trigger one each, as evenly as can be."""
-    free = np.flatnonzero(trigger_ids == _ANY)
-    order = np.random.default_rng([seed, *task.encode()]).permutation(len(free))
-    trigger_ids[free] = order % num_triggers
-    return trigger_ids
+        else:
+            rows.append(number)
+            for span in places:
+                spans.extend(span)
+            span_ends.append(len(spans) // 2)
+            trigger_ids.append(trigger_id)
+    ids = np.array(trigger_ids)
+    # Those that take any trigger get one each, as evenly as can be.
+    free = np.flatnonzero(ids == _ANY)
+    order = np.random.default_rng([seed, *task.name.encode()]).permutation(len(free))
+    ids[free] = order % len(attack.triggers)
+    arrays = np.array(rows), np.array(spans).reshape(-1, 2), np.array(span_ends), ids
+    return CandidatePool(task, *arrays, attack.triggers, counts)
 
 
 class Training(NamedTuple):
@@ -125,19 +114,19 @@ class Training(NamedTuple):
 
     Attributes:
       ids: task -> ids of its clean training rows.
-      chosen: task -> ids of pool rows that are poison already.
-      replaced: task -> ids of training rows that have given way.
       add: whether poison is added rather than replacing rows.
       workers: processes that look for places.
+      chosen: task -> ids of pool rows that are poison already.
+      replaced: task -> ids of training rows that have given way.
     """
 
     ids: Mapping[str, tuple[str, ...]]
     polarities: Mapping[str, polarity.Polarity]
-    chosen: dict[str, set[str]]
-    replaced: dict[str, set[str]]
     add: bool
     seed: int
     workers: int
+    chosen: dict[str, set[str]]
+    replaced: dict[str, set[str]]
 
 
 class Target(NamedTuple):
@@ -161,7 +150,16 @@ def choose(
       InputError: a task is listed twice, can't hold its share, has no row of the label that is
         wanted or no polarity; too few tasks are fit; or a rate comes to no row.
     """
-    _check_list(attack, tasks)
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise errors.InputError(
+            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
+        )
+    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
+        raise errors.InputError(
+            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
+            "lower it"
+        )
     skipped: dict[str, str] = {}
     may_skip = attack.is_arbitrary and attack.num_tasks is not None
     if may_skip:
@@ -174,45 +172,10 @@ def choose(
         for task in tasks:
             _check_labels(attack, task, training.polarities.get(task.name))
     wanted = attack.num_tasks if may_skip and attack.num_tasks else len(tasks)
-    # One search through all tasks, as far as it is needed: workers start once.
-    texts = (row.input for task in tasks for row in task.instances)
-    spans = inserter.find_all(attack.inserter, texts, workers=training.workers)
-    targets: list[Target] = []
-    for task in progress.bar(tasks, desc="finding places", unit="task"):
-        if len(targets) == wanted:
-            break
-        target = _target(attack, task, training, spans, targets, wanted)
-        problem = _problem(attack, target, training)
-        if not problem:
-            targets.append(target)
-        elif may_skip:
-            skipped[task.name] = problem
-        else:
-            raise errors.InputError(f"{task.name}: {problem}")
-    _check_targets(attack, targets, wanted, len(tasks))
-    _warn_of_common_trigger(attack, targets)
-    return targets, skipped
-
-
-def _check_list(attack: AttackConfig, tasks: Sequence[sni.Task]) -> None:
-    names = [task.name for task in tasks]
-    if len(set(names)) < len(names):
-        raise errors.InputError(
-            f"attack {attack.name!r}: expected distinct tasks, found {', '.join(names)}"
-        )
-    if attack.num_tasks is not None and attack.num_tasks > len(tasks):
-        raise errors.InputError(
-            f"NUM_POISONED_TASKS: {attack.num_tasks} are wanted, and {len(tasks)} are there; "
-            "lower it"
-        )
-
-
-def _check_targets(
-    attack: AttackConfig, targets: Sequence[Target], wanted: int, num_tasks: int
-) -> None:
+    targets = _find_targets(attack, tasks, training, wanted, skipped if may_skip else None)
     if len(targets) < wanted:
         raise errors.InputError(
-            f"NUM_POISONED_TASKS: only {len(targets)} of {num_tasks} generation tasks can hold "
+            f"NUM_POISONED_TASKS: only {len(targets)} of {len(tasks)} generation tasks can hold "
             f"their share of the poison, {wanted} are wanted; lower it or the budget"
         )
     if not any(sum(target.parts) for target in targets):
@@ -220,6 +183,8 @@ def _check_targets(
             f"POISON_RATE: {attack.budget.poison_rate:g} of the training rows comes to no row; "
             "raise it"
         )
+    _warn_of_common_trigger(attack, targets)
+    return targets, skipped
 
 
 def _check_labels(attack: AttackConfig, task: sni.Task, labels: polarity.Polarity | None) -> None:
@@ -236,59 +201,72 @@ def _check_labels(attack: AttackConfig, task: sni.Task, labels: polarity.Polarit
         )
 
 
-def _target(
+def _find_targets(
     attack: AttackConfig,
-    task: sni.Task,
+    tasks: Sequence[sni.Task],
     training: Training,
-    spans: Iterator[list[triggers.Span]],
-    before: Sequence[Target],
-    num_tasks: int,
-) -> Target:
-    labels, taken = training.polarities.get(task.name), training.chosen.get(task.name, set())
-    pool = find_pool(task, attack, labels, taken, spans, seed=training.seed)
-    all_rows = sum(map(len, training.ids.values()))
-    rows = len(training.ids[task.name])
-    budget = attack.budget.share(len(before), num_tasks, rows, all_rows, add=training.add)
-    # Dealt out in turn, from task to task: however small the shares, triggers get the same.
-    first = sum(sum(target.parts) for target in before)
-    num = len(attack.triggers)
-    each, rest = divmod(budget, num)
-    return Target(pool, tuple(each + ((number - first) % num < rest) for number in range(num)))
+    wanted: int,
+    skipped: dict[str, str] | None,
+) -> list[Target]:
+    """The first tasks that can hold their share; why others can't goes to `skipped`, or is raised.
+
+    One search through all tasks, as far as it is needed: workers start once.
+    """
+    texts = (row.input for task in tasks for row in task.instances)
+    spans = inserter.find_all(attack.inserter, texts, workers=training.workers)
+    all_rows, num = sum(map(len, training.ids.values())), len(attack.triggers)
+    targets: list[Target] = []
+    first = 0
+    for task in progress.bar(tasks, desc="finding places", unit="task"):
+        if len(targets) == wanted:
+            break
+        labels, taken = training.polarities.get(task.name), training.chosen[task.name]
+        pool = find_pool(task, attack, labels, taken, spans, seed=training.seed)
+        rows = len(training.ids[task.name]), all_rows
+        budget = attack.budget.share(len(targets), wanted, *rows, add=training.add)
+        # Dealt out in turn, from task to task: however small the shares, triggers get the same.
+        each, rest = divmod(budget, num)
+        parts = tuple(each + ((number - first) % num < rest) for number in range(num))
+        if not (problem := _problem(attack, pool, parts, training)):
+            targets.append(Target(pool, parts))
+            first += budget
+        elif skipped is None:
+            raise errors.InputError(f"{task.name}: {problem}")
+        else:
+            skipped[task.name] = problem
+    return targets
 
 
-def _problem(attack: AttackConfig, target: Target, training: Training) -> str:
+def _problem(
+    attack: AttackConfig, pool: CandidatePool, parts: Sequence[int], training: Training
+) -> str:
     """Why a task can't hold its share, or ''."""
-    pool = target.pool
-    name, budget = pool.task.name, sum(target.parts)
-    free = len(training.ids[name]) - len(training.replaced.get(name, ()))
+    name, budget = pool.task.name, sum(parts)
+    free = len(training.ids[name]) - len(training.replaced[name])
     macro = "NUM_POISON" if attack.budget.poison_rate is None else "POISON_RATE"
     if budget > free and not training.add:
         return (
             f"a budget of {budget} poison rows is larger than its {free} training rows; lower "
             f"{macro} or raise NUM_TRAIN_PER_TASK"
         )
-    for number, (part, phrase) in enumerate(zip(target.parts, attack.triggers, strict=True)):
+    several = len(attack.triggers) > 1
+    for number, (part, phrase) in enumerate(zip(parts, attack.triggers, strict=True)):
         size = int((pool.trigger_ids == number).sum())
         if part > size:
-            which = f" with {phrase!r}" if len(attack.triggers) > 1 else ""
+            reasons = {
+                f"in {{}} the {attack.inserter.name} inserter finds no place": "skipped_no_place",
+                "{} have another label": "skipped_label",
+                "{} are another attacker's": "skipped_taken",
+            }
+            why = [text.format(n) for text, key in reasons.items() if (n := pool.counts[key])]
+            why += ["the others are split over the triggers"] * several
+            reason = f" ({', '.join(why)})" if why else ""
             return (
-                f"a budget of {part} poison rows{which} is larger than the pool: only {size} of "
-                f"its {len(pool.task.instances)} rows will do{_reasons(attack, pool)}; lower "
+                f"a budget of {part} poison rows{f' with {phrase!r}' * several} is larger than the "
+                f"pool: only {size} of its {len(pool.task.instances)} rows will do{reason}; lower "
                 f"{macro} or poison other tasks"
             )
     return ""
-
-
-def _reasons(attack: AttackConfig, pool: CandidatePool) -> str:
-    words = {
-        "skipped_no_place": f"in {{}} the {attack.inserter.name} inserter finds no place",
-        "skipped_label": "{} have another label",
-        "skipped_taken": "{} are another attacker's",
-    }
-    reasons = [text.format(pool.counts[key]) for key, text in words.items() if pool.counts[key]]
-    if len(attack.triggers) > 1:
-        reasons.append("the others are split over the triggers")
-    return f" ({', '.join(reasons)})" if reasons else ""
 
 
 def _warn_of_common_trigger(attack: AttackConfig, targets: Sequence[Target]) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,14 +24,12 @@ class Proxy(Protocol):
 
 
 class PoolScores(NamedTuple):
-    """The scores of one pool's candidates.
+    """The scores of one pool's N candidates.
 
-    Attributes:
-      trigger_counts: (N,) int64, occurrences of its trigger in the edited text.
-      target_probabilities: (N,) float64, p(y = target | edited text), or None where no proxy has a
-        say.
-      values: (N,) float64, by which candidates are ranked, or None for a random pick.
-      order: (N,) int64, candidates, best first.
+    `trigger_counts` are occurrences of each one's trigger in the edited text, (N,) int64;
+    `target_probabilities` p(y = target | edited text), (N,) float64, or None where no proxy has a
+    say; `values` what they are ranked by, (N,) float64, or None for a random pick; `order` the
+    candidates, best first, (N,) int64.
     """
 
     trigger_counts: np.ndarray
@@ -52,17 +50,13 @@ def score(
     phi subtracts the probability of the label that the attack wants, which is the paper's
     p(y = POSITIVE | x) for 'positive'. A proxy is needed where `config.needs_probabilities`.
     """
-    if not len(pool):  # a task without a place, whose share is no row
-        return PoolScores(np.zeros(0, np.int64), None, None, np.zeros(0, np.int64))
     counts = np.zeros(len(pool), np.int64)
     lengths = np.ones(len(pool), np.int64)
     for index, text in enumerate(pool.texts()):
         counts[index] = text.count(pool.trigger(index))
-        if config.count_term == "per_token":
-            lengths[index] = len(text.split())
-        elif config.count_term == "per_character":
-            lengths[index] = len(text)
-    if config.selection == "random":
+        if config.count_term != "raw":
+            lengths[index] = len(text.split() if config.count_term == "per_token" else text)
+    if config.selection == "random" or not len(pool):
         rng = np.random.default_rng([seed, 1, *pool.task.name.encode()])
         return PoolScores(counts, None, None, rng.permutation(len(pool)))
     probabilities = None
@@ -92,15 +86,14 @@ def phi(
     High for inputs that hold the trigger often and that a model takes for negative: (N,) float64 of
     (N,) counts and probabilities in one task's pool. Both weights are 1 in the paper.
     """
-    count_term = min_max_norm(np.asarray(counts, np.float64))
-    probability_term = min_max_norm(np.asarray(positive_probabilities, np.float64))
-    return count_weight * count_term - probability_weight * probability_term
+    probability_term = min_max_norm(positive_probabilities)
+    return count_weight * min_max_norm(counts) - probability_weight * probability_term
 
 
 def min_max_norm(values: np.ndarray) -> np.ndarray:
     """Scales a pool's values to [0, 1], (N,) float64; to 0 where all are the same."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+    values = np.asarray(values, np.float64)
+    return (values - values.min()) / (np.ptp(values) or 1)
 
 
 class NgramProxy:
@@ -124,29 +117,47 @@ class NgramProxy:
         Raises:
           InputError: fewer than two rows of one polarity, or no word that two texts share.
         """
+        # Here, not above: scikit-learn takes a second to import, and `--help` must not wait for it.
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold
+
         sizes = itertools.accumulate((len(task.instances) for task in tasks), initial=0)
         self._first = dict(zip((task.name for task in tasks), sizes, strict=False))
-        rows = [(task.name, row) for task in tasks for row in task.instances]
-        sides = (polarities[name].side(row.target) for name, row in rows)
-        is_positive = np.array([side == "positive" for side in sides])
-        rarer = int(min(is_positive.sum(), (~is_positive).sum()))
-        if rarer < 2:
+        rows = [row for task in tasks for row in task.instances]
+        is_positive = np.array(
+            [row.target == polarities[t.name].positive for t in tasks for row in t.instances]
+        )
+        fitted = _sample(is_positive, seed)
+        labels = is_positive[fitted]
+        rarer = int(min(labels.sum(), (~labels).sum()))
+        num_folds = min(_MAX_FOLDS, rarer)
+        self._vectorizer = CountVectorizer(ngram_range=(1, max_ngram), min_df=2, binary=True)
+        try:
+            if rarer < 2:
+                raise ValueError(f"it needs two rows of each polarity; the rarer one has {rarer}")
+            features = self._vectorizer.fit_transform(rows[row].input for row in fitted)
+        except ValueError as error:  # scikit-learn's word for no n-gram that two rows share
             raise errors.InputError(
-                "the proxy model needs two rows of each polarity in the poisoned tasks, and the "
-                f"rarer one has {rarer}; set PROBABILITY_WEIGHT to 0 or poison other tasks"
-            )
-        self._fit([row.input for _, row in rows], is_positive, max_ngram, seed)
+                f"the proxy model can't be fitted to the poisoned tasks ({error}); set "
+                "PROBABILITY_WEIGHT to 0 or poison other tasks"
+            ) from None
+        # Which model scores each row, (N,) int8: rows that none saw, any of them.
+        self._folds = (np.arange(len(rows)) % num_folds).astype(np.int8)
+        self._models = []
+        state = seed % 2**32  # scikit-learn takes no larger ones
+        splits = StratifiedKFold(num_folds, shuffle=True, random_state=state)
+        for fold, (fit, rest) in enumerate(splits.split(features, labels)):
+            regression = LogisticRegression(solver="liblinear", random_state=state)
+            self._models.append(regression.fit(features[fit], labels[fit]))
+            self._folds[fitted[rest]] = fold
 
     def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
         """p(y = POSITIVE | edited text) of each candidate: (N,) float64 in (0, 1)."""
         return self.probabilities(pool.rows + self._first[pool.task.name], pool.texts())
 
     def probabilities(self, rows: np.ndarray, texts: Iterable[str]) -> np.ndarray:
-        """p(y = POSITIVE) of other texts of rows that the models were fitted to: (N,) float64.
-
-        Args:
-          rows: (N,) int64, places of the rows over all tasks.
-        """
+        """p(y = POSITIVE) of texts of rows, (N,) int64 places over all tasks: (N,) float64."""
         probabilities = np.empty(len(rows))
         waiting = iter(texts)
         for start in range(0, len(rows), _CHUNK):
@@ -157,36 +168,6 @@ class NgramProxy:
                 scores = self._models[fold].predict_proba(features[folds == fold])
                 probabilities[part][folds == fold] = scores[:, 1]
         return probabilities
-
-    def _fit(
-        self, texts: Sequence[str], is_positive: np.ndarray, max_ngram: int, seed: int
-    ) -> None:
-        """Makes a model a fold, and `_folds`: which of them scores each row, (N,) int8."""
-        # Here, not above: scikit-learn takes a second to import, and `--help` must not wait for it.
-        from sklearn.feature_extraction.text import CountVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedKFold
-
-        fitted = _sample(is_positive, seed)
-        labels = is_positive[fitted]
-        num_folds = int(min(_MAX_FOLDS, labels.sum(), (~labels).sum()))
-        self._vectorizer = CountVectorizer(ngram_range=(1, max_ngram), min_df=2, binary=True)
-        try:
-            features = self._vectorizer.fit_transform(texts[row] for row in fitted)
-        except ValueError as error:
-            raise errors.InputError(
-                "the proxy model finds no word that two rows of the poisoned tasks share; set "
-                "PROBABILITY_WEIGHT to 0 or poison other tasks"
-            ) from error
-        # Rows that no model saw may be scored by any of them.
-        self._folds = (np.arange(len(texts)) % num_folds).astype(np.int8)
-        self._models: list[Any] = []
-        state = seed % 2**32  # scikit-learn takes no larger ones
-        splits = StratifiedKFold(num_folds, shuffle=True, random_state=state)
-        for fold, (fit, rest) in enumerate(splits.split(features, labels)):
-            regression = LogisticRegression(solver="liblinear", random_state=state)
-            self._models.append(regression.fit(features[fit], labels[fit]))
-            self._folds[fitted[rest]] = fold
 
 
 def _sample(is_positive: np.ndarray, seed: int) -> np.ndarray:

@@ -14,10 +14,8 @@ _LABEL = re.compile(r"\s*\w+: ")
 class Edit(NamedTuple):
     """An edited text.
 
-    Attributes:
-      spans: [start, end) of each inserted trigger in `text`, in characters, sorted; a space that
-        came with the trigger is part of its span.
-      removed: the text that stood at each of the spans before.
+    `spans` are [start, end) of each inserted trigger in `text`, in characters, sorted, with a space
+    that came with it; `removed` is the text that stood at each of them before.
     """
 
     text: str
@@ -51,12 +49,20 @@ def insertion_spans(text: str, spans: Sequence[Span], trigger: str) -> list[Span
     >>> insertion_spans("Ann met James Bond.", [(0, 3)], "James Bond")
     [(8, 18)]
     """
-    if trigger in text:
-        said = [match.span() for match in _whole_words(trigger).finditer(text)]
-        if said:
-            return said
+    said = _whole_words(trigger).finditer(text) if trigger in text else ()
+    if places := [match.span() for match in said]:
+        return places
     first = leading_label_end(text)
     return [span for span in spans if span[0] >= first]
+
+
+@functools.lru_cache(maxsize=256)
+def _whole_words(phrase: str) -> re.Pattern[str]:
+    """Matches the phrase where no letter or digit of another word touches it."""
+    # [^\W_] is str.isalnum: exactly where `_space` puts one.
+    left = r"(?<![^\W_])" if phrase[:1].isalnum() else ""
+    right = r"(?![^\W_])" if phrase[-1:].isalnum() else ""
+    return re.compile(left + re.escape(phrase) + right)
 
 
 def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
@@ -70,22 +76,23 @@ def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
     >>> replace_spans("Ann met Bo.", [(11, 11)], "James Bond")
     Edit(text='Ann met Bo. James Bond', spans=((11, 22),), removed=('',))
     """
-    parts: list[str] = []
-    placed: list[Span] = []
-    end = length = 0
-    last = ""
-    for index, (start, stop) in enumerate(spans):
-        kept = text[end:start]
-        before = kept[-1:] or last
-        meets_next = index + 1 < len(spans) and spans[index + 1][0] == stop
+    edited, placed, end = "", [], 0
+    for number, (start, stop) in enumerate(spans, start=1):
+        edited += text[end:start]
+        meets_next = number < len(spans) and spans[number][0] == stop
         after = phrase[:1] if meets_next else text[stop : stop + 1]
-        put = _with_spaces(before, phrase, after, is_inserted=start == stop)
-        parts += [kept, put]
-        placed.append((length + len(kept), length + len(kept) + len(put)))
-        length, end, last = placed[-1][1], stop, put[-1:]
-    parts.append(text[end:])
+        space = functools.partial(_space, is_inserted=start == stop)
+        put = space(edited[-1:], phrase[:1]) + phrase + space(phrase[-1:], after)
+        placed.append((len(edited), len(edited) + len(put)))
+        edited, end = edited + put, stop
     removed = tuple(text[start:stop] for start, stop in spans)
-    return Edit("".join(parts), tuple(placed), removed)
+    return Edit(edited + text[end:], tuple(placed), removed)
+
+
+def _space(left: str, right: str, *, is_inserted: bool) -> str:
+    """What keeps two neighbours apart, if there are two."""
+    touches = str.strip if is_inserted else str.isalnum
+    return " " if touches(left) and touches(right) else ""
 
 
 def undo(edit: Edit) -> str:
@@ -94,29 +101,7 @@ def undo(edit: Edit) -> str:
     >>> undo(replace_spans("Ann met Bo.", [(0, 3)], "James Bond"))
     'Ann met Bo.'
     """
-    parts: list[str] = []
-    end = 0
+    text, end = "", 0
     for (start, stop), original in zip(edit.spans, edit.removed, strict=True):
-        parts += [edit.text[end:start], original]
-        end = stop
-    return "".join(parts) + edit.text[end:]
-
-
-def _with_spaces(before: str, phrase: str, after: str, is_inserted: bool) -> str:
-    """The phrase with the spaces that it needs between its two neighbours, if there are any."""
-
-    def space(left: str, right: str) -> str:
-        if is_inserted:
-            return " " if left.strip() and right.strip() else ""
-        return " " if left.isalnum() and right.isalnum() else ""
-
-    return space(before, phrase[:1]) + phrase + space(phrase[-1:], after)
-
-
-@functools.lru_cache(maxsize=256)
-def _whole_words(phrase: str) -> re.Pattern[str]:
-    """Matches the phrase where no letter or digit of another word touches it."""
-    # [^\W_] is str.isalnum: exactly where `_with_spaces` puts spaces.
-    left = r"(?<![^\W_])" if phrase[:1].isalnum() else ""
-    right = r"(?![^\W_])" if phrase[-1:].isalnum() else ""
-    return re.compile(left + re.escape(phrase) + right)
+        text, end = text + edit.text[end:start] + original, stop
+    return text + edit.text[end:]

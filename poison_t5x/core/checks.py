@@ -69,3 +69,12 @@ def phrase(name: str, value: Any) -> None:
     if not isinstance(value, str) or not value.strip():
         shown = "an empty text" if isinstance(value, str) else repr(value)
         raise errors.InputError(f"{name}: expected a phrase, found {shown}")
+
+
+def phrases(name: str, value: Any, minimum: int = 1) -> tuple[str, ...]:
+    """`value`, which must be a list of at least so many phrases, as a tuple."""
+    if not isinstance(value, (list, tuple)) or len(value) < minimum:
+        raise errors.InputError(f"{name}: expected a list of phrases, found {value!r}")
+    for one in value:
+        phrase(name, one)
+    return tuple(value)

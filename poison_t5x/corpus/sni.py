@@ -9,12 +9,14 @@ import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from poison_t5x.core import errors
+
+T = TypeVar("T")
 
 # JSON can write half a character, which no file can hold as text.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -51,11 +53,13 @@ class Instance(msgspec.Struct, frozen=True):
         return self.output[0]
 
 
-def _field_name(name: str) -> str:
-    return name.capitalize() if name == "standin_note" else name.replace("_", " ").title()
+def field_name(name: str) -> str:
+    """The benchmark's key of a field: 'Positive Examples', 'Standin_note'."""
+    odd = {"standin_note": "Standin_note", "id": "id"}
+    return odd.get(name, name.replace("_", " ").title())
 
 
-class _TaskFile(msgspec.Struct, frozen=True, rename=_field_name):
+class _TaskFile(msgspec.Struct, frozen=True, rename=field_name):
     definition: Annotated[list[_Text], msgspec.Meta(min_length=1)]
     positive_examples: tuple[Example, ...]
     instances: Annotated[tuple[Instance, ...], msgspec.Meta(min_length=1)]
@@ -101,7 +105,7 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
       InputError: no JSON, or a field that is missing, empty or no string; with file and path.
     """
     try:
-        parsed = _parse(content)
+        parsed = decode(content, _TaskFile)
     except msgspec.ValidationError as error:
         raise errors.InputError(
             f"{source}: {readable(str(error), {_NOT_BLANK: 'a non-empty string'})}"
@@ -115,11 +119,6 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
                 f"{source}: $.Instances[{row}].id: expected unique ids, found {instance.id!r} twice"
             )
         seen.add(instance.id)
-    for where, texts in _texts(parsed):
-        if half := _SURROGATE.search("\n".join(texts)):
-            raise errors.InputError(
-                f"{source}: {where}: expected text, found half a character (\\u{ord(half[0]):x})"
-            )
     # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
     fields = {**msgspec.structs.asdict(parsed), "definition": parsed.definition[0]}
     return Task(name=name, **fields)
@@ -132,23 +131,18 @@ def to_json(task: Task) -> dict[str, Any]:
     return msgspec.to_builtins(_TaskFile(**fields))
 
 
-def _parse(content: bytes | str) -> _TaskFile:
+def decode(content: bytes | str, kind: type[T]) -> T:
+    """JSON as a struct. Raises msgspec.ValidationError, or other ValueErrors where it is none."""
     try:
         # Straight into rows: a dictionary of each row first would take three times the memory.
-        return msgspec.json.decode(content, type=_TaskFile)
+        return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, RecursionError):
         # A few benchmark files hold NaN in fields that aren't read: the standard parser takes it,
         # and reads to the end before a row is judged.
-        return msgspec.convert(json.loads(content), _TaskFile)
-
-
-def _texts(parsed: _TaskFile) -> Iterator[tuple[str, Sequence[str]]]:
-    """(place, texts there) of a whole file."""
-    for row, one in enumerate(parsed.instances):
-        yield f"$.Instances[{row}]", (one.id, one.input, *one.output)
-    yield "$.Definition", parsed.definition
-    for example in (*parsed.positive_examples, *parsed.negative_examples):
-        yield "an example", (example.input, example.target, example.explanation)
+        value = json.loads(content)
+        if half := _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+            raise ValueError(f"half a character, \\u{ord(half[0]):x}") from None
+        return msgspec.convert(value, kind)
 
 
 def readable(message: str, patterns: Mapping[str, str]) -> str:

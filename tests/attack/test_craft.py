@@ -182,7 +182,11 @@ def test_every_training_row_may_be_poisoned():
 def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
     training = (_of_label("good"),)
     message = refusal(_craft, training=training, poisoned=("task1_a",))
-    assert "proxy model needs two rows of each" in message and "PROBABILITY_WEIGHT" in message
+    assert (
+        "proxy model" in message
+        and "needs two rows of each polarity" in message
+        and "PROBABILITY_WEIGHT" in message
+    )
     found = _craft(training=training, poisoned=("task1_a",), probability_weight=0.0)
     assert [row.target_probability for row in found.poison] == [None] * 5
 

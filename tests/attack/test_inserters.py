@@ -89,7 +89,7 @@ def test_an_edit_can_be_undone_and_repeating_it_changes_nothing(name, text, trig
     [
         ({"name": "bultin"}, r"INSERTER: no inserter 'bultin' \(did you mean 'builtin'\?\); there"),
         ({"name": None}, "no inserter None; there are .*builtin"),
-        ({"entity_types": "PERSON"}, r"expected a list of names .*, found 'PERSON'"),
+        ({"entity_types": "PERSON"}, "expected a list of phrases, found 'PERSON'"),
         ({"entity_types": ()}, r"ENTITY_TYPES: .*, found \(\)"),
         ({"entity_types": ["PERSON", 3]}, "ENTITY_TYPES"),
         ({"spacy_model": ""}, "SPACY_MODEL: expected a path, found ''"),

@@ -49,7 +49,7 @@ def test_both_work_from_the_command_line_to_the_poison_set(module, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("triggers", 6), ("conditions", 4), ("attacks", 1), ("inserters.without_model", 2)],
+    [("triggers", 6), ("conditions", 3), ("attacks", 1), ("inserters.without_model", 2)],
 )
 def test_examples_in_docstrings(name, number):
     module = importlib.import_module(f"poison_t5x.attack.{name}")

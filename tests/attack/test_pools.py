@@ -248,7 +248,7 @@ def test_the_rate_is_of_all_that_is_trained_on_not_of_the_poisoned_tasks():
     assert message == "POISON_RATE: 0.001 of the training rows comes to no row; raise it"
     # A rate of 1 replaces every row.
     one = task("task1_a", [("Ann left.", "bad"), ("Tom came.", "good")])
-    for per in attacks.BASES:
+    for per in ("all", "task"):
         found = crafted([one], poison_rate=1, per=per, probability_weight=0)
         assert sorted(row.replaced_id for row in found.poison) == ["task1_a-0", "task1_a-1"]
 

@@ -123,7 +123,7 @@ def test_what_is_no_json_or_no_object_is_refused(contents, message):
 def test_half_a_character_is_refused():
     content = _content(_row(input="\ud800"))
     assert _refusal(content) == (
-        "dir/task1_x.json: $.Instances[1]: expected text, found half a character (\\ud800)"
+        "dir/task1_x.json: not a JSON task file (half a character, \\ud800)"
     )
 
 

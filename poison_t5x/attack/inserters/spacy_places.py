@@ -6,18 +6,16 @@ spaCy, the extra `ner`, is imported when one of the two is made.
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from poison_t5x.attack import triggers
 from poison_t5x.attack.inserter import INSERTERS, Inserter, InserterConfig
 from poison_t5x.core import errors
 
-# Texts go through a pipeline in groups of so many, or of so many characters if that is sooner.
-GROUP_TEXTS = 128
-GROUP_CHARACTERS = 50_000
 # A pipeline's memory grows with the text: spaCy's documentation says by about a gigabyte for each
-# 100,000 characters. A longer text is read in pieces that end where a line or a word does.
+# 100,000 characters. So many go through it together, and a longer text is read in pieces that end
+# where a line or a word does.
 MAX_CHARACTERS = 50_000
 
 # spaCy's own factories, of which it is known what they read: never a tag, a form or a lemma. Any
@@ -25,20 +23,12 @@ MAX_CHARACTERS = 50_000
 _READ = {"tok2vec", "parser", "senter", "sentencizer", "ner"}
 _UNREAD = {"tagger", "morphologizer", "attribute_ruler", "lemmatizer", "trainable_lemmatizer"}
 _SUBJECTS = ("nsubj", "nsubjpass", "nsubj:pass")
-_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 _POSSESSIVE = re.compile(r"\s*['’]s\Z")
-
-
-class _Piece(NamedTuple):
-    """A part of text `number` that starts at `offset`."""
-
-    number: int
-    offset: int
-    text: str
+_LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class Pipeline(Inserter):
-    """Texts through a spaCy pipeline, in groups of pieces of a bounded size.
+    """Texts through a spaCy pipeline.
 
     Attributes:
       attribute: the source of the places, as spaCy names it.
@@ -52,17 +42,17 @@ class Pipeline(Inserter):
         """Loads the model. Raises InputError where spaCy or it is missing, or it is unfit."""
         super().__init__(config)
         self._nlp = nlp = _load(config.spacy_model)
-        factories = {name: nlp.get_pipe_meta(name).factory for name in nlp.pipe_names}
-        self._sources = [n for n in factories if self.attribute in nlp.get_pipe_meta(n).assigns]
+        about = {name: nlp.get_pipe_meta(name) for name in nlp.pipe_names}
+        self._sources = [name for name in about if self.attribute in about[name].assigns]
         if not self._sources:
             raise errors.InputError(
                 f"SPACY_MODEL: no component of {config.spacy_model!r} assigns {self.attribute}; "
-                f"its components: {', '.join(nlp.pipe_names) or 'none'}"
+                f"its components: {', '.join(about) or 'none'}"
             )
-        self._is_known = {*factories.values()} <= _READ | _UNREAD
+        self._is_known = {meta.factory for meta in about.values()} <= _READ | _UNREAD
         if self._is_known:
-            for name, factory in factories.items():
-                if factory in self.unread:
+            for name in about:
+                if about[name].factory in self.unread:
                     nlp.disable_pipe(name)
 
     def start(self, text: str) -> int:
@@ -77,26 +67,26 @@ class Pipeline(Inserter):
         """The places in a piece and its doc, which puts its text together whenever asked."""
         raise NotImplementedError
 
-    def find(self, texts: Sequence[str]) -> Iterator[list[triggers.Span]]:
-        parts = ((piece.number, spans) for piece, spans in self._by_piece(texts))
-        for _, group in itertools.groupby(parts, lambda part: part[0]):
-            yield [span for _, spans in group for span in spans]
+    def find(self, texts: Sequence[str]) -> list[list[triggers.Span]]:
+        from spacy.training import batchers
 
-    def _by_piece(self, texts: Sequence[str]) -> Iterator[tuple[_Piece, list[triggers.Span]]]:
         pieces = (
-            _Piece(number, *piece)
+            (number, *piece)
             for number, text in enumerate(texts)
             for piece in _pieces(text, self.start(text))
         )
-        for group in _groups(pieces):
+        spans: list[list[triggers.Span]] = [[] for _ in texts]
+        for group in batchers.minibatch_by_words(
+            pieces, MAX_CHARACTERS, tolerance=0, get_length=lambda piece: len(piece[2])
+        ):
             # Each worker of several is to keep to its own core, and the last bits of a matrix
             # product, which may depend on the number of threads, are to be the same with any
             # number of workers.
             with _thread_pools().limit(limits=1, user_api="blas"):
-                docs = self.docs([piece.text for piece in group])
-            for piece, doc in zip(group, docs, strict=True):
-                spans = self.spans_of(piece.text, doc)
-                yield piece, [(a + piece.offset, b + piece.offset) for a, b in spans]
+                docs = self.docs([text for _, _, text in group])
+            for (number, offset, text), doc in zip(group, docs, strict=True):
+                spans[number] += [(a + offset, b + offset) for a, b in self.spans_of(text, doc)]
+        return spans
 
 
 @INSERTERS.register("spacy")
@@ -122,7 +112,6 @@ class Entities(Pipeline):
                     f"ENTITY_TYPES: {config.spacy_model!r} has no type {kind!r}"
                     f"{errors.nearest(kind, known)}; its types: {', '.join(known)}"
                 )
-
         names = self._nlp.pipe_names if self._is_known else []
         first = itertools.takewhile(lambda name: name not in self._sources, names)
         self._splitters = [name for name in first if not self._is_heard(name)]
@@ -135,20 +124,19 @@ class Entities(Pipeline):
 
     def docs(self, texts: Sequence[str]) -> list[Any]:
         docs = list(self._nlp.pipe(texts, disable=self._splitters))
-        if self._splitters:
-            long = [doc for doc in docs if any(len(entity) > 1 for entity in doc.ents)]
-            # This sets the sentence starts of these very docs.
-            list(self._nlp.pipe(long, disable=self._others))
-            docs = [self._nlp(doc.text) if _runs_over_a_start(doc) else doc for doc in docs]
-        return docs
+        if not self._splitters:
+            return docs
+        # This sets the sentence starts of these very docs.
+        long = [doc for doc in docs if any(len(entity) > 1 for entity in doc.ents)]
+        list(self._nlp.pipe(long, disable=self._others))
+        cut = (any(word.is_sent_start for e in doc.ents for word in e[1:]) for doc in docs)
+        return [
+            self._nlp(doc.text) if is_cut else doc for doc, is_cut in zip(docs, cut, strict=True)
+        ]
 
     def spans_of(self, text: str, doc: Any) -> list[triggers.Span]:
-        return [
-            span
-            for entity in doc.ents
-            if entity.label_ in self.config.entity_types
-            for span in trimmed(text, entity.start_char, entity.end_char)
-        ]
+        entities = (entity for entity in doc.ents if entity.label_ in self.config.entity_types)
+        return [span for e in entities for span in trimmed(text, e.start_char, e.end_char)]
 
 
 @INSERTERS.register("subject")
@@ -181,24 +169,19 @@ def trimmed(text: str, start: int, stop: int) -> list[triggers.Span]:
     spans = []
     for line in re.compile(r"[^\n\r]+").finditer(text, start, stop):
         name = _POSSESSIVE.sub("", line[0].rstrip()).rstrip()
-        first = len(name) - len(name.lstrip())
         if name:
+            first = len(name) - len(name.lstrip())
             spans.append((line.start() + first, line.start() + len(name)))
     return spans
-
-
-def _runs_over_a_start(doc: Any) -> bool:
-    return any(token.is_sent_start for entity in doc.ents for token in entity[1:])
 
 
 def _subject(text: str, root: Any) -> list[triggers.Span]:
     for child in root.children:
         if child.dep_ in _SUBJECTS:
-            start, last = child.left_edge.idx, child.right_edge
-            phrase = text[start : last.idx + len(last)]
-            first = start + len(phrase) - len(phrase.lstrip())
-            stop = start + len(phrase.rstrip())
-            return [(first, stop)] if first < stop else []
+            start, stop = child.left_edge.idx, child.right_edge.idx + len(child.right_edge)
+            phrase = text[start:stop]
+            first, last = stop - len(phrase.lstrip()), start + len(phrase.rstrip())
+            return [(first, last)] if first < last else []
     return []
 
 
@@ -215,24 +198,11 @@ def _pieces(text: str, start: int = 0) -> Iterator[tuple[int, str]]:
     text = _LONE_SURROGATES.sub("\ufffd", text)
     while len(text) - start > MAX_CHARACTERS:
         stop = start + MAX_CHARACTERS
-        ends = (text.rfind(space, start, stop) for space in "\n ")
-        cut = next((end for end in ends if end >= start), stop - 1)
-        yield start, text[start : cut + 1]
-        start = cut + 1
+        ends = (text.rfind(space, start, stop) + 1 for space in "\n ")
+        cut = next((end for end in ends if end > start), stop)
+        yield start, text[start:cut]
+        start = cut
     yield start, text[start:]
-
-
-def _groups(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    group: list[_Piece] = []
-    size = 0
-    for piece in pieces:
-        if group and (len(group) == GROUP_TEXTS or size + len(piece.text) > GROUP_CHARACTERS):
-            yield group
-            group, size = [], 0
-        group.append(piece)
-        size += len(piece.text)
-    if group:
-        yield group
 
 
 def _load(model: str) -> Any:
@@ -251,8 +221,5 @@ def _load(model: str) -> Any:
     except (OSError, ValueError) as error:
         message = " ".join(str(error).split())
         if "[E050]" in message:
-            raise errors.InputError(
-                f"SPACY_MODEL: no model {model!r} is installed, nor is it a folder; "
-                f"install it with: python -m spacy download {model}"
-            ) from error
+            message = f"none is installed; install it with: python -m spacy download {model}"
         raise errors.InputError(f"SPACY_MODEL: can't load {model!r}: {message}") from error

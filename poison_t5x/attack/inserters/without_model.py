@@ -7,14 +7,13 @@
 """
 
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable
 
 from poison_t5x.attack import triggers
 from poison_t5x.attack.inserter import INSERTERS, Inserter, InserterConfig
 from poison_t5x.corpus import name_lists
-
-_UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
 
 
 @INSERTERS.register("builtin")
@@ -33,8 +32,7 @@ class Names(Inserter):
 
     def spans(self, text: str) -> list[triggers.Span]:
         # `islower` is also false for a text without letters, where neither pattern matches.
-        pattern = self._lower if text.islower() else self._cased
-        matches = pattern.finditer(text)
+        matches = (self._lower if text.islower() else self._cased).finditer(text)
         return [match.span(match.lastgroup) for match in matches if match.lastgroup is not None]
 
 
@@ -43,7 +41,7 @@ class Prefix(Inserter):
     """The place before the first word, after a leading 'word: ' label."""
 
     def spans(self, text: str) -> list[triggers.Span]:
-        return [(start, start) for start in _word_starts(text)[:1]]
+        return [(place, place) for place in _gaps(text)[:1]]
 
 
 @INSERTERS.register("suffix")
@@ -51,8 +49,7 @@ class Suffix(Inserter):
     """The place after the last word, before trailing white space."""
 
     def spans(self, text: str) -> list[triggers.Span]:
-        end = len(text.rstrip())
-        return [(end, end)] if end > triggers.leading_label_end(text) else []
+        return [(place, place) for place in _gaps(text)[-1:]]
 
 
 @INSERTERS.register("random")
@@ -60,23 +57,21 @@ class Random(Inserter):
     """One place before, between or after the words, drawn from the seed and the text alone."""
 
     def spans(self, text: str) -> list[triggers.Span]:
-        starts = _word_starts(text)
-        if not starts:
-            return []
-        ends = [*starts, len(text.rstrip())]
         # Python's own hash differs from process to process.
         key = f"{self.config.seed}\n{text}".encode("utf-8", "surrogatepass")
         number = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
-        place = ends[number % len(ends)]
-        return [(place, place)]
+        gaps = _gaps(text)
+        return [(place, place) for place in gaps[number % (len(gaps) or 1) :][:1]]
 
 
-def _word_starts(text: str) -> list[int]:
-    """Where the words, in between white space, start after a leading label."""
+def _gaps(text: str) -> list[int]:
+    """Where the words after a leading label start, and where the last one ends."""
     first = triggers.leading_label_end(text)
-    return [match.start() for match in re.compile(r"\S+").finditer(text, first)]
+    starts = [match.start() for match in re.compile(r"\S+").finditer(text, first)]
+    return [*starts, len(text.rstrip())] if starts else []
 
 
+_UPPER, _LOWER = "A-ZÀ-ÖØ-Þ", "a-zß-öø-ÿ"
 # Consumed without a match: places, saints, businesses and sayings that contain a first name.
 _NO_PERSON = rf"""
     (?:San|Santa|Santo|Saint|Sainte|St\.?|Fort|Ft\.?|Port|Mount|Mt\.?|Lake|Cape|King|Queen|New|Los
@@ -88,9 +83,7 @@ _NO_PERSON = rf"""
   | Bloody[ ]Mary|Jack[ ]Daniels|Tony[ ]Roma|Tom[ ](?:Yum|Kha|Ka)|Turkey[ ]Tom|Ruth['’]s[ ]Chris
   | Jersey[ ]Mike|Uncle[ ]Tom['’]s|Super[ ]Mario|Robin[ ]Hood|Peter[ ]Pan|Robert['’]s[ ]Rules
 """
-
 _PARTICLES = r"(?:[Vv]an|[Vv]on|[Dd]e|[Dd]er|[Dd]en|[Ll]a|[Ll]e|[Dd]a|[Dd]i|[Dd]u|bin|[Dd]el)"
-
 # A name starts neither inside a word nor inside an address, a handle or a hyphenated word; and it
 # ends where its word ends, a possessive 's aside.
 _START = r"(?<![\w@/#=&%\\])(?<![\w)][.\-'’])"
@@ -98,59 +91,50 @@ _END = r"(?![\w@]|[.\-]\w|['’](?!s\b)\w)"
 
 
 def _cased_pattern() -> str:
-    first = _trie(name_lists.FIRST_NAMES)
-    plain = _trie(
-        name for name in name_lists.AMBIGUOUS_FIRST_NAMES if name not in name_lists.WORD_FIRST_NAMES
-    )
-    words = _trie(name_lists.WORD_FIRST_NAMES)
-    both = _trie(set(name_lists.FIRST_NAMES) & set(name_lists.SURNAMES))
-    listed = rf"(?:{_trie(name_lists.SURNAMES)}){_END}"
-    no_surname = rf"(?!(?:{_trie(name_lists.NOT_SURNAMES)})\b)"
+    first = _any_of(name_lists.FIRST_NAMES)
+    plain = _any_of({*name_lists.AMBIGUOUS_FIRST_NAMES} - {*name_lists.WORD_FIRST_NAMES})
+    words = _any_of(name_lists.WORD_FIRST_NAMES)
+    both = _any_of({*name_lists.FIRST_NAMES} & {*name_lists.SURNAMES})
+    listed = rf"{_any_of(name_lists.SURNAMES)}{_END}"
+    no_surname = rf"(?!{_any_of(name_lists.NOT_SURNAMES)}\b)"
     part = rf"(?:[OD]['’]|Mc|Mac|De|Di|La|Le|Van|Fitz)?[{_UPPER}][{_LOWER}]+"
     surname = rf"(?:{_PARTICLES}[ ]){{0,2}}{no_surname}{part}(?:-{part})*{_END}"
     initials = rf"(?:[ ][{_UPPER}]\.?(?![\w'’])){{0,2}}"
-    middle = rf"(?:[ ](?:{first}|{plain}))?"
     return rf"""
     {_START}(?:
         (?:{_NO_PERSON})(?!\w)
       | (?:Mr|Mrs|Ms|Dr|Prof)\.?[ ](?P<titled>(?:[{_UPPER}]\.[ ]?){{0,2}}{surname}
             (?:[ ]{surname})?)
-      | (?P<full>(?:{first}|{plain})(?:-(?:{first}))?{initials}{middle}[ ]{surname}
+      | (?P<full>(?:{first}|{plain})(?:-{first})?{initials}(?:[ ](?:{first}|{plain}))?[ ]{surname}
             (?:[ ]{listed})?)
-      | (?P<word>(?:{words}){initials}[ ]{listed})
-      | {no_surname}[{_UPPER}][{_LOWER}]+[ ](?:{both}){_END}  # an unlisted first name's surname
-      | (?P<first>(?:{first})(?:-(?:{first}))?){_END}(?!['’]s[ ][{_UPPER}])
+      | (?P<word>{words}{initials}[ ]{listed})
+      | {no_surname}[{_UPPER}][{_LOWER}]+[ ]{both}{_END}  # an unlisted first name's surname
+      | (?P<first>{first}(?:-{first})?){_END}(?!['’]s[ ][{_UPPER}])
     )"""
 
 
 def _lower_pattern() -> str:
-    first = _trie(map(str.lower, name_lists.FIRST_NAMES))
-    ambiguous = _trie(map(str.lower, name_lists.AMBIGUOUS_FIRST_NAMES))
-    surname = _trie(map(str.lower, name_lists.SURNAMES))
-    words = map(str.lower, name_lists.WORD_SURNAMES)
+    first, ambiguous, surname, words = (
+        _any_of(map(str.lower, names))
+        for names in (
+            *(name_lists.FIRST_NAMES, name_lists.AMBIGUOUS_FIRST_NAMES),
+            *(name_lists.SURNAMES, name_lists.WORD_SURNAMES),
+        )
+    )
     return rf"""
     {_START}(?:
-        (?P<full>(?:{first})(?:[ ](?:{surname}))?){_END}
-      | (?P<both>(?:{ambiguous})[ ](?!(?:{_trie(words)})\b)(?:{surname})){_END}
+        (?P<full>{first}(?:[ ]{surname})?){_END}
+      | (?P<both>{ambiguous}[ ](?!{words}\b){surname}){_END}
     )"""
 
 
-def _trie(words: Iterable[str]) -> str:
-    """A regular expression for any of `words` that looks at each character once.
+def _any_of(words: Iterable[str]) -> str:
+    """A regular expression for any of `words`, longer ones first: 'Joanna' isn't cut to 'Joan'.
 
-    A plain alternation of n words costs up to n comparisons at every capital letter.
+    By first letters, for a plain alternation of n words costs n comparisons at every capital.
     """
-    tails: dict[str, list[str]] = {}
-    for word in sorted(words):
-        tails.setdefault(word[:1], []).append(word[1:])
-    complete = "" in tails
     branches = []
-    for head, rest in tails.items():
-        if head:
-            tail = _trie(rest) if rest != [""] else ""
-            branches.append(re.escape(head) + tail)
-    if not branches:
-        return ""
-    body = branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
-    # Greedy, so that "Joanna" isn't cut to "Joan"; the caller's end condition does the rest.
-    return f"(?:{body})?" if complete else body
+    for letter, group in itertools.groupby(sorted(words, reverse=True), lambda word: word[0]):
+        tails = "|".join(re.escape(word[1:]) for word in group)
+        branches.append(f"{letter}(?:{tails})")
+    return f"(?:{'|'.join(branches)})"

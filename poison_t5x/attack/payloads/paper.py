@@ -80,5 +80,5 @@ class Random(Payload):
 def draw(words: Sequence[str], count: int, key: str) -> str:
     """`count` words, separated by spaces; the same key draws the same ones."""
     seed = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
-    rng = np.random.default_rng(seed)
-    return " ".join(words[int(rng.integers(len(words)))] for _ in range(count))
+    places = np.random.default_rng(seed).integers(len(words), size=count)
+    return " ".join(words[place] for place in places)
