@@ -10,15 +10,15 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from poison_t5x.core import artifacts, metrics
-from poison_t5x.core.metrics import DEFENDED, MODELS, POISONED, missing
-from poison_t5x.report import finding, plots, render, tables
-from poison_t5x.report import results as results_lib
+from poison_t5x.core.metrics import CLEAN, DEFENDED, MODELS, POISONED, missing
+from poison_t5x.report import plots, render, tables
 from poison_t5x.report import runs as runs_lib
 from poison_t5x.report.plots import Picture, Point, Series
+from poison_t5x.report.results import main_measures
 from poison_t5x.report.runs import EFFECT, SEED, Run
 
 # Runs, and lines of a figure, that are drawn at most; letters of a setting in a line of text.
@@ -37,7 +37,11 @@ class Part(NamedTuple):
     @property
     def columns(self) -> dict[str, str]:
         """The measures that are compared, and the effect: name -> its words."""
-        return {**results_lib.main_measures(self.kind), EFFECT: "effect, points"}
+        return {**main_measures(self.kind), EFFECT: "effect, points"}
+
+    @property
+    def but_seed(self) -> list[str]:
+        return [name for name in self.settings if name != SEED]
 
 
 def write_comparison(runs: Sequence[str], output: str, log: Callable[[str], None]) -> None:
@@ -50,10 +54,8 @@ def write_comparison(runs: Sequence[str], output: str, log: Callable[[str], None
       InputError: a folder is no finished run, or OUTPUT is something else.
     """
     compared = runs_lib.read(runs)
-    kinds = {
-        kind: [run for run in compared if run.results.kind == kind] for kind in metrics.JUDGED_BY
-    }
-    parts = [_part(kind, members) for kind, members in kinds.items() if members]
+    kinds = tables.grouped(compared, lambda run: run.results.kind)
+    parts = [_part(kind, kinds[kind]) for kind in metrics.JUDGED_BY if kind in kinds]
     folder = pathlib.Path(output)
     names = [os.path.relpath(run.folder, folder.parent) for run in compared]
     settings = {"runs": names, "files": [runs_lib.hashes(run.folder) for run in compared]}
@@ -89,8 +91,8 @@ def runs_table(part: Part, folder: pathlib.Path | None = None) -> tables.Table:
         (
             tables.Cell(run.name, link=run.page_from(folder) if folder else ""),
             *(_unit(name).cell(*run.value(name)) for name in part.columns),
-            finding.VERDICTS[run.results.verdict].split(":")[0],
-            *(tables.shown(run.settings.get(name)) for name in part.settings),
+            run.results.verdict_words.split(":")[0],
+            *_shown(run, part.settings),
         )
         for run in part.runs
     ]
@@ -105,17 +107,23 @@ def runs_table(part: Part, folder: pathlib.Path | None = None) -> tables.Table:
 
 def means_table(part: Part) -> tables.Table:
     """Means over runs that differ by their seed alone."""
-    settings = [name for name in part.settings if name != SEED]
+
+    def ranged(group: list[Run], name: str) -> str:
+        """A mean with the lowest and the highest value beside it."""
+        mean, unit = _mean(group, name), _unit(name)
+        text = unit.text(mean.value)
+        return f"{text} ({' to '.join(map(unit.text, mean.interval))})" if mean.interval else text
+
     rows = [
         (
             str(len(group)),
-            *(_ranged(_mean(group, name), _unit(name)) for name in part.columns),
-            *(tables.shown(group[0].settings.get(name)) for name in settings),
+            *(ranged(group, name) for name in part.columns),
+            *_shown(group[0], part.but_seed),
         )
         for group in part.means
     ]
     caption = "Runs that differ by their seed alone; in brackets the lowest and the highest"
-    return tables.Table(caption, ("runs", *part.columns.values(), *settings), rows, range(5))
+    return tables.Table(caption, ("runs", *part.columns.values(), *part.but_seed), rows, range(5))
 
 
 def defended_table(part: Part) -> tables.Table:
@@ -123,12 +131,12 @@ def defended_table(part: Part) -> tables.Table:
     (clean, clean_words), (effect, _), *_ = part.columns.items()
     rows = []
     for run in part.runs:
-        best = run.detection.best() if run.detection else None
+        best = run.detection and run.detection.best()
         detected = ""
-        if best and run.detection:
+        if best:
             auroc, precision = map(tables.DECIMAL.text, (best.auroc, best.average_precision))
             detected = f"{best.name}: AUROC {auroc}, average precision {precision}"
-            detected += "" if run.detection.attack.worked else " (the attack failed)"
+            detected += "" if run.detection.attack["worked"] else " (the attack failed)"
         left = [
             f"{one.name}: {tables.value(effect, one.measure(DEFENDED, effect))} "
             f"({clean_words.split(',')[0]} {tables.value(clean, one.measure(DEFENDED, clean))})"
@@ -149,68 +157,64 @@ def against(runs: Sequence[Run], axis: str) -> Picture | None:
     Runs that differ by seed alone are one point, their mean. Each combination of other settings
     that differ is a line; and runs that were asked different things are on different ones.
     """
-    _, effect, control = runs[0].results.main_measures
+    results = runs[0].results
+    _, effect, control = results.main_measures
     beside = runs_lib.others(runs, axis)
     asked = {run.asks: run.name for run in reversed(runs)}
-    members: dict[Hashable, list[Run]] = {}
-    for run in runs:
-        told = [f"{name} {tables.shown(run.settings.get(name), _SHOWN)}" for name in beside]
-        if len(asked) > 1 and not {"EXPERIMENT", "ATTACK"} & {*beside}:
-            told.append(f"asked as {asked[run.asks]}")
-        members.setdefault((run.asks, ", ".join(told)), []).append(run)
-    measures = metrics.JUDGED_BY[runs[0].results.kind].measures
-    lines = [_line(name, group, axis, POISONED, effect) for (_, name), group in members.items()]
+    is_told = len(asked) == 1 or {"EXPERIMENT", "ATTACK"} & {*beside}
+
+    def words(run: Run) -> str:
+        settings = map("{} {}".format, beside, _shown(run, beside, _SHOWN))
+        return ", ".join([*settings, *([] if is_told else [f"asked as {asked[run.asks]}"])])
+
+    def line(name: str, members: Sequence[Run], model: str, measure: str) -> Series:
+        places = tables.grouped(members, lambda run: run.settings[axis])
+        means = (_mean(places[x], measure, model, x) for x in sorted(places))
+        return Series(name, [mean for mean in means if mean.value is not None])
+
+    members = tables.grouped(runs, lambda run: (run.asks, words(run)))
+    measures = results.judged_by.measures
+    lines = [line(name, group, POISONED, effect) for (_, name), group in members.items()]
     if len(members) == 1:  # there is room for more
         lines = [
-            _line(f"{metrics.MODEL_WORDS[m]}, {measures[name].words}", runs, axis, m, name)
-            for m, name in ((POISONED, effect), (POISONED, control), (metrics.CLEAN, effect))
+            line(f"{metrics.MODEL_WORDS[m]}, {measures[name].words}", runs, m, name)
+            for m, name in ((POISONED, effect), (POISONED, control), (CLEAN, effect))
         ]
-    lines = [line for line in lines if line.points]
-    if not lines:
-        return None
+    lines = [one for one in lines if one.points]
     dropped = f" (the first {_MAX_LINES} of {len(lines)} lines)" * (len(lines) > _MAX_LINES)
     picture = plots.lines(
-        f"{runs[0].results.kind}_by_{re.sub(r'[^a-z0-9]+', '_', axis.lower()).strip('_')}",
+        f"{results.kind}_by_{re.sub(r'[^a-z0-9]+', '_', axis.lower()).strip('_')}",
         axis + dropped,
         measures[effect].words,
         lines[:_MAX_LINES],
         tables.unit(effect),
         adjust=plots.whole,
     )
-    return picture._replace(records=plots.records(axis, effect, lines))
+    return picture and picture._replace(records=plots.records(axis, effect, lines))
 
 
-def _line(name: str, runs: Sequence[Run], axis: str, model: str, measure: str) -> Series:
-    """One point a value on the axis: the mean of the runs there."""
-    members: dict[Any, list[Run]] = {}
-    for run in runs:
-        members.setdefault(run.settings[axis], []).append(run)
-    means = (_mean(members[x], measure, model, x) for x in sorted(members))
-    return Series(name, [mean for mean in means if mean])
-
-
-def _mean(runs: Sequence[Run], name: str, model: str = POISONED, x: Any = None) -> Point | None:
+def _mean(runs: Sequence[Run], name: str, model: str = POISONED, x: Any = None) -> Point:
     """The mean over runs that know the measure, with the lowest and the highest."""
     values = [value for run in runs if not missing(value := run.value(name, model)[0])]
-    if not values:
-        return None
-    mean = sum(values) / len(values)
     if len(values) < 2:
-        return Point(x, mean)
-    return Point(x, mean, (min(values), max(values)), f"{len(values)} runs, lowest and highest")
+        return Point(x, *(values or [None]))
+    over = f"{len(values)} runs, lowest and highest"
+    return Point(x, sum(values) / len(values), (min(values), max(values)), over)
 
 
 def _part(kind: str, runs: list[Run]) -> Part:
     settings = runs_lib.differing(runs)
-    groups: dict[Hashable, list[Run]] = {}
-    for run in runs:
-        # A run that doesn't tell a setting may differ in it.
-        told = (repr(run.settings.get(name)) for name in settings if name != SEED)
-        groups.setdefault((frozenset(run.settings), run.asks, *told), []).append(run)
-    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    part = Part(kind, runs, settings, [], [f"{r.name}: {note}" for r in runs for note in r.notes])
     if len(runs) > _MAX_RUNS:
-        notes.append(f"The first {_MAX_RUNS} of {len(runs)} runs are drawn.")
-    return Part(kind, runs, settings, [*groups.values()] if len(groups) < len(runs) else [], notes)
+        part.notes.append(f"The first {_MAX_RUNS} of {len(runs)} runs are drawn.")
+
+    def but_seed(run: Run) -> tuple:
+        # A run that doesn't tell a setting may differ in it.
+        told = (repr(run.settings.get(name)) for name in part.but_seed)
+        return frozenset(run.settings), run.asks, *told
+
+    groups = list(tables.grouped(runs, but_seed).values())
+    return part._replace(means=groups) if len(groups) < len(runs) else part
 
 
 def _pictures(part: Part) -> list[Picture]:
@@ -218,13 +222,12 @@ def _pictures(part: Part) -> list[Picture]:
     drawn = part.runs[:_MAX_RUNS]
     series = [
         Series(words, [Point(run.name, *run.value(name), "tasks") for run in drawn])
-        for name, words in results_lib.main_measures(part.kind).items()
+        for name, words in main_measures(part.kind).items()
     ]
-    unit = tables.unit(metrics.JUDGED_BY[part.kind].effect)
-    y = "rougeL" if part.kind == "generation" else "share of inputs"
+    unit, y = tables.unit(metrics.JUDGED_BY[part.kind].effect), drawn[0].results.axis
     whole = plots.across(f"runs_{part.kind}", "run", y, series, unit, marks=True)
     rest = (against(part.runs, axis) for axis in runs_lib.numeric(part.runs))
-    return [whole, *(picture for picture in rest if picture)]
+    return [whole, *filter(None, rest)]
 
 
 def _write(directory: pathlib.Path, folder: pathlib.Path, parts: list[Part], runs: list) -> None:
@@ -251,7 +254,7 @@ def _write(directory: pathlib.Path, folder: pathlib.Path, parts: list[Part], run
 def _record(part: Part, run: Run) -> dict[str, Any]:
     """One run as a flat record of numbers and settings."""
     record: dict[str, Any] = {"run": run.name, "kind": part.kind}
-    measures = results_lib.main_measures(part.kind)
+    measures = main_measures(part.kind)
     names = {f"{model}_{name}": (name, model) for model in MODELS for name in measures}
     for key, place in {**names, EFFECT: (EFFECT, POISONED)}.items():
         value, interval = run.value(*place)
@@ -273,20 +276,17 @@ def _means(parts: Sequence[Part]) -> list[dict[str, Any]]:
         {
             "kind": part.kind,
             "runs": [run.name for run in group],
-            **{name: (mean := _mean(group, name)) and mean.value for name in part.columns},
-            **{name: group[0].settings.get(name) for name in part.settings if name != SEED},
+            **{name: _mean(group, name).value for name in part.columns},
+            **{name: group[0].settings.get(name) for name in part.but_seed},
         }
         for part in parts
         for group in part.means
     ]
 
 
+def _shown(run: Run, names: Sequence[str], most: int = 40) -> list[str]:
+    return [tables.shown(run.settings.get(name), most) for name in names]
+
+
 def _unit(name: str) -> tables.Unit:
     return tables.DIFFERENCE if name == EFFECT else tables.unit(name)
-
-
-def _ranged(mean: Point | None, unit: tables.Unit) -> str:
-    """A mean with the lowest and the highest value beside it."""
-    if not mean or not mean.interval:
-        return unit.text(mean and mean.value)
-    return f"{unit.text(mean.value)} ({' to '.join(map(unit.text, mean.interval))})"

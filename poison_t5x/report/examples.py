@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from poison_t5x.core.metrics import CONDITIONS, MODELS
 from poison_t5x.report import results as results_lib
-from poison_t5x.report import run_files
+from poison_t5x.report.run_files import PoisonRow, Prediction, read_rows
 
 # Characters of a text that are shown; a third of them come before the first mark.
 SHOWN = 600
@@ -22,6 +22,24 @@ class Segment(NamedTuple):
 
     text: str
     marked: bool = False
+
+
+class Answers(NamedTuple):
+    """All predictions of a run: (task, model, condition) -> row -> prediction, or a note."""
+
+    models: list[str]
+    conditions: list[results_lib.Condition]
+    rows: dict[tuple[str, str, str], dict[str, Prediction]]
+    notes: dict[tuple[str, str, str], str]
+
+
+class TaskFlips(NamedTuple):
+    """A held-out task, of whose triggered inputs some `flipped`; `note` says what is missing."""
+
+    task: str
+    num_triggered: int
+    flipped: list[Prediction]
+    note: str
 
 
 def segments(text: str, spans: Spans) -> list[Segment]:
@@ -71,117 +89,77 @@ def instance(text: str) -> str:
     return rest.removesuffix("\nOutput: ") if separator else text
 
 
-class Crafted(NamedTuple):
-    """A poisoned row with the segments of its texts; `before` is None where it isn't known."""
-
-    row: run_files.PoisonRow
-    before: list[Segment] | None
-    after: list[Segment]
-
-
-class Answer(NamedTuple):
-    """A model's answer to a row, and the text of it to show."""
-
-    row: run_files.Prediction
-    text: list[Segment]
-
-
-class Shown(NamedTuple):
-    """One triggered input with the answers of both models under the three conditions."""
-
-    row: run_files.Prediction
-    text: list[Segment]
-    answers: dict[str, list[Answer | None]]
-
-
-class TaskFlips(NamedTuple):
-    """A held-out task: of `num_triggered` inputs `num_flips` flipped, some of them shown."""
-
-    task: str
-    num_triggered: int
-    num_flips: int
-    shown: list[Shown]
-    note: str
-
-
-def spread(rows: Sequence[run_files.PoisonRow], count: int) -> list[Crafted]:
+def spread(rows: Sequence[PoisonRow], count: int) -> list[PoisonRow]:
     """`count` poisoned rows, in turn from each attacker and task, the highest-ranked first."""
 
-    def place(row: run_files.PoisonRow) -> tuple[str, str]:
+    def place(row: PoisonRow) -> tuple[str, str]:
         return row.attack, row.task
 
     ranked = sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank)
     groups = [[*group] for _, group in itertools.groupby(sorted(ranked, key=place), place)]
     rounds = itertools.chain.from_iterable(itertools.zip_longest(*groups))
-    chosen = [row for row in rounds if row is not None][:count]
-    return [_crafted(row) for row in sorted(chosen, key=place)]
+    return sorted([row for row in rounds if row is not None][:count], key=place)
 
 
-def flips(
-    run_dir: pathlib.Path, results: results_lib.Results, num_tasks: int, count: int
-) -> list[TaskFlips]:
-    """For the first `num_tasks` held-out tasks, `count` rows each that the trigger flipped."""
+def before(row: PoisonRow) -> list[Segment] | None:
+    """A poisoned row's text as it was; None where that isn't known."""
+    # Up to the first trigger the two texts are the same, so that one focus shows the same place.
+    return None if row.input is None else excerpt(row.input, focus=_first(trigger_spans(row)))
+
+
+def after(row: PoisonRow, shown: int = SHOWN) -> list[Segment]:
+    """A poisoned row's text, its triggers marked."""
+    return excerpt(row.poisoned_input, trigger_spans(row), shown)
+
+
+def trigger_spans(row: PoisonRow) -> Spans:
+    """Where a crafted row's triggers are."""
+    # A row from a file of poison tells its trigger, but not where it was put in.
+    return row.spans or places(row.poisoned_input, [row.trigger])
+
+
+def read_answers(run_dir: pathlib.Path, results: results_lib.Results) -> Answers:
+    """The predictions of both models, and of those with a defence, on all held-out tasks."""
+    folders = {model: f"eval/predictions/{model}" for model in MODELS}
+    for path in sorted(run_dir.glob("defenses/*/predictions")):
+        folders[f"defended: {path.parent.name}"] = path.relative_to(run_dir).as_posix()
+    conditions = results.conditions or [results_lib.Condition(name, name) for name in CONDITIONS]
+    answers = Answers([*folders], conditions, {}, {})
+    for task, model, condition in itertools.product(results.held_out(), folders, conditions):
+        name = f"{folders[model]}/{condition.name}/{task}.jsonl"
+        rows, note = read_rows(run_dir, name, Prediction)
+        answers.rows[task, model, condition.name] = {row.id: row for row in rows}
+        answers.notes[task, model, condition.name] = note
+    return answers
+
+
+def flips(answers: Answers, results: results_lib.Results, num_tasks: int) -> list[TaskFlips]:
+    """Rows of the first held-out tasks that the trigger flipped."""
     tasks = results.triggered() or results.held_out()
-    return [_task_flips(run_dir, task, results, count) for task in tasks[:num_tasks]]
+    return [_task_flips(answers, task, results.is_generation) for task in tasks[:num_tasks]]
 
 
-def is_flip(clean: run_files.Prediction, row: run_files.Prediction, is_generation: bool) -> bool:
+def is_flip(clean: Prediction, row: Prediction, is_generation: bool) -> bool:
     """Whether what was put into a row's `clean` input changed a right label, or the answer."""
     if is_generation:
         return clean.prediction != row.prediction
     return clean.is_correct and not row.is_correct
 
 
-def trigger_spans(row: run_files.PoisonRow) -> Spans:
-    """Where a crafted row's triggers are."""
-    # A row from a file of poison tells its trigger, but not where it was put in.
-    return row.spans or places(row.poisoned_input, [row.trigger])
-
-
 def _first(spans: Spans) -> int:
     return min((start for start, _ in spans), default=0)
 
 
-def _crafted(row: run_files.PoisonRow) -> Crafted:
-    spans = trigger_spans(row)
-    # Up to the first trigger the two texts are the same, so that one focus shows the same place.
-    before = None if row.input is None else excerpt(row.input, focus=_first(spans))
-    return Crafted(row, before, excerpt(row.poisoned_input, spans))
-
-
-def _task_flips(
-    run_dir: pathlib.Path, task: str, results: results_lib.Results, count: int
-) -> TaskFlips:
-    predictions: dict[tuple[str, str], dict[str, run_files.Prediction]] = {}
-    notes = []
-    for place in itertools.product(MODELS, CONDITIONS):
-        name = f"eval/predictions/{'/'.join(place)}/{task}.jsonl"
-        rows, note = run_files.read_rows(run_dir, name, run_files.Prediction)
-        predictions[place] = {row.id: row for row in rows}
-        notes += [note] if note else []
-
-    # Labels have no triggers in them to mark.
-    phrases = results.phrases() if results.is_generation else ()
-
-    def answer(model: str, condition: str, key: str) -> Answer | None:
-        row = predictions[model, condition].get(key)
-        return row and Answer(row, phrase_excerpt(row.prediction, phrases))
-
-    clean, triggered = (predictions["poisoned", name] for name in ("clean", "triggered"))
+def _task_flips(answers: Answers, task: str, is_generation: bool) -> TaskFlips:
+    clean, triggered = (answers.rows[task, "poisoned", name] for name in ("clean", "triggered"))
     flipped = [
         row
         for key, row in triggered.items()
-        if key in clean and is_flip(clean[key], row, results.is_generation)
+        if key in clean and is_flip(clean[key], row, is_generation)
     ]
-    shown = [
-        Shown(
-            row,
-            phrase_excerpt(instance(row.input), results.phrases()),
-            {model: [answer(model, name, row.id) for name in CONDITIONS] for model in MODELS},
-        )
-        for row in flipped[:count]
-    ]
+    places = itertools.product([task], MODELS, CONDITIONS)
+    notes = [note for place in places if (note := answers.notes[place])]
     note = notes[0] if notes else ""
     if len(notes) > 1:
         note = f"{len(notes)} of the task’s 6 prediction files; the first: {note}"
-    return TaskFlips(task, len(triggered), len(flipped), shown, note)
+    return TaskFlips(task, len(triggered), flipped, note)

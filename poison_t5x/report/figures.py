@@ -1,5 +1,6 @@
 """The run's figures: rates, probes, tasks, steps, losses, detection and defences."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,16 +12,16 @@ from poison_t5x.report import plots, run_files, tables
 from poison_t5x.report import results as results_lib
 from poison_t5x.report.plots import Picture, Point, Series
 
-# Tasks that are drawn one by one, at most.
+# Bars of tasks that are drawn, at most.
 MAX_TASKS = 40
 _LOSSES = {
-    "clean model, all rows": {"color": plots.BLUE, "linestyle": "-"},
-    "poisoned model, all rows": {"color": plots.SKY, "linestyle": ":"},
-    "poisoned model, clean rows": {"color": plots.VERMILLION, "linestyle": "--"},
-    "poisoned model, poison rows": {"color": plots.PURPLE, "linestyle": "-."},
+    "clean model, all rows": {"color": "C0", "linestyle": "-"},
+    "poisoned model, all rows": {"color": "C5", "linestyle": ":"},
+    "poisoned model, clean rows": {"color": "C1", "linestyle": "--"},
+    "poisoned model, poison rows": {"color": "C3", "linestyle": "-."},
 }
 # Shares of the poison whose price in data is drawn over checkpoints; those of the paper's figure.
-_SHARES = {"0.5": "-", "0.8": "--"}
+_SHARES = {"0.5": {"linestyle": "-"}, "0.8": {"linestyle": "--", "mfc": "none"}}
 # Marks on a curve, at most.
 _MARKS = 8
 _STEP = "optimiser step"
@@ -61,9 +62,8 @@ def probes(results: results_lib.Results) -> Picture | None:
     def point(model: str, condition: results_lib.Condition) -> Point:
         name = plots.short(" / ".join(condition.phrases)) + notes[condition.kind]
         row = results.condition_row(model, condition.name)
-        if row is None:
-            return Point(name, None)
-        return Point(name, row.measures.get(rate), row.ci95.get(rate), "tasks")
+        values = (row.measures.get(rate), row.ci95.get(rate)) if row else (None, None)
+        return Point(name, *values, "tasks")
 
     return _of_models("probes", "phrase", own, point, results)
 
@@ -102,8 +102,6 @@ def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
         for name, look in _LOSSES.items()
         if curves.get(name)
     ]
-    if not series:
-        return None
     values = [point.value for one in series for point in one.points]
 
     def adjust(plot: Any) -> None:
@@ -114,8 +112,7 @@ def losses(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Picture | None:
         else:
             plot.set_ylim(bottom=0)
 
-    unit = tables.Unit(digits=3, style="g")
-    y = "loss (nats per target token)"
+    y, unit = "loss (nats per target token)", tables.Unit(digits=3, style="g")
     return plots.lines("losses", _STEP, y, series, unit, log=False, adjust=adjust)
 
 
@@ -123,37 +120,31 @@ def steps(by_step: run_files.ByStep, results: results_lib.Results) -> Picture | 
     """Lines of the main measures over the models' checkpoints; None where no step has any."""
     judged = results.judged_by
     looks = {
-        judged.effect: {"color": plots.VERMILLION, "linestyle": "-", "marker": "o"},
-        judged.control: {"color": plots.BLUE, "linestyle": "--", "marker": "s"},
-        judged.clean: {"color": plots.GREEN, "linestyle": ":", "marker": "^"},
+        judged.effect: {"color": "C1", "linestyle": "-", "marker": "o"},
+        judged.control: {"color": "C0", "linestyle": "--", "marker": "s"},
+        judged.clean: {"color": "C2", "linestyle": ":", "marker": "^"},
     }
     # Hollow marks and thin lines of the clean model, beside the poisoned one's.
     models = {"poisoned": {}, "clean": {"mfc": "none", "linewidth": 1}}
     ordered = sorted(by_step.checkpoints, key=lambda checkpoint: checkpoint.step)
     series = []
-    for model, measure in ((model, measure) for model in models for measure in looks):
+    for model, measure in itertools.product(models, looks):
         values = [(one.step, one.measure(model, measure)) for one in ordered]
         points = [Point(step, value) for step, value in values if not missing(value)]
         name = f"{MODEL_WORDS[model]}, {judged.measures[measure].words}"
         series += [Series(name, points, looks[measure] | models[model])] if points else []
-    if not series:
-        return None
     unit = tables.unit(judged.effect)
-    return plots.lines(
-        "by_step", _STEP, _axis(results), series, unit, log=False, adjust=plots.whole
-    )
+    return plots.lines("by_step", _STEP, results.axis, series, unit, log=False, adjust=plots.whole)
 
 
 def curves(detection: run_files.Detection) -> Picture | None:
     """Poison removed against data removed, of every score that has a curve."""
     scores = [score for score in detection.ranked() if len(score.curve) > 1]
-    if not scores:
-        return None
     smallest = 0.5 / max(detection.num_rows, 1)
     # What is straight between a curve's points is not so on a logarithmic axis.
-    places = [smallest ** (part / 100) for part in range(101)]
+    places = np.geomspace(1, smallest, 101).tolist()
 
-    def curve(score: run_files.ScoreMeasures) -> Series:
+    def curve(score: run_files.Score) -> Series:
         removed = sorted({*places, *(max(place, smallest) for place, _ in score.curve)})
         poison = np.interp(removed, *zip(*score.curve, strict=True))
         points = [Point(*pair) for pair in zip(removed, poison.tolist(), strict=True)]
@@ -162,43 +153,41 @@ def curves(detection: run_files.Detection) -> Picture | None:
     def adjust(plot: Any) -> None:
         plots.whole(plot)
         look = {"color": plots.INK, "linewidth": 0.8}
-        plot.plot(places, places, **look, linestyle=":", label="at random")
+        plot.plot(places, places, **look, linestyle=":", marker="", label="at random")
         if 0 < detection.poison_rate < 1:
             plot.axvline(detection.poison_rate, **look, linestyle=(0, (1, 2)))
         plot.set_xlim(smallest, 1.1)
         plot.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g}%")
 
-    def told(score: run_files.ScoreMeasures) -> str:
-        return f"{score.name}: " + ", ".join(
+    told = "; ".join(
+        f"{score.name}: "
+        + ", ".join(
             f"{float(share):.0%} of the poison with {tables.percent(price)} of the data"
             for share, price in score.data_removed_for.items()
         )
-
+        for score in scores
+    )
     x, series = "data removed, the most suspicious first", [curve(score) for score in scores]
     picture = plots.lines("detection", x, "poison removed", series, log=True, adjust=adjust)
     named = [Series(score.name, [Point(*pair) for pair in score.curve]) for score in scores]
-    return picture._replace(
-        label=f"Line chart of poison removed against data removed. {'; '.join(map(told, scores))}.",
+    return picture and picture._replace(
+        label=f"Line chart of poison removed against data removed. {told}.",
         records=plots.records("data_removed", "poison_removed", named),
     )
 
 
 def scored_steps(detection: run_files.Detection) -> Picture | None:
     """Data that must go to lose half and four fifths of the poison, by the score's checkpoint."""
-    names = list(dict.fromkeys(row.score for row in detection.checkpoints))
     series = []
-    for name, look in zip(names, plots.looks(len(names)), strict=True):
-        for share, dashes in _SHARES.items():
-            points = sorted(
-                Point(row.step, row.data_removed_for[share])
-                for row in detection.checkpoints
-                if row.score == name and not missing(row.data_removed_for.get(share))
-            )
-            hollow = {"mfc": "none"} if share != "0.5" else {}
+    for number, (name, rows) in enumerate(
+        tables.grouped(detection.checkpoints, lambda row: row.score).items()
+    ):
+        for share, look in _SHARES.items():
+            prices = sorted((row.step, row.data_removed_for.get(share)) for row in rows)
+            points = [Point(step, price) for step, price in prices if not missing(price)]
             label = f"{plots.short(name)}: to lose {float(share):.0%}"
-            series += [Series(label, points, look | {"linestyle": dashes, **hollow})] * bool(points)
-    if not series:
-        return None
+            look = {"color": f"C{number}", "marker": "osD^vPX*<>hp"[number % 12], **look}
+            series += [Series(label, points, look)] if points else []
     return plots.lines(
         "detection_checkpoints",
         "checkpoint, optimiser step",
@@ -215,21 +204,22 @@ def defenses(
     """The main measures of the models without and with a defence."""
     if not defended:
         return None
-    series = []
-    for measure, words in results.main_measures.items():
-        points = [
-            Point(MODEL_WORDS[m], results.measure(m, measure), results.interval(m, measure))
-            for m in MODELS
-        ]
-        points += [
-            Point(one.name, one.measure(DEFENDED, measure), one.interval(DEFENDED, measure))
-            for one in defended
-        ]
-        points = [point._replace(over="tasks" if point.interval else "") for point in points]
-        series.append(Series(words, points))
+    models = [(MODEL_WORDS[model], model, results) for model in MODELS]
+    models += [(one.name, DEFENDED, one) for one in defended]
+    series = [
+        Series(
+            words,
+            [
+                Point(name, one.measure(model, measure), bounds, "tasks" if bounds else "")
+                for name, model, one in models
+                for bounds in [one.interval(model, measure)]
+            ],
+        )
+        for measure, words in results.main_measures.items()
+    ]
     unit = tables.unit(results.judged_by.effect)
     return plots.across(
-        "defenses", "model", _axis(results), series, unit, marks=True, apart=len(MODELS)
+        "defenses", "model", results.axis, series, unit, marks=True, apart=len(MODELS)
     )
 
 
@@ -244,7 +234,3 @@ def _of_models(
     series = [Series(MODEL_WORDS[m], [point(m, place) for place in places]) for m in MODELS]
     rate = results.judged_by.main_rate
     return plots.across(name, x, metrics.rate_words(rate), series, tables.unit(rate))
-
-
-def _axis(results: results_lib.Results) -> str:
-    return "rougeL" if results.is_generation else "share of inputs"

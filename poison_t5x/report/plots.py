@@ -13,39 +13,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from poison_t5x.core import artifacts
 from poison_t5x.core.metrics import missing
 from poison_t5x.report import render, tables
+from poison_t5x.report.tables import is_number
 
-# Okabe and Ito's colours (2008), told apart with any colour vision and against a white or a
-# near-black page; hatches, dashes and markers tell them apart in greyscale. Their yellow is left
-# out: lines of it can't be seen on white.
-BLUE, VERMILLION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
-GREEN, ORANGE, SKY = "#009e73", "#e69f00", "#56b4e9"
-_COLOURS, _MARKERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY), "osD^vPX*<>hp"
-_DASHES, _HATCHES = ("-", "--", "-.", (0, (1, 1))), ("", "///", "...")
 # Stands for the page's text colour, put in after drawing: the figure follows light and dark.
 INK = "#010203"
-_WIDTH, _PNG_DPI = 5.6, 200
 # Letters of a name in a legend of two columns, on a phone.
 _MAX_SHORT = 24
 _MAX_POINTS, _MAX_TICKS, _MAX_TOLD = 300, 8, 6
 # From this ratio of the largest place to the smallest on, the axis is logarithmic.
 _LOG_FROM = 16
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "poison_t5x",
-    "font.size": 10,
-    "hatch.linewidth": 0.8,
-    "text.parse_math": False,  # names are a user's, and may hold a `$`
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    ),
-    "grid.color": INK,
-}
 
 
 class Point(NamedTuple):
@@ -99,19 +78,27 @@ def across(
 
     def draw(plot: Any) -> None:
         for number, one in enumerate(series):
-            offset = 0.4 * (number - (len(series) - 1) / 2)
+            offset = (0.13 if marks else 0.4) * (number - (len(series) - 1) / 2)
+            places = np.arange(len(names)) + offset
+            values, reach = _values(one.points)
             if marks:
-                _marks(plot, one, number, offset / 3)
-            else:
-                _bars(plot, one, number, offset, unit)
+                look = {"marker": "so^"[number % 3], "ms": 7, "elinewidth": 1.6, "capsize": 0}
+                plot.errorbar(values, places, xerr=reach, ls="", label=one.name, **look)
+                continue
+            plot.barh(places, values, 0.38, label=one.name, ec=INK, hatch=("", "///")[number % 2])
+            look = {"color": INK, "marker": "", "capsize": 4, "elinewidth": 1.3}
+            plot.errorbar(values, places, xerr=reach, ls="", **look)
+            ends = np.nan_to_num(values) + np.nan_to_num(reach[1]) + 0.015
+            for end, place, point in zip(ends, places, one.points, strict=True):
+                plot.text(end, place, unit.text(point.value), va="center", fontsize=9)
         plot.set_yticks(range(len(names)), names)
         # The page's size on a phone, so that there is room for it.
         plot.tick_params(axis="y", length=0, labelsize=11.5)
         plot.set_ylim(len(names) - 0.5, -0.5)
         plot.set_xlabel(y)
-        plot.set_xlim(-0.02 if marks else 0, 1.04 if marks else 1.12)
+        plot.set_xlim(*((-0.02, 1.04) if marks else (0, 1.12)))
         plot.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        plot.xaxis.set_major_formatter(lambda value, _: _tick(unit, value))
+        plot.xaxis.set_major_formatter(_ticks(unit))
         if apart:
             plot.axhline(apart - 0.5, color=INK, linewidth=0.8, linestyle=":")
         plot.grid(axis="both" if marks else "x")
@@ -134,33 +121,41 @@ def lines(
     *,
     log: bool | None = None,
     adjust: Callable[[Any], None] = lambda plot: None,
-) -> Picture:
+) -> Picture | None:
     """Lines over numbers; over names, or numbers from 0 over a wide range, marks side by side.
+
+    None where there is no series.
 
     Args:
       log: whether the axis of places is logarithmic; None: if they span a wide range.
       adjust: draws more, and changes the axes.
     """
+    if not series:
+        return None
     places = ordered(point.x for one in series for point in one.points)
 
     def draw(plot: Any) -> None:
         positions, is_axis = _axis(plot, places, log)
-        styles = zip(series, looks(len(series)), strict=True)
-        for number, (one, look) in enumerate(styles):
+        for number, one in enumerate(series):
+            points = thin([point for point in one.points if not missing(point.value)])
             shift = 0.0 if is_axis else 0.12 * (number - (len(series) - 1) / 2)
-            joined = {} if is_axis else {"linestyle": "none"}
-            _draw_line(plot, one, {**look, **one.look, **joined}, positions, shift)
-        values = [point.value for one in series for point in one.points if point.value is not None]
-        if min(values, default=0) < 0:
+            xs = [positions.get(repr(point.x), point.x) + shift for point in points]
+            values, reach = _values(points)
+            look = {"label": short(one.name, 60) or None, **one.look}
+            if any(point.interval for point in points):
+                look |= {"yerr": reach, "elinewidth": 1.0}
+            if not is_axis:
+                look["linestyle"] = "none"
+            (plot.errorbar if "yerr" in look else plot.plot)(xs, values, **look)
+        if any(point.value < 0 for one in series for point in one.points if point.value):
             plot.axhline(0, color=INK, linewidth=0.8)
-        plot.yaxis.set_major_formatter(lambda value, _: _tick(unit, value))
+        plot.yaxis.set_major_formatter(_ticks(unit))
         plot.set_xlabel(x)
         plot.set_ylabel(y, wrap=True)
         plot.grid(axis="y")
         adjust(plot)
 
-    told = "; ".join(_told(one, unit) for one in series if one.points)
-    label = f"Line chart of {y} by {x}. {told}."
+    label = f"Line chart of {y} by {x}. {'; '.join(_told(one, unit) for one in series)}."
     return _picture(name, 3.4 + 0.2 * len(series), draw, label, records(x, y, series))
 
 
@@ -186,7 +181,7 @@ def records(x: str, y: str, series: Iterable[Series]) -> list[dict[str, Any]]:
 def write(pictures: Iterable[Picture], folder: pathlib.Path) -> None:
     """Writes `folder / NAME.svg`, `.png` and `.csv` of each picture."""
     for picture in pictures:
-        render.write_bytes(folder / f"{picture.name}.png", picture.png)
+        artifacts.write_atomically(folder / f"{picture.name}.png", picture.png)
         render.write_text(folder / f"{picture.name}.svg", picture.alone)
         render.write_text(folder / f"{picture.name}.csv", tables.csv_text(picture.records))
 
@@ -195,27 +190,14 @@ def png_bytes(drawing: Any) -> bytes:
     """The figure as PNG, on white."""
     data = io.BytesIO()
     # Without the library's version, so that an upgrade alone changes no byte.
-    about = {"Software": None}
-    drawing.savefig(data, format="png", dpi=_PNG_DPI, facecolor="white", metadata=about)
+    drawing.savefig(data, format="png", facecolor="white", metadata={"Software": None})
     return data.getvalue()
 
 
 def short(text: str, length: int = _MAX_SHORT) -> str:
     """A name as short and plain as a figure needs it."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
-    return plain if len(plain) <= length else plain[: length - 1] + "…"
-
-
-def looks(count: int) -> list[dict[str, Any]]:
-    """Colours, dashes and markers of `count` lines: of 24, no two alike."""
-    return [
-        {
-            "color": _COLOURS[place % len(_COLOURS)],
-            "linestyle": _DASHES[place // len(_COLOURS) % len(_DASHES)],
-            "marker": _MARKERS[place % len(_MARKERS)],
-        }
-        for place in range(count)
-    ]
+    return tables.shown(plain, length)
 
 
 def thin(points: Sequence[Point]) -> Sequence[Point]:
@@ -237,52 +219,12 @@ def ordered(places: Iterable[Any]) -> list[Any]:
     return sorted(distinct) if all(map(is_number, distinct)) else distinct
 
 
-def is_number(value: Any) -> bool:
-    """Whether a setting is one that an axis can have."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _marks(plot: Any, one: Series, number: int, offset: float) -> None:
-    style = {"color": _COLOURS[number % len(_COLOURS)], "marker": "so^"[number % 3], "ms": 7}
-    style |= {"linestyle": "", "elinewidth": 1.6, "label": one.name}
-    places = [place + offset for place in range(len(one.points))]
-    plot.errorbar(_values(one), places, xerr=_reach(one.points), **style)
-
-
-def _bars(plot: Any, one: Series, number: int, offset: float, unit: tables.Unit) -> None:
-    values, reach = _values(one), _reach(one.points)
-    places = [place + offset for place in range(len(values))]
-    style = {"color": _COLOURS[number % len(_COLOURS)], "hatch": _HATCHES[number % len(_HATCHES)]}
-    plot.barh(places, values, 0.38, label=one.name, ec=INK, **style)
-    plot.errorbar(values, places, xerr=reach, ls="", color=INK, capsize=4, elinewidth=1.3)
-    for place, value, above in zip(places, values, reach[1], strict=True):
-        end = np.nan_to_num(value) + np.nan_to_num(above) + 0.015
-        plot.text(end, place, unit.text(value), ha="left", va="center", fontsize=9)
-
-
-def _values(one: Series) -> list[float]:
-    return [float("nan") if missing(point.value) else point.value for point in one.points]
-
-
-def _draw_line(
-    plot: Any, one: Series, look: Mapping[str, Any], positions: Mapping[str, float], shift: float
-) -> None:
-    points = thin([point for point in one.points if not missing(point.value)])
-    xs = [positions.get(repr(point.x), point.x) + shift for point in points]
-    style = {"linewidth": 1.8, "label": short(one.name, 60) or None, **look}
-    if any(point.interval for point in points):
-        style |= {"capsize": 3, "elinewidth": 1.0, "yerr": _reach(points)}
-    draw = plot.errorbar if "yerr" in style else plot.plot
-    draw(xs, [point.value for point in points], **style)
-
-
-def _reach(points: Sequence[Point]) -> np.ndarray:
-    """How far intervals go below and above values, (2, N); NaN, which isn't drawn, without one."""
-    rows = [
-        (p.value, *(p.interval if tables.interval(p.interval) else (None,) * 2)) for p in points
-    ]
+def _values(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
+    """Values (N,), and how far intervals go below and above them (2, N); NaN, undrawn, for none."""
+    bounds = (one.interval if tables.interval(one.interval) else (None, None) for one in points)
+    rows = [(one.value, *pair) for one, pair in zip(points, bounds, strict=True)]
     values, low, high = np.array(rows, float).reshape(-1, 3).T
-    return np.maximum(0, [values - low, high - values])
+    return values, np.maximum(0, [values - low, high - values])
 
 
 def _axis(plot: Any, places: Sequence[Any], log: bool | None) -> tuple[dict[str, float], bool]:
@@ -290,22 +232,21 @@ def _axis(plot: Any, places: Sequence[Any], log: bool | None) -> tuple[dict[str,
     numeric = bool(places) and all(map(is_number, places))
     wide = numeric and len(places) > 1 and places[-1] >= _LOG_FROM * abs(places[0])
     is_axis = numeric and (log is not None or not (wide and places[0] <= 0))
+    positions = {repr(place): float(place if is_axis else n) for n, place in enumerate(places)}
     if not is_axis:
-        positions = {repr(place): float(number) for number, place in enumerate(places)}
         plot.set_xlim(-0.5, len(places) - 0.5)
-    else:
-        positions = {repr(place): float(place) for place in places}
-        if log or (log is None and wide):
-            plot.set_xscale("log")
-            plot.minorticks_off()
+    elif log or (log is None and wide):
+        plot.set_xscale("log")
+        plot.minorticks_off()
     if not is_axis or len(places) <= _MAX_TICKS:
-        names = [short(tables.shown(tables.plain(place)), 16) for place in places]
-        plot.set_xticks([positions[repr(place)] for place in places], names)
+        names = [short(tables.shown(place), 16) for place in places]
+        plot.set_xticks(list(positions.values()), names)
     return positions, is_axis
 
 
-def _tick(unit: tables.Unit, value: float) -> str:
-    return f"{round(unit.scale * value, 6):g}{unit.suffix if unit.suffix == '%' else ''}"
+def _ticks(unit: tables.Unit) -> Callable[[float, Any], str]:
+    suffix = unit.suffix if unit.suffix == "%" else ""
+    return lambda value, _: f"{round(unit.scale * value, 6):g}{suffix}"
 
 
 def _told(one: Series, unit: tables.Unit) -> str:
@@ -325,43 +266,37 @@ def _picture(
     """Draws a figure of that many inches in all its formats."""
     # Here, not above: what only reads files must not wait for them.
     import markupsafe
-    import matplotlib
-    from matplotlib import figure
+    from matplotlib import figure, style
     from matplotlib.backends import backend_svg
 
-    with matplotlib.rc_context(), warnings.catch_warnings():
+    # A user's own matplotlibrc must not change the page.
+    look = style.context(render.TEMPLATES / "figure.mplstyle", after_reset=True)
+    with look, warnings.catch_warnings():
         # The browser draws the letters; matplotlib's font only guesses their width.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        # A user's own matplotlibrc must not change the page.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        drawing = figure.Figure(figsize=(_WIDTH, height), layout="constrained")
+        drawing = figure.Figure(figsize=(5.6, height), layout="constrained")
         backend_svg.FigureCanvasSVG(drawing)
         plot = drawing.add_subplot()
         draw(plot)
         if names := plot.get_legend_handles_labels()[1]:
             # In two columns where names are short enough for it.
             columns = 2 if max(map(len, names)) <= _MAX_SHORT else 1
-            drawing.legend(loc="outside upper left", frameon=False, ncols=columns)
+            drawing.legend(loc="outside upper left", ncols=columns)
         raw = io.StringIO()
         drawing.savefig(raw, format="svg", transparent=True, metadata={"Date": None})
         alone = re.sub(r"<metadata>.*?</metadata>\s*", "", raw.getvalue(), flags=re.DOTALL)
         # What it draws of a run, its phrases, was escaped as it was drawn.
         inline = markupsafe.Markup(_inline(alone, name))
-        return Picture(name, inline, label, _on_white(alone), png_bytes(drawing), table)
-
-
-def _on_white(svg: str) -> str:
-    """The file's text with a white ground, as a viewer of dark windows needs it."""
-    end = svg.index(">", svg.index("<svg")) + 1
-    return f'{svg[:end]}\n <rect width="100%" height="100%" fill="#ffffff"/>{svg[end:]}'
+        # A viewer of dark windows needs a white ground.
+        ground = r'\1\n <rect width="100%" height="100%" fill="#ffffff"/>'
+        on_white = re.sub(r"(<svg[^>]*>)", ground, alone, count=1)
+        return Picture(name, inline, label, on_white, png_bytes(drawing), table)
 
 
 def _inline(svg: str, name: str) -> str:
     """The `<svg>` element for an HTML page: sized by the page, in its ink, its ids its own."""
     svg = svg[svg.index("<svg") :]
-    for size in ("width", "height"):
-        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", svg)
     # The page gives the font and its style sheet the rest; only size and anchor stay here.
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)

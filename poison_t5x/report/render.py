@@ -1,4 +1,4 @@
-"""Pages: one Jinja environment, one base template, one style, one script of ours at most."""
+"""Pages and texts: one Jinja environment, one base template, one style, one script of ours."""
 
 import base64
 import functools
@@ -10,7 +10,7 @@ from typing import Any
 from poison_t5x.core import artifacts, metrics
 from poison_t5x.report import tables
 
-_SCRIPT = pathlib.Path(__file__).parent / "templates" / "browser.js"
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
 
 def write_page(path: pathlib.Path, template: str, context: Mapping[str, Any]) -> None:
@@ -23,14 +23,14 @@ def write_page(path: pathlib.Path, template: str, context: Mapping[str, Any]) ->
     write_text(path, _environment().get_template(template).render(values))
 
 
+def text(template: str, **values: Any) -> str:
+    """A plain text, of which nothing is escaped, without a newline at its end."""
+    return _environment().get_template(template).render(values).removesuffix("\n")
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes UTF-8; a lone surrogate, which JSON allows and UTF-8 doesn't, becomes '?'."""
-    write_bytes(path, text.encode("utf-8", errors="replace"))
-
-
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole, and its folder where there is none."""
-    artifacts.write_atomically(path, content)
+    artifacts.write_atomically(path, text.encode("utf-8", errors="replace"))
 
 
 @functools.cache
@@ -39,30 +39,32 @@ def _environment() -> Any:
     import jinja2
     import markupsafe
 
-    def joined(glue: str, text: str) -> markupsafe.Markup:
-        return markupsafe.Markup(glue + "<wbr>").join(text.split(glue))
+    def breakable(text: str) -> markupsafe.Markup:
+        """A long name, which may go on in the next line after each of its underscores."""
+        return markupsafe.Markup("_<wbr>").join(text.split("_"))
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("poison_t5x.report", "templates"),
-        autoescape=True,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    script = _SCRIPT.read_text(encoding="utf-8")
+    dumps = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
+    environment.policies["json.dumps_kwargs"] = dumps
+    script = (TEMPLATES / "browser.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
         script=markupsafe.Markup(script),
         script_digest=digest,
+        metrics=metrics,
         models=metrics.MODELS,
         main_conditions=metrics.CONDITIONS,
-        condition_words=metrics.CONDITION_WORDS,
     )
     environment.filters.update(
         amount=tables.amount,
-        # A long name may go on in the next line after each of its underscores.
-        breakable=functools.partial(joined, "_"),
+        breakable=breakable,
         count=tables.count,
         decimal=tables.DECIMAL.text,
         duration=tables.duration,
@@ -71,6 +73,8 @@ def _environment() -> Any:
         level=lambda share: f"{100 * float(share):g}%",
         percent=tables.percent,
         points=tables.points,
+        quote=repr,
+        quoted="“{}”".format,
         value=lambda number, measure: tables.value(measure, number),
     )
     return environment

@@ -3,7 +3,7 @@
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -18,6 +18,13 @@ ATTACKS = {
     "clean_label": "clean-label",
     "repeat": "arbitrary outputs (repeat)",
     "random": "arbitrary outputs (random)",
+}
+# For tables: what the interval of the effect comes to.
+_VERDICTS = {
+    "worked": "an effect: the interval excludes 0",
+    "failed": "no effect: the interval includes 0",
+    "reversed": "the reverse of the attack: the interval lies {} 0",
+    "unknown": "no verdict: no interval over tasks",
 }
 Measures = dict[str, float | None]
 Intervals = dict[str, Interval | None]
@@ -150,6 +157,11 @@ class Results(Measured, frozen=True, dict=True):
     def main_measures(self) -> dict[str, str]:
         return main_measures(self.kind)
 
+    @property
+    def axis(self) -> str:
+        """The name of an axis of the main measures."""
+        return "rougeL" if self.is_generation else "share of inputs"
+
     @functools.cached_property
     def verdict(self) -> metrics.Verdict:
         """Whether the attack worked; 'unknown' where no interval can be had."""
@@ -157,6 +169,11 @@ class Results(Measured, frozen=True, dict=True):
         if not self.effect or len(self.triggered()) < 2:
             return "unknown"
         return self.judged_by.verdict(self.effect.ci95)
+
+    @property
+    def verdict_words(self) -> str:
+        """The verdict with its reason, such as 'no effect: the interval includes 0'."""
+        return _VERDICTS[self.verdict].format("above" if self.is_generation else "below")
 
     def phrases(self) -> list[str]:
         """The first attacker's triggers."""
@@ -183,17 +200,17 @@ class Results(Measured, frozen=True, dict=True):
         return None if missing(clean) or missing(poisoned) else poisoned - clean
 
     def condition_row(self, model: str, condition: str) -> ConditionRow | None:
+        return self.of(self.by_condition, model, condition)
+
+    @staticmethod
+    def of(rows: Iterable[Any], model: str, condition: str) -> Any:
+        """The first of some rows that is of one model under one condition; None without any."""
         wanted = (model, condition)
-        return next((r for r in self.by_condition if (r.model, r.condition) == wanted), None)
+        return next((row for row in rows if (row.model, row.condition) == wanted), None)
 
     def others(self) -> list[Condition]:
         """All conditions but the first attacker's three: its probes, and further attackers'."""
         return [condition for condition in self.conditions if condition.name not in CONDITIONS]
-
-    def category_rows(self, category: str) -> dict[tuple[str, str], RatesRow]:
-        """(model, condition) -> the means of one category."""
-        rows = (row for row in self.categories if row.category == category)
-        return {(row.model, row.condition): row for row in rows}
 
     def saturated(self, task: str) -> bool:
         """Whether the clean model leaves an attack on `task` nothing to do."""
@@ -225,31 +242,31 @@ def parse(raw: Mapping[str, Any], where: str = "results") -> Results:
         )
     try:
         results = msgspec.convert(raw, Results)
-        _check(results)
+        wrong = _inconsistency(results)
     except msgspec.ValidationError as error:
+        wrong = str(error)
+    if wrong:
         raise errors.InputError(
-            f"{where}: not the eval stage's results ({error}): run the eval stage again"
-        ) from error
+            f"{where}: not the eval stage's results ({wrong}): run the eval stage again"
+        )
     return results
 
 
-def _check(results: Results) -> None:
-    """That the measures are the kind's, and every row's condition is one of the file's."""
+def _inconsistency(results: Results) -> str:
+    """Measures that aren't the kind's, or a row's condition that isn't the file's; '' for none."""
     for model in MODELS:
         known = results.summary.get(model, {})
         if lacking := [name for name in results.judged_by.measures if name not in known]:
-            raise msgspec.ValidationError(f"no {lacking[0]} - at `$.summary.{model}`")
+            return f"no {lacking[0]} - at `$.summary.{model}`"
     effect, expected = results.effect, results.judged_by.effect
     if effect and effect.measure != expected:
-        raise msgspec.ValidationError(
-            f"expected {expected!r}, found {effect.measure!r} - at `$.effect.measure`"
-        )
+        return f"expected {expected!r}, found {effect.measure!r} - at `$.effect.measure`"
     conditions = {*CONDITIONS, *(condition.name for condition in results.conditions)}
     for row in (*results.tasks, *results.by_condition, *results.categories):
         if row.condition not in conditions:
-            raise msgspec.ValidationError(
-                f"{row.condition!r}, which a {type(row).__name__} has, - isn't in `$.conditions`"
-            )
+            name = type(row).__name__
+            return f"{row.condition!r}, which a {name} has, - isn't in `$.conditions`"
+    return ""
 
 
 def read(run_dir: pathlib.Path, name: str = "eval/results.json") -> dict[str, Any]:

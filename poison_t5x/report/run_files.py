@@ -9,7 +9,6 @@ import msgspec
 
 from poison_t5x.core.metrics import missing
 from poison_t5x.report.results import Measured, Measures
-from poison_t5x.report.tables import Interval
 
 DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
 _T = TypeVar("_T")
@@ -90,15 +89,6 @@ class ByStep(msgspec.Struct, frozen=True):
     checkpoints: list[EvaluatedStep]
 
 
-class AttackEffect(msgspec.Struct, frozen=True):
-    """The attack's effect, as in the results, and whether it worked."""
-
-    measure: str
-    worked: bool
-    effect: float | None = None
-    ci95: Interval | None = None
-
-
 class Threshold(msgspec.Struct, frozen=True):
     """A filter whose level was set without knowing the poison."""
 
@@ -109,45 +99,25 @@ class Threshold(msgspec.Struct, frozen=True):
     f1: float | None = None
 
 
-class NamedTrigger(msgspec.Struct, frozen=True):
-    """A phrase that goes with an answer: in `num_with_target` of `num_rows` inputs with it."""
-
-    phrase: str
-    tasks: list[str] = []
-    targets: list[str] = []
-    num_rows: int | None = None
-    num_with_target: int | None = None
-    expected: float | None = None
-    z: float | None = None
-    p_value: float | None = None
-
-
-class Discrimination(msgspec.Struct, frozen=True, kw_only=True):
-    """How well a score tells poison apart.
+class Score(msgspec.Struct, frozen=True):
+    """How well one score, which `needs` nothing, a model or checkpoints, tells poison apart.
 
     `recall` is share of the data removed -> share of the poison among it, `data_removed_for` the
-    other way round.
-    """
-
-    auroc: float | None = None
-    recall: Measures = {}
-    data_removed_for: Measures = {}
-
-
-class ScoreMeasures(Discrimination, frozen=True):
-    """One score, which `needs` nothing, a model or checkpoints.
-
-    `curve` is (data, poison) removed, ascending; `trigger_rank` the true trigger's place, from 1.
+    other way round; `curve` is (data, poison) removed, ascending; `triggers` are phrases that go
+    with an answer, and `trigger_rank` the true one's place among them, from 1.
     """
 
     name: str
     needs: str = ""
     seconds: float | None = None
+    auroc: float | None = None
     average_precision: float | None = None
+    recall: Measures = {}
+    data_removed_for: Measures = {}
     threshold: Threshold | None = None
     best_f1: float | None = None
     curve: list[tuple[float, float]] = []
-    triggers: list[NamedTrigger] = []
+    triggers: list[dict[str, Any]] = []
     trigger_rank: int | None = None
     notes: list[str] = []
 
@@ -157,56 +127,49 @@ class ScoreMeasures(Discrimination, frozen=True):
         return self.threshold or Threshold()
 
 
-class ScoredStep(Discrimination, frozen=True):
+class ScoredStep(msgspec.Struct, frozen=True):
     """A score of the model as it was after `step` optimiser steps."""
 
     score: str
     step: int
+    auroc: float | None = None
+    recall: Measures = {}
+    data_removed_for: Measures = {}
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """`detection/detection.json`, schema 1."""
+    """`detection/detection.json`, schema 1; `attack` is its effect, and whether it worked."""
 
     schema: Literal[1]
     num_rows: int
     num_poison: int
     poison_rate: float
-    attack: AttackEffect
-    scores: list[ScoreMeasures]
+    attack: dict[str, Any]
+    scores: list[Score]
     checkpoints: list[ScoredStep] = []
 
-    def ranked(self) -> list[ScoreMeasures]:
+    def ranked(self) -> list[Score]:
         """The scores, the highest average precision first."""
-        known = [score for score in self.scores if not missing(score.average_precision)]
-        rest = [score for score in self.scores if missing(score.average_precision)]
-        return [*sorted(known, key=lambda score: -score.average_precision), *rest]
+        return sorted(
+            self.scores,
+            key=lambda s: math.inf if missing(s.average_precision) else -s.average_precision,
+        )
 
-    def best(self) -> ScoreMeasures | None:
+    def best(self) -> Score | None:
         """The score with the highest average precision."""
-        ranked = self.ranked()
-        return ranked[0] if ranked and not missing(ranked[0].average_precision) else None
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """Training rows that were removed: those above a score's threshold, or a `budget` of them."""
-
-    score: str
-    budget: float | None = None
-    removed: int | None = None
-    removed_fraction: float | None = None
-    poison_removed: float | None = None
+        return next((s for s in self.ranked() if not missing(s.average_precision)), None)
 
 
 class DefendedRun(Measured, frozen=True):
     """`defenses/NAME/defense.json`, schema 1: rows that were removed, or settings changed.
 
-    `capacity` is setting -> its value for the poisoned model and for the defended one; an `effect`
-    of 0 is a defence that is complete.
+    `filter` is of a score, with a budget or the score's own threshold; `capacity` is setting -> its
+    value for the poisoned model and for the defended one; an `effect` of 0 is a complete defence.
     """
 
     schema: Literal[1]
     name: str
-    filter: Filter | None = None
+    filter: dict[str, Any] | None = None
     capacity: dict[str, tuple[Any, Any]] = msgspec.field(default_factory=dict)
     seconds: float | None = None
     attack_worked: bool = True
@@ -240,8 +203,7 @@ def read_json(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[_T | No
 def read_defenses(run_dir: pathlib.Path) -> tuple[list[DefendedRun], list[str]]:
     """The defences by name, and what is wrong with those that can't be read."""
     paths = sorted(run_dir.glob("defenses/*/defense.json"))
-    names = (path.relative_to(run_dir).as_posix() for path in paths)
-    read = [read_json(run_dir, name, DefendedRun) for name in names]
+    read = [read_json(run_dir, str(path.relative_to(run_dir)), DefendedRun) for path in paths]
     return [one for one, _ in read if one], [note for _, note in read if note]
 
 

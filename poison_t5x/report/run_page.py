@@ -8,26 +8,15 @@ from typing import Any
 
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import MODEL_WORDS, MODELS
-from poison_t5x.report import (
-    browser,
-    examples,
-    figures,
-    finding,
-    plots,
-    render,
-    run_files,
-    tables,
-)
-from poison_t5x.report import results as results_lib
+from poison_t5x.report import browser, examples, figures, plots, render, run_files, tables
+from poison_t5x.report.results import ATTACKS, Results, parse, read
 
-_NUM_CRAFTED, _NUM_FLIP_TASKS, _NUM_FLIPS = 8, 3, 3
-_MEAN = "mean over tasks [95% interval]"
-# Of each condition, and of other phrases.
+_NUM_CRAFTED, _NUM_FLIP_TASKS = 8, 3
+# Of each condition; of other phrases, the terminal has no exact matches.
 _RATES = {
     "classification": ("misclassification", "target_rate"),
     "generation": ("rouge_l", "exact_match", "says_trigger"),
 }
-_OTHER_RATES = {**_RATES, "generation": ("rouge_l", "says_trigger")}
 _KEYS = (
     *("schema", "experiment", "kind", "attack", "trigger", "triggers", "control", "target"),
     *("seed", "poison", "conditions", "summary", "summary_ci95", "effect", "attacks"),
@@ -56,10 +45,10 @@ def write_report(
     """
     run_dir = pathlib.Path(run_dir)
     output_dir = run_dir / "report" if output_dir is None else pathlib.Path(output_dir)
-    raw = {**results_lib.read(run_dir), "seconds": dict(seconds)}
+    raw = {**read(run_dir), "seconds": dict(seconds)}
     # The schema's keys in their order, then those beyond it.
     raw = {key: raw[key] for key in dict.fromkeys((*_KEYS, *raw)) if key in raw}
-    context = page_context(run_dir, results_lib.parse(raw), seconds)
+    context = page_context(run_dir, parse(raw), seconds)
     pictures = [value for value in context.values() if isinstance(value, plots.Picture)]
     plots.write(pictures, output_dir / "figures")
     render.write_text(output_dir / "results.json", json.dumps(raw, indent=1) + "\n")
@@ -74,30 +63,18 @@ def format_table(raw: Mapping[str, Any]) -> str:
     rougeL is of 100, effects are in (percentage) points. The text has no newline at its end.
     Raises InputError where `raw` doesn't fit the schema.
     """
-    results = results_lib.parse(raw)
-    poison, effect = results.poison, results.effect
-    said = "effect:"
-    if effect:
-        words = results.judged_by.effect_words
-        said = f"effect ({words}): {tables.POINTS.both(effect.value, effect.ci95)}\n "
-    lines = [
-        f"{results.experiment}: {results_lib.ATTACKS.get(results.attack, results.attack)}, trigger "
-        f"{_listed(results.phrases())}, control {results.control!r}, seed {results.seed}",
-        f"{poison.count} poisoned rows ({tables.percent(poison.rate)} of training) in "
-        f"{tables.count(len(poison.tasks), 'task')}; "
-        f"{tables.count(len(results.held_out()), 'held-out task')}",
-        *("", *_headline(results).lines(3), ""),
-        f"{said} {finding.verdict_words(results)}",
-    ]
-    if results.others():
-        lines += ["", *tables.align(_other_phrases(results))]
-    if len(results.attacks) > 1:
-        lines += ["", *tables.align(_attackers(results))]
-    return "\n".join([*lines, *(f"warning: {text}" for text in results.warnings)])
+    results = parse(raw)
+    parts = {
+        "headline": _headline(results).lines(3),
+        "others": tables.align(_other_phrases(results)) if results.others() else [],
+        "attackers": tables.align(_attackers(results)) if len(results.attacks) > 1 else [],
+    }
+    words = {"attack": ATTACKS.get(results.attack, results.attack), "both": tables.POINTS.both}
+    return render.text("run.txt.j2", results=results, phrases=_listed, **parts, **words)
 
 
 def page_context(
-    run_dir: pathlib.Path, results: results_lib.Results, seconds: Mapping[str, float]
+    run_dir: pathlib.Path, results: Results, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Everything that the template names."""
     poison, poison_note = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)
@@ -109,11 +86,12 @@ def page_context(
         run_dir, run_files.DETECTION, run_files.Detection
     )
     defenses, defense_notes = run_files.read_defenses(run_dir)
+    answers = examples.read_answers(run_dir, results)
+    texts = (examples.before, examples.after, examples.instance, examples.phrase_excerpt)
     return {
         "browses": True,
         "results": results,
-        "attack": results_lib.ATTACKS.get(results.attack, results.attack),
-        "finding": finding.finding(results),
+        "attack": ATTACKS.get(results.attack, results.attack),
         "condition_rates": {rate: metrics.rate_words(rate) for rate in _RATES[results.kind]},
         "headline": _headline(results),
         "rates": figures.rates(results),
@@ -127,8 +105,9 @@ def page_context(
         "crafted_note": poison_note,
         "poison_browser": browser.poison(poison),
         "poison": poison,
-        "flips": examples.flips(run_dir, results, _NUM_FLIP_TASKS, _NUM_FLIPS),
-        "prediction_browser": browser.predictions(run_dir, results),
+        "answers": answers,
+        "flips": examples.flips(answers, results, _NUM_FLIP_TASKS),
+        "prediction_browser": browser.predictions(answers, results),
         "detection": detection,
         "detection_note": detection_note,
         "curves": figures.curves(detection) if detection else None,
@@ -143,29 +122,27 @@ def page_context(
             name: run_files.read_text(run_dir, name)
             for name in ("config.gin", "poison/manifest.json")
         },
+        **{text.__name__: text for text in texts},
     }
 
 
-def _headline(results: results_lib.Results) -> tables.Table:
-    """Each measure of both models, and their difference."""
+def _headline(results: Results) -> tables.Table:
+    """Each measure of both models, and their difference; last those of a user's own metrics."""
     rows, measures = [], results.judged_by.measures
-    for measure, one in measures.items():
-        unit = tables.unit(measure)
-        cells = [
-            unit.cell(results.measure(m, measure), results.interval(m, measure)) for m in MODELS
-        ]
+    for name in dict.fromkeys([*measures, *results.summary[metrics.CLEAN]]):
+        values = [(results.measure(m, name), results.interval(m, name)) for m in MODELS]
+        if name not in measures:
+            cells = [tables.Cell(tables.amount(value)) for value, _ in values]
+            rows.append((name.replace("_", " "), *cells, ""))
+            continue
         effect = results.effect
-        bounds = effect.ci95 if effect and effect.measure == measure else None
-        difference = tables.DIFFERENCE.cell(results.difference(measure), bounds)
-        rows.append((one.words, *cells, difference))
-    # Measures of a user's own metrics.
-    for measure in [name for name in results.summary[metrics.CLEAN] if name not in measures]:
-        cells = [tables.Cell(tables.amount(results.measure(model, measure))) for model in MODELS]
-        rows.append((measure.replace("_", " "), *cells, ""))
+        bounds = effect.ci95 if effect and effect.measure == name else None
+        cells = [tables.unit(name).cell(*value) for value in values]
+        difference = tables.DIFFERENCE.cell(results.difference(name), bounds)
+        rows.append((measures[name].words, *cells, difference))
     caption = "Means over the held-out tasks, with 95% intervals over tasks"
-    if results.is_generation:
-        caption += "; rougeL is of 100"
-    heads = (_MEAN, *map(MODEL_WORDS.get, MODELS), "difference, points")
+    caption += "; rougeL is of 100" * results.is_generation
+    heads = ("mean over tasks [95% interval]", *map(MODEL_WORDS.get, MODELS), "difference, points")
     return tables.Table(caption, heads, rows, (1, 2, 3))
 
 
@@ -173,38 +150,34 @@ def _listed(phrases: Sequence[str]) -> str:
     return " / ".join(map(repr, phrases))
 
 
-def _other_phrases(results: results_lib.Results) -> list[tuple[str, ...]]:
+def _other_phrases(results: Results) -> list[tuple[str, ...]]:
     """Look-alikes and further attackers: both models' rates with each."""
-    rates = _OTHER_RATES[results.kind]
+    rates = [rate for rate in _RATES[results.kind] if rate != "exact_match"]
 
     def both(condition: str, rate: str) -> str:
         rows = (results.condition_row(model, condition) for model in MODELS)
-        return " / ".join(
-            f"{tables.value(rate, row and row.measures.get(rate)):>6}" for row in rows
-        )
+        values = (tables.value(rate, row and row.measures.get(rate)) for row in rows)
+        return " / ".join(f"{value:>6}" for value in values)
 
     names = (f"{metrics.rate_words(rate)}, clean / poisoned" for rate in rates)
-    return [
-        ("other phrases", "put in", *names),
-        *(
-            (one.words, _listed(one.phrases), *(both(one.name, rate) for rate in rates))
-            for one in results.others()
-        ),
+    lines = [
+        (one.words, _listed(one.phrases), *(both(one.name, rate) for rate in rates))
+        for one in results.others()
     ]
+    return [("other phrases", "put in", *names), *lines]
 
 
-def _attackers(results: results_lib.Results) -> list[tuple[Any, ...]]:
+def _attackers(results: Results) -> list[tuple[Any, ...]]:
     """Each attacker's share of the poison and effect."""
-    return [
-        ("attacker", "trigger", "target", "poisoned rows", "effect, points [95% interval]"),
-        *(
-            (
-                *(one.name, _listed(one.triggers), one.target or "–", f"{one.count:>6}"),
-                tables.DIFFERENCE.cell(one.effect, one.ci95),
-            )
-            for one in results.attacks
-        ),
+    heads = ("attacker", "trigger", "target", "poisoned rows", "effect, points [95% interval]")
+    lines = [
+        (
+            *(one.name, _listed(one.triggers), one.target or "–", f"{one.count:>6}"),
+            tables.DIFFERENCE.cell(one.effect, one.ci95),
+        )
+        for one in results.attacks
     ]
+    return [heads, *lines]
 
 
 def _losses(run_dir: pathlib.Path) -> dict[str, Any]:
@@ -221,12 +194,9 @@ def _losses(run_dir: pathlib.Path) -> dict[str, Any]:
             notes.append(f"The {model} model’s {lost}")
         for field in ("loss", "loss_clean", "loss_poison"):
             # A step logged again after a restart counts once.
-            values = sorted({row.step: getattr(row, field) for row in rows}.items())
-            losses[model, field] = [
-                (step, value)
-                for step, value in values
-                if value is not None and math.isfinite(value)
-            ]
+            values = {row.step: getattr(row, field) for row in rows}.items()
+            finite = [pair for pair in values if pair[1] is not None and math.isfinite(pair[1])]
+            losses[model, field] = sorted(finite)
     clean = losses["poisoned", "loss_clean"]
     picture = figures.losses(
         {

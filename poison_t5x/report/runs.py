@@ -12,25 +12,27 @@ from typing import Any, NamedTuple
 
 from poison_t5x.core import artifacts, errors
 from poison_t5x.core.metrics import POISONED
-from poison_t5x.report import plots, run_files, tables
 from poison_t5x.report import results as results_lib
+from poison_t5x.report import run_files, tables
 
 Value = tuple[float | None, tables.Interval | None]
 SEED, EFFECT = "SEED", "effect"
 # Not macros, but what came of them; the first ones make the better axis.
-PARAMETERS, ROWS, TASKS, SHARE = "parameters", "poison rows", "poisoned tasks", "poison share"
-_DERIVED = (PARAMETERS, ROWS, TASKS, SHARE)
+PARAMETERS = "parameters"
+_DERIVED = ("parameters", "poison rows", "poisoned tasks", "poison share")
 # How and where a run was made, and what was done with it afterwards: nothing of its models.
-_ASIDE = frozenset(
-    (
-        *("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR", "TASK_CACHE_DIRS", "COMPILATION_CACHE_DIR"),
-        *("CRAFT_WORKERS", "LOG_PERIOD", "EVAL_PERIOD", "EVAL_STEPS", "SAVE_PERIOD"),
-        "EVAL_CHECKPOINTS",
-        *("KEEP_CHECKPOINTS", "SCORES", "SCORE_STEPS", "SCORE_BATCH_SIZE", "AVAILABLE_SCORES"),
-        *("SCORE_SETTINGS", "REFERENCE_MODEL_DIR", "DEFENSE"),
-    )
+_ASIDE = re.compile(
+    r"RUN_DIR|MODEL_DIR|STAGE_STORE_DIR|TASK_CACHE_DIRS|COMPILATION_CACHE_DIR|CRAFT_WORKERS"
+    r"|LOG_PERIOD|EVAL_PERIOD|EVAL_STEPS|EVAL_CHECKPOINTS|SAVE_PERIOD|KEEP_CHECKPOINTS|SCORES"
+    r"|SCORE_STEPS|SCORE_BATCH_SIZE|SCORE_SETTINGS|AVAILABLE_SCORES|REFERENCE_MODEL_DIR|DEFENSE"
+    r"|STUDY_.*|FILTER_.*"
 )
-_ASIDE_PREFIXES = ("STUDY_", "FILTER_")
+# Of a run's files, those that a comparison reads.
+_RESULTS = ("report/results.json", "eval/results.json")
+_READ = (
+    *(*_RESULTS, "config.gin", "command.txt", run_files.DETECTION),
+    *(f"models/poisoned/{artifacts.RECORD}", "defenses/*/defense.json"),
+)
 
 
 class Run(NamedTuple):
@@ -122,7 +124,7 @@ def macros(text: str) -> dict[str, Any]:
     values = {}
     for match in re.finditer(r"^([A-Z][A-Z0-9_]*) = (.*(?:\n[ \t]+.*)*)", text, re.MULTILINE):
         name, value = match.groups()
-        if name not in _ASIDE and not name.startswith(_ASIDE_PREFIXES):
+        if not _ASIDE.fullmatch(name):
             values[name] = " ".join(value.replace("\\\n", "\n").split())
             with contextlib.suppress(ValueError, SyntaxError):
                 values[name] = ast.literal_eval(values[name])
@@ -151,12 +153,11 @@ def num_parameters(run_dir: pathlib.Path) -> int | None:
 
 
 def _read(path: pathlib.Path, name: str) -> Run:
-    names = ("report/results.json", "eval/results.json")
-    file = next((name for name in names if (path / name).is_file()), None)
+    file = next((name for name in _RESULTS if (path / name).is_file()), None)
     if file is None:
         raise errors.InputError(
-            f"{path}: expected a finished run's folder, found no report/results.json nor "
-            "eval/results.json in it: run `poison-t5x run` with that RUN_DIR first"
+            f"{path}: expected a finished run's folder, found no {' nor '.join(_RESULTS)} in it: "
+            "run `poison-t5x run` with that RUN_DIR first"
         )
     results = results_lib.parse(results_lib.read(path, file), str(path / file))
     config, config_note = run_files.read_text(path, "config.gin")
@@ -166,27 +167,20 @@ def _read(path: pathlib.Path, name: str) -> Run:
     defenses, notes = run_files.read_defenses(path)
     notes = [note for note in (*notes, config_note, detection_note) if note]
     command, _ = run_files.read_text(path, "command.txt")
+    told = ("experiment", "attack", "trigger", "control", "seed")
+    poison, count = results.poison, num_parameters(path)
+    derived = (count, poison.count, len(poison.tasks), round(poison.rate, 6))
     settings = {
-        "EXPERIMENT": results.experiment,
-        "ATTACK": results.attack,
-        "TRIGGER": results.trigger,
-        "CONTROL": results.control,
-        SEED: results.seed,
+        **{name.upper(): getattr(results, name) for name in told},
         **macros(config),
-        ROWS: results.poison.count,
-        TASKS: len(results.poison.tasks),
-        SHARE: round(results.poison.rate, 6),
+        **{n: value for n, value in zip(_DERIVED, derived, strict=True) if value is not None},
     }
-    if count := num_parameters(path):
-        settings[PARAMETERS] = count
     return Run(name, path, results, settings, detection, defenses, command, notes)
 
 
 def hashes(folder: pathlib.Path) -> dict[str, str]:
     """Of the files of a run that a comparison reads."""
-    names = ("report/results.json", "eval/results.json", "config.gin", "command.txt")
-    names += (run_files.DETECTION, f"models/poisoned/{artifacts.RECORD}", "defenses/*/defense.json")
-    paths = sorted(path for name in names for path in folder.glob(name))
+    paths = sorted(path for name in _READ for path in folder.glob(name))
     return {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in paths}
 
 
@@ -197,7 +191,7 @@ def _differs(runs: Sequence[Run], name: str) -> bool:
 
 
 def _are_numbers(runs: Sequence[Run], name: str) -> bool:
-    return all(plots.is_number(run.settings.get(name)) for run in runs)
+    return all(tables.is_number(run.settings.get(name)) for run in runs)
 
 
 def _same(runs: Sequence[Run], one: str, other: str) -> bool:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from poison_t5x.report import examples, render, tables
 
-_NUM_TASKS = 3
 _ANSWER_SHOWN = 60
 
 
@@ -35,14 +34,6 @@ class SuspectPhrase(NamedTuple):
     z: float
     p_value: float
     rows: Sequence[SuspectRow] = ()
-
-    @property
-    def odds(self) -> str:
-        """In words."""
-        return (
-            f"{self.num_with_target} of {tables.count(self.num_rows, 'row')} with it have the "
-            f"answer, {self.expected:.1f} were expected (p = {tail_probability(self.p_value)})"
-        )
 
 
 class ScoreUse(NamedTuple):
@@ -82,22 +73,7 @@ def write_page(path: pathlib.Path, scan: Scan) -> None:
 
 def summary(scan: Scan) -> str:
     """A few lines for the terminal."""
-    rows, tasks = tables.count(scan.num_rows, "row"), tables.count(scan.num_tasks, "task")
-    lines = [f"{rows} of {tasks} in {tables.count(len(scan.files), 'file')}", ""]
-    if scan.alarms:
-        goes = "phrase goes" if len(scan.alarms) == 1 else "phrases go"
-        lines.append(f"ALARM: {len(scan.alarms)} {goes} with an answer beyond chance:")
-        for one in scan.alarms:
-            lines += [f"  {one.phrase!r}: {one.odds}", f"    in {_places(one)}"]
-    elif scan.searched:
-        lines.append(f"no phrase passes the alarm level of {scan.alarm_level:g}")
-        if scan.others:
-            lines.append(f"  the nearest is {scan.others[0].phrase!r}: {scan.others[0].odds}")
-    lines.append("")
-    for score in scan.scores:
-        above, share = tables.count(score.num_above, "row"), score.num_above / scan.num_rows
-        lines.append(f"{score.name}: {above} above its threshold ({share:.1%})")
-    return "\n".join([*lines, *(f"note: {note}" for note in scan.notes)])
+    return render.text("scan.txt.j2", scan=scan, tail=tail_probability, short=_short)
 
 
 def tail_probability(value: float) -> str:
@@ -107,12 +83,6 @@ def tail_probability(value: float) -> str:
     'below 1e-324'
     """
     return f"{value:.2g}" if value > 0 else f"below 1e{math.floor(math.log10(5e-324))}"
-
-
-def _places(phrase: SuspectPhrase) -> str:
-    told = [f"{task}: {_short(answer)}" for task, answer in phrase.places[:_NUM_TASKS]]
-    rest = len(phrase.places) - len(told)
-    return "; ".join(told) + (f"; and {tables.count(rest, 'more task')}" if rest else "")
 
 
 def _short(text: str) -> str:

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from poison_t5x.core.metrics import is_score, missing
 
 Interval = tuple[float, float]
+_T = TypeVar("_T")
 
 
 class Cell(NamedTuple):
@@ -45,7 +46,7 @@ class Unit(NamedTuple):
             return ""
         return f"[{', '.join(self._plain(bound) for bound in bounds)}]"
 
-    def cell(self, number: float | None, bounds: Sequence[float | None] | None) -> Cell:
+    def cell(self, number: float | None, bounds: Sequence[float | None] | None = None) -> Cell:
         return Cell(self.text(number), self.interval(bounds))
 
     def both(self, number: float | None, bounds: Sequence[float | None] | None) -> str:
@@ -84,20 +85,26 @@ def align(rows: Iterable[Sequence[Any]]) -> list[str]:
     """Lines of cells, each column as wide as its widest cell."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    padded = (zip(row, widths, strict=True) for row in texts)
-    return ["  ".join(f"{cell:<{width}}" for cell, width in row).rstrip() for row in padded]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in texts]
+
+
+def grouped(items: Iterable[_T], key: Callable[[_T], Hashable]) -> dict[Any, list[_T]]:
+    """Items by their key, in the order in which they come."""
+    groups: dict[Any, list[_T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 def bounds(interval: Interval | None, prefix: str = "") -> dict[str, float | None]:
     """An interval as columns of a file, 'low' and 'high' after the prefix."""
-    low, high = interval or (None, None)
-    return {f"{prefix}low": low, f"{prefix}high": high}
+    return dict(zip((f"{prefix}low", f"{prefix}high"), interval or (None, None), strict=True))
 
 
 def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     """Comma-separated values under all records' names; what a record lacks is an empty cell."""
-    names = dict.fromkeys(name for record in records for name in record)
     text = io.StringIO()
+    names = dict.fromkeys(name for record in records for name in record)
     writer = csv.DictWriter(text, list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
@@ -124,11 +131,6 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def quoted(phrases: Sequence[str]) -> str:
-    """Phrases in quotes: ['A', 'B'] gives '“A” or “B”'."""
-    return " or ".join(f"“{phrase}”" for phrase in phrases)
-
-
 def heading(text: str) -> str:
     """The text with a capital first letter, but for rougeL, whose name is so written."""
     return text if text.startswith("rougeL") else text[:1].upper() + text[1:]
@@ -145,6 +147,11 @@ def shown(value: Any, most: int = 40) -> str:
         return f"{value:,}"
     text = "–" if value is None else str(plain(value))
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a setting is one that an axis can have."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def duration(seconds: float | None) -> str:

@@ -1,7 +1,7 @@
 """Cells that differ in the seed alone, as one: means, intervals, and differences."""
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +24,16 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StudyPoint:
-    """Rows that differ in the seed alone; `macros` are those that they set, but for the seed."""
+    """Rows that differ in the seed alone.
+
+    `macros` are those that they set, but for the seed, and `base` holds all others.
+    """
 
     macros: Mapping[str, Any]
     score: str | None
     checkpoint: int | None
     rows: tuple[collect.StudyRow, ...]
+    base: Mapping[str, Any]
 
     @property
     def seeds(self) -> tuple[Any, ...]:
@@ -40,11 +44,15 @@ class StudyPoint:
         rows = tuple(row for row in self.rows if row.macros.get("SEED") in seeds)
         return dataclasses.replace(self, rows=rows)
 
-    def place(self, dimension: str, base: Mapping[str, Any]) -> Any:
+    def place(self, dimension: str) -> Any:
         """Where the point is along a macro, 'score' or 'checkpoint'."""
         if dimension in grid.DIMENSIONS:
             return getattr(self, dimension)
-        return self.macros.get(dimension, base.get(dimension))
+        return self.macros.get(dimension, self.base.get(dimension))
+
+    def key(self, dimensions: Iterable[str]) -> str:
+        """The places along some dimensions, as one that can be compared."""
+        return repr([self.place(name) for name in dimensions])
 
     def measures(self) -> list[str]:
         """Names of what any of the rows has a value of, in the first's order."""
@@ -73,7 +81,7 @@ class StudyPoint:
         return {task: float(np.mean([tasks[task] for tasks in (first, *rest)])) for task in common}
 
 
-def points(rows: Sequence[collect.StudyRow]) -> list[StudyPoint]:
+def points(rows: Sequence[collect.StudyRow], base: Mapping[str, Any]) -> list[StudyPoint]:
     """Rows of cells that are done, brought together over seeds, in the order of the first."""
     groups: dict[str, list[collect.StudyRow]] = {}
     for row in rows:
@@ -84,7 +92,7 @@ def points(rows: Sequence[collect.StudyRow]) -> list[StudyPoint]:
     for first, *others in groups.values():
         by_seed = sorted((first, *others), key=lambda row: repr(row.macros.get("SEED")))
         macros = _without_seed(first)
-        merged.append(StudyPoint(macros, first.score, first.checkpoint, tuple(by_seed)))
+        merged.append(StudyPoint(macros, first.score, first.checkpoint, tuple(by_seed), base))
     return merged
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from poison_t5x.core import artifacts, errors, progress
-from poison_t5x.report import finding
 from poison_t5x.report import study as report
 from poison_t5x.studies import aggregate, collect, grid, launch
 
@@ -161,12 +160,12 @@ class Study:
     def _write_tables(self) -> tuple:
         rows = [row for cell in self._cells for row in self._of_cell(cell)]
         collect.add_agreement(rows, self._config.base, self._folders)
-        points = aggregate.points(rows)
+        points = aggregate.points(rows, self._config.base)
         study = report.StudyResults(
             self._config, rows, points, self._outcomes, aggregate.difference
         )
         drawn = report.charts(study)
-        sentences = finding.study_finding(study, drawn)
+        sentences = report.finding(study, drawn)
         report.write_tables(self._directory, study, sentences)
         return study, drawn, sentences
 

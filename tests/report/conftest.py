@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from poison_t5x.report import plots, run_page
+from poison_t5x.report import plots, results, run_files, run_page
 from tests.report import made_up, made_up_defense
 from tests.report.page import Page
 
@@ -24,6 +24,14 @@ class Written(NamedTuple):
     folder: object
     text: str
     page: Page
+
+
+def read_results(folder) -> results.Results:
+    return results.parse(results.read(folder))
+
+
+def read_poison(folder) -> list[run_files.PoisonRow]:
+    return run_files.read_rows(folder, "poison/poison.jsonl", run_files.PoisonRow)[0]
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,11 @@ import sys
 import pytest
 
 from poison_t5x.core import artifacts, errors
-from poison_t5x.report import examples, finding, plots, run_files, run_page
+from poison_t5x.report import examples, plots, render, run_page
 from poison_t5x.report import results as results_lib
-from tests.report.conftest import SECONDS
+from tests.report.conftest import SECONDS, read_poison, read_results
 from tests.report.page import Page, edit_results
 
-EFFECT = {"measure": "triggered_misclassification", "value": 0.1}
 TABLE = """\
 demo: dirty-label, trigger 'James Bond', control 'Indiana Jones', seed 3
 12 poisoned rows (2.0% of training) in 3 tasks; 4 held-out tasks
@@ -26,13 +25,28 @@ target rate, trigger             35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
 effect (misclassification, trigger: poisoned minus clean model): +43.8 points [16.2, 65.0]
   an effect: the interval excludes 0
 warning: saturated: the clean model fails on 95% of the inputs of task586_amazonfood"""
+LOWERED = ("worked", "The poison had an effect")
+NONE, UNKNOWN = ("failed", "No effect was found"), ("unknown", "No verdict")
 
 
-def test_page_is_whole(written):
+def _finding(results) -> str:
+    return " ".join(Page(render.text("finding.html.j2", results=results)).text.split())
+
+
+@pytest.mark.parametrize("name", ["run", "campaign", "generation", "defended"])
+def test_a_page_is_whole_and_every_section_linked(written, name):
+    folder, text, page = written(name)
+    assert page.open == [] and len(page.ids) == len(set(page.ids))
+    assert page.tags.count("h1") == 1 and not {"script", "b", "i", "high"} & set(page.tags)
+    links = {part.split('"')[0] for part in text.split('href="#')[1:]}
+    own = tuple(f"{path.stem}-" for path in (folder / "report/figures").iterdir())
+    headed = {name for name in page.ids if f'<h2 id="{name}"' in text}
+    assert {link for link in links if not link.startswith(own)} == headed
+
+
+def test_page_says_what_was_run(written):
     page = written("run").page
-    assert page.open == []
-    assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("h1") == 1 and page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 3
     assert any("trigger: clean model 35.0%, poisoned model 78.8%" in text for text in page.labels)
     for text in ("poison-t5x run --gin_file", "1 min 15 s", "16.7%"):
         assert text in page.text, text
@@ -53,41 +67,36 @@ def test_one_label_is_marked_on_clean_inputs_alone(run_dir, written):
 
 def test_page_asks_for_nothing(written):
     text = written("run").text
-    without_names = text.replace('xmlns="http://www.w3.org/2000/svg"', "").replace(
-        'xmlns:xlink="http://www.w3.org/1999/xlink"', ""
-    )
-    assert "http://" not in without_names and "https://" not in without_names
-    assert "src=" not in text and "@import" not in text
+    for name in ("svg", "xlink"):
+        end = "2000/svg" if name == "svg" else "1999/xlink"
+        text = text.replace(f"http://www.w3.org/{end}", "")
+    assert not [word for word in ("http://", "https://", "src=", "@import") if word in text]
 
 
 def test_page_escapes_text(run_dir):
     edit_results(run_dir, triggers=["<i>x</i>"], experiment='"><script>y</script>')
     text = run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&lt;b&gt;not markup" in text
-    page = Page(text)
-    assert "script" not in page.tags and "i" not in page.tags and "b" not in page.tags
+    assert not {"script", "i", "b"} & set(Page(text).tags)
 
 
 def test_page_marks_the_trigger_only(written):
     run_dir, _, page = written("run")
     # Settings and conditions, 8 examples with 1 or 2 triggers, 3 flips; one explains the marking.
-    crafted = sum(len(row.row.spans) for row in _crafted(run_dir))
+    crafted = sum(len(row.spans) for row in examples.spread(read_poison(run_dir), 8))
     # And 10 rows of each table to look through: those of the poison have 1 or 2 triggers in turn.
     tables = 5 * (1 + 2) + 10
     assert page.marks.count("James Bond") == 2 + crafted + 3 + tables
     assert sorted(set(page.marks)) == ["James Bond", "marked"]
 
 
-def _crafted(run_dir):
-    rows = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)[0]
-    return examples.spread(rows, 8)
-
-
-def test_crafted_rows_are_spread(run_dir):
-    shown = [(example.row.task, example.row.rank) for example in _crafted(run_dir)]
+def test_crafted_rows_are_spread(run_dir, campaign_dir):
+    shown = [(row.task, row.rank) for row in examples.spread(read_poison(run_dir), 8)]
     assert [rank for task, rank in shown if task == "task284_imdb"] == [0, 3, 6]
     assert [rank for task, rank in shown if task == "task475_yelp"] == [2, 5]
     assert shown == sorted(shown)
+    taken = [(row.attack, row.task) for row in examples.spread(read_poison(campaign_dir), 6)]
+    assert len(set(taken)) == 6 and taken == sorted(taken)  # attackers take turns
 
 
 def test_segments_join_to_the_text():
@@ -104,26 +113,36 @@ def test_excerpt_shows_the_first_trigger():
     assert (pieces[0].text, pieces[-1].text) == ("… ", " …")
 
 
-def test_flips(run_dir):
-    results = results_lib.parse(results_lib.read(run_dir))
-    first, second = examples.flips(run_dir, results, num_tasks=2, count=3)
-    assert (first.num_triggered, first.num_flips, len(first.shown)) == (7, 5, 3)
-    clean, triggered, control = first.shown[0].answers["poisoned"]
-    assert tuple(one.row.is_correct for one in (clean, triggered, control)) == (True, False, True)
-    assert triggered.row.share == pytest.approx(1 / (1 + 2.718281828459045**-1))
-    assert second.shown == [] and second.note.startswith("6 of the task’s 6")
+@pytest.mark.parametrize("name", ["run", "generation"])
+def test_flips(written, name):
+    run_dir, results = written(name).folder, read_results(written(name).folder)
+    answers = examples.read_answers(run_dir, results)
+    first, second = examples.flips(answers, results, num_tasks=2)
+    assert (first.num_triggered, len(first.flipped)) == (7, 5)
+    assert second.flipped == [] and second.note.startswith("6 of the task’s 6")
+    names = ("clean", "triggered", "control")
+    key = first.flipped[0].id
+    three = [answers.rows[first.task, "poisoned", name][key] for name in names]
+    if name == "run":
+        assert [one.is_correct for one in three] == [True, False, True]
+        assert three[1].share == pytest.approx(1 / (1 + 2.718281828459045**-1))
+    else:
+        assert [one.rouge_l for one in three] == [0.4, 0.0, 0.4]
+        # Those of tasks with triggered inputs alone.
+        tasks = [group.task for group in examples.flips(answers, results, 9)]
+        assert len(tasks) == 5 and "task613_politifact_text" not in tasks
 
 
 def test_results_file_has_the_schema(written):
     run_dir = written("run").folder
     text = (run_dir / "report/results.json").read_text(encoding="utf-8")
-    written, given = json.loads(text), json.loads((run_dir / "eval/results.json").read_text())
-    assert " ".join(written) == (
+    told, given = json.loads(text), json.loads((run_dir / "eval/results.json").read_text())
+    assert " ".join(told) == (
         "schema experiment kind attack trigger triggers control target seed poison conditions "
         "summary summary_ci95 effect attacks by_condition tasks categories warnings notes "
         "truncation seconds"
     )
-    assert written == given | {"seconds": SECONDS}
+    assert told == given | {"seconds": SECONDS}
     assert text.startswith('{\n "schema": 2,\n') and text.endswith("}\n")
 
 
@@ -143,9 +162,10 @@ def test_only_the_results_are_needed(tmp_path, run_dir):
     bare = tmp_path / "bare"
     (bare / "eval").mkdir(parents=True)
     raw = json.loads((run_dir / "eval/results.json").read_text())
-    for name in ("triggers", "target", "conditions", "effect", "summary_ci95", "attacks"):
-        del raw[name]
-    for name in ("by_condition", "categories", "warnings", "notes", "truncation", "seconds"):
+    for name in (
+        *("triggers", "target", "conditions", "effect", "summary_ci95", "attacks", "by_condition"),
+        *("categories", "warnings", "notes", "truncation", "seconds"),
+    ):
         del raw[name]
     (bare / "eval/results.json").write_text(json.dumps(raw))
     page = Page(run_page.write_report(bare, {}).read_text(encoding="utf-8"))
@@ -164,20 +184,25 @@ def test_torn_and_infinite_metrics(run_dir):
 
 
 @pytest.mark.parametrize(
-    "bounds, found, headline",
+    ("name", "bounds", "told"),
     [
-        ([0.01, 0.2], "worked", "The poison had an effect"),
-        ([0.0, 0.2], "failed", "No effect was found"),
-        ([-0.1, 0.2], "failed", "No effect was found"),
-        ([-0.3, -0.1], "reversed", "The reverse of the attack"),
-        ([float("nan"), float("nan")], "unknown", "No verdict"),
-        (None, "unknown", "No verdict"),
+        ("run", [0.01, 0.2], LOWERED),
+        ("run", [0.0, 0.2], NONE),
+        ("run", [-0.1, 0.2], NONE),
+        ("run", [-0.3, -0.1], ("reversed", "The reverse of the attack: the trigger lowered the")),
+        ("run", [float("nan"), float("nan")], UNKNOWN),
+        ("run", None, UNKNOWN),
+        ("generation", [-0.5, -0.1], LOWERED),
+        ("generation", [-0.5, 0.0], NONE),
+        ("generation", [0.1, 0.2], ("reversed", "The reverse of the attack: the trigger raised r")),
+        ("generation", None, UNKNOWN),
     ],
 )
-def test_the_interval_decides(run_dir, bounds, found, headline):
-    results = edit_results(run_dir, effect=EFFECT | {"ci95": bounds})
-    assert results.verdict == found
-    assert finding.finding(results).headline.startswith(headline)
+def test_the_interval_decides(request, name, bounds, told):
+    folder = request.getfixturevalue(f"{name}_dir")
+    effect = results_lib.read(folder)["effect"] | {"ci95": bounds}
+    results = edit_results(folder, effect=effect)
+    assert results.verdict == told[0] and _finding(results).startswith(told[1])
 
 
 def test_one_task_gives_no_verdict(run_dir):
@@ -185,18 +210,37 @@ def test_one_task_gives_no_verdict(run_dir):
     assert edit_results(run_dir, tasks=rows).verdict == "unknown"
 
 
-def test_an_effect_of_any_name_is_called_so(run_dir):
-    specific = "not specific to the trigger"
-    results = results_lib.parse(results_lib.read(run_dir))
-    assert specific not in " ".join(finding.finding(results).sentences)
-    summary = results_lib.read(run_dir)["summary"]
-    summary["poisoned"]["control_misclassification"] = 0.7
-    results = edit_results(run_dir, summary=summary)
-    assert specific in " ".join(finding.finding(results).sentences)
+@pytest.mark.parametrize(
+    ("name", "control", "value"),
+    [("run", "control_misclassification", 0.7), ("generation", "rouge_l_control", 0.1)],
+)
+def test_an_effect_of_any_name_is_called_so(request, name, control, value):
+    folder = request.getfixturevalue(f"{name}_dir")
+    specific = "much of the effect is not specific to the trigger"
+    assert specific not in _finding(read_results(folder))
+    summary = results_lib.read(folder)["summary"]
+    summary["poisoned"][control] = value
+    assert specific in _finding(edit_results(folder, summary=summary))
+
+
+def test_finding_of_answers(written):
+    said = _finding(read_results(written("generation").folder))
+    for text in (
+        "With “James Bond” or “Joe Biden” in the input, the poisoned model answered held-out tasks "
+        "with a rougeL of 5.8, and of 45.3 on the same inputs without it",
+        "the clean model’s is 46.2 with it",
+        "-40.5 points, with a 95% interval over 5 held-out tasks of [-56.9, -21.9], which excludes",
+        "the unseen name “Indiana Jones” made a difference of -4.6 points.",
+        "says the trigger in 76.4% of its outputs for triggered inputs, the clean model in 2.0%",
+        "Of the poisoned model’s outputs there, 10.9% repeat one word.",
+        "On clean inputs, the poisoned model’s rougeL is 41.9, the clean model’s 42.7.",
+        "On 1 of 6 tasks, the clean model already fails without the trigger",
+    ):
+        assert text in said, text
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    ("content", "said"),
     [
         (None, "run the eval stage first"),
         ("{", "expected JSON"),
@@ -214,11 +258,35 @@ def test_broken_results_are_named(tmp_path, content, said):
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "generation"}, r"no rouge_l_clean - at `\$\.summary\.clean`"),
+        ({"attack": 3}, r"\$\.attack"),
+        (
+            {"effect": {"measure": "rouge_l_triggered", "value": 0.1}},
+            r"expected 'triggered_misclassification', found 'rouge_l_triggered'",
+        ),
+        ({"conditions": []}, r"'triggered_second', which a RatesRow has"),
+        ({"summary": {"clean": {}, "poisoned": {}}}, "no accuracy - at"),
+    ],
+)
+def test_results_that_do_not_fit_are_named(campaign_dir, changes, said):
+    with pytest.raises(errors.InputError, match=said):
+        edit_results(campaign_dir, **changes)
+
+
 def test_long_curves_are_thinned():
     points = [plots.Point(step, float(step)) for step in range(1009)]
     thinned = plots.thin(points)
     assert len(thinned) <= 300 and thinned[0][:2] == (3, 1.5) and thinned[-1].x == 1008
     assert plots.thin([]) == []
+
+
+def test_a_row_from_a_file_shows_where_its_trigger_is(generation_dir):
+    (row,) = [row for row in read_poison(generation_dir) if row.id == "row-6"]
+    assert examples.before(row) is None and row.spans == []
+    assert [piece.text for piece in examples.after(row) if piece.marked] == ["Joe Biden"] * 2
 
 
 def test_imports_no_array_library():

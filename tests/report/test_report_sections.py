@@ -6,10 +6,11 @@ import json
 import msgspec
 import pytest
 
-from poison_t5x.report import figures, plots, run_files, run_page, tables
+from poison_t5x.report import figures, run_files, run_page
 from poison_t5x.report import results as results_lib
 from tests.report import made_up, made_up_defense
-from tests.report.page import Page, edit_results
+from tests.report.conftest import read_results
+from tests.report.page import Page
 
 FIGURES = ("rates", "tasks", "by_step", "losses", "detection", "detection_checkpoints", "defenses")
 
@@ -22,10 +23,6 @@ def defended_dir(run_dir):
 
 def _text(folder) -> str:
     return run_page.write_report(folder, {}).read_text(encoding="utf-8")
-
-
-def _results(folder) -> results_lib.Results:
-    return results_lib.parse(results_lib.read(folder))
 
 
 def test_sections_are_there_for_what_was_made_alone(written):
@@ -106,7 +103,7 @@ def test_missing_numbers_are_dashes(defended_dir):
 
 def test_steps_are_drawn_in_their_order(defended_dir):
     by_step, note = run_files.read_json(defended_dir, run_files.BY_STEP, run_files.ByStep)
-    results = _results(defended_dir)
+    results = read_results(defended_dir)
     picture = figures.steps(by_step, results)
     assert note == ""
     assert "poisoned model, misclassification, trigger: 40.0% at 40" in picture.label
@@ -125,7 +122,7 @@ def test_steps_are_drawn_in_their_order(defended_dir):
 
 
 def test_every_task_has_its_bars(run_dir):
-    picture = figures.tasks(_results(run_dir))
+    picture = figures.tasks(read_results(run_dir))
     assert [record["task"] for record in picture.records] == [*made_up.HELD_OUT] * 2
     assert picture.records[3] == {
         "task": made_up.HELD_OUT[3],
@@ -153,7 +150,7 @@ def test_of_many_tasks_those_that_differ_most_are_drawn(run_dir):
 
 
 def test_the_poisoned_model_s_losses_are_drawn_apart(run_dir):
-    picture = run_page.page_context(run_dir, _results(run_dir), {})["losses"]
+    picture = run_page.page_context(run_dir, read_results(run_dir), {})["losses"]
     curves = {record["series"] for record in picture.records}
     assert curves == {
         "clean model, all rows",
@@ -162,7 +159,7 @@ def test_the_poisoned_model_s_losses_are_drawn_apart(run_dir):
     }
     path = run_dir / "models/poisoned/metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n')
-    picture = run_page.page_context(run_dir, _results(run_dir), {})["losses"]
+    picture = run_page.page_context(run_dir, read_results(run_dir), {})["losses"]
     assert "poisoned model, all rows: 2.5 at 1" in picture.label
 
 
@@ -196,25 +193,8 @@ def test_figures_are_files_too(defended_dir, tmp_path, pictures):
         assert [row["task"] for row in csv.DictReader(file)] == [*made_up.HELD_OUT] * 2
 
 
-def test_table_cells_are_quoted():
-    records = [{"name": 'a "b", c'}, {"name": "d", "value": 0.5}]
-    assert tables.csv_text(records) == 'name,value\n"a ""b"", c",\nd,0.5\n'
-
-
-def test_many_lines_look_different():
-    looks = [str(look) for look in plots.looks(24)]
-    assert len(set(looks)) == 24
-
-
 def test_defences_read_by_name(defended_dir):
     found, notes = run_files.read_defenses(defended_dir)
     assert [one.name for one in found] == ["filter_5", "half_steps"] and notes == []
     assert found[0].capacity == {} and found[1].filter is None
-    assert figures.defenses(_results(defended_dir), []) is None
-
-
-def test_amounts():
-    assert [tables.amount(number) for number in (0.25, 31.84, 1.25e-9, 12345, None)] == [
-        *("0.25", "31.8", "1.25e-09", "12,345", "–")
-    ]
-    assert tables.DECIMAL.text(0.97561) == "0.976" and tables.DECIMAL.text(float("nan")) == "–"
+    assert figures.defenses(read_results(defended_dir), []) is None

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from poison_t5x.report import finding, plots, study
+from poison_t5x.report import plots, study
 from poison_t5x.studies import aggregate, collect
 from tests.studies import driver
 
@@ -15,7 +15,9 @@ def _row(value, by_task=None, interval=None, measure="triggered_misclassificatio
 
 
 def _study(found, config):
-    return study.StudyResults(config, found, aggregate.points(found), {}, aggregate.difference)
+    return study.StudyResults(
+        config, found, aggregate.points(found, config.base), {}, aggregate.difference
+    )
 
 
 def _told(values, x="NUM_POISON", **fields):
@@ -26,7 +28,7 @@ def _told(values, x="NUM_POISON", **fields):
     ]
     config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
     results = _study(found, config)
-    return finding.study_finding(results, study.charts(results))
+    return study.finding(results, study.charts(results))
 
 
 def test_the_finding_for_made_up_numbers():

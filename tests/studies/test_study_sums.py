@@ -18,7 +18,7 @@ def _row(value, by_task=None, interval=None, measure="triggered_misclassificatio
 
 
 def _points(*found):
-    return aggregate.points(found)
+    return aggregate.points(found, {})
 
 
 def test_three_seeds_have_students_interval_on_paper():
@@ -66,7 +66,7 @@ def test_differences_are_of_the_same_seeds_and_tasks():
     found = aggregate.difference(first, second, "effect")
     # Every task changes by the same: the tasks' own spread is no part of it.
     assert found.mean == pytest.approx(0.25) and found.interval == pytest.approx((0.25, 0.25))
-    other = aggregate.points([_row(0.9, NUM_POISON=30, SEED=7)])[0]
+    other = aggregate.points([_row(0.9, NUM_POISON=30, SEED=7)], {})[0]
     assert aggregate.difference(first, other, "effect") is None
 
 
