@@ -10,7 +10,7 @@ from poison_t5x.report import figures, run_files, run_page
 from poison_t5x.report import results as results_lib
 from tests.report import made_up, made_up_defense
 from tests.report.conftest import read_results
-from tests.report.page import Page
+from tests.report.page import Page, edit_results
 
 FIGURES = ("rates", "tasks", "by_step", "losses", "detection", "detection_checkpoints", "defenses")
 
