@@ -17,13 +17,10 @@ UNRELATED = "(no word of the input)"
 
 
 class Answer(NamedTuple):
-    """A frequent answer of a task.
+    """A frequent answer of a task, or UNRELATED: any that shares no word with its input.
 
-    Attributes:
-      target: the answer; UNRELATED where it is any that shares no word with its input.
-      rows_R: (R,) int64, the task's rows.
-      hits_R: (R,) bool, whether it is the row's answer.
-      inside_R: (R,) bool, whether the row's input says it, so that it may have been copied.
+    Of the R rows of the task, `rows_R` (int64) are their numbers, `hits_R` (bool) whether it is
+    the row's answer, and `inside_R` whether the row's input says it, so that it may be copied.
     """
 
     task: str
@@ -49,19 +46,13 @@ def find(rows: Sequence[TrainingExample]) -> list[Answer]:
                 frequent.append(Answer(task, target, rows_R, targets_R == target, inside_R))
         hits_R = np.array([is_unrelated(rows[index]) for index in members])
         if MIN_ROWS <= hits_R.sum() <= len(members) / 2:
-            nowhere_R = np.zeros(len(members), bool)
-            frequent.append(Answer(task, UNRELATED, rows_R, hits_R, nowhere_R))
+            frequent.append(Answer(task, UNRELATED, rows_R, hits_R, np.zeros_like(hits_R)))
     return frequent
 
 
 def is_unrelated(row: TrainingExample) -> bool:
     """Whether a row's answer shares no word with its input."""
     return set(ngrams.split(row.input)).isdisjoint(ngrams.split(row.target))
-
-
-def copied(rows: Sequence[TrainingExample]) -> np.ndarray:
-    """Whether each row's answer stands in its input, word for word: (N,) bool."""
-    return np.array([plain(row.target) in plain(row.input) for row in rows], bool)
 
 
 def plain(text: str) -> str:

@@ -1,6 +1,5 @@
 """A trained model at its checkpoints, and passes of it over training rows."""
 
-import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,6 @@ import seqio
 from poison_t5x.checkpoint_io import conversion
 from poison_t5x.core import artifacts, errors, progress
 from poison_t5x.corpus import vocabulary as vocabulary_lib
-from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses.score import Context
 from poison_t5x.evaluation import predictors
 from poison_t5x.train import checkpoints, distributed, partitioning, trained_model
@@ -21,7 +19,7 @@ from poison_t5x.train import checkpoints, distributed, partitioning, trained_mod
 # Rows of a part that is kept when a computation is killed.
 ROWS_PER_PART = 2048
 PART = ".part.npy"
-Tokens = Sequence[np.ndarray]
+Texts = Sequence[str]
 
 
 class CheckpointScorer:
@@ -72,7 +70,8 @@ class CheckpointScorer:
         self.has_reference = reference_model_dir is not None
         self._model_dir, self._reference_dir = pathlib.Path(model_dir), reference_model_dir
         self._vocabulary, self._lengths = vocabulary, dict(lengths)
-        self._partition_cfg, self._batch_size = partition_cfg, batch_size
+        self._partition_cfg = partition_cfg
+        self._sizes = {"batch_size": batch_size, "max_length": self._lengths["inputs"]}
         self._held: tuple[Any, trained_model.TrainedModel] | None = None
         self._passes: dict[Any, np.ndarray] = {}
 
@@ -94,15 +93,8 @@ class CheckpointScorer:
             self._held = key, trained_model.restore(model_dir, self._partition_cfg, step)
         return self._held[1]
 
-    def inputs(self, texts: Sequence[str]) -> Tokens:
-        """Tokens of prompts as training has them."""
-        return self._tokens(texts, "inputs")
-
-    def targets(self, rows: Sequence[TrainingExample]) -> Tokens:
-        """Tokens of the rows' targets as training has them."""
-        return self._tokens([row.target for row in rows], "targets")
-
-    def _tokens(self, texts: Sequence[str], feature: str) -> Tokens:
+    def _tokens(self, texts: Texts, feature: str) -> list[np.ndarray]:
+        """Tokens of texts as training has them."""
         length, eos_id = self._lengths[feature] - 1, self._vocabulary.eos_id
         encoded = (self._vocabulary.encode(text)[:length] for text in texts)
         return [np.array([*tokens, eos_id], np.int32) for tokens in encoded]
@@ -112,42 +104,43 @@ class CheckpointScorer:
         context: Context,
         name: str,
         function: Callable[..., jax.Array],
-        inputs: Tokens,
-        targets: Tokens | None,
+        prompts: Texts,
+        targets: Texts | None = None,
         step: int | None = None,
         **options: Any,
     ) -> np.ndarray:
-        """A function's values of all rows, see `over_batches`: (N, K) float64.
+        """A function's values of all rows, see `predictors.over_batches`: (N, K) float64.
 
         They are made once for each checkpoint, None being the last, in parts that the context's
         folder keeps by `name`, which is distinct within the score.
         """
         step = self.steps[-1] if step is None else step
-        key = (function.__name__, step, _digest(inputs), _digest(targets or ()), repr(options))
-
-        def part(start: int) -> np.ndarray:
-            some = slice(start, start + ROWS_PER_PART)
-            return over_batches(
-                self._restored(self._model_dir, step),
-                function,
-                inputs[some],
-                targets and targets[some],
-                batch_size=self._batch_size,
-                max_length=self._lengths["inputs"],
-                **options,
-            )
-
+        texts = hashlib.sha256(repr((prompts, targets)).encode()).digest()
+        key = (function.__name__, step, texts, repr(options))
         if key not in self._passes:
-            starts = range(0, len(inputs), ROWS_PER_PART)
+            starts = range(0, len(prompts), ROWS_PER_PART)
             parts = []
             for number, start in enumerate(progress.bar(starts, desc=name, unit="part")):
                 path = context.folder and context.folder / f"{name}.{number:05d}{PART}"
-                parts.append(_kept(path, functools.partial(part, start)))
+                if path and distributed.broadcast_from_main(path.is_file):
+                    parts.append(np.load(path))  # on the shared disk
+                    continue
+                some = slice(start, start + ROWS_PER_PART)
+                inputs = self._tokens(prompts[some], "inputs")
+                answers = None if targets is None else self._tokens(targets[some], "targets")
+                model = self._restored(self._model_dir, step)
+                sizes = self._sizes
+                parts.append(
+                    predictors.over_batches(model, function, inputs, answers, **sizes, **options)
+                )
+                if path and distributed.is_main():
+                    with artifacts.writing(path) as file:
+                        np.save(file, parts[-1])
             self._passes[key] = np.concatenate(parts)
         return self._passes[key].astype(np.float64)
 
-    def answers(self, inputs: Tokens, *, reference: bool = False) -> list[str]:
-        """The model's answer to each input, decoded greedily.
+    def answers(self, prompts: Texts, *, reference: bool = False) -> list[str]:
+        """The model's answer to each prompt, decoded greedily.
 
         The reference model is another one or, without one, the first checkpoint.
         """
@@ -156,13 +149,13 @@ class CheckpointScorer:
             place, step = pathlib.Path(self._reference_dir), None
         elif reference:
             step = self.steps[0]
-        decoder = predictors.Generator(
-            *self._restored(place, step),
-            batch_size=self._batch_size,
-            max_length=self._lengths["inputs"],
+        decoded = predictors.generate(
+            self._restored(place, step),
+            self._tokens(prompts, "inputs"),
             max_decode_length=self._lengths["targets"],
+            **self._sizes,
         )
-        return [self._vocabulary.decode(tokens).strip() for tokens in decoder.generate(inputs)]
+        return [self._vocabulary.decode(tokens).strip() for tokens in decoded]
 
 
 def open_model(model_dir: str | pathlib.Path) -> CheckpointScorer:
@@ -191,60 +184,7 @@ def open_model(model_dir: str | pathlib.Path) -> CheckpointScorer:
     )
 
 
-def over_batches(
-    restored: trained_model.TrainedModel,
-    function: Callable[..., jax.Array],
-    inputs: Tokens,
-    targets: Tokens | None,
-    *,
-    batch_size: int,
-    max_length: int,
-    rows_at_once: int = 1,
-    **options: Any,
-) -> np.ndarray:
-    """A function's values of all rows, in their order; all processes get all of them.
-
-    Rows are in batches of like length, and there is one compilation for each shape.
-
-    Args:
-      function: (model, params, batch, **options) -> (B, K), as those of `per_example`.
-      inputs, targets: N token arrays each, int32, with EOS, unpadded; no targets where the function
-        needs none.
-      batch_size: rows, rounded up to a multiple of the mesh's data axis and of `rows_at_once`.
-      max_length: of an input, in tokens.
-      rows_at_once: of each device.
-      **options: hashable, for the function.
-
-    Returns:
-      (N, K) float32.
-    """
-    model, params, partitioner = restored
-    size = predictors.round_up(batch_size, partitioner.num_data * rows_at_once)
-    compiled = predictors.compiled(partitioner.mesh, partitioner.rules, function, model, **options)
-    with partitioner.scope():
-        batches = predictors.by_length(inputs, size, max_length, targets)
-        pairs = predictors.gathered(partitioner, batches, lambda batch: compiled(params, batch))
-    rows = np.concatenate([held for held, _ in pairs])
-    values = np.concatenate([values[: len(held)] for held, values in pairs])
-    return values[np.argsort(rows)]
-
-
 def _parameters_digest(model_dir: str | pathlib.Path) -> str:
     if digest := trained_model.parameters_digest(model_dir):
         return digest
     raise errors.InputError(f"{model_dir} isn't a finished model's folder")
-
-
-def _digest(tokens: Tokens) -> bytes:
-    return hashlib.sha256(b"".join(one.tobytes() + b"\n" for one in tokens)).digest()
-
-
-def _kept(path: pathlib.Path | None, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array's file, where a killed computation left it; else the array, kept there."""
-    if path and distributed.broadcast_from_main(path.is_file):
-        return np.load(path)  # on the shared disk
-    values = make()
-    if path and distributed.is_main():
-        with artifacts.writing(path) as file:
-            np.save(file, values)
-    return values

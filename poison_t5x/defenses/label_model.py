@@ -7,7 +7,7 @@ whatever their answers are called, and learns by itself which of them help.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,13 +30,10 @@ _RIDGE = 5.0
 
 
 class Fitted(NamedTuple):
-    """One answer's model, in nats of log-odds.
+    """One answer's model, in nats of log-odds: the intercept is of an input without words.
 
-    Attributes:
-      intercept: of an input without words.
-      weights_W: of each word, for rows that weren't fitted to.
-      logits_R: of the task's rows, by models that didn't see them.
-      weights_FxW: of each fold's model.
+    `weights_W` is for rows that weren't fitted to; `logits_R` are the task's rows' by models that
+    didn't see them, of which `weights_FxW` has each fold's.
     """
 
     intercept: float
@@ -51,6 +48,7 @@ class LabelModel:
     Attributes:
       answers: those that are predicted, by number.
       of_task: task -> numbers of its answers.
+      ids_W: of the words that are held often enough to be modelled, ascending.
       words_NxW: scipy CSR matrix, 1 where an input holds a word.
       members_VxW: the same, 1 where an n-gram consists of it.
       folds_N: (N,) int64, which of a model's folds a row is in; drawn by the seed.
@@ -58,32 +56,40 @@ class LabelModel:
 
     def __init__(self, rows: Sequence[TrainingExample], counted: ngrams.Ngrams, seed: int):
         """Models the single words among the n-grams of the rows' inputs."""
+        from scipy import sparse
+
         self.answers = answers.find(rows)
         self.of_task: dict[str, list[int]] = {}
         for number, answer in enumerate(self.answers):
             self.of_task.setdefault(answer.task, []).append(number)
-        self.words_NxW, self.members_VxW, self._place = _matrices(counted)
+        lengths_V, is_word_V = counted.lengths_V, counted.lengths_V == 1
+        self.ids_W = counted.words.ids_T[counted.firsts_V[is_word_V]]
+        self.words_NxW = counted.holds_NxV[:, is_word_V].tocsr()
+        # The words of all n-grams, one n-gram after the other.
+        before_V = np.cumsum(lengths_V) - lengths_V
+        places_P = np.repeat(counted.firsts_V - before_V, lengths_V) + np.arange(lengths_V.sum())
+        words_P = np.searchsorted(self.ids_W, counted.words.ids_T[places_P])
+        pairs = np.ones(len(words_P)), (np.repeat(np.arange(len(lengths_V)), lengths_V), words_P)
+        self.members_VxW = sparse.csr_matrix(pairs, (len(lengths_V), len(self.ids_W)))
+        self.members_VxW.data[:] = 1  # a word that an n-gram says twice
         self._words = {answer.task: self.words_NxW[answer.rows_R] for answer in self.answers}
         self._lots_N = np.random.default_rng(seed).permutation(len(rows))
         self.folds_N = self._lots_N % _FOLDS
-        self._copied_N = answers.copied(rows)
+        copied = (answers.plain(row.target) in answers.plain(row.input) for row in rows)
+        self._copied_N = np.fromiter(copied, bool, len(rows))
         self._shared = self._choose_shared()
-
-    def word_columns(self, ids: Iterable[int]) -> list[int]:
-        """The columns of words that are held often enough to be modelled."""
-        return [self._place[identifier] for identifier in ids if identifier in self._place]
 
     def fit(self, kept_N: np.ndarray, numbers: Iterable[int]) -> dict[int, Fitted]:
         """Fits some answers' models to the rows that are kept."""
-        weights_WxC = np.zeros((self.words_NxW.shape[1], len(self._shared)))
+        weights_WxC = np.zeros((len(self.ids_W), len(self._shared)))
         for place, number in enumerate(self._shared):
             weights_WxC[:, place] = self._weights(number, kept_N)
         shared_NxC = self.words_NxW @ weights_WxC
         fitted: dict[int, Fitted] = {}
         for number in numbers:
-            twin = self._twin(number)
-            if twin in fitted:
-                intercept, weights_W, logits_R, weights_FxW = fitted[twin]
+            twin = fitted.get(self._twin(number))
+            if twin:
+                intercept, weights_W, logits_R, weights_FxW = twin
                 fitted[number] = Fitted(-intercept, -weights_W, -logits_R, -weights_FxW)
             else:
                 fitted[number] = self._fit(number, kept_N, weights_WxC, shared_NxC)
@@ -102,21 +108,18 @@ class LabelModel:
         least = np.where(answer.inside_R[places_K], np.log(share / (1 - share)), -np.inf)
         return np.clip(np.maximum(logits_K, least), -MAX_LOGIT, MAX_LOGIT)
 
-    def _twin(self, number: int) -> int | None:
-        """The other answer of a task that has two, one being the lack of the other."""
+    def _twin(self, number: int) -> int:
+        """The other answer of a task that has two, one being the lack of the other; or -1."""
         numbers = self.of_task[self.answers[number].task]
-        if len(numbers) != 2:
-            return None
         other = sum(numbers) - number
-        is_lack = self.answers[number].hits_R != self.answers[other].hits_R
-        return other if is_lack.all() else None
+        if len(numbers) != 2 or (self.answers[number].hits_R == self.answers[other].hits_R).any():
+            return -1
+        return other
 
     def _choose_shared(self) -> list[int]:
         """Answers whose log-odds are shared: those that tell most, one of each pair of twins."""
-
         sizes = [min(a.hits_R.sum(), (~a.hits_R).sum()) for a in self.answers]
-        twins = ((number, self._twin(number)) for number in range(len(self.answers)))
-        chosen = [number for number, twin in twins if twin is None or number < twin]
+        chosen = [number for number in range(len(sizes)) if not 0 <= self._twin(number) <= number]
         return sorted(chosen, key=sizes.__getitem__, reverse=True)[:MAX_SHARED]
 
     def _weights(self, number: int, kept_N: np.ndarray) -> np.ndarray:
@@ -132,19 +135,19 @@ class LabelModel:
         self, number: int, kept_N: np.ndarray, weights_WxC: np.ndarray, shared_NxC: np.ndarray
     ) -> Fitted:
         answer = self.answers[number]
-        kept_R, folds_R = kept_N[answer.rows_R], self.folds_N[answer.rows_R]
-        words_RxW = self._words[answer.task]
+        rows_R, words_RxW = answer.rows_R, self._words[answer.task]
         own_FxW = np.stack(
             [self._weights(number, kept_N & (self.folds_N != fold)) for fold in range(_FOLDS)]
         )
-        own_R = np.zeros(len(kept_R))
+        own_R = np.zeros(len(rows_R))
         for fold, own_W in enumerate(own_FxW):
-            own_R[folds_R == fold] = words_RxW[folds_R == fold] @ own_W
+            is_in_R = self.folds_N[rows_R] == fold
+            own_R[is_in_R] = words_RxW[is_in_R] @ own_W
         others_C = np.array([self.answers[n].task != answer.task for n in self._shared], bool)
-        features_RxD = np.column_stack([own_R, shared_NxC[answer.rows_R][:, others_C]])
-        fit_K = np.flatnonzero(kept_R)
+        features_RxD = np.column_stack([own_R, shared_NxC[rows_R][:, others_C]])
+        fit_K = np.flatnonzero(kept_N[rows_R])
         if len(fit_K) > _MAX_FIT_ROWS:
-            lots_K = self._lots_N[answer.rows_R[fit_K]]
+            lots_K = self._lots_N[rows_R[fit_K]]
             fit_K = fit_K[np.argpartition(lots_K, _MAX_FIT_ROWS)[:_MAX_FIT_ROWS]]
         slopes_D, intercept = _positive_first(features_RxD[fit_K], answer.hits_R[fit_K])
         shared_W = weights_WxC[:, others_C] @ slopes_D[1:]
@@ -154,26 +157,6 @@ class LabelModel:
             features_RxD @ slopes_D + intercept,
             slopes_D[0] * own_FxW + shared_W,
         )
-
-
-def _matrices(counted: ngrams.Ngrams) -> tuple[Any, Any, dict[int, int]]:
-    """`words_NxW`, `members_VxW`, and the columns of the words' ids."""
-    from scipy import sparse
-
-    ids_T, lengths_V = counted.words.ids_T, counted.lengths_V
-    singles_W = np.flatnonzero(lengths_V == 1)
-    place = {int(ids_T[counted.firsts_V[v]]): w for w, v in enumerate(singles_W)}
-    words_P = [
-        place[int(identifier)]
-        for first, length in zip(counted.firsts_V, lengths_V, strict=True)
-        for identifier in ids_T[first : first + length]
-    ]
-    ngrams_P = np.repeat(np.arange(len(lengths_V)), lengths_V)
-    members = sparse.csr_matrix(
-        (np.ones(len(ngrams_P)), (ngrams_P, words_P)), (len(lengths_V), len(singles_W))
-    )
-    members.data[:] = 1  # a word that an n-gram says twice
-    return counted.holds_NxV[:, singles_W].tocsr(), members, place
 
 
 def log_odds(

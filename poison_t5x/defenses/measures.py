@@ -54,9 +54,6 @@ def outliers(values_N: np.ndarray) -> float:
     would be outliers, so it is 1.4%, and 0.02% of a normal one either way. Where more than half of
     these values are the median itself, the MAD is 0 and the mean absolute deviation takes its
     place, as in the same source. No row is above it where all that are above the median equal it.
-
-    Raises:
-      InputError: no values, or some that aren't finite.
     """
     values_N = check(values_N)
     median = float(np.median(values_N))
@@ -97,8 +94,7 @@ def measure(values_N: np.ndarray, is_poison_N: np.ndarray, threshold: float) -> 
     Raises:
       InputError: values that aren't finite, lengths that differ, no poison or nothing else.
     """
-    values_N = check(values_N)
-    is_poison_N = np.asarray(is_poison_N, bool)
+    values_N, is_poison_N = check(values_N), np.asarray(is_poison_N, bool)
     num_rows, num_poison = len(values_N), int(is_poison_N.sum())
     if is_poison_N.shape != values_N.shape or not 0 < num_poison < num_rows:
         raise errors.InputError(
@@ -108,7 +104,11 @@ def measure(values_N: np.ndarray, is_poison_N: np.ndarray, threshold: float) -> 
     # Here, not above: scikit-learn takes a second to import.
     from sklearn import metrics
 
-    removed_G, poison_G = _groups(values_N, is_poison_N)
+    # Rows and poison removed after each group of equal values, from 0.
+    ranked_N = np.argsort(-values_N, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(values_N[ranked_N])), num_rows - 1)
+    removed_G = np.append(0, ends + 1)
+    poison_G = np.append(0, np.cumsum(is_poison_N[ranked_N])[ends])
     return {
         "auroc": float(metrics.roc_auc_score(is_poison_N, values_N)),
         "average_precision": float(metrics.average_precision_score(is_poison_N, values_N)),
@@ -127,14 +127,6 @@ def measure(values_N: np.ndarray, is_poison_N: np.ndarray, threshold: float) -> 
     }
 
 
-def _groups(values_N: np.ndarray, is_poison_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and poison removed after each group of equal values, from (0, 0): two of (G,) int64."""
-    ranked_N = np.argsort(-values_N, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(values_N[ranked_N])), len(values_N) - 1)
-    poison_N = np.cumsum(is_poison_N[ranked_N])
-    return np.append(0, ends + 1), np.append(0, poison_N[ends])
-
-
 def _needed(removed_G: np.ndarray, poison_G: np.ndarray, share: float) -> int:
     """The fewest rows whose removal is expected to lose a share of the poison."""
     wanted = share * poison_G[-1]
@@ -146,12 +138,11 @@ def _needed(removed_G: np.ndarray, poison_G: np.ndarray, share: float) -> int:
 
 def _at(is_removed_N: np.ndarray, is_poison_N: np.ndarray) -> dict[str, float]:
     hits, removed = int((is_removed_N & is_poison_N).sum()), int(is_removed_N.sum())
-    poison = int(is_poison_N.sum())
     return {
         "removed": removed / len(is_poison_N),
         "precision": hits / removed if removed else 0.0,
-        "recall": hits / poison,
-        "f1": 2 * hits / (removed + poison),
+        "recall": hits / int(is_poison_N.sum()),
+        "f1": 2 * hits / (removed + int(is_poison_N.sum())),
     }
 
 
@@ -160,4 +151,4 @@ def _curve(removed_G: np.ndarray, poison_G: np.ndarray) -> list[list[float]]:
     walked_G = removed_G + poison_G
     stops = np.linspace(0, walked_G[-1], MAX_POINTS)
     places = np.unique(np.minimum(np.searchsorted(walked_G, stops - _ROUNDING), len(walked_G) - 1))
-    return [[float(removed_G[place]), float(poison_G[place])] for place in places]
+    return np.stack([removed_G[places], poison_G[places]], axis=1).tolist()

@@ -1,8 +1,7 @@
 """Word n-grams of texts: which texts hold which, as one sparse matrix."""
 
-import collections
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +17,8 @@ _ALWAYS = 0.99
 class Words(NamedTuple):
     """The T words of texts, one text after the other, all (T,) int64.
 
-    Attributes:
-      ids_T: equal for words that differ in case alone.
-      text_T: the text that each is in.
-      starts_T, ends_T: its characters there.
+    Words that differ in case alone have one id. `text_T` is the text that each is in, `starts_T`
+    and `ends_T` its characters there.
     """
 
     texts: Sequence[str]
@@ -29,10 +26,6 @@ class Words(NamedTuple):
     text_T: np.ndarray
     starts_T: np.ndarray
     ends_T: np.ndarray
-
-    def counts(self) -> np.ndarray:
-        """How many words each text has: (N,) int64."""
-        return np.bincount(self.text_T, minlength=len(self.texts))
 
     def find(self, ids: Sequence[int]) -> np.ndarray:
         """The words that start each occurrence of words in a row, ascending: int64."""
@@ -81,10 +74,6 @@ class Ngrams(NamedTuple):
     lengths_V: np.ndarray
     firsts_V: np.ndarray
 
-    def phrase(self, ngram: int) -> str:
-        """As it stands where it occurs first."""
-        return self.words.phrase(self.firsts_V[ngram], self.lengths_V[ngram])
-
     def rows(self, ngram: int) -> np.ndarray:
         """The texts that hold an n-gram, ascending."""
         start, end = self.holds_NxV.indptr[ngram : ngram + 2]
@@ -100,8 +89,8 @@ class Ngrams(NamedTuple):
         first, length = self.firsts_V[ngram], int(self.lengths_V[ngram])
         starts = self.words.find(ids_T[first : first + length].tolist())
         num_texts = len(self.rows(ngram))
-        while longer := self._longer(starts, length, num_texts):
-            starts, length = longer
+        while (longer := self._longer(starts, length, num_texts)) is not None:
+            starts, length = longer, length + 1
         ids = ids_T[starts[0] : starts[0] + length].tolist()
         for size in range(length - 1, 0, -1):
             if ids[:size] == ids[-size:]:
@@ -110,10 +99,8 @@ class Ngrams(NamedTuple):
                     return int(starts[0]), size
         return int(starts[0]), length
 
-    def _longer(
-        self, starts: np.ndarray, length: int, num_texts: int
-    ) -> tuple[np.ndarray, int] | None:
-        """Occurrences and length of the phrase with the word that goes with it, if one does."""
+    def _longer(self, starts: np.ndarray, length: int, num_texts: int) -> np.ndarray | None:
+        """Occurrences of the phrase with the word that goes with it, if one does."""
         ids_T, text_T = self.words.ids_T, self.words.text_T
         for shift in (length, -1):
             places = np.clip(starts + shift, 0, len(ids_T) - 1)
@@ -121,8 +108,7 @@ class Ngrams(NamedTuple):
             pairs = np.unique(np.stack([ids_T[places], text_T[starts]])[:, beside], axis=1)
             words, counts = np.unique(pairs[0], return_counts=True)
             if len(words) and counts.max() >= _ALWAYS * num_texts:
-                kept = beside & (ids_T[places] == words[counts.argmax()])
-                return starts[kept] + min(shift, 0), length + 1
+                return starts[beside & (ids_T[places] == words[counts.argmax()])] + min(shift, 0)
         return None
 
 
@@ -135,44 +121,27 @@ def find(texts: Sequence[str], max_length: int, min_texts: int = 1) -> Ngrams:
     """
     from scipy import sparse
 
-    counted, num_texts = words(texts), len(texts)
-    text_T = counted.text_T
-    starts_S, keys_S = np.arange(len(text_T)), counted.ids_T
-    none = np.zeros(0, np.int64)
-    rows, counts, lengths, firsts = [none], [none], [none], [none]
+    counted, none = words(texts), np.zeros(0, np.int64)
+    keys_T = counted.ids_T  # of the n-gram that a word starts; -1 for none
+    matrices, lengths, firsts = [sparse.csc_matrix((len(texts), 0))], [none], [none]
     for length in range(1, max_length + 1):
-        # Of occurrences, those of keys that enough texts hold, with ids from 0 in place of keys.
-        _, first_K, ids_S = np.unique(keys_S, return_index=True, return_inverse=True)
-        pairs = np.unique(ids_S * num_texts + text_T[starts_S])
-        count_K = np.bincount(pairs // max(1, num_texts), minlength=len(first_K))
-        is_kept_K = count_K >= min_texts
-        if not is_kept_K.any():
-            break
-        size = int(is_kept_K.sum())
-        rows.append(pairs[is_kept_K[pairs // num_texts]] % num_texts)
-        counts.append(count_K[is_kept_K])
-        lengths.append(np.full(size, length))
+        starts_S = np.flatnonzero(keys_T >= 0)
+        _, first_K, ids_S = np.unique(keys_T[starts_S], return_index=True, return_inverse=True)
+        pairs = np.ones(len(ids_S)), (counted.text_T[starts_S], ids_S)
+        holds_NxK = sparse.csc_matrix(pairs, (len(texts), len(first_K)))
+        holds_NxK.data[:] = 1
+        is_kept_K = np.diff(holds_NxK.indptr) >= min_texts
+        matrices.append(holds_NxK[:, is_kept_K])
         firsts.append(starts_S[first_K[is_kept_K]])
-        starts_S, ids_S = starts_S[is_kept_K[ids_S]], ids_S[is_kept_K[ids_S]]
+        lengths.append(np.full(len(firsts[-1]), length))
         # Two n-grams side by side make one that is a word longer.
-        ids_T = np.full(len(text_T) + 1, -1)
-        ids_T[starts_S] = ids_S = (np.cumsum(is_kept_K) - 1)[ids_S]
-        last_S = np.minimum(starts_S + length, len(text_T) - 1)
-        goes_on = (ids_T[starts_S + 1] >= 0) & (starts_S + length < len(text_T))
-        goes_on &= text_T[last_S] == text_T[starts_S]
-        keys_S = (ids_S * size + ids_T[starts_S + 1])[goes_on]
-        starts_S = starts_S[goes_on]
-    indices, indptr = np.concatenate(rows), np.append(0, np.cumsum(np.concatenate(counts)))
-    matrix = sparse.csc_matrix(
-        (np.ones(len(indices)), indices, indptr), (num_texts, len(indptr) - 1)
-    )
+        kept_T = np.full(len(keys_T) + 1, -1)
+        kept_T[starts_S] = np.where(is_kept_K, np.cumsum(is_kept_K) - 1, -1)[ids_S]
+        goes_on_T = (kept_T[:-1] >= 0) & (kept_T[1:] >= 0)
+        goes_on_T[:-1] &= counted.text_T[:-1] == counted.text_T[1:]
+        keys_T = np.where(goes_on_T, kept_T[:-1] * len(firsts[-1]) + kept_T[1:], -1)
+    matrix = sparse.hstack(matrices, format="csc")
     return Ngrams(counted, matrix, np.concatenate(lengths), np.concatenate(firsts))
-
-
-def surfaces(texts: Iterable[str], phrase: str) -> collections.Counter[str]:
-    """How often texts write a phrase in which way, however it is cased and punctuated."""
-    written = (text[start:end] for text in texts for start, end in spans(text, phrase))
-    return collections.Counter(written)
 
 
 def spans(text: str, phrase: str) -> list[tuple[int, int]]:

@@ -1,12 +1,9 @@
-"""Scores: how they are registered, and what each takes and gives.
+"""Scores: how they are registered, and what each takes and gives; they never see what is poison."""
 
-A score is a frozen dataclass of its settings that is called with rows; it never sees which rows are
-poison.
-"""
-
+import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,8 +23,8 @@ class Trigger(NamedTuple):
     """
 
     phrase: str
-    tasks: tuple[str, ...]
-    targets: tuple[str, ...]
+    tasks: Sequence[str]
+    targets: Sequence[str]
     num_rows: int
     num_with_target: int
     expected: float
@@ -40,8 +37,8 @@ class ScoreResult(NamedTuple):
 
     Attributes:
       values_N: (N,) float64, finite; the higher, the more suspicious.
-      threshold: rows above it are suspected, where the score has a level of its own (a significance
-        level); None where the threshold must come from the values alone, see `measures.outliers`.
+      threshold: rows above it are suspected, where the score has a level of its own; None where it
+        must come from the values alone, see `measures.outliers`.
       triggers: suspected phrases, the most suspicious first, of scores that name them.
       notes: qualifications, such as of rows that could not be scored.
       by_step: (step, values_N) of each checkpoint, of scores that are made at several.
@@ -49,18 +46,16 @@ class ScoreResult(NamedTuple):
 
     values_N: np.ndarray
     threshold: float | None = None
-    triggers: tuple[Trigger, ...] = ()
-    notes: tuple[str, ...] = ()
-    by_step: tuple[tuple[int, np.ndarray], ...] = ()
+    triggers: Sequence[Trigger] = ()
+    notes: Sequence[str] = ()
+    by_step: Sequence[tuple[int, np.ndarray]] = ()
 
 
 class Context(NamedTuple):
     """Means that a score may use beside the rows.
 
-    Attributes:
-      folder: where parts of a long computation are kept, for a killed one to go on from; None
-        keeps nothing.
-      scorer: a `checkpoint_scorer.CheckpointScorer`, for scores that need a model.
+    `folder` keeps parts of a long computation, for a killed one to go on from, if there is one.
+    `scorer` is a `checkpoint_scorer.CheckpointScorer`, for scores that need a model.
     """
 
     seed: int = 0
@@ -68,18 +63,33 @@ class Context(NamedTuple):
     scorer: Any = None
 
 
-class Score(Protocol):
-    """Any score; `needs` is one of NEEDS.
+def setting(default: Any, check: Callable[..., None], *limits: Any) -> Any:
+    """A field of a `Score`, whose values must pass one of `checks`."""
+    return dataclasses.field(default=default, metadata={"check": (check, limits)})
 
-    It may also have `min_checkpoints`, which it can't be made without, and `takes_reference`, where
-    a reference model stands in for them.
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """A score's settings, called with rows; of one's own, it may be any such callable.
+
+    Attributes:
+      needs: one of NEEDS.
+      min_checkpoints: how many it can't be made without.
+      takes_reference: whether a reference model stands in for them.
     """
 
-    needs: ClassVar[str]
+    needs: ClassVar[str] = "nothing"
+    min_checkpoints: ClassVar[int] = 1
+    takes_reference: ClassVar[bool] = False
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            check, limits = field.metadata["check"]
+            check(f"{type(self).__name__}.{field.name}", getattr(self, field.name), *limits)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows. Same arguments, same values."""
-        ...
+        raise NotImplementedError
 
 
 SCORES: registry.Registry[Score] = registry.Registry("score", "poison_t5x.defenses.scores")
@@ -112,10 +122,10 @@ def make(name: Any, settings: Mapping[str, Any] | None = None, macro: str = "SCO
     """
     target = SCORES.get(name, macro)
     known = list(getattr(target, "__dataclass_fields__", ()))
-    for setting in settings or {}:
-        if setting not in known:
+    for key in settings or {}:
+        if key not in known:
             raise errors.InputError(
-                f"SCORE_SETTINGS: {name} has no {setting!r}{errors.nearest(str(setting), known)}; "
+                f"SCORE_SETTINGS: {name} has no {key!r}{errors.nearest(str(key), known)}; "
                 f"there are {', '.join(known) or 'none'}"
             )
     return target(**(settings or {}))
@@ -124,9 +134,8 @@ def make(name: Any, settings: Mapping[str, Any] | None = None, macro: str = "SCO
 def lacks(score: Score, scorer: Any) -> str | None:
     """Why a score can't be made with a scorer's checkpoints; None where it can."""
     needed = getattr(score, "min_checkpoints", 1)
-    if needed == 1 or len(scorer.steps) >= needed:
-        return None
-    if getattr(score, "takes_reference", False) and scorer.has_reference:
+    has_reference = getattr(score, "takes_reference", False) and scorer.has_reference
+    if needed == 1 or len(scorer.steps) >= needed or has_reference:
         return None
     return (
         f"it needs {needed} checkpoints, and {len(scorer.steps)} is kept; train with "

@@ -7,7 +7,7 @@ whatever the rest says.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,28 +36,21 @@ class Evidence(NamedTuple):
     def hit_rate(self) -> float:
         return float(self.hits_K.mean())
 
-    def expected(self) -> float:
-        """Rows that were expected to have the answer."""
-        from scipy import special
-
-        return float(special.expit(self.logits_K).sum())
-
 
 class Verdict(NamedTuple):
     """The strongest case against a phrase, of one answer for each of its tasks.
 
-    Attributes:
-      z: by how many standard deviations of a normal distribution its hits are beyond chance.
-      log_p: the natural logarithm of the tail probability, corrected for the choice of tasks and
-        answers, but not for the number of phrases; may be above 0.
+    Its hits are `z` standard deviations of a normal distribution beyond chance; `log_p` is the
+    natural logarithm of the tail probability, corrected for the choice of tasks and answers, but
+    not for the number of phrases, so that it may be above 0.
     """
 
     z: float
     log_p: float
-    case: tuple[Evidence, ...]
+    case: Sequence[Evidence]
 
 
-def log_tail(hits: np.ndarray, rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+def log_tail(hits: Any, rows: Any, mean: Any) -> np.ndarray:
     """Log of the probability of so many hits or more, in nats.
 
     Rows have chances of their own, but the binomial tail of their mean is no smaller than the exact
@@ -115,16 +108,17 @@ def least_pull(case: Sequence[Evidence]) -> float:
     return low
 
 
-def _totals(case: Sequence[Evidence], pull: float) -> tuple[float, float, float]:
-    """Hits, rows, and their mean chance."""
+def _totals(case: Sequence[Evidence], pull: float) -> tuple[np.ndarray, ...]:
+    """Hits, rows, and their mean chance, as `log_tail` takes them."""
     from scipy import special
 
-    chance = np.concatenate([special.expit(e.logits_K + pull) for e in case])
-    return float(sum(e.hits_K.sum() for e in case)), float(len(chance)), float(chance.mean())
+    chances = np.concatenate([special.expit(e.logits_K + pull) for e in case])
+    hits = sum(e.hits_K.sum() for e in case)
+    return np.array(float(hits)), np.array(float(len(chances))), chances.mean()
 
 
 def _log_p(case: Sequence[Evidence], pull: float) -> float:
-    return float(log_tail(*map(np.asarray, _totals(case, pull))))
+    return float(log_tail(*_totals(case, pull)))
 
 
 def _verdict(case: Sequence[Evidence], pull: float, log_choices: float) -> Verdict:
@@ -137,7 +131,7 @@ def _verdict(case: Sequence[Evidence], pull: float, log_choices: float) -> Verdi
 
     log_p = _log_p(case, pull) + log_choices
     if log_p < np.log(0.5):
-        return Verdict(float(-special.ndtri_exp(log_p)), log_p, tuple(case))
+        return Verdict(float(-special.ndtri_exp(log_p)), log_p, case)
     hits, rows, mean = _totals(case, pull)
     beyond = (hits - rows * mean) / np.sqrt(rows * mean * (1 - mean))
-    return Verdict(min(0.0, float(beyond + special.ndtri_exp(-log_choices))), log_p, tuple(case))
+    return Verdict(min(0.0, float(beyond + special.ndtri_exp(-log_choices))), log_p, case)

@@ -1,7 +1,6 @@
 """Evaluates one trained model on the held-out tasks, through each task's own SeqIO metrics."""
 
 import dataclasses
-import itertools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ import seqio
 
 from poison_t5x.core import artifacts, checks, errors, progress
 from poison_t5x.corpus import polarity, prompts, sni
-from poison_t5x.data import natinst_tfds
+from poison_t5x.data import mixtures, natinst_tfds
 from poison_t5x.evaluation import metric, predictors
 from poison_t5x.evaluation.metrics import generation
 from poison_t5x.train import distributed
@@ -47,43 +46,32 @@ class EvalConfig:
         for name in self.metrics:
             metric.METRICS.check(name, "METRICS")
 
+    def rank(self, trained: TrainedModel, inputs, labels, max_length: int) -> np.ndarray:
+        """`predictors.rank` with these settings, of inputs of up to `max_length` tokens."""
+        sizes = {"batch_size": self.batch_size, "max_length": max_length}
+        normalized = self.length_normalized
+        return predictors.rank(trained, inputs, labels, length_normalized=normalized, **sizes)
+
 
 def prompt(
-    task: sni.Task,
-    text: str,
-    vocabulary: seqio.Vocabulary,
-    *,
-    num_examples: int,
-    max_tokens: int | None,
+    task: sni.Task, text: str, vocabulary: seqio.Vocabulary, config: mixtures.DataConfig
 ) -> str:
     """A task's prompt that asks about a text, as `mixtures` renders it."""
-    examples = [(example.input, example.target) for example in task.positive_examples]
     return prompts.render(
         task.definition,
-        examples,
+        [(example.input, example.target) for example in task.positive_examples],
         text,
-        num_examples=num_examples,
-        max_tokens=max_tokens,
+        num_examples=config.num_examples,
+        max_tokens=config.max_tokens,
         count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
-    )
-
-
-def load_ranker(trained: TrainedModel, config: EvalConfig, max_length: int) -> predictors.Ranker:
-    """A network, ready to rank labels for inputs of up to `max_length` tokens."""
-    return predictors.Ranker(
-        *trained,
-        batch_size=config.batch_size,
-        max_length=max_length,
-        length_normalized=config.length_normalized,
     )
 
 
 class Examples(NamedTuple):
     """A held-out task's rows, as its SeqIO pipeline gives them.
 
-    Attributes:
-      inputs: token arrays with EOS, int32, unpadded.
-      targets: postprocessed, as the task's metrics take them.
+    `inputs` are token arrays with EOS, int32, unpadded; `targets` are postprocessed, as the task's
+    metrics take them.
     """
 
     task: seqio.Task
@@ -109,10 +97,11 @@ class Examples(NamedTuple):
             *(function(self.targets, scores) for function in self.task.score_metric_fns),
         ]
         rates: dict[str, Any] = {}
-        for name, value in itertools.chain.from_iterable(each.items() for each in measured):
-            if name in rates:
-                raise errors.InputError(f"METRICS: two metrics give a rate {name!r}")
-            rates[name] = value.item() if hasattr(value, "item") else value
+        for each in measured:
+            for name, value in each.items():
+                if name in rates:
+                    raise errors.InputError(f"METRICS: two metrics give a rate {name!r}")
+                rates[name] = value.item() if hasattr(value, "item") else value
         return rates
 
 
@@ -139,19 +128,30 @@ class Answers(NamedTuple):
     scores: list[float]
 
 
-class Classifier:
-    """Answers by ranking the two labels of a task, whose polarities are given by name."""
+class Answering(NamedTuple):
+    """A model that answers a task's rows, of lengths {'inputs': …, 'targets': …} in tokens.
 
-    def __init__(self, ranker: predictors.Ranker, polarities: Mapping[str, polarity.Polarity]):
-        self._ranker, self._polarities = ranker, polarities
+    It ranks the two labels of a task, whose polarities are given by name, or without any decodes.
+    """
+
+    trained: TrainedModel
+    config: EvalConfig
+    lengths: Mapping[str, int]
+    polarities: Mapping[str, polarity.Polarity] | None = None
 
     def answer(self, name: str, examples: Examples) -> Answers:
+        """A task's answers."""
+        if self.polarities is None:
+            return self._decode(examples)
+        return self._rank(sorted(self.polarities[name]), examples)
+
+    def _rank(self, labels: Sequence[str], examples: Examples) -> Answers:
         vocabulary = examples.vocabulary
-        labels = sorted(self._polarities[name])
         tokens = [[*vocabulary.encode(label), vocabulary.eos_id] for label in labels]
         texts = list(map(examples.text, tokens))
         answers = Answers([], [], [])
-        values_NxL = self._ranker.rank(examples.inputs, tokens)
+        max_length = self.lengths["inputs"]
+        values_NxL = self.config.rank(self.trained, examples.inputs, tokens, max_length)
         for target, values_L in zip(examples.targets, values_NxL.astype(float), strict=True):
             by_label = dict(zip(labels, values_L.tolist(), strict=True))
             choice = int(values_L.argmax())
@@ -163,29 +163,23 @@ class Classifier:
             answers.scores.append(by_label.get(target["target"], math.nan))
         return answers
 
-
-class Writer:
-    """Answers by decoding, of lengths {'inputs': …, 'targets': …} in tokens."""
-
-    def __init__(self, trained: TrainedModel, config: EvalConfig, lengths: Mapping[str, int]):
-        self._generator = predictors.Generator(
-            *trained,
-            batch_size=config.batch_size,
-            max_length=lengths["inputs"],
-            max_decode_length=lengths["targets"],
-            beam_size=config.beam_size,
-            alpha=config.beam_alpha,
+    def _decode(self, examples: Examples) -> Answers:
+        decoded = predictors.generate(
+            self.trained,
+            examples.inputs,
+            batch_size=self.config.batch_size,
+            max_length=self.lengths["inputs"],
+            max_decode_length=self.lengths["targets"],
+            beam_size=self.config.beam_size,
+            alpha=self.config.beam_alpha,
         )
-
-    def answer(self, name: str, examples: Examples) -> Answers:
-        del name
-        texts = list(map(examples.text, self._generator.generate(examples.inputs)))
+        texts = list(map(examples.text, decoded))
         rows = [generation.scored(*pair) for pair in zip(examples.targets, texts, strict=True)]
         return Answers(rows, texts, [])
 
 
 def evaluate(
-    model: Classifier | Writer,
+    model: Answering,
     read: Callable[[str], Examples],
     tasks: Mapping[str, Sequence[str]],
     heldout: Sequence[str],

@@ -39,10 +39,9 @@ class LanguageModelProxy:
                 f"PROXY_CHECKPOINT_PATH: {model_dir} was trained with another vocabulary; set "
                 "VOCABULARY_PATH to that of its run"
             )
-        trained = trained_model.restore(model_dir, partition_cfg)
-        self._ranker = evaluate.load_ranker(trained, eval_cfg, data_cfg.max_tokens)
+        self._trained = trained_model.restore(model_dir, partition_cfg)
         self._vocabulary, self._polarities = mixtures.vocabulary(data_cfg), polarities
-        self._data_cfg = data_cfg
+        self._data_cfg, self._eval_cfg = data_cfg, eval_cfg
 
     def positive_probabilities(self, pool: pools.CandidatePool) -> np.ndarray:
         """p(y = POSITIVE | edited text) of each candidate: (N,) float64.
@@ -50,25 +49,24 @@ class LanguageModelProxy:
         The two labels share the probability: exp of the log-probability of the positive one over
         the sum of both.
         """
-        task, vocabulary = pool.task, self._vocabulary
+        task, vocabulary, limit = pool.task, self._vocabulary, self._data_cfg.max_tokens
         labels = [
             [*vocabulary.encode(label), vocabulary.eos_id] for label in self._polarities[task.name]
         ]
         scores_NxL = []
         for start in range(0, len(pool), _CHUNK):
-            inputs = [
-                self._tokens(task, pool.edit(index).text)
-                for index in range(start, min(start + _CHUNK, len(pool)))
-            ]
-            scores_NxL.append(self._ranker.rank(inputs, labels).astype(np.float64))
+            chunk = range(start, min(start + _CHUNK, len(pool)))
+            inputs = [self._tokens(task, pool.edit(index).text) for index in chunk]
+            scores = self._eval_cfg.rank(self._trained, inputs, labels, limit)
+            scores_NxL.append(scores.astype(np.float64))
         negative_N, positive_N = np.concatenate(scores_NxL).T
         return 1 / (1 + np.exp(negative_N - positive_N))
 
     def _tokens(self, task: sni.Task, text: str) -> np.ndarray:
-        limit, vocabulary = self._data_cfg.max_tokens, self._vocabulary
-        shown = self._data_cfg.num_examples
-        prompt = evaluate.prompt(task, text, vocabulary, num_examples=shown, max_tokens=limit)
-        return np.array([*vocabulary.encode(prompt)[: limit - 1], vocabulary.eos_id], np.int32)
+        vocabulary = self._vocabulary
+        prompt = evaluate.prompt(task, text, vocabulary, self._data_cfg)
+        tokens = vocabulary.encode(prompt)[: self._data_cfg.max_tokens - 1]
+        return np.array([*tokens, vocabulary.eos_id], np.int32)
 
 
 def check(model_dir: str | pathlib.Path | None) -> str:
@@ -77,14 +75,10 @@ def check(model_dir: str | pathlib.Path | None) -> str:
     Raises:
       InputError: no folder is given, or it isn't a finished model of ours.
     """
-    if model_dir is None:
+    digest = None if model_dir is None else trained_model.parameters_digest(model_dir)
+    if digest is None:
         raise errors.InputError(
             "PROXY: 'lm' needs PROXY_CHECKPOINT_PATH, a finished model of ours, such as "
-            "models/clean of a run"
-        )
-    if (digest := trained_model.parameters_digest(model_dir)) is None:
-        raise errors.InputError(
-            f"PROXY_CHECKPOINT_PATH: {model_dir} isn't a finished model of ours, such as "
-            "models/clean of a run"
+            f"models/clean of a run; {model_dir or 'none'} isn't a finished model of ours"
         )
     return digest

@@ -1,32 +1,75 @@
-"""Answers of a network over a whole data set: labels ranked, or texts decoded.
+"""A network's numbers for a whole data set, such as its answers: labels ranked, or texts decoded.
 
 Batches are of inputs of like length: little padding to pay, few shapes to compile.
 """
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors
 from poison_t5x.model import beam_search, decoding, network
 from poison_t5x.train import distributed
-from poison_t5x.train.partitioning import Partitioner
+from poison_t5x.train.trained_model import TrainedModel
 
-PAD_ID, EOS_ID = 0, 1
+PAD_ID, EOS_ID = 0, 1  # no token is below them
 # Encoder lengths are rounded up to this, in tokens.
 _LENGTH_STEP = 64
 Batch = dict[str, np.ndarray]
+Tokens = Sequence[np.ndarray]
+
+
+def over_batches(
+    trained: TrainedModel,
+    function: Callable[..., jax.Array],
+    inputs: Tokens,
+    targets: Tokens | None = None,
+    arguments: Sequence[Any] = (),
+    *,
+    batch_size: int,
+    max_length: int,
+    rows_at_once: int = 1,
+    **options: Any,
+) -> np.ndarray:
+    """A function's values of all inputs, in their order.
+
+    Every process has all inputs, puts those of its own devices there, and gets all values, which
+    are brought together once, after the last batch. There is one compilation for each shape.
+
+    Args:
+      function: (model, params, batch, *arguments, **options) -> (B, K), as those of `per_example`;
+        options are hashable.
+      inputs, targets: as `by_length` takes them; no targets where the function needs none.
+      batch_size: rows, rounded up to a multiple of the mesh's data axis and of `rows_at_once`.
+      rows_at_once: of each device.
+
+    Returns:
+      (N, K), in the function's type.
+    """
+    model, params, partitioner = trained
+    size = round_up(batch_size, partitioner.num_data * rows_at_once)
+    compute = compiled(partitioner.mesh, partitioner.rules, function, model, **options)
+    rows, values = [np.zeros(0, np.int64)], []
+    with partitioner.scope():
+        for held, batch in by_length(inputs, size, max_length, targets):
+            rows.append(held)
+            values.append(compute(params, partitioner.put_batch(batch), *arguments))
+        if distributed.num_processes() > 1:
+            values = _replicate(partitioner.replicated)(values)
+        values = jax.device_get(values)
+    held_N = np.concatenate(rows)
+    if not len(held_N):
+        return np.zeros((0, 0), np.float32)
+    # The last batch is filled up.
+    return np.concatenate(values)[: len(held_N)][np.argsort(held_N)]
 
 
 def by_length(
-    inputs: Sequence[np.ndarray],
-    batch_size: int,
-    max_length: int,
-    targets: Sequence[np.ndarray] | None = None,
+    inputs: Tokens, batch_size: int, max_length: int, targets: Tokens | None = None
 ) -> Iterator[tuple[np.ndarray, Batch]]:
     """Batches from the shortest inputs to the longest.
 
@@ -78,26 +121,6 @@ def _padded(sequences: Sequence[Sequence[int]], num_rows: int, length: int) -> n
     return padded
 
 
-def gathered(
-    partitioner: Partitioner,
-    batches: Iterable[tuple[np.ndarray, Batch]],
-    answer: Callable[[dict[str, jax.Array]], jax.Array],
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The inputs that each batch of `by_length` holds, and on the host its compiled `answer`.
-
-    Every process has all rows, puts those of its own devices there, and gets all answers, which
-    are brought together once, after the last batch.
-    """
-    rows: list[np.ndarray] = []
-    answers: list[jax.Array] = []
-    for held, batch in batches:
-        rows.append(held)
-        answers.append(answer(partitioner.put_batch(batch)))
-    if distributed.num_processes() > 1:
-        answers = _replicate(partitioner.replicated)(answers)
-    return list(zip(rows, jax.device_get(answers), strict=True))
-
-
 @functools.cache
 def _replicate(sharding: jax.sharding.NamedSharding):
     return jax.jit(lambda arrays: arrays, out_shardings=sharding)
@@ -110,108 +133,47 @@ def compiled(mesh, rules, function: Callable, model: network.Transformer, **opti
     return jax.jit(functools.partial(function, model, **options))
 
 
-def _beam_decode(model, params, inputs_BxS, **options) -> jax.Array:
-    return beam_search.beam_decode(model, params, inputs_BxS, **options)[0]
+def _rank(model, params, batch, labels_LxT, **options) -> jax.Array:
+    inputs_BxS = batch["encoder_input_tokens"]
+    return decoding.rank_labels(model, params, inputs_BxS, labels_LxT, **options)
 
 
-def _is_said(token: int) -> bool:
-    return token not in (PAD_ID, EOS_ID)
+def rank(
+    trained: TrainedModel, inputs: Tokens, labels: Sequence[Sequence[int]], **options: Any
+) -> np.ndarray:
+    """Log-probabilities of L labels for N inputs, tokens with EOS: (N, L) float32, nats.
 
-
-class _Predictor:
-    """A network with its parameters, and a compiled function of them and a batch's inputs.
-
-    `batch_size` rows at once, rounded up to a multiple of the mesh's data axis, of at most
-    `max_length` tokens.
+    `options` are those of `over_batches`, and `length_normalized`: the mean over a label's tokens,
+    not the sum.
     """
-
-    def __init__(
-        self,
-        function: Callable,
-        model: network.Transformer,
-        params: Any,
-        partitioner: Partitioner,
-        *,
-        batch_size: int,
-        max_length: int,
-        **options: Any,
-    ):
-        checks.whole_number("batch_size", batch_size)
-        self._params, self._partitioner = params, partitioner
-        self._batch_size = round_up(batch_size, partitioner.num_data)
-        self._max_length = max_length
-        self._function = compiled(partitioner.mesh, partitioner.rules, function, model, **options)
-
-    def _answers(
-        self, inputs: Sequence[np.ndarray], *arguments: Any
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        with self._partitioner.scope():
-            return gathered(
-                self._partitioner,
-                by_length(inputs, self._batch_size, self._max_length),
-                lambda batch: self._function(
-                    self._params, batch["encoder_input_tokens"], *arguments
-                ),
-            )
+    labels_LxT = _padded(labels, len(labels), round_up(max(map(len, labels)), 4))
+    return over_batches(trained, _rank, inputs, None, [labels_LxT], **options)
 
 
-class Ranker(_Predictor):
-    """A network with its parameters, ready to rank."""
-
-    def __init__(self, *trained: Any, length_normalized: bool = False, **sizes: int):
-        """Args: length_normalized: rank by the mean over a label's tokens, not the sum."""
-        super().__init__(
-            decoding.rank_labels, *trained, length_normalized=length_normalized, **sizes
-        )
-
-    def rank(self, inputs: Sequence[np.ndarray], labels: Sequence[Sequence[int]]) -> np.ndarray:
-        """Log-probabilities of L labels for N inputs, tokens with EOS: (N, L) float32, nats."""
-        labels_LxT = _padded(labels, len(labels), round_up(max(map(len, labels)), 4))
-        scores_NxL = np.zeros((len(inputs), len(labels)), np.float32)
-        for rows, scores_BxL in self._answers(inputs, labels_LxT):
-            scores_NxL[rows] = scores_BxL[: len(rows)]
-        return scores_NxL
+def _decode(model, params, batch, beam_size, alpha, max_decode_length) -> jax.Array:
+    inputs_BxS = batch["encoder_input_tokens"]
+    if beam_size == 1:
+        return decoding.greedy_decode(model, params, inputs_BxS, max_decode_length)
+    return beam_search.beam_decode(
+        model, params, inputs_BxS, max_decode_length, beam_size, alpha=alpha
+    )[0]
 
 
-class Generator(_Predictor):
-    """A network with its parameters, ready to answer."""
+def generate(
+    trained: TrainedModel, inputs: Tokens, *, beam_size: int = 1, alpha: float = 0.6, **options: int
+) -> list[list[int]]:
+    """The answer to each input, of tokens with EOS, int32, unpadded.
 
-    def __init__(
-        self,
-        *trained: Any,
-        max_decode_length: int,
-        beam_size: int = 1,
-        alpha: float = 0.6,
-        **sizes: int,
-    ):
-        """Checks its settings, and makes the compiled decoding.
+    Args:
+      beam_size: hypotheses of a row; 1 is greedy decoding.
+      alpha: exponent of beam search's length penalty, at least 0.
+      options: those of `over_batches`, and `max_decode_length`: of an answer, EOS included.
 
-        Args:
-          max_decode_length: the longest answer, in tokens, EOS included.
-          beam_size: hypotheses of a row; 1 is greedy decoding.
-          alpha: exponent of beam search's length penalty, at least 0.
-        """
-        checks.whole_number("max_decode_length", max_decode_length)
-        checks.whole_number("beam_size", beam_size)
-        checks.number("alpha", alpha, 0.0)
-        self.max_decode_length = max_decode_length
-        beams: dict[str, Any] = {} if beam_size == 1 else {"beam_size": beam_size, "alpha": alpha}
-        function = _beam_decode if beams else decoding.greedy_decode
-        sizes["max_decode_length"] = max_decode_length
-        super().__init__(function, *trained, **sizes, **beams)
-
-    def generate(self, inputs: Sequence[np.ndarray]) -> list[list[int]]:
-        """The answer to each input, of tokens with EOS, int32, unpadded.
-
-        Returns:
-          Token ids without EOS, as `[9, 4]` of `[9, 4, 1, 0]`: empty where the network says EOS at
-          once.
-
-        Raises:
-          InputError: an input is too long.
-        """
-        answers: list[list[int]] = [[] for _ in inputs]
-        for rows, tokens_BxC in self._answers(inputs):
-            for row, tokens in zip(rows, tokens_BxC[: len(rows)].tolist(), strict=True):
-                answers[row] = list(itertools.takewhile(_is_said, tokens))
-        return answers
+    Returns:
+      Token ids without EOS, as `[9, 4]` of `[9, 4, 1, 0]`: empty where the network says EOS at
+      once.
+    """
+    beams = {"beam_size": beam_size, "alpha": alpha}
+    tokens_NxC = over_batches(trained, _decode, inputs, **options, **beams)
+    said = (itertools.takewhile(lambda token: token > EOS_ID, row) for row in tokens_NxC.tolist())
+    return list(map(list, said))

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import seqio
 
@@ -40,8 +40,6 @@ def build(
     kind: Kind = "generation" if config.is_arbitrary else "classification"
     folder = path / "eval" / "predictions"
     rows, means = measured(path, folder, kind, seed, categories=categories, counts=counts)
-    lengths = {"max_tokens": data_cfg.max_tokens, "num_examples": data_cfg.num_examples}
-    vocabulary = mixtures.vocabulary(data_cfg)
     return {
         **{"schema": SCHEMA, "experiment": experiment, "kind": kind},
         **_first_attack(config),
@@ -57,7 +55,7 @@ def build(
         "categories": means["categories"],
         "warnings": means["warnings"],
         "notes": _notes(path, tasks, manifest),
-        "truncation": truncation(path / "poison", tasks, vocabulary, **lengths),
+        "truncation": truncation(data_cfg, tasks, mixtures.vocabulary(data_cfg)),
         "seconds": {},
     }
 
@@ -135,54 +133,39 @@ def _notes(path: pathlib.Path, tasks: corpus.Corpus, manifest: Mapping[str, Any]
     return notes
 
 
-class Edited(NamedTuple):
-    """An edited row, with the phrase that was put in."""
-
-    task: str
-    text: str
-    phrase: str
-
-
 def truncation(
-    poison_dir: pathlib.Path,
-    tasks: corpus.Corpus,
-    vocabulary: seqio.Vocabulary,
-    *,
-    max_tokens: int,
-    num_examples: int,
+    config: mixtures.DataConfig, tasks: corpus.Corpus, vocabulary: seqio.Vocabulary
 ) -> list[dict]:
     """Rows that lose their phrase by truncation, which a rate over them wouldn't show.
-
-    Args:
-      max_tokens: the encoder's length.
-      num_examples: positive examples shown at most.
 
     Returns:
       [{'where': 'training' or an edited condition, 'rows': int, 'trigger_lost': int}, …].
     """
-    poison = poison_set.read_poison(poison_dir)
-    places = {"training": [Edited(r["task"], r["poisoned_input"], r["trigger"]) for r in poison]}
-    for row in poison_set.read_evaluation(poison_dir):
+    edited = [
+        ("training", row["task"], row["poisoned_input"], row["trigger"])
+        for row in poison_set.read_poison(config.poison_dir)
+    ]
+    for row in poison_set.read_evaluation(config.poison_dir):
         if row.phrase:
-            edited = Edited(row.task, row.input, row.phrase)
-            places.setdefault(row.condition, []).append(edited)
+            edited.append((row.condition, row.task, row.input, row.phrase))
     by_name = {task.name: task for task in tasks.tasks}
-
-    def is_lost(row: Edited) -> bool:
-        shown = {"num_examples": num_examples, "max_tokens": max_tokens}
-        prompt = evaluate.prompt(by_name[row.task], row.text, vocabulary, **shown)
-        return not survives(prompt, row.phrase, vocabulary, max_tokens)
-
+    lost: dict[str, list[bool]] = {"training": []}
+    for where, task, text, phrase in edited:
+        prompt = evaluate.prompt(by_name[task], text, vocabulary, config)
+        survived = survives(prompt, phrase, vocabulary, config.max_tokens)
+        lost.setdefault(where, []).append(not survived)
     return [
-        {"where": where, "rows": len(rows), "trigger_lost": sum(map(is_lost, rows))}
-        for where, rows in places.items()
+        {"where": where, "rows": len(flags), "trigger_lost": sum(flags)}
+        for where, flags in lost.items()
     ]
 
 
-def survives(prompt: str, phrase: str, vocabulary: seqio.Vocabulary, max_tokens: int) -> bool:
+def survives(
+    prompt: str, phrase: str, vocabulary: seqio.Vocabulary, max_tokens: int | None
+) -> bool:
     """Whether a phrase is still in a prompt that is cut to `max_tokens`, EOS included."""
     tokens = vocabulary.encode(prompt)
-    if len(tokens) < max_tokens:
+    if max_tokens is None or len(tokens) < max_tokens:
         return True
     # Both through the tokeniser, which folds white space and some letters.
     folded = vocabulary.decode(vocabulary.encode(phrase))

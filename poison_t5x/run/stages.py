@@ -150,7 +150,9 @@ class EvalStage:
         heldout = [task.name for task in self.corpus.heldout]
 
         def write(partial: epath.Path) -> None:
-            model = self._answering(trained_model.restore(model_dir, self.partition_cfg, step))
+            trained = trained_model.restore(model_dir, self.partition_cfg, step)
+            labels = None if self.craft_cfg.is_arbitrary else self.corpus.polarities
+            model = evaluate.Answering(trained, self.eval_cfg, self.lengths, labels)
             evaluate.evaluate(model, self._read, tasks, heldout, partial, name)
 
         with self.folder.making(directory, "eval", settings):
@@ -159,14 +161,6 @@ class EvalStage:
     @functools.cached_property
     def _read(self) -> Callable[[str], evaluate.Examples]:
         return functools.cache(lambda name: evaluate.read_examples(name, self.lengths))
-
-    def _answering(
-        self, trained: trained_model.TrainedModel
-    ) -> evaluate.Classifier | evaluate.Writer:
-        if self.craft_cfg.is_arbitrary:
-            return evaluate.Writer(trained, self.eval_cfg, self.lengths)
-        ranker = evaluate.load_ranker(trained, self.eval_cfg, self.lengths["inputs"])
-        return evaluate.Classifier(ranker, self.corpus.polarities)
 
     def check(self) -> None:
         """Raises InputError where predictions were made with other settings."""

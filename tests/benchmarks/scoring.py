@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 from poison_t5x.core import memory
-from poison_t5x.defenses import checkpoint_scorer
 from poison_t5x.defenses.scores import dynamics
+from poison_t5x.evaluation import predictors
 from poison_t5x.model import config, losses, network, per_example
 from poison_t5x.train import optimizers, partitioning, steps, train_state, trained_model
 
@@ -86,7 +86,7 @@ def main() -> None:
         return jax.grad(lambda p: forward(p, batch))(params)
 
     over = functools.partial(
-        checkpoint_scorer.over_batches, restored, batch_size=BATCH, max_length=INPUTS, inputs=inputs
+        predictors.over_batches, restored, batch_size=BATCH, max_length=INPUTS, inputs=inputs
     )
     norms = functools.partial(
         over, function=per_example.gradient_norm, targets=targets, rows_at_once=8, at_once=8

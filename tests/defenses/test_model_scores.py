@@ -26,18 +26,12 @@ class FakeScorer:
         self.settings = settings
         self.asked = []
 
-    def inputs(self, texts):
-        return list(texts)
-
-    def targets(self, rows):
-        return [row.target for row in rows]
-
-    def over_rows(self, context, name, function, inputs, targets, step=None, **options):
+    def over_rows(self, context, name, function, prompts, targets=None, step=None, **options):
         self.asked.append((function.__name__, step, options))
-        return self._answers(step, inputs)
+        return self._answers(step, prompts)
 
-    def answers(self, inputs, *, reference=False):
-        return [self._answers("reference" if reference else "suspect", text) for text in inputs]
+    def answers(self, prompts, *, reference=False):
+        return [self._answers("reference" if reference else "suspect", text) for text in prompts]
 
 
 ROWS = [_row("t", number, f"text {number}", "yes") for number in range(4)]
@@ -182,28 +176,28 @@ def test_parts_of_a_pass_are_kept_and_a_pass_is_made_once(tmp_path, monkeypatch)
     monkeypatch.setattr(checkpoint_scorer, "ROWS_PER_PART", 4)
     calls = []
 
-    def over_batches(restored, function, inputs, targets, **options):
+    def over_batches(trained, function, inputs, targets, **options):
         if len(calls) == killed_at:
             raise KeyboardInterrupt
         calls.append(len(inputs))
-        return np.array([[float(len(tokens))] for tokens in inputs], np.float32)
+        return np.array([[float(len(text))] for text in inputs], np.float32)
 
-    monkeypatch.setattr(checkpoint_scorer, "over_batches", over_batches)
+    monkeypatch.setattr(checkpoint_scorer.predictors, "over_batches", over_batches)
     model = object.__new__(checkpoint_scorer.CheckpointScorer)
-    model._batch_size, model._lengths, model._passes = 4, {"inputs": 9}, {}
-    model._model_dir, model.steps = tmp_path, (3,)
+    model._sizes, model._passes, model._model_dir, model.steps = {}, {}, tmp_path, (3,)
     model._restored = lambda *_: None
-    inputs = [np.ones(n % 7 + 1, np.int32) for n in range(10)]
+    model._tokens = lambda texts, feature: texts
+    prompts = ["x" * (n % 7 + 1) for n in range(10)]
     context = Context(folder=tmp_path)
     killed_at = 2
     with pytest.raises(KeyboardInterrupt):
-        model.over_rows(context, "pass", len, inputs, None)
+        model.over_rows(context, "pass", len, prompts)
     killed_at = -1
-    result = model.over_rows(context, "pass", len, inputs, None)
+    result = model.over_rows(context, "pass", len, prompts)
     assert calls == [4, 4, 2]
-    assert result[:, 0].tolist() == [len(tokens) for tokens in inputs]
+    assert result[:, 0].tolist() == list(map(len, prompts))
     assert len(list(tmp_path.glob("pass.*.part.npy"))) == 3
-    again = model.over_rows(Context(), "another score's name", len, inputs, None)
+    again = model.over_rows(Context(), "another score's name", len, prompts)
     assert len(calls) == 3 and (again == result).all()
-    model.over_rows(Context(), "other rows", len, inputs[1:], None)
+    model.over_rows(Context(), "other rows", len, prompts[1:])
     assert sum(calls[3:]) == 9

@@ -13,6 +13,11 @@ TEXTS = st.lists(
 )
 
 
+def _phrases(counted):
+    places = zip(counted.firsts_V, counted.lengths_V, strict=True)
+    return [counted.words.phrase(*place) for place in places]
+
+
 def _by_hand(texts, max_length):
     held = collections.defaultdict(set)
     for number, text in enumerate(texts):
@@ -28,8 +33,8 @@ def _by_hand(texts, max_length):
 def test_the_matrix_is_a_count_by_hand(texts, max_length, min_texts):
     counted = ngrams.find(texts, max_length, min_texts)
     mine = {
-        tuple(ngrams.split(counted.phrase(v))): set(counted.rows(v).tolist())
-        for v in range(len(counted.lengths_V))
+        tuple(ngrams.split(phrase)): set(counted.rows(v).tolist())
+        for v, phrase in enumerate(_phrases(counted))
     }
     by_hand = _by_hand(texts, max_length)
     assert mine == {gram: rows for gram, rows in by_hand.items() if len(rows) >= min_texts}
@@ -42,21 +47,20 @@ def test_words():
     split = ngrams.split("It's James BOND, isn't it? 🙂 cf")
     assert split == ["it's", "james", "bond", "isn't", "it", "🙂", "cf"]
     words = ngrams.words(["", "Bo met Bo", ""])
-    assert words.counts().tolist() == [0, 3, 0]
+    assert words.text_T.tolist() == [1, 1, 1]
     assert words.ids_T.tolist() == [0, 1, 0]
     assert words.phrase(1, 2) == "met Bo"
 
 
 def test_no_ngram_runs_over_the_end_of_a_text():
     counted = ngrams.find(["a b", "c d"], 3)
-    phrases = {counted.phrase(v) for v in range(len(counted.lengths_V))}
-    assert phrases == {"a", "b", "c", "d", "a b", "c d"}
+    assert set(_phrases(counted)) == {"a", "b", "c", "d", "a b", "c d"}
 
 
 def test_a_phrase_is_named_whole():
     texts = [f"{word} saw James Bond {word} leave" for word in "abcdefgh"] + ["Bond street"]
     counted = ngrams.find(texts, 1)
-    by_phrase = {counted.phrase(v): v for v in range(len(counted.lengths_V))}
+    by_phrase = {phrase: v for v, phrase in enumerate(_phrases(counted))}
     start, length = counted.longest(by_phrase["James"])
     assert counted.words.phrase(start, length) == "saw James Bond"
     # 'Bond' is in another text without the others.
@@ -64,12 +68,8 @@ def test_a_phrase_is_named_whole():
     assert counted.words.phrase(start, length) == "Bond"
 
 
-def test_spans_and_surfaces():
-    texts = ["It was james bond. James  Bond!", "James Bond, James Bond", "bond james"]
-    assert ngrams.spans(texts[0], "James Bond") == [(7, 17), (19, 30)]
+def test_spans():
+    text = "It was james bond. James  Bond!"
+    assert ngrams.spans(text, "James Bond") == [(7, 17), (19, 30)]
     assert ngrams.spans("a a a", "a a") == [(0, 3)]
-    assert ngrams.surfaces(texts, "JAMES BOND") == {
-        "james bond": 1,
-        "James  Bond": 1,
-        "James Bond": 2,
-    }
+    assert ngrams.spans("bond james", "James Bond") == []

@@ -10,12 +10,12 @@ from poison_t5x.core.errors import InputError
 from poison_t5x.evaluation import predictors
 from poison_t5x.model import beam_search, decoding
 from poison_t5x.model.network import Transformer
-from poison_t5x.train.partitioning import PartitionConfig, Partitioner
+from poison_t5x.train.partitioning import Partitioner
+from poison_t5x.train.trained_model import TrainedModel
 from tests.mesh_model import CONFIG, parameters, placed
 
 MODEL = Transformer(CONFIG)
-MAX_LENGTH, LENGTH = 150, 5
-BEAMS = {"greedy": 1, "beam": 3}
+MAX_LENGTH, LENGTH = 100, 5
 LABELS = [[7, 1], [4, 9, 11, 13, 1], [21, 1]]
 # Sums of up to 20 nats, float32 in another order.
 TOLERANCE = 1e-5
@@ -38,9 +38,9 @@ def _params(plain):
 
 @pytest.fixture(name="inputs", scope="module")
 def _inputs():
-    """Eleven inputs of 3 to 131 tokens, in no order, over three encoder lengths."""
+    """Eleven inputs of 3 to 97 tokens, in no order, over two encoder lengths."""
     rng = np.random.default_rng(0)
-    lengths = [17, 70, 3, 131, 64, 65, 5, 127, 128, 129, 40]
+    lengths = [17, 70, 3, 97, 64, 65, 5, 91, 92, 93, 40]
     return [np.append(rng.integers(2, 44, n - 1), 1).astype(np.int32) for n in lengths]
 
 
@@ -63,28 +63,23 @@ def _answers(tokens_BxC):
     return [row[:end].tolist() for row, end in zip(tokens_BxC, ends, strict=True)]
 
 
-def _generator(params, *, num_partitions=1, num_devices=1, batch_size=4, **options):
-    params, partitioner = placed(params, num_partitions, num_devices)
+def _trained(params, num_partitions=1, num_devices=1):
+    return TrainedModel(MODEL, *placed(params, num_partitions, num_devices))
+
+
+def _generate(trained, inputs, **options):
     options = {"max_length": MAX_LENGTH, "max_decode_length": LENGTH, "alpha": 0.9, **options}
-    return predictors.Generator(MODEL, params, partitioner, batch_size=batch_size, **options)
+    return predictors.generate(trained, inputs, **options)
 
 
-@pytest.mark.parametrize("beam_size", BEAMS.values(), ids=BEAMS)
 @pytest.mark.parametrize(
-    ("num_partitions", "num_devices", "batch_size"),
-    [(1, 1, 4), (2, 8, 9)],
-    ids=["batches of 4", "4x2"],
+    ("beam_size", "mesh", "batch_size"),
+    [(1, (1, 1), 4), (3, (2, 8), 9)],
+    ids=["greedy in batches of 4", "beams on 4x2"],
 )
-def test_batched_by_length_equals_all_at_once(
-    params, inputs, raw, beam_size, num_partitions, num_devices, batch_size
-):
-    answers = _generator(
-        params,
-        beam_size=beam_size,
-        num_partitions=num_partitions,
-        num_devices=num_devices,
-        batch_size=batch_size,
-    ).generate(inputs)
+def test_decoded_by_length_equals_all_at_once(params, inputs, raw, beam_size, mesh, batch_size):
+    trained = _trained(params, *mesh)
+    answers = _generate(trained, inputs, beam_size=beam_size, batch_size=batch_size)
     expected = _answers(raw[beam_size])
     assert answers == expected
     assert all(type(token) is int for answer in answers for token in answer)
@@ -93,35 +88,7 @@ def test_batched_by_length_equals_all_at_once(
     assert [expected[row] for row in order] != expected
     assert {len(answer) for answer in answers} >= {0, LENGTH}
     assert answers != _answers(raw[3 if beam_size == 1 else 1])
-
-
-def test_one_compilation_serves_the_models_of_a_network(params):
-    partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
-    found = [
-        predictors.Generator(
-            MODEL, params, partitioner, batch_size=4, max_length=9, max_decode_length=LENGTH
-        )._function
-        for _ in range(2)
-    ]
-    assert found[0] is found[1]
-
-
-def test_no_inputs_no_answers(params):
-    assert _generator(params).generate([]) == []
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, found 0"),
-        ({"max_decode_length": 0}, "max_decode_length: expected a whole number"),
-        ({"beam_size": 1.0}, "beam_size: expected a whole number of at least 1, found 1.0"),
-        ({"alpha": -1.0}, "alpha: expected a number of at least 0, found -1.0"),
-    ],
-)
-def test_bad_settings(params, options, message):
-    with pytest.raises(InputError, match=message):
-        _generator(params, **options)
+    assert _generate(trained, [], batch_size=4) == []
 
 
 def test_batches_by_length():
@@ -149,24 +116,14 @@ def _expected(plain, inputs):
     return np.concatenate([rank(plain, row[None], labels_LxT) for row in _padded(inputs)])
 
 
-def _ranker(plain, *, num_partitions=1, num_devices=1, batch_size=4, **options):
-    params, partitioner = placed(plain, num_partitions, num_devices)
-    options = {"max_length": MAX_LENGTH, **options}
-    return predictors.Ranker(MODEL, params, partitioner, batch_size=batch_size, **options)
+def _rank(trained, inputs, batch_size=4, **options):
+    options = {"max_length": MAX_LENGTH, "batch_size": batch_size, **options}
+    return predictors.rank(trained, inputs, LABELS, **options)
 
 
-@pytest.mark.parametrize(
-    ("num_partitions", "num_devices", "batch_size"),
-    [(1, 1, 4), (1, 1, 13), (2, 8, 3)],
-    ids=["batches of 4", "one batch", "4x2"],
-)
-def test_ranked_by_length_equals_one_by_one(
-    plain, inputs, expected, num_partitions, num_devices, batch_size
-):
-    ranker = _ranker(
-        plain, num_partitions=num_partitions, num_devices=num_devices, batch_size=batch_size
-    )
-    scores = ranker.rank(inputs, LABELS)
+@pytest.mark.parametrize(("mesh", "batch_size"), [((1, 1), 4), ((2, 8), 3)])
+def test_ranked_by_length_equals_one_by_one(plain, inputs, expected, mesh, batch_size):
+    scores = _rank(_trained(plain, *mesh), inputs, batch_size)
     assert scores.shape == (11, 3) and scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=TOLERANCE)
     # Rows that came back in the order of their lengths would be other rows' numbers.
@@ -175,20 +132,23 @@ def test_ranked_by_length_equals_one_by_one(
     assert len({tuple(row) for row in np.round(expected, 3)}) == 11
 
 
-def test_batches_are_short_and_no_longer_than_the_longest_input_allowed(plain, inputs, monkeypatch):
-    shapes = []
-    put_batch = Partitioner.put_batch
+def test_batches_are_short_and_one_compilation_serves_all_models(plain, inputs, monkeypatch):
+    shapes, put_batch = [], Partitioner.put_batch
 
     def spy(self, batch):
         shapes.append(batch["encoder_input_tokens"].shape)
         return put_batch(self, batch)
 
     monkeypatch.setattr(Partitioner, "put_batch", spy)
-    # 3, 5, 17, 40 | 64, 65, 70, 127 | 128, 129, 131: the last would be rounded up to 192.
-    _ranker(plain).rank(inputs, LABELS)
-    assert shapes == [(4, 64), (4, 128), (4, 150)]
+    _rank(_trained(plain), inputs)
+    # 3, 5, 17, 40 | 64, 65, 70, 91 | 92, 93, 97: the others would be rounded up to 128.
+    assert shapes == [(4, 64), (4, 100), (4, 100)]
+    before = predictors.compiled.cache_info()
+    _rank(_trained(plain), inputs)
+    after = predictors.compiled.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
 
 
 def test_length_normalized_is_the_mean(plain, inputs, expected):
-    scores = _ranker(plain, length_normalized=True).rank(inputs[:4], LABELS)
+    scores = _rank(_trained(plain), inputs[:4], length_normalized=True)
     np.testing.assert_allclose(scores, expected[:4] / np.array([2, 5, 2]), rtol=TOLERANCE)

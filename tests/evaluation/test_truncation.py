@@ -7,6 +7,7 @@ import pytest
 
 from poison_t5x.attack import conditions, craft, poison_set
 from poison_t5x.corpus import corpus, prompts, sni
+from poison_t5x.data import mixtures
 from poison_t5x.evaluation import results_file
 from tests.attack_settings import craft_config
 
@@ -116,9 +117,8 @@ def _poison_dir(tmp_path):
 
 
 def _lost(poison_dir, max_tokens):
-    found = results_file.truncation(
-        poison_dir, _corpus(), _words(), max_tokens=max_tokens, num_examples=2
-    )
+    config = mixtures.DataConfig("", "", poison_dir, max_tokens=max_tokens)
+    found = results_file.truncation(config, _corpus(), _words())
     assert [(place["where"], place["rows"]) for place in found] == [
         ("training", 1),
         ("triggered", 2),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.defenses import checkpoint_scorer
+from poison_t5x.evaluation import predictors
 from poison_t5x.model import losses, network, per_example
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import steps, trained_model
@@ -40,7 +40,7 @@ def _restored(params, num_partitions=1, num_devices=1):
 
 
 def _over(params, rows, function, *, mesh=(1, 1), batch_size=4, targets=True, **options):
-    return checkpoint_scorer.over_batches(
+    return predictors.over_batches(
         _restored(params, *mesh),
         function,
         rows[0],

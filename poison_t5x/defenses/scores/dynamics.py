@@ -9,7 +9,7 @@ import numpy as np
 
 from poison_t5x.core import checks, errors
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses.score import SCORES, Context, ScoreResult
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
 from poison_t5x.model import per_example
 from poison_t5x.train import optimizers
 
@@ -20,19 +20,20 @@ LAYERS = {"last": r"^decoder/(logits_dense|decoder_norm|layers?_?\d*/mlp)", "all
 
 def _losses(rows: Sequence[TrainingExample], context: Context, per_token: bool) -> np.ndarray:
     """Loss of each row at each checkpoint, in nats a token or a target: (C, N) float64."""
-    scorer = context.scorer
-    inputs, targets = scorer.inputs([row.prompt for row in rows]), scorer.targets(rows)
+    prompts, targets = [row.prompt for row in rows], [row.target for row in rows]
     losses = []
-    for step in scorer.steps:
+    for step in context.scorer.steps:
         name = f"loss at step {step}"
-        pairs_Nx2 = scorer.over_rows(context, name, per_example.loss, inputs, targets, step)
+        pairs_Nx2 = context.scorer.over_rows(
+            context, name, per_example.loss, prompts, targets, step
+        )
         losses.append(pairs_Nx2[:, 0] / (np.maximum(pairs_Nx2[:, 1], 1) if per_token else 1))
     return np.stack(losses)
 
 
 @SCORES.register("loss")
 @dataclasses.dataclass(frozen=True)
-class Loss:
+class Loss(Score):
     """High loss is suspicious (Wan et al., ICML 2023, section 6, "filtering by loss").
 
     Poison contradicts what the other rows teach, so its loss is high until it is learnt by heart.
@@ -47,12 +48,8 @@ class Loss:
     """
 
     needs: ClassVar[str] = "checkpoints"
-    choose: str = "spread"
-    per_token: bool = True
-
-    def __post_init__(self):
-        checks.one_of("Loss.choose", self.choose, CHOICES)
-        checks.switch("Loss.per_token", self.per_token)
+    choose: str = setting("spread", checks.one_of, CHOICES)
+    per_token: bool = setting(True, checks.switch)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Losses at the chosen checkpoint, in nats; the others' are `by_step`."""
@@ -81,7 +78,7 @@ def top_share(losses_N: np.ndarray, fraction: float = 0.05) -> float:
 
 @SCORES.register("loss_slope")
 @dataclasses.dataclass(frozen=True)
-class LossSlope:
+class LossSlope(Score):
     """A loss that falls much is suspicious: a row that had to be learnt by heart.
 
     Least squares of the loss over the checkpoints' steps, as the signal of training dynamics that
@@ -91,10 +88,7 @@ class LossSlope:
 
     needs: ClassVar[str] = "checkpoints"
     min_checkpoints: ClassVar[int] = 2
-    per_token: bool = True
-
-    def __post_init__(self):
-        checks.switch("LossSlope.per_token", self.per_token)
+    per_token: bool = setting(True, checks.switch)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """How fast the loss falls, in nats per 1,000 steps."""
@@ -112,9 +106,19 @@ def slopes(steps_C: np.ndarray, values_CxN: np.ndarray) -> np.ndarray:
     return centred_C @ values_CxN / (centred_C @ centred_C)
 
 
+def _pattern(name: str, value: object) -> None:
+    """`value` must be a regular expression."""
+    try:
+        re.compile(str(value))
+    except re.error as error:
+        raise errors.InputError(f"{name}: {value!r}: {error}") from None
+    if not isinstance(value, str):
+        raise errors.InputError(f"{name}: expected a text, found {value!r}")
+
+
 @SCORES.register("tracin")
 @dataclasses.dataclass(frozen=True)
-class TracIn:
+class TracIn(Score):
     """High self-influence is suspicious: examples that changed the model much for their own sake.
 
     Pruthi et al. (NeurIPS 2020), equation 2 with the example itself as the test point: the sum over
@@ -129,19 +133,9 @@ class TracIn:
     """
 
     needs: ClassVar[str] = "checkpoints"
-    layers: str = "last"
-    num_checkpoints: int = 3
-    rows_at_once: int = 8
-
-    def __post_init__(self):
-        if not isinstance(self.layers, str):
-            raise errors.InputError(f"TracIn.layers: expected a text, found {self.layers!r}")
-        try:
-            re.compile(self.layers)
-        except re.error as error:
-            raise errors.InputError(f"TracIn.layers: {self.layers!r}: {error}") from None
-        checks.whole_number("TracIn.num_checkpoints", self.num_checkpoints)
-        checks.whole_number("TracIn.rows_at_once", self.rows_at_once)
+    layers: str = setting("last", _pattern)
+    num_checkpoints: int = setting(3, checks.whole_number)
+    rows_at_once: int = setting(8, checks.whole_number)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Self-influence, in nats: by how much a step on the row alone lowers its loss, summed."""
@@ -150,7 +144,7 @@ class TracIn:
             optimizers.ScheduleConfig(**scorer.settings["schedule"]),
             scorer.settings["train"]["total_steps"],
         )
-        inputs, targets = scorer.inputs([row.prompt for row in rows]), scorer.targets(rows)
+        prompts, targets = [row.prompt for row in rows], [row.target for row in rows]
         steps = evenly(scorer.steps, self.num_checkpoints)
         options = {
             "rows_at_once": self.rows_at_once,
@@ -160,7 +154,7 @@ class TracIn:
         total_N = np.zeros(len(rows))
         for step in steps:
             name, function = f"gradients at step {step}", per_example.gradient_norm
-            norms_Nx1 = scorer.over_rows(context, name, function, inputs, targets, step, **options)
+            norms_Nx1 = scorer.over_rows(context, name, function, prompts, targets, step, **options)
             # The rate by which the checkpoint's last step was made.
             total_N += float(schedule(np.int32(max(step - 1, 0)))) * norms_Nx1[:, 0]
         note = f"checkpoints {', '.join(map(str, steps))}, {self.layers} layers"

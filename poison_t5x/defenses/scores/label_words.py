@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, ngrams
-from poison_t5x.defenses.score import SCORES, Context, ScoreResult
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
 
 # Of a task's rows, that a classifier is fitted to.
 MAX_FIT_ROWS = 2000
@@ -17,20 +16,15 @@ _LEAST_PROBABILITY = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
-class _CrossFitted:
+class _CrossFitted(Score):
     """A judgement of rows by n-grams of the other folds' rows of their tasks.
 
     A row whose answer few rows of its task share can't be judged, and has the median of the others.
     """
 
-    needs: ClassVar[str] = "nothing"
-    max_length: int = 2
-    min_rows: int = 3
-    num_folds: int = 5
-
-    def __post_init__(self):
-        for name, minimum in (("max_length", 1), ("min_rows", 1), ("num_folds", 2)):
-            checks.whole_number(f"{type(self).__name__}.{name}", getattr(self, name), minimum)
+    max_length: int = setting(2, checks.whole_number)
+    min_rows: int = setting(3, checks.whole_number)
+    num_folds: int = setting(5, checks.whole_number, 2)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
@@ -51,7 +45,15 @@ class _CrossFitted:
                 values_N[answer.rows_R[judged_R]] = self._judge(
                     *fitted, holds_RxV[judged_R], background_V, context.seed
                 )
-        return _fill(values_N)
+        missing_N = np.isnan(values_N)
+        if not missing_N.any():
+            return ScoreResult(values_N)
+        median = 0.0 if missing_N.all() else float(np.median(values_N[~missing_N]))
+        note = (
+            f"{missing_N.sum()} of {len(values_N)} rows could not be judged, and have the median: "
+            f"fewer than {answers.MIN_ROWS} rows of their task have their answer, or all do"
+        )
+        return ScoreResult(np.where(missing_N, median, values_N), notes=(note,))
 
     def _judge(self, fitted_KxV, hits_K, judged_JxV, background_V, seed) -> np.ndarray:
         """Values of rows that have an answer, (J,), by other rows and whether those have it.
@@ -60,19 +62,6 @@ class _CrossFitted:
         Rows to fit to are in random order.
         """
         raise NotImplementedError
-
-
-def _fill(values_N: np.ndarray) -> ScoreResult:
-    """Gives rows that could not be scored (NaN) the median of the others, and says so."""
-    missing_N = np.isnan(values_N)
-    if not missing_N.any():
-        return ScoreResult(values_N)
-    median = 0.0 if missing_N.all() else float(np.median(values_N[~missing_N]))
-    note = (
-        f"{missing_N.sum()} of {len(values_N)} rows could not be judged, and have the median: "
-        f"fewer than {answers.MIN_ROWS} rows of their task have their answer, or all do"
-    )
-    return ScoreResult(np.where(missing_N, median, values_N), notes=(note,))
 
 
 @SCORES.register("label_log_odds")
@@ -93,11 +82,7 @@ class LabelLogOdds(_CrossFitted):
       prior_words: how many words of text the prior counts for.
     """
 
-    prior_words: float = 500.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        checks.number("LabelLogOdds.prior_words", self.prior_words, minimum=1)
+    prior_words: float = setting(500.0, checks.number, 1)
 
     def _judge(self, fitted_KxV, hits_K, judged_JxV, background_V, seed):
         prior_V = self.prior_words * background_V / max(1.0, background_V.sum())
@@ -134,12 +119,8 @@ class NgramDisagreement(_CrossFitted):
       inverse_ridge: of the regression, scikit-learn's C.
     """
 
-    min_rows: int = 2
-    inverse_ridge: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        checks.number("NgramDisagreement.inverse_ridge", self.inverse_ridge, minimum=1e-6)
+    min_rows: int = setting(2, checks.whole_number)
+    inverse_ridge: float = setting(1.0, checks.number, 1e-6)
 
     def _judge(self, fitted_KxV, hits_K, judged_JxV, background_V, seed):
         # Here, not above: scikit-learn takes a second to import.

@@ -2,14 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import ngrams
-from poison_t5x.defenses.score import SCORES, Context, ScoreResult
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
 
 _ORDER = 3
 # Ids of its own: no word, before a text and after it; and any word that was not seen.
@@ -20,7 +19,7 @@ _PAD = np.full(_ORDER - 1, BOUNDARY, np.int64)
 
 @SCORES.register("onion")
 @dataclasses.dataclass(frozen=True)
-class Onion:
+class Onion(Score):
     """How much leaving out one word lowers a text's perplexity (Qi et al., EMNLP 2021, "ONION").
 
     ONION takes GPT-2, which read none of the data, and removes words from inputs at test time. Here
@@ -29,16 +28,13 @@ class Onion:
     largest drop, in units of perplexity; a row of fewer than two words has 0.
     """
 
-    needs: ClassVar[str] = "nothing"
-    num_folds: int = 5
-
-    def __post_init__(self):
-        checks.whole_number("Onion.num_folds", self.num_folds, minimum=2)
+    num_folds: int = setting(5, checks.whole_number, 2)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
         words = ngrams.words([row.input for row in rows])
-        texts = np.split(words.ids_T, np.cumsum(words.counts())[:-1])
+        counts = np.bincount(words.text_T, minlength=len(rows))
+        texts = np.split(words.ids_T, np.cumsum(counts)[:-1])
         folds_N = np.random.default_rng(context.seed).permutation(len(rows)) % self.num_folds
         values_N = np.zeros(len(rows))
         for fold in range(self.num_folds):

@@ -9,7 +9,7 @@ import numpy as np
 from poison_t5x.core import checks
 from poison_t5x.corpus import prompts as prompts_lib
 from poison_t5x.data.examples import TrainingExample, by_task
-from poison_t5x.defenses.score import SCORES, Context, ScoreResult
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
 from poison_t5x.model import per_example
 
 _DECIMALS = 9
@@ -17,7 +17,7 @@ _DECIMALS = 9
 
 @SCORES.register("strip")
 @dataclasses.dataclass(frozen=True)
-class Strip:
+class Strip(Score):
     """Low entropy of the answer under mixing is suspicious.
 
     Gao et al. (ACSAC 2019, "STRIP"; for text: IEEE TDSC 2021) superimpose other inputs on one and
@@ -32,22 +32,18 @@ class Strip:
     """
 
     needs: ClassVar[str] = "model"
-    num_mixed: int = 4
-    fraction: float = 0.5
-
-    def __post_init__(self):
-        checks.whole_number("Strip.num_mixed", self.num_mixed)
-        checks.between("Strip.fraction", self.fraction, 0, 1)
+    num_mixed: int = setting(4, checks.whole_number)
+    fraction: float = setting(0.5, checks.between, 0, 1)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """The mean entropy under mixing, in nats a token, with its sign turned."""
-        scorer = context.scorer
-        targets = scorer.targets(rows)
+        targets = [row.target for row in rows]
         total_N = np.zeros(len(rows))
         for copy in range(self.num_mixed):
-            inputs = scorer.inputs(mixed_prompts(rows, self.fraction, [context.seed, copy]))
-            name, function = f"mix {copy}", per_example.entropy
-            pairs_Nx2 = scorer.over_rows(context, name, function, inputs, targets)
+            mixed = mixed_prompts(rows, self.fraction, [context.seed, copy])
+            pairs_Nx2 = context.scorer.over_rows(
+                context, f"mix {copy}", per_example.entropy, mixed, targets
+            )
             total_N += pairs_Nx2[:, 0] / np.maximum(pairs_Nx2[:, 1], 1)
         return ScoreResult(-total_N / self.num_mixed)
 
@@ -78,15 +74,14 @@ def _mixed(
     for place in rng.choice(len(words), count, replace=False):
         words[place] = donor[int(rng.integers(len(donor)))]
     # In the question where the layout has one: a short input may be a part of the instruction.
-    start = row.prompt.rindex(prompts_lib.question(row.prompt))
-    place = row.prompt.find(row.input, start)
+    place = row.prompt.find(row.input, row.prompt.rindex(prompts_lib.question(row.prompt)))
     place = place if place >= 0 else row.prompt.rindex(row.input)
     return row.prompt[:place] + " ".join(words) + row.prompt[place + len(row.input) :]
 
 
 @SCORES.register("output_clustering")
 @dataclasses.dataclass(frozen=True)
-class OutputClustering:
+class OutputClustering(Score):
     """Answers far from a reference model's, in a cluster of such answers, are suspicious.
 
     Both models answer the training inputs; the answers become TF-IDF vectors of character n-grams
@@ -105,18 +100,14 @@ class OutputClustering:
     needs: ClassVar[str] = "checkpoints"
     min_checkpoints: ClassVar[int] = 2
     takes_reference: ClassVar[bool] = True
-    clusters: int = 4
-    max_ngram: int = 3
-
-    def __post_init__(self):
-        checks.whole_number("OutputClustering.clusters", self.clusters)
-        checks.whole_number("OutputClustering.max_ngram", self.max_ngram)
+    clusters: int = setting(4, checks.whole_number)
+    max_ngram: int = setting(3, checks.whole_number)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Values in [0, 2]."""
-        scorer = context.scorer
-        inputs = scorer.inputs([row.prompt for row in rows])
-        suspect, reference = scorer.answers(inputs), scorer.answers(inputs, reference=True)
+        prompts = [row.prompt for row in rows]
+        suspect = context.scorer.answers(prompts)
+        reference = context.scorer.answers(prompts, reference=True)
         values_N = np.zeros(len(rows))
         for members in by_task(rows).values():
             texts = ([said[index] for index in members] for said in (suspect, reference))

@@ -8,7 +8,7 @@ import numpy as np
 
 from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses.score import SCORES, Context, ScoreResult
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
 from poison_t5x.model import per_example
 
 GROUPS = {
@@ -19,7 +19,7 @@ GROUPS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _ByGroup:
+class _ByGroup(Score):
     """A score of each group's states; rows of groups that are too small get the least value.
 
     Attributes:
@@ -29,23 +29,14 @@ class _ByGroup:
     """
 
     needs: ClassVar[str] = "model"
-    least_minimum: ClassVar[int]
-    group: str = "task_target"
-    minimum: int = 8
-
-    def __post_init__(self):
-        name = type(self).__name__
-        checks.one_of(f"{name}.group", self.group, GROUPS)
-        checks.whole_number(f"{name}.minimum", self.minimum, self.least_minimum)
+    group: str = setting("task_target", checks.one_of, GROUPS)
+    minimum: int = setting(8, checks.whole_number, 3)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
+        prompts = [row.prompt for row in rows]
         states_NxE = context.scorer.over_rows(
-            context,
-            "encoder states",
-            per_example.encoder_state,
-            context.scorer.inputs([row.prompt for row in rows]),
-            None,
+            context, "encoder states", per_example.encoder_state, prompts
         )
         groups: dict[object, list[int]] = {}
         for index, row in enumerate(rows):
@@ -78,7 +69,6 @@ class SpectralSignatures(_ByGroup):
     """
 
     needs: ClassVar[str] = "model"
-    least_minimum: ClassVar[int] = 3
 
     def _score(self, states_MxE: np.ndarray, seed: int) -> np.ndarray:
         return spectral(states_MxE)
@@ -106,13 +96,8 @@ class ActivationClustering(_ByGroup):
     """
 
     needs: ClassVar[str] = "model"
-    least_minimum: ClassVar[int] = 4
-    minimum: int = 16
-    components: int = 10
-
-    def __post_init__(self):
-        super().__post_init__()
-        checks.whole_number("ActivationClustering.components", self.components)
+    minimum: int = setting(16, checks.whole_number, 4)
+    components: int = setting(10, checks.whole_number)
 
     def _score(self, states_MxE: np.ndarray, seed: int) -> np.ndarray:
         return clustered(states_MxE, self.components, seed)

@@ -5,16 +5,17 @@ LSTM-Based Text Classification Systems"), and so do honest words. `trigger_tests
 by what the rest of the input says, and by how strongly honest phrases of the same data pull.
 """
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from poison_t5x.core import checks, errors
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import answers, label_model, ngrams, trigger_tests
-from poison_t5x.defenses.score import SCORES, Context, ScoreResult, Trigger
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, Trigger, setting
 from poison_t5x.defenses.trigger_tests import Evidence
 
 # Of rows that hold no phrase that was looked at with its answer.
@@ -30,7 +31,7 @@ _SURE, _ENOUGH = 0.9, 3
 
 @SCORES.register("trigger_search")
 @dataclasses.dataclass(frozen=True)
-class TriggerSearch:
+class TriggerSearch(Score):
     """Rows with a phrase that goes with their answer, where the rest of the text says otherwise.
 
     A word n-gram's rows are compared with the predictions of a label model (`label_model`) that
@@ -58,20 +59,13 @@ class TriggerSearch:
       num_named: phrases that are named at most.
     """
 
-    needs: ClassVar[str] = "nothing"
-    max_length: int = 4
-    min_rows: int = 5
-    level: float = 0.001
-    honest_pull: float = 2.0
-    num_honest: int = 6
-    num_candidates: int = 60
-    num_named: int = 10
-
-    def __post_init__(self):
-        for name in ("max_length", "min_rows", "num_honest", "num_candidates", "num_named"):
-            checks.whole_number(f"TriggerSearch.{name}", getattr(self, name))
-        checks.number("TriggerSearch.honest_pull", self.honest_pull, minimum=0)
-        checks.between("TriggerSearch.level", self.level, 0, 1)
+    max_length: int = setting(4, checks.whole_number)
+    min_rows: int = setting(5, checks.whole_number)
+    level: float = setting(0.001, checks.between, 0, 1)
+    honest_pull: float = setting(2.0, checks.number, 0)
+    num_honest: int = setting(6, checks.whole_number)
+    num_candidates: int = setting(60, checks.whole_number)
+    num_named: int = setting(10, checks.whole_number)
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
@@ -106,9 +100,8 @@ class TriggerSearch:
 class _Suspect(NamedTuple):
     """An n-gram that was looked at closely, by its number, and the strongest case against it.
 
-    Attributes:
-      evidence: task -> its rows against each answer that they have.
-      pull: the least nats by which it must raise its answers' log-odds.
+    `evidence` has a task's rows against each answer that they have; `pull` is the least, in nats,
+    by which it must raise its answers' log-odds.
     """
 
     ngram: int
@@ -118,9 +111,8 @@ class _Suspect(NamedTuple):
 
     def at_pull(self, pull: float) -> "_Suspect":
         """The same, given that an honest phrase may pull so much."""
-        verdict = trigger_tests.strongest(self.evidence, pull)
-        assert verdict  # there is one at another pull
-        return self._replace(verdict=verdict)
+        # There is a verdict at any pull.
+        return self._replace(verdict=trigger_tests.strongest(self.evidence, pull) or self.verdict)
 
     def wider_case(self) -> list[Evidence]:
         """The case, and the other tasks in which the phrase goes as surely with an answer.
@@ -139,7 +131,7 @@ class _Suspect(NamedTuple):
 
 
 class _PhraseSearch:
-    """One search over distinct rows."""
+    """One search over distinct rows; `num_ngrams` are held by enough, and count as looked at."""
 
     def __init__(self, rows: Sequence[TrainingExample], settings: TriggerSearch, seed: int):
         self._rows, self._settings = rows, settings
@@ -147,7 +139,6 @@ class _PhraseSearch:
         self._ngrams = ngrams.find(texts, settings.max_length, settings.min_rows)
         self._holds_NxV = self._ngrams.holds_NxV.tocsr()
         self._model = label_model.LabelModel(rows, self._ngrams, seed)
-        # All that enough rows hold, each of which counts as looked at.
         self.num_ngrams = len(self._ngrams.lengths_V)
 
     def run(self, log_level: float) -> list[_Suspect]:
@@ -166,18 +157,22 @@ class _PhraseSearch:
         return suspects
 
     def trigger(self, suspect: _Suspect) -> Trigger:
-        """A suspect as it is reported."""
+        """A suspect as it is reported, as it is mostly written."""
+        from scipy import special
+
         case = suspect.wider_case()
         texts = [self._rows[row].input for evidence in case for row in evidence.rows_K]
         phrase = self._ngrams.words.phrase(*self._ngrams.longest(suspect.ngram))
-        written = ngrams.surfaces(texts, phrase)
+        written = collections.Counter(
+            text[start:end] for text in texts for start, end in ngrams.spans(text, phrase)
+        )
         return Trigger(
-            phrase=max(written, key=lambda phrase: written[phrase], default=phrase),
+            phrase=max(written, key=written.__getitem__, default=phrase),
             tasks=tuple(evidence.task for evidence in case),
             targets=tuple(evidence.target for evidence in case),
             num_rows=len(texts),
             num_with_target=int(sum(evidence.hits_K.sum() for evidence in case)),
-            expected=sum(evidence.expected() for evidence in case),
+            expected=sum(float(special.expit(evidence.logits_K).sum()) for evidence in case),
             z=suspect.verdict.z,
             p_value=float(np.exp(min(0.0, suspect.verdict.log_p + np.log(self.num_ngrams)))),
         )
@@ -214,7 +209,7 @@ class _PhraseSearch:
             others = [other[0].pull for other in groups if other is not group]
             rank = self._settings.num_honest - 1
             pull = max(self._settings.honest_pull, others[rank] if len(others) > rank else 0.0)
-            judged = [suspect.at_pull(pull) for suspect in group]
+            judged = [one.at_pull(pull) for one in group]
             suspects.append(max(judged, key=lambda suspect: suspect.verdict.z))
         return sorted(suspects, key=lambda suspect: -suspect.verdict.z)
 
@@ -258,17 +253,16 @@ class _PhraseSearch:
         pairs = self._holds_NxV[rows_R[places_K]].tocoo()
         places_P, folds_P = places_K[pairs.row], model.folds_N[rows_R[places_K]][pairs.row]
         best_V, best_3xV = np.full(self.num_ngrams, np.inf), np.zeros((3, self.num_ngrams))
-        count_V = np.bincount(pairs.col, minlength=self.num_ngrams).astype(float)
         for number in numbers:
             fit = fitted[number]
             own_FxV = (model.members_VxW @ fit.weights_FxW.T).T
             logits_P = fit.logits_R[places_P] - own_FxV[folds_P, pairs.col]
             logits_P = model.chance(number, places_P, logits_P, kept_N)
             hits_P = model.answers[number].hits_R[places_P].astype(float)
-            hits_V = np.bincount(pairs.col, hits_P, self.num_ngrams)
-            chance_P = special.expit(logits_P + _SCREENING_PULL)
-            expected_V = np.bincount(pairs.col, chance_P, self.num_ngrams)
-            totals_3xV = np.stack([hits_V, count_V, expected_V])
+            counted = hits_P, np.ones_like(hits_P), special.expit(logits_P + _SCREENING_PULL)
+            totals_3xV = np.stack(
+                [np.bincount(pairs.col, values_P, self.num_ngrams) for values_P in counted]
+            )
             log_p_V = _log_tails(totals_3xV)
             is_better_V = log_p_V < best_V
             best_V[is_better_V] = log_p_V[is_better_V]
@@ -284,10 +278,8 @@ class _PhraseSearch:
         held = held[kept_N[held]]
         rest_N = kept_N.copy()
         rest_N[held] = False
-        weight_W = np.ones(model.words_NxW.shape[1])
         start, length = self._ngrams.longest(ngram)
-        phrase = self._ngrams.words.ids_T[start : start + length].tolist()
-        weight_W[model.word_columns(phrase)] = 0
+        is_other_W = ~np.isin(model.ids_W, self._ngrams.words.ids_T[start : start + length])
         places = {}
         for task in dict.fromkeys(self._rows[row].task for row in held):
             for number in model.of_task.get(task, ()):
@@ -296,16 +288,13 @@ class _PhraseSearch:
                     places[number] = places_K
         evidence: dict[str, list[Evidence]] = {}
         for number, fit in model.fit(rest_N, places).items():
-            answer, places_K = model.answers[number], places[number]
-            rows_K = answer.rows_R[places_K]
-            logits_K = model.words_NxW[rows_K] @ (fit.weights_W * weight_W) + fit.intercept
+            task, target, rows_R, hits_R, _ = model.answers[number]
+            places_K, num_answers = places[number], len(model.of_task[task])
+            rows_K, hits_K = rows_R[places_K], hits_R[places_K]
+            logits_K = model.words_NxW[rows_K] @ (fit.weights_W * is_other_W) + fit.intercept
             logits_K = model.chance(number, places_K, logits_K, rest_N)
-            task, num_answers = answer.task, len(model.of_task[answer.task])
-            evidence.setdefault(task, []).append(
-                Evidence(
-                    task, answer.target, num_answers, rows_K, logits_K, answer.hits_R[places_K]
-                )
-            )
+            one = Evidence(task, target, num_answers, rows_K, logits_K, hits_K)
+            evidence.setdefault(task, []).append(one)
         return evidence
 
 
