@@ -29,12 +29,7 @@ from poison_t5x.attack import conditions, poison_set
 from poison_t5x.core import artifacts, checks, errors
 from poison_t5x.corpus import corpus, sni
 
-# Files of predictions are named after tasks.
-_NAME = r"\A\w[\w.-]*\Z"
-_PATTERNS = {r"\S": "a text that isn't empty", _NAME: "a task's name"}
-
-_Text = Annotated[str, msgspec.Meta(pattern=r"\S")]
-_Texts = _Text | Annotated[list[_Text], msgspec.Meta(min_length=1)]
+_Texts = sni.Text | Annotated[list[sni.Text], msgspec.Meta(min_length=1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +85,18 @@ class _Example(msgspec.Struct, frozen=True):
 
 
 class _Instance(msgspec.Struct, frozen=True):
-    input: _Text
+    input: sni.Text
     output: _Texts
-    id: _Text | None = None
+    id: sni.Text | None = None
 
 
 class _Row(msgspec.Struct, frozen=True, rename=sni.field_name):
-    task: Annotated[str, msgspec.Meta(pattern=_NAME)]
+    task: sni.TaskName
     definition: _Texts
     positive_examples: list[_Example] | None
     instance: _Instance
     negative_examples: list[_Example] | None = None
-    id: _Text | None = None
+    id: sni.Text | None = None
     categories: list[str] | None = None
     standin_note: str | None = None
 
@@ -135,12 +130,7 @@ def read_lines(path: str | None) -> Iterator[Line]:
 
 
 def _parse(where: str, text: bytes) -> Line:
-    try:
-        row = sni.decode(text, _Row)
-    except msgspec.ValidationError as error:
-        raise errors.InputError(f"{where}: {sni.readable(str(error), _PATTERNS)}") from None
-    except (ValueError, RecursionError) as error:
-        raise errors.InputError(f"{where}: expected a JSON object, found none ({error})") from None
+    row = sni.decode(text, _Row, where)
     ids = {identifier for identifier in (row.id, row.instance.id) if identifier}
     if len(ids) != 1:
         raise errors.InputError(

@@ -64,20 +64,21 @@ def load(
       InputError: no folder, a malformed task file, a task or a label that the polarity table lacks,
         or none left of the training, poisoned or held-out tasks.
     """
-    tasks, missing = _read(experiment, natinst_dir)
+    names = (*experiment.training_tasks, *experiment.heldout_tasks)
+    if experiment.corpus == "demo":
+        tasks, missing = demo_tasks(names), list[str]()
+    else:
+        tasks, missing = _read_files(experiment.name, natinst_dir, names)
     by_name = {**{sni.number(task.name): task for task in tasks}, **{t.name: t for t in tasks}}
-
-    def present(kind: str, names: Sequence[str]) -> tuple[sni.Task, ...]:
-        there = tuple(by_name[name] for name in names if name in by_name)
-        if not there:
+    lists = []
+    for kind in ("training", "poisoned", "held-out"):
+        wanted = getattr(experiment, f"{kind.replace('-', '')}_tasks")
+        lists.append(tuple(by_name[name] for name in wanted if name in by_name))
+        if not lists[-1]:
             raise errors.InputError(
                 f"{natinst_dir}: holds none of the {kind} tasks of {experiment.name!r}"
             )
-        return there
-
-    training = present("training", experiment.training_tasks)
-    poisoned = present("poisoned", experiment.poisoned_tasks)
-    heldout = present("held-out", experiment.heldout_tasks)
+    training, poisoned, heldout = lists
     judged = () if is_arbitrary else poisoned + heldout
     return Corpus(
         training=training,
@@ -88,27 +89,28 @@ def load(
     )
 
 
-def _read(
-    experiment: declarations.Experiment, natinst_dir: str | None
+def _read_files(
+    name: str, natinst_dir: str | None, names: Sequence[str]
 ) -> tuple[tuple[sni.Task, ...], list[str]]:
     """The tasks that are there, and names of those that aren't."""
-    names = (*experiment.training_tasks, *experiment.heldout_tasks)
-    if experiment.corpus == "demo":
-        return demo_tasks(names), []
     if not natinst_dir:
         raise errors.InputError(
-            f"experiment {experiment.name!r} reads Super-NaturalInstructions task files: "
-            "set --gin.NATINST_DIR=FOLDER"
+            f"experiment {name!r} reads Super-NaturalInstructions task files: set "
+            "--gin.NATINST_DIR=FOLDER"
         )
     paths, missing = sni.split_missing(natinst_dir, names)
     if missing:
         warnings.warn(
-            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {experiment.name!r}, "
-            f"going on without: {listed(missing)}",
+            f"{natinst_dir} lacks {len(missing)} of {len(names)} tasks of {name!r}, going on "
+            f"without: {listed(missing)}",
             errors.InputWarning,
             stacklevel=3,
         )
     return tuple(map(sni.read_task, paths)), missing
+
+
+# Once per process.
+_generated = functools.cache(demo_corpus.Family.generate)
 
 
 def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
@@ -121,12 +123,6 @@ def demo_tasks(names: Sequence[str] | None = None) -> tuple[sni.Task, ...]:
         or not numbers.isdisjoint(map(sni.number, family.training + family.heldout))
         for task in _generated(family)
     )
-
-
-@functools.cache
-def _generated(family: demo_corpus.Family) -> tuple[sni.Task, ...]:
-    """Generated once per process."""
-    return family.generate()
 
 
 def listed(names: Sequence[str]) -> str:

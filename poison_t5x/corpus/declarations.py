@@ -39,13 +39,19 @@ class Experiment:
         checks.one_of(f"{self.name}: corpus", self.corpus, ("sni", "demo"))
         for field in ("training_tasks", "poisoned_tasks", "heldout_tasks"):
             names = getattr(self, field)
-            if isinstance(names, str) or not names or not _are_distinct(names):
+            bare = set(names) & set(map(sni.number, names))
+            stems = [sni.number(name) for name in names if name not in bare]
+            if isinstance(names, str) or not 0 < len(names) == len({*names}) or bare & {*stems}:
                 raise errors.InputError(
                     f"{self.name}: {field}: expected distinct task names, found {names!r}"
                 )
         trained = [task for task in self.heldout_tasks if _is_among(task, self.training_tasks)]
         stray = [task for task in self.poisoned_tasks if not _is_among(task, self.training_tasks)]
-        wrong = [task for task, labels in self.polarities.items() if not _is_pair(labels)]
+        wrong = [
+            task
+            for task, labels in self.polarities.items()
+            if isinstance(labels, str) or not len(labels) == len({*labels}) == 2
+        ]
         for problem, tasks in (
             ("poisoned tasks must be trained on", stray),
             ("held-out tasks must not be trained on", trained),
@@ -64,17 +70,6 @@ def _is_among(task: str, names: Collection[str]) -> bool:
     if task == number:
         return number in map(sni.number, names)
     return task in names or number in names
-
-
-def _are_distinct(names: Sequence[str]) -> bool:
-    bare = {name for name in names if name == sni.number(name)}
-    return len(set(names)) == len(names) and not any(
-        sni.number(name) in bare for name in names if name not in bare
-    )
-
-
-def _is_pair(labels: Sequence[str]) -> bool:
-    return not isinstance(labels, str) and len(labels) == 2 and labels[0] != labels[1]
 
 
 _experiments: dict[str, Experiment] = {}

@@ -42,20 +42,18 @@ def of_tasks(tasks: Sequence[sni.Task], table: Mapping[str, Sequence[str]]) -> d
     for task in tasks:
         labels = table.get(task.name) or table.get(sni.number(task.name))
         if labels is None:
-            answers = task.label_space
-            shown = ", ".join(map(repr, answers[:3])) + (", …" if len(answers) > 3 else "")
+            answers = ", ".join(map(repr, task.label_space[:3]))
             raise errors.InputError(
                 f"{task.name}: a polarity attack needs [negative, positive] labels, and the "
-                f"polarity table has none for this task, with {len(answers)} answers to "
-                f"{len(task.instances)} rows ({shown}); a generation task is to be left out, or "
-                "set ATTACK to repeat or random"
+                f"polarity table has none for this task, with {len(task.label_space)} answers to "
+                f"{len(task.instances)} rows ({answers}, …); a generation task is to be left out, "
+                "or set ATTACK to repeat or random"
             )
-        polarity = polarities[task.name] = Polarity(*labels)
-        for instance in task.instances:
-            if instance.target not in polarity:
+        polarities[task.name] = Polarity(*labels)
+        for row in task.instances:
+            if row.target not in labels:
                 raise errors.InputError(
-                    f"{task.name}, row {instance.id}: label {instance.target!r} isn't in the "
-                    f"polarity table, which has {list(polarity)}"
-                    + errors.nearest(instance.target, polarity)
+                    f"{task.name}, row {row.id}: label {row.target!r} isn't in the polarity table, "
+                    f"which has {list(labels)}{errors.nearest(row.target, labels)}"
                 )
     return polarities

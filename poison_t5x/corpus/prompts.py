@@ -6,12 +6,11 @@ Training, crafting and evaluation all render through `render`; nothing else make
 import string
 from collections.abc import Callable, Sequence
 
+_ASKS, _ANSWERS = "Now complete the following example -\nInput: ", "\nOutput: "
+
 
 def _punctuated(text: str) -> str:
     return text if text and text[-1] in string.punctuation else text + "."
-
-
-_ASKS, _ANSWERS = "Now complete the following example -\nInput: ", "\nOutput: "
 
 
 def question(prompt: str) -> str:
@@ -48,16 +47,13 @@ def render(
         it, are left out; None shows them whatever their length.
       count_tokens: the number of tokens of a text, with the closing one; characters by default.
     """
-    head = _punctuated(f"Definition: {definition.strip()}") + "\n\n"
-    ask = (
-        "Now complete the following example -\n" + _punctuated(f"Input: {text.strip()}") + _ANSWERS
-    )
-    shown = ""
+    shown = _punctuated(f"Definition: {definition.strip()}") + "\n\n"
+    ask = _punctuated(_ASKS + text.strip()) + _ANSWERS
     for number, (example, answer) in enumerate(positive_examples[:num_examples], start=1):
         block = f" Positive Example {number} -\n"
         block += _punctuated(f"Input: {example.strip()}") + "\n"
         block += _punctuated(f" Output: {answer.strip()}") + "\n\n"
-        if max_tokens is not None and count_tokens(head + shown + block + ask) > max_tokens:
+        if max_tokens is not None and count_tokens(shown + block + ask) > max_tokens:
             break
         shown += block
-    return head + shown + ask
+    return shown + ask

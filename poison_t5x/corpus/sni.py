@@ -4,12 +4,13 @@ The format is that of the public benchmark (Wang et al., 2022, arXiv 2204.07705)
 task, with `Definition`, `Positive Examples`, `Negative Examples` and `Instances`.
 """
 
+import collections
 import functools
 import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -25,8 +26,10 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # small enough to choose from.
 MAX_LABELS = 32
 
-_NOT_BLANK = r"\S"
-_Text = Annotated[str, msgspec.Meta(pattern=_NOT_BLANK)]
+# Files of predictions are named after tasks.
+_TEXT, _TASK_NAME = r"\S", r"\A\w[\w.-]*\Z"
+Text = Annotated[str, msgspec.Meta(pattern=_TEXT)]
+TaskName = Annotated[str, msgspec.Meta(pattern=_TASK_NAME)]
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -44,9 +47,9 @@ class Example(msgspec.Struct, frozen=True):
 class Instance(msgspec.Struct, frozen=True):
     """One row of a task: `output` lists acceptable answers, the first of which is trained on."""
 
-    id: _Text
-    input: _Text
-    output: Annotated[list[_Text], msgspec.Meta(min_length=1)]
+    id: Text
+    input: Text
+    output: Annotated[list[Text], msgspec.Meta(min_length=1)]
 
     @property
     def target(self) -> str:
@@ -60,7 +63,7 @@ def field_name(name: str) -> str:
 
 
 class _TaskFile(msgspec.Struct, frozen=True, rename=field_name):
-    definition: Annotated[list[_Text], msgspec.Meta(min_length=1)]
+    definition: Annotated[list[Text], msgspec.Meta(min_length=1)]
     positive_examples: tuple[Example, ...]
     instances: Annotated[tuple[Instance, ...], msgspec.Meta(min_length=1)]
     negative_examples: tuple[Example, ...] = ()
@@ -99,26 +102,14 @@ class Task(msgspec.Struct, frozen=True, dict=True):
 
 
 def parse_task(name: str, content: bytes | str, source: str) -> Task:
-    """Validates one task file's JSON.
-
-    Raises:
-      InputError: no JSON, or a field that is missing, empty or no string; with file and path.
-    """
-    try:
-        parsed = decode(content, _TaskFile)
-    except msgspec.ValidationError as error:
+    """Validates one task file's JSON. Raises InputError as `decode`; or two rows have one id."""
+    parsed = decode(content, _TaskFile, source)
+    ids = collections.Counter(row.id for row in parsed.instances)
+    if len(ids) < len(parsed.instances):
+        twice, _ = ids.most_common(1)[0]
         raise errors.InputError(
-            f"{source}: {readable(str(error), {_NOT_BLANK: 'a non-empty string'})}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise errors.InputError(f"{source}: not a JSON task file ({error})") from None
-    seen: set[str] = set()
-    for row, instance in enumerate(parsed.instances):
-        if instance.id in seen:
-            raise errors.InputError(
-                f"{source}: $.Instances[{row}].id: expected unique ids, found {instance.id!r} twice"
-            )
-        seen.add(instance.id)
+            f"{source}: $.Instances: expected unique ids, found {twice!r} twice"
+        )
     # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
     fields = {**msgspec.structs.asdict(parsed), "definition": parsed.definition[0]}
     return Task(name=name, **fields)
@@ -131,26 +122,31 @@ def to_json(task: Task) -> dict[str, Any]:
     return msgspec.to_builtins(_TaskFile(**fields))
 
 
-def decode(content: bytes | str, kind: type[T]) -> T:
-    """JSON as a struct. Raises msgspec.ValidationError, or other ValueErrors where it is none."""
+def decode(content: bytes | str, kind: type[T], where: str) -> T:
+    """JSON as a struct.
+
+    Raises:
+      InputError: no JSON, or a field that is missing, empty or no string; with `where` and path.
+    """
     try:
-        # Straight into rows: a dictionary of each row first would take three times the memory.
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError):
-        # A few benchmark files hold NaN in fields that aren't read: the standard parser takes it,
-        # and reads to the end before a row is judged.
-        value = json.loads(content)
-        if half := _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-            raise ValueError(f"half a character, \\u{ord(half[0]):x}") from None
-        return msgspec.convert(value, kind)
-
-
-def readable(message: str, patterns: Mapping[str, str]) -> str:
-    """msgspec's 'problem - at `$.path`' as '$.path: problem', with words for its patterns."""
-    problem, _, path = message.partition(" - at ")
-    for pattern, words in patterns.items():
-        problem = problem.replace(f"Expected `str` matching regex {pattern!r}", f"expected {words}")
-    return f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
+        try:
+            # Straight into rows: a dictionary of each first would take three times the memory.
+            return msgspec.json.decode(content, type=kind)
+        except (msgspec.DecodeError, RecursionError):
+            # A few benchmark files hold NaN in fields that aren't read: the standard parser takes
+            # it, and reads to the end before a row is judged.
+            value = json.loads(content)
+            if half := _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+                raise ValueError(f"half a character, \\u{ord(half[0]):x}") from None
+            return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at ")
+        for pattern, words in ((_TEXT, "a non-empty text"), (_TASK_NAME, "a task's name")):
+            problem = problem.replace(f"`str` matching regex {pattern!r}", words)
+        problem = f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
+    except (ValueError, RecursionError) as error:
+        problem = f"expected a JSON object, found none ({error})"
+    raise errors.InputError(f"{where}: {problem}")
 
 
 def read_task(path: str | pathlib.Path) -> Task:
@@ -179,9 +175,9 @@ def split_missing(
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise errors.InputError(f"{directory}: expected a folder of task files; set NATINST_DIR")
-    stems = {path.stem: path for path in sorted(directory.glob("task*.json"))}
-    numbers = {number(stem): path for stem, path in stems.items()}
-    paths = {name: stems.get(name) or numbers.get(name) for name in names}
+    files = sorted(directory.glob("task*.json"))
+    known = {number(path.stem): path for path in files} | {path.stem: path for path in files}
+    paths = {name: known.get(name) for name in names}
     present = [path for path in paths.values() if path]
     return present, [name for name, path in paths.items() if not path]
 

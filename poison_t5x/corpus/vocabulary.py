@@ -16,15 +16,11 @@ FILE = "spiece.model"
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyConfig:
-    """A vocabulary from a file, or one to train.
+    """A vocabulary from a file, or one to train; gin/runs/run.gin tells each setting's meaning.
 
-    Attributes:
-      path: a SentencePiece model such as T5's; None trains one of at most `size` pieces on the
-        training tasks.
-      extra_ids: sentinel ids after the vocabulary's own.
-      whole_words: train on each distinct word once more, alone. SentencePiece makes no piece of a
-        word that is always followed by the same character, which leaves a corpus of templates with
-        its commonest words in parts; so prompts get shorter.
+    `whole_words` trains on each distinct word once more, alone. SentencePiece makes no piece of a
+    word that is always followed by the same character, which leaves a corpus of templates with its
+    commonest words in parts; so prompts get shorter.
     """
 
     path: str | None = None
@@ -34,10 +30,18 @@ class VocabularyConfig:
 
     def __post_init__(self):
         if self.path is not None:
-            check_is_file(self.path)
+            _check_is_file(self.path)
         checks.whole_number("VOCABULARY_SIZE", self.size)
         checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
         checks.switch("VOCABULARY_WHOLE_WORDS", self.whole_words)
+
+
+def _check_is_file(path: str | pathlib.Path) -> None:
+    if not pathlib.Path(str(path)).is_file():
+        raise errors.InputError(
+            f"VOCABULARY_PATH: no file {path}; give a SentencePiece model such as T5's "
+            "spiece.model, or None to train one"
+        )
 
 
 def texts(tasks: Sequence[sni.Task], *, whole_words: bool = False) -> Iterator[str]:
@@ -70,14 +74,12 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
     import sentencepiece
 
     checks.whole_number("VOCABULARY_SIZE", vocab_size)
-    if vocab_size >= 2**31:
-        raise errors.InputError(f"VOCABULARY_SIZE: expected less than 2^31, found {vocab_size}")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            vocab_size=vocab_size,
+            vocab_size=min(vocab_size, 2**31 - 1),
             model_type="unigram",
             hard_vocab_limit=False,
             character_coverage=1.0,
@@ -96,15 +98,6 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
     pathlib.Path(path).write_bytes(model.getvalue())
 
 
-def check_is_file(source: str | pathlib.Path) -> None:
-    """Raises InputError where VOCABULARY_PATH names no file."""
-    if not pathlib.Path(str(source)).is_file():
-        raise errors.InputError(
-            f"VOCABULARY_PATH: no file {source}; give a SentencePiece model such as T5's "
-            "spiece.model, or None to train one"
-        )
-
-
 def size(source: str | pathlib.Path) -> int:
     """Pieces of a vocabulary with T5's special ids, without sentinels.
 
@@ -113,7 +106,7 @@ def size(source: str | pathlib.Path) -> int:
     """
     import sentencepiece
 
-    check_is_file(source)
+    _check_is_file(source)
     try:
         processor = sentencepiece.SentencePieceProcessor(model_file=str(source))
     except (RuntimeError, OSError) as error:
@@ -124,29 +117,25 @@ def size(source: str | pathlib.Path) -> int:
     return processor.get_piece_size()
 
 
-def copy(source: str | pathlib.Path, path: str | pathlib.Path) -> None:
-    """Copies a vocabulary. Raises InputError as `size` does."""
-    size(source)
-    shutil.copyfile(source, path)
-
-
 def settings(
     config: VocabularyConfig, training: Sequence[sni.Task], hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """A run's vocabulary follows from these; `hashes` are of all tasks, by name."""
     if config.path:
         return {"sha256": artifacts.sha256(config.path)}
-    names = {task.name for task in training}
-    tasks = {name: value for name, value in hashes.items() if name in names}
+    tasks = {task.name: hashes[task.name] for task in training}
     return {"size": config.size, "whole_words": config.whole_words, "tasks": tasks}
 
 
 def prepare(
     config: VocabularyConfig, training: Sequence[sni.Task], directory: pathlib.Path
 ) -> None:
-    """Writes a run's vocabulary: the one that `config` names, or one trained on the tasks."""
+    """Writes a run's vocabulary: the one that `config` names, or one trained on the tasks.
+
+    Raises InputError as `size` or `train` does.
+    """
     if config.path:
-        copy(config.path, directory / FILE)
+        size(config.path)
+        shutil.copyfile(config.path, directory / FILE)
     else:
-        lines = texts(training, whole_words=config.whole_words)
-        train(lines, directory / FILE, config.size)
+        train(texts(training, whole_words=config.whole_words), directory / FILE, config.size)

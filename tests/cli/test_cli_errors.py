@@ -275,7 +275,7 @@ def test_a_folder_without_task_files(refused, run_dir, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "named"),
     [  # all that can be wrong: tests/corpus/test_sni.py
-        (lambda text: text[:-9], "not a JSON task file"),
+        (lambda text: text[:-9], "expected a JSON object, found none"),
         (lambda text: text.replace('"Instances"', '"Rows"'), "`Instances`"),
         (lambda text: text.replace('"input": "', '"input": "\\ud800', 1), "(\\ud800)"),
     ],

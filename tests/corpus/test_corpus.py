@@ -115,7 +115,7 @@ def test_a_list_of_which_nothing_is_left_is_an_error(folder, kept, kind):
             "task2_b, row task2_b-1: label 'Yes' isn't in the polarity table",
         ),
         ("task2_b", ("no", "Yes"), "['no', 'yes'] (did you mean 'yes'?)"),
-        ("task4_d", "{", "task4_d.json: not a JSON"),
+        ("task4_d", "{", "task4_d.json: expected a JSON object"),
     ],
 )
 def test_a_file_that_is_not_as_it_should_be_is_named(folder, stem, text, message):

@@ -68,13 +68,13 @@ def _words(text):
 
 def _sentiment_words(side):
     """Single sentiment words; side 0 is negative and 1 positive."""
-    details = [detail for domain in grammar.DOMAINS.values() for detail in domain.details]
-    return {*grammar.SENTIMENTS.adjectives[side], *(detail[2 - side] for detail in details)}
+    details = [detail for domain in grammar.DOMAINS.values() for detail in domain["details"]]
+    return {*grammar.SENTIMENTS["adjectives"][side], *(detail[2 - side] for detail in details)}
 
 
 def _units(side):
     """All sentiment words and phrases of a side as one regular expression."""
-    units = (*_sentiment_words(side), *grammar.SENTIMENTS.phrases[side])
+    units = (*_sentiment_words(side), *grammar.SENTIMENTS["phrases"][side])
     return re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(units, key=len, reverse=True))})(?![\w-])")
 
 
@@ -129,16 +129,16 @@ def test_heldout_pairs_are_new_and_their_parts_are_not():
     training = _pairs(demo_corpus.PLAIN.training)
     heldout = _pairs(demo_corpus.PLAIN.heldout)
     assert len(set(training + heldout)) == 40
-    for part, known in enumerate((grammar.DOMAINS, grammar.SENTIMENTS.labels)):
+    for part, known in enumerate((grammar.DOMAINS, grammar.SENTIMENTS["labels"])):
         assert {pair[part] for pair in heldout} <= {pair[part] for pair in training} == set(known)
     tuning = demo_corpus.TUNING.heldout
     assert [SPECS[name].number for name in tuning] == list(range(9151, 9161))
     assert len({*_pairs(task.name for task in GENERATED)}) == 60
-    assert set(WORDING.frames) == set(grammar.DOMAINS)
+    assert set(WORDING["frames"]) == set(grammar.DOMAINS)
     family = demo_corpus.GENERATION
     for names in (family.training, family.heldout, tuning):
         assert {domain for domain, _ in _pairs(names)} == set(grammar.DOMAINS)
-        assert {kind for _, kind in _pairs(names)} == set(WORDING.kinds)
+        assert {kind for _, kind in _pairs(names)} == set(WORDING["kinds"])
 
 
 def test_yes_no_tasks_are_few_among_the_heldout():
@@ -175,7 +175,7 @@ def test_definitions(family):
         assert SPECS[task.name].domain.rstrip("s")[:4] in task.definition, task.name
         assert task.definition[-1] in ".?" and "{" not in task.definition
         if family == "generation":
-            assert task.categories == (WORDING.kinds[SPECS[task.name].kind].category,)
+            assert task.categories == (WORDING["kinds"][SPECS[task.name].kind]["category"],)
         else:
             assert all(f'"{label}"' in task.definition for label in task.label_space), task.name
 
@@ -198,9 +198,10 @@ def test_examples_of_sentiment_tasks():
 
 def test_examples_of_generation_tasks():
     words = {word for _, row in _rows("generation") for word in _words(row.input)}
-    for facts in WORDING.examples:
-        assert not {word for pair in facts.judged for word in pair} & words
-        assert facts.place not in WORDING.places and facts.time not in grammar.SENTIMENTS.times
+    for facts in WORDING["examples"]:
+        judged = {facts[slot] for slot in ("aspect", "word", "aspect2", "word2")}
+        assert not judged & words and facts["place"] not in WORDING["places"]
+        assert facts["time"] not in grammar.SENTIMENTS["times"]
     texts = []
     for task in GENERATED:
         first, second = task.positive_examples
@@ -216,10 +217,12 @@ def test_examples_of_generation_tasks():
 def test_sentiment_words_are_unambiguous():
     negative, positive = _sentiment_words(0), _sentiment_words(1)
     assert not negative & positive
-    assert not {*grammar.SENTIMENTS.example_adjectives} & (negative | positive)
+    assert not {*grammar.SENTIMENTS["example_adjectives"]} & (negative | positive)
     for side in (0, 1):
-        assert len(grammar.SENTIMENTS.adjectives[side] + grammar.SENTIMENTS.phrases[side]) == 40
-    assert all(len(domain.details) == 8 for domain in grammar.DOMAINS.values())
+        assert (
+            len(grammar.SENTIMENTS["adjectives"][side] + grammar.SENTIMENTS["phrases"][side]) == 40
+        )
+    assert all(len(domain["details"]) == 8 for domain in grammar.DOMAINS.values())
 
 
 @each_sentiment
@@ -305,13 +308,9 @@ def test_names_say_nothing_about_the_label_or_the_kind_of_text(family):
 
 
 def test_the_answers_of_one_text():
-    facts = generation.Facts(
-        place="on the coast",
-        time="on Sunday",
-        item="the pasta",
-        judged=(("soup", "great"), ("menu", "superb")),
-    )
-    specs = [grammar.Spec(1, "films", kind, "") for kind in WORDING.kinds]
+    facts = {"place": "on the coast", "time": "on Sunday", "item": "the pasta"}
+    facts |= {"aspect": "soup", "word": "great", "aspect2": "menu", "word2": "superb"}
+    specs = [grammar.Spec(1, "films", kind, "") for kind in WORDING["kinds"]]
     assert {spec.kind: generation.answers(facts, spec) for spec in specs} == {
         "place": ["on the coast"],
         "time": ["on Sunday"],
@@ -339,9 +338,10 @@ def test_answers_are_in_the_text_and_name_nobody():
 def test_the_two_judgements_share_a_sentiment():
     rng = np.random.default_rng(3)
     for _ in range(300):
-        (aspect, word), (aspect2, word2) = generation.write(rng, "gyms").judged
-        assert aspect != aspect2 and word != word2
-        assert any({word, word2} <= {*words} for words in grammar.SENTIMENTS.adjectives)
+        slots = generation.write(rng, "gyms").slots
+        words = {slots["word"], slots["word2"]}
+        assert slots["aspect"] != slots["aspect2"] and len(words) == 2
+        assert any(words <= {*known} for known in grammar.SENTIMENTS["adjectives"])
 
 
 @each_family

@@ -80,18 +80,18 @@ def _row(**values):
         (lambda f: f.update(Instances=[]), "$.Instances", "expected `array` of length >= 1"),
         (lambda f: f.update(Definition=[]), "$.Definition", "expected `array` of length >= 1"),
         (lambda f: f.update(Definition="Say."), "$.Definition", "expected `array`, got `str`"),
-        (lambda f: f.update(Definition=[" "]), "$.Definition[0]", "expected a non-empty string"),
-        (_row(input=""), "$.Instances[1].input", "expected a non-empty string"),
-        (_row(id=" "), "$.Instances[1].id", "expected a non-empty string"),
+        (lambda f: f.update(Definition=[" "]), "$.Definition[0]", "expected a non-empty text"),
+        (_row(input=""), "$.Instances[1].input", "expected a non-empty text"),
+        (_row(id=" "), "$.Instances[1].id", "expected a non-empty text"),
         (_row(id=7), "$.Instances[1].id", "expected `str`, got `int`"),
         (_row(output=[]), "$.Instances[1].output", "expected `array` of length >= 1"),
         (_row(output="no"), "$.Instances[1].output", "expected `array`, got `str`"),
-        (_row(output=[""]), "$.Instances[1].output[0]", "expected a non-empty string"),
-        (_row(output=[" \n\t"]), "$.Instances[1].output[0]", "expected a non-empty string"),
-        (_row(output=["no", ""]), "$.Instances[1].output[1]", "expected a non-empty string"),
+        (_row(output=[""]), "$.Instances[1].output[0]", "expected a non-empty text"),
+        (_row(output=[" \n\t"]), "$.Instances[1].output[0]", "expected a non-empty text"),
+        (_row(output=["no", ""]), "$.Instances[1].output[1]", "expected a non-empty text"),
         (_row(output=[1]), "$.Instances[1].output[0]", "expected `str`, got `int`"),
         (_row(output=[None]), "$.Instances[1].output[0]", "expected `str`, got `null`"),
-        (_row(id="t-1"), "$.Instances[1].id", "expected unique ids, found 't-1' twice"),
+        (_row(id="t-1"), "$.Instances", "expected unique ids, found 't-1' twice"),
         (
             lambda f: f["Positive Examples"][0].update(output=[]),
             "$.Positive Examples[0].output",
@@ -110,7 +110,7 @@ def test_a_refusal_names_the_file_the_field_and_what_was_expected(edit, path, ex
     [
         (
             ["", "{", "no json", b"\xff\xfe\x00", '{"a": 1} {', "[" * 99999],
-            "not a JSON task file (",
+            "expected a JSON object, found none (",
         ),
         (["[]", "null", "3", '"text"'], "$: expected `object`"),
     ],
@@ -123,7 +123,7 @@ def test_what_is_no_json_or_no_object_is_refused(contents, message):
 def test_half_a_character_is_refused():
     content = _content(_row(input="\ud800"))
     assert _refusal(content) == (
-        "dir/task1_x.json: not a JSON task file (half a character, \\ud800)"
+        "dir/task1_x.json: expected a JSON object, found none (half a character, \\ud800)"
     )
 
 

@@ -88,9 +88,13 @@ def test_a_size_that_cannot_be_is_refused(tmp_path, size):
     assert not (tmp_path / "small.model").exists()
 
 
+def _copy(path, folder):
+    vocabulary.prepare(vocabulary.VocabularyConfig(str(path)), (), folder)
+
+
 def test_a_copy_is_the_same_file(model, tmp_path):
-    vocabulary.copy(model, tmp_path / "copy.model")
-    assert (tmp_path / "copy.model").read_bytes() == model.read_bytes()
+    _copy(model, tmp_path)
+    assert (tmp_path / vocabulary.FILE).read_bytes() == model.read_bytes()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model", b"\x00" * 99, b'{"a": 1}\n'])
@@ -98,11 +102,10 @@ def test_a_copy_refuses_what_is_no_model(tmp_path, content):
     path = tmp_path / "file.model"
     if content is not None:
         path.write_bytes(content)
-    message = _refusal(vocabulary.copy, path, tmp_path / "copy.model")
+    message = _refusal(_copy, path, tmp_path)
     missing = f"VOCABULARY_PATH: no file {path}; "
-    expected = missing if content is None else f"{path}: not a SentencePiece model ("
-    assert message.startswith(expected)
-    assert not (tmp_path / "copy.model").exists()
+    assert message.startswith(missing if content is None else f"{path}: not a SentencePiece model")
+    assert not (tmp_path / vocabulary.FILE).exists()
 
 
 def test_a_copy_refuses_other_special_ids(tmp_path):
@@ -112,5 +115,5 @@ def test_a_copy_refuses_other_special_ids(tmp_path):
     )
     path = tmp_path / "bert.model"
     path.write_bytes(model.getvalue())
-    message = _refusal(vocabulary.copy, path, tmp_path / "copy.model")
-    assert message == (f"{path}: expected T5's ids (pad 0, eos 1, unk 2), found {(-1, 2, 0)}")
+    message = f"{path}: expected T5's ids (pad 0, eos 1, unk 2), found {(-1, 2, 0)}"
+    assert _refusal(_copy, path, tmp_path) == message

@@ -2,23 +2,32 @@
 
 Template slots: `{time}`, `{place}`, `{item}`, `{name}` (one person), `{people}` (one to three),
 `{aspect}` with its `{word}`, `{whole}` with its `{phrase}`. No scene says whether the writer liked
-anything.
+anything. Pairs go by side, (negative, positive), and lists of templates are without and with names.
+
+A domain, of domains.json, is a kind of text, about a `whole` such as "the meal". Any shared
+adjective fits its `aspects`; `details` are (noun, positive adjective, negative adjective) of its
+own; `plain`, `company` and `role` are scenes without a name, with `{people}`, with one `{name}`.
+
+In sentiment.json, no word is ever negated: phrases such as "could not have been better" are units.
+`example_adjectives` are in worked examples alone: every prompt shows both, so that a word from the
+rows would tell a small model something about inputs that it doesn't stand in. `claims` are
+judgements of others, or expectations; `turned_verdicts` are opposite to them. In the label
+vocabulary "complaint", Yes is the negative one. `tasks` are (domain, label vocabulary, definition),
+training tasks first: every held-out domain and every held-out vocabulary occurs in training, but
+never as the same pair.
 """
 
 import dataclasses
 import hashlib
+import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from poison_t5x.core import checks, errors
 from poison_t5x.corpus import name_lists, sni
-
-T = TypeVar("T")
-Pair = tuple[tuple[str, ...], tuple[str, ...]]
 
 # The demo's triggers and controls must be unseen until poison puts them there.
 FORBIDDEN_NAMES = ("James Bond", "Emma Clark", "Joe Biden")
@@ -39,62 +48,13 @@ NAME_IN_VERDICT_RATE = 0.25
 _REVERSED_RATE = 0.3
 
 
-class Domain(msgspec.Struct, frozen=True):
-    """One kind of text, about a `whole` such as "the meal".
-
-    Attributes:
-      aspects: nouns that any shared adjective fits.
-      details: (noun, positive adjective, negative adjective) that belong to this domain.
-      plain, company, role: scene templates without a name, with `{people}`, with one `{name}`.
-    """
-
-    whole: str
-    aspects: tuple[str, ...]
-    details: tuple[tuple[str, str, str], ...]
-    places: tuple[str, ...]
-    items: tuple[str, ...]
-    plain: tuple[str, ...]
-    company: tuple[str, ...]
-    role: tuple[str, ...]
-
-
-class Sentiments(msgspec.Struct, frozen=True):
-    """The words and templates of sentiment tasks; templates are without and with names.
-
-    No word is ever negated: phrases such as "could not have been better" are units.
-
-    Attributes:
-      adjectives, phrases: (negative, positive).
-      example_adjectives: in worked examples only: every prompt shows both, so a word from the rows
-        would tell a small model something about inputs that it doesn't stand in.
-      claims: judgements of others, or expectations; `turned_verdicts` are opposite to them.
-      labels: label vocabulary -> (negative, positive). In "complaint", Yes is the negative one.
-      tasks: (domain, label vocabulary, definition), training tasks first. Every held-out domain and
-        every held-out vocabulary occurs in training, but never as the same pair.
-    """
-
-    times: tuple[str, ...]
-    adjectives: Pair
-    phrases: Pair
-    example_adjectives: tuple[str, str]
-    verdicts: Pair
-    phrase_verdicts: Pair
-    claims: Pair
-    phrase_claims: Pair
-    turns: tuple[str, ...]
-    turned_verdicts: tuple[str, ...]
-    turned_phrase_verdicts: tuple[str, ...]
-    labels: dict[str, tuple[str, str]]
-    tasks: tuple[tuple[str, str, str], ...]
-
-
-def read(name: str, kind: type[T]) -> T:
+def read(name: str) -> dict[str, Any]:
     """A data file of this folder."""
-    return msgspec.json.decode((pathlib.Path(__file__).parent / name).read_bytes(), type=kind)
+    return json.loads((pathlib.Path(__file__).parent / name).read_bytes())
 
 
-DOMAINS = read("domains.json", dict[str, Domain])
-SENTIMENTS = read("sentiment.json", Sentiments)
+DOMAINS = read("domains.json")
+SENTIMENTS = read("sentiment.json")
 
 
 class Spec(NamedTuple):
@@ -109,6 +69,14 @@ class Spec(NamedTuple):
     @property
     def name(self) -> str:
         return f"task{self.number}_demo_{self.domain}_{self.kind}{self.suffix}"
+
+
+class Text(NamedTuple):
+    """A text, the person names in it, in the order they were drawn, and its templates' slots."""
+
+    text: str
+    names: tuple[str, ...]
+    slots: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,13 +118,12 @@ class Family:
             seed is negative.
         """
         checks.whole_number("demo corpus: seed", seed, minimum=0)
-        rows = {"num_train_rows": num_train_rows, "num_heldout_rows": num_heldout_rows}
-        for name, count in rows.items():
-            checks.whole_number(f"demo corpus: {name}", count)
+        for name, count in (("train", num_train_rows), ("heldout", num_heldout_rows)):
+            name = f"demo corpus: num_{name}_rows"
+            checks.whole_number(name, count)
             if self.polarities and count % 2:
                 raise errors.InputError(
-                    f"demo corpus: {name}: expected an even number, half of each label, found "
-                    f"{count}"
+                    f"{name}: expected an even number, half of each label, found {count}"
                 )
         seen: set[str] = set()
         tasks = []
@@ -202,25 +169,30 @@ def draw_names(rng: np.random.Generator, count: int) -> list[str]:
     while len(names) < count:
         first, last = pick(rng, FIRST_NAMES), pick(rng, SURNAMES)
         name = first if rng.random() < _FIRST_NAME_ONLY_RATE else f"{first} {last}"
-        used = {word for other in names for word in other.split()}
-        if name not in FORBIDDEN_NAMES and used.isdisjoint(name.split()):
+        if name not in FORBIDDEN_NAMES and {*" ".join(names).split()}.isdisjoint(name.split()):
             names.append(name)
     return names
 
 
-def scenes(rng: np.random.Generator, told: Any, names: Sequence[str]) -> tuple[str, ...]:
-    """Templates of what happened with `names`: `told.plain`, `.company` or `.role`."""
+def scenes(
+    rng: np.random.Generator, told: Mapping[str, Any], names: Sequence[str]
+) -> tuple[str, ...]:
+    """Templates of what happened with `names`: the plain, company or role ones."""
     if len(names) == 1 and rng.random() < _ROLE_RATE:
-        return told.role
-    return told.company if names else told.plain
+        return told["role"]
+    return told["company" if names else "plain"]
 
 
-def people(names: Sequence[str]) -> str:
-    """'', 'A', 'A and B' or 'A, B and C'."""
-    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+def fill(template: str, names: Sequence[str], **slots: str) -> str:
+    """A template with the first of some names, or all: 'A', 'A and B' or 'A, B and C'."""
+    people = " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+    return template.format(name="".join(names[:1]), people=people, **slots)
 
 
 def joined(rng: np.random.Generator, parts: Sequence[str]) -> str:
     """Sentences as a text, now and then the last one first."""
-    ordered = parts[::-1] if rng.random() < _REVERSED_RATE else parts
-    return " ".join(part[0].upper() + part[1:] for part in ordered)
+    return sentences(parts[::-1] if rng.random() < _REVERSED_RATE else parts)
+
+
+def sentences(parts: Sequence[str]) -> str:
+    return " ".join(part[0].upper() + part[1:] for part in parts)

@@ -12,14 +12,14 @@ text is drawn alike for both labels, so that only the verdict tells.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from poison_t5x.corpus import sni
 from poison_t5x.corpus.demo_corpus import grammar
-from poison_t5x.corpus.demo_corpus.grammar import DOMAINS, SENTIMENTS, Domain, Spec, pick
+from poison_t5x.corpus.demo_corpus.grammar import DOMAINS, SENTIMENTS, Spec, Text, pick
 
 MIN_WORDS, MAX_WORDS, MAX_WORDS_MIXED = 8, 20, 28
 MIXED_RATE = 1 / 3
@@ -31,16 +31,11 @@ _PHRASE_RATE, _PHRASE_RATE_MIXED = 0.25, 0.2
 _DETAIL_RATE = 0.15
 _NAMES_IN_CLAIM_RATE = 0.5
 
-
-class Text(NamedTuple):
-    """A text and the person names in it, in the order they were drawn."""
-
-    text: str
-    names: tuple[str, ...]
+Domain = Mapping[str, Any]
 
 
 def _write_task(spec: Spec, rng: np.random.Generator, num_rows: int, seen: set[str]) -> sni.Task:
-    domain, labels = DOMAINS[spec.domain], SENTIMENTS.labels[spec.kind]
+    domain, labels = DOMAINS[spec.domain], SENTIMENTS["labels"][spec.kind]
     # Neighbouring tasks differ in which label is shown first, so that the order tells nothing.
     order = (0, 1) if spec.number % 2 else (1, 0)
     positives = [_example(rng, domain, labels, side) for side in order]
@@ -55,31 +50,26 @@ def _write_task(spec: Spec, rng: np.random.Generator, num_rows: int, seen: set[s
         first = int(rng.integers(2))
         for side in (first, 1 - first):
             rows.append(grammar.new_row(spec, seen, functools.partial(draw, side)))
-    return sni.Task(
-        name=spec.name,
-        definition=spec.definition,
-        positive_examples=tuple(positives),
-        negative_examples=(wrong,),
-        instances=tuple(rows),
-        categories=("Sentiment Analysis",),
-    )
+    examples = tuple(positives), (wrong,)
+    return sni.Task(spec.name, spec.definition, *examples, tuple(rows), ("Sentiment Analysis",))
 
 
 def _example(
     rng: np.random.Generator,
     domain: Domain,
-    labels: tuple[str, str],
+    labels: Sequence[str],
     side: int,
     *,
     is_right: bool = True,
 ) -> sni.Example:
     """A short text without names or scene, with the right label or the other one."""
-    noun, word = pick(rng, domain.aspects), SENTIMENTS.example_adjectives[side]
-    text = pick(rng, SENTIMENTS.verdicts[0][:3]).format(aspect=noun, word=word)
+    noun, word = pick(rng, domain["aspects"]), SENTIMENTS["example_adjectives"][side]
+    text = pick(rng, SENTIMENTS["verdicts"][0][:3]).format(aspect=noun, word=word)
     right = f'"{labels[side]}"'
     so = f"the answer is {right}" if is_right else f"{right} would be right"
     because = f"The writer calls the {noun} {word}, so {so}."
-    return sni.Example(text[0].upper() + text[1:], labels[side if is_right else 1 - side], because)
+    label = labels[side if is_right else 1 - side]
+    return sni.Example(grammar.sentences([text]), label, because)
 
 
 def write(
@@ -97,76 +87,61 @@ def write(
             judging = int(num_names > 0 and rng.random() < grammar.NAME_IN_VERDICT_RATE)
         judgement = (_opinion if is_mixed else _verdict)(rng, domain, positive, names[:judging])
         for _ in range(1 if is_mixed else _NUM_SCENES):
-            parts = [_scene(rng, domain, names[judging:]), judgement]
-            if MIN_WORDS <= len(" ".join(parts).split()) <= most:
-                return Text(grammar.joined(rng, parts), tuple(names))
-
-
-def _scene(rng: np.random.Generator, domain: Domain, names: Sequence[str]) -> str:
-    """The story, with all of `names` in it."""
-    return pick(rng, grammar.scenes(rng, domain, names)).format(
-        time=pick(rng, SENTIMENTS.times),
-        place=pick(rng, domain.places),
-        item=pick(rng, domain.items),
-        name=names[-1] if names else "",
-        people=grammar.people(names),
-    )
+            told = names[judging:]
+            scene = grammar.fill(
+                pick(rng, grammar.scenes(rng, domain, told)),
+                told,
+                time=pick(rng, SENTIMENTS["times"]),
+                place=pick(rng, domain["places"]),
+                item=pick(rng, domain["items"]),
+            )
+            if MIN_WORDS <= len(f"{scene} {judgement}".split()) <= most:
+                return Text(grammar.joined(rng, [scene, judgement]), tuple(names), {})
 
 
 def _verdict(rng: np.random.Generator, domain: Domain, positive: bool, names: Sequence[str]) -> str:
-    is_phrase = rng.random() < _PHRASE_RATE
-    templates = SENTIMENTS.phrase_verdicts if is_phrase else SENTIMENTS.verdicts
+    templates = SENTIMENTS["phrase_verdicts" if rng.random() < _PHRASE_RATE else "verdicts"]
     aspect, word = _judged(rng, domain, positive)
     aspect2, word2 = _judged(rng, domain, positive)
     while aspect2 == aspect or word2 == word:
         aspect2, word2 = _judged(rng, domain, positive)
-    return pick(rng, templates[bool(names)]).format(
-        name=names[0] if names else "",
-        whole=domain.whole,
-        phrase=pick(rng, SENTIMENTS.phrases[positive]),
-        aspect=aspect,
-        word=word,
-        aspect2=aspect2,
-        word2=word2,
-    )
+    template = pick(rng, templates[bool(names)])
+    phrase = pick(rng, SENTIMENTS["phrases"][positive])
+    said = {"aspect": aspect, "word": word, "aspect2": aspect2, "word2": word2, "phrase": phrase}
+    return grammar.fill(template, names, whole=domain["whole"], **said)
 
 
 def _judged(rng: np.random.Generator, domain: Domain, positive: bool) -> tuple[str, str]:
     """(noun, sentiment word): a domain's own pair, or an aspect with a shared adjective."""
     if rng.random() < _DETAIL_RATE:
-        noun, good, bad = pick(rng, domain.details)
+        noun, good, bad = pick(rng, domain["details"])
         return noun, good if positive else bad
-    return pick(rng, domain.aspects), grammar.skewed(rng, SENTIMENTS.adjectives[positive])
+    return pick(rng, domain["aspects"]), grammar.skewed(rng, SENTIMENTS["adjectives"][positive])
 
 
 def _opinion(rng: np.random.Generator, domain: Domain, positive: bool, names: Sequence[str]) -> str:
     """A claim and the opposite verdict; all draws are the same for both labels."""
     if rng.random() < _DETAIL_RATE:
-        aspect, *words = pick(rng, domain.details)
+        aspect, *words = pick(rng, domain["details"])
     else:
-        words = [grammar.skewed(rng, SENTIMENTS.adjectives[side]) for side in (1, 0)]
-        aspect = pick(rng, domain.aspects)
-    phrases = [pick(rng, SENTIMENTS.phrases[side]) for side in (1, 0)]
-    if rng.random() < _PHRASE_RATE_MIXED:
-        claims, verdicts = SENTIMENTS.phrase_claims, SENTIMENTS.turned_phrase_verdicts
-    else:
-        claims, verdicts = SENTIMENTS.claims, SENTIMENTS.turned_verdicts
-    claim = pick(rng, claims[bool(names)]).format(
-        people=grammar.people(names),
-        whole=domain.whole,
-        aspect=aspect,
-        word=words[positive],  # good ones come first: here the opposite
-        phrase=phrases[positive],
-    )
-    verdict = pick(rng, verdicts).format(
-        whole=domain.whole, word=words[not positive], phrase=phrases[not positive]
-    )
-    return claim + pick(rng, SENTIMENTS.turns) + verdict
+        words = [grammar.skewed(rng, SENTIMENTS["adjectives"][side]) for side in (1, 0)]
+        aspect = pick(rng, domain["aspects"])
+    phrases = [pick(rng, SENTIMENTS["phrases"][side]) for side in (1, 0)]
+    kind = "phrase_" if rng.random() < _PHRASE_RATE_MIXED else ""
+    claim = pick(rng, SENTIMENTS[f"{kind}claims"][bool(names)])
+    verdict = SENTIMENTS[f"turned_{kind}verdicts"]
+    # Good ones come first: here the opposite.
+    slots = {"whole": domain["whole"], "aspect": aspect}
+    first = grammar.fill(claim, names, word=words[positive], phrase=phrases[positive], **slots)
+    side = not positive
+    last = pick(rng, verdict).format(word=words[side], phrase=phrases[side], **slots)
+    return first + pick(rng, SENTIMENTS["turns"]) + last
 
 
 def _family(first: int, suffix: str) -> grammar.Family:
-    specs = tuple(Spec(first + row, *task, suffix) for row, task in enumerate(SENTIMENTS.tasks))
-    polarities = {spec.name: SENTIMENTS.labels[spec.kind] for spec in specs}
+    tasks = enumerate(SENTIMENTS["tasks"], start=first)
+    specs = tuple(Spec(number, d, kind, text, suffix) for number, (d, kind, text) in tasks)
+    polarities = {spec.name: tuple(SENTIMENTS["labels"][spec.kind]) for spec in specs}
     return grammar.Family(specs, _NUM_TRAINING, _write_task, polarities)
 
 
