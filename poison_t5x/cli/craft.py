@@ -9,6 +9,7 @@ from poison_t5x.cli import stage
 
 EXAMPLE = f"""\
 poison-t5x craft {stage.DEMO}-craft --gin.ATTACK=clean_label"""
+VARIANTS = ("attacks", "inserters")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write the training and test rows as JSON lines, as the authors' code reads "
         "them, to RUN_DIR/natinst-jsonl",
     )
-    stage.list_variants(parser, "attacks", "inserters")
     stage.add_arguments(parser)
 
 

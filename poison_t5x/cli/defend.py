@@ -12,11 +12,7 @@ from poison_t5x.cli import stage
 EXAMPLE = f"""\
 poison-t5x defend {stage.DEMO} \\
     --gin.DEFENSE=filtered --gin.FILTER_SCORE=trigger_search --gin.FILTER_BUDGET=0.05"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    stage.add_arguments(parser)
-    stage.list_variants(parser, "scores")
+VARIANTS = ("scores",)
 
 
 def run(options: argparse.Namespace) -> None:

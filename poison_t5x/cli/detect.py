@@ -12,11 +12,7 @@ EXAMPLE = f"""\
 poison-t5x detect {stage.DEMO}
 poison-t5x detect {stage.DEMO} \\
     --gin.SCORES="('trigger_search', 'loss')\""""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    stage.add_arguments(parser)
-    stage.list_variants(parser, "scores")
+VARIANTS = ("scores",)
 
 
 def run(options: argparse.Namespace) -> None:

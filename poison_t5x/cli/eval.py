@@ -9,11 +9,7 @@ from poison_t5x.cli import stage
 
 EXAMPLE = f"""\
 poison-t5x eval {stage.DEMO}"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    stage.add_arguments(parser)
-    stage.list_variants(parser, "metrics")
+VARIANTS = ("metrics",)
 
 
 def run(options: argparse.Namespace) -> None:

@@ -12,16 +12,19 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from poison_t5x import __version__
+from poison_t5x.cli import stage
 from poison_t5x.core import errors
 from poison_t5x.train import program
 
 
 class Command(Protocol):
-    """A file of this folder. Its docstring is its help; `poison-t5x --help` has the first line."""
+    """A file of this folder. Its docstring is its help; `poison-t5x --help` has the first line.
+
+    It may have `add_arguments(parser)`, else it takes the flags of a run's stage; and `VARIANTS`,
+    kinds that its help lists the variants of.
+    """
 
     EXAMPLE: str
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
 
     def run(self, options: argparse.Namespace) -> int | None:
         """Does it, and returns the exit code; None is 0."""
@@ -99,7 +102,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in arguments:  # the others' may take a moment
-            module.add_arguments(one)
+            getattr(module, "add_arguments", stage.add_arguments)(one)
+            for kind in getattr(module, "VARIANTS", ()):
+                one.add_argument_group(kind, stage.variants(kind))
     return parser
 
 

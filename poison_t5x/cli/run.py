@@ -8,7 +8,6 @@ import argparse
 import functools
 
 from poison_t5x.cli import stage
-from poison_t5x.cli.stage import add_arguments as add_arguments
 
 EXAMPLE = f"""\
 poison-t5x run {stage.DEMO}

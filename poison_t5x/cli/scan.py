@@ -7,12 +7,12 @@ row. Writes a report into --output, and exits with 1 where something passes the 
 
 import argparse
 
-from poison_t5x.cli import stage
 from poison_t5x.train import program
 
 EXAMPLE = """\
 poison-t5x scan natural-instructions/tasks/task363_*.json
 poison-t5x scan data/ --input_field prompt --target_field completion --output scans/data"""
+VARIANTS = ("scores",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--module", metavar="NAME", help="a module that registers scores of your own"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N")
-    stage.list_variants(parser, "scores")
 
 
 def run(options: argparse.Namespace) -> int:

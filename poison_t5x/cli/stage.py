@@ -28,12 +28,6 @@ def variants(kind: str) -> str:
     return "\n".join(f"{name:<23}{line}" for name, line in summaries.items())
 
 
-def list_variants(parser: argparse.ArgumentParser, *kinds: str) -> None:
-    """Adds them to a command's help."""
-    for kind in kinds:
-        parser.add_argument_group(kind, variants(kind))
-
-
 def open_run(options: argparse.Namespace) -> Any:
     """The `run.experiment.Run` of the flags; this process is ready to compute.
 

@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     program.start(options, "RUN_DIR")
     from poison_t5x.core import gin_config
-    from poison_t5x.studies import command
+    from poison_t5x.studies import command, grid
 
-    macros, parameters = gin_config.macros(), gin_config.parameters()
-    return command.run(macros, parameters, options.arguments, options.list)
+    config = grid.from_macros(gin_config.macros())
+    # The cells': all but what is the study's own.
+    others = [pair for pair in options.bindings if not pair[0].startswith("STUDY_")]
+    flags = program.gin_flags(options, others)
+    study = command.Study(config, options.arguments, flags, gin_config.parameters())
+    return study.show(print) if options.list else study.run(print)

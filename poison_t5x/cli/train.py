@@ -7,7 +7,6 @@ or mixture that MIXTURE_OR_TASK_MODULE registers, or of a RUN_DIR's.
 import argparse
 
 from poison_t5x.cli import stage
-from poison_t5x.cli.stage import add_arguments as add_arguments
 from poison_t5x.train import program
 
 EXAMPLE = f"""\

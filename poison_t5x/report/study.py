@@ -265,8 +265,8 @@ def _whole(study: StudyResults, sentences: Sequence[str]) -> Any:
         "cells": [
             {
                 **_parts(row, _OF_CELL),
-                "values": row.measured.values,
-                "ci95": row.measured.intervals,
+                "values": {name: one.value for name, one in row.measures.items()},
+                "ci95": {name: one.interval for name, one in row.measures.items() if one.interval},
             }
             for row in study.rows
         ],
@@ -303,8 +303,8 @@ def _record(row: Any, outcomes: Mapping[str, Any]) -> dict[str, Any]:
         **row.macros,
         **_parts(row, ("score", "checkpoint", "measure")),
     }
-    for name, value in row.measured.values.items():
-        record |= {name: value, **tables.bounds(row.measured.intervals.get(name), f"{name}_")}
+    for name, one in row.measures.items():
+        record |= {name: one.value, **tables.bounds(one.interval, f"{name}_")}
     return record
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poison_t5x.evaluation import summary
+from poison_t5x.report import tables
 from poison_t5x.studies import collect, grid
 
 # From so many seeds on, the interval is over them; two have an interval without meaning.
@@ -37,11 +38,11 @@ class StudyPoint:
 
     @property
     def seeds(self) -> tuple[Any, ...]:
-        return tuple(row.macros.get("SEED") for row in self.rows)
+        return tuple(map(_seed, self.rows))
 
     def only(self, seeds: Collection[Any]) -> "StudyPoint":
         """The same with the rows of some seeds alone."""
-        rows = tuple(row for row in self.rows if row.macros.get("SEED") in seeds)
+        rows = tuple(row for row in self.rows if _seed(row) in seeds)
         return dataclasses.replace(self, rows=rows)
 
     def place(self, dimension: str) -> Any:
@@ -56,48 +57,57 @@ class StudyPoint:
 
     def measures(self) -> list[str]:
         """Names of what any of the rows has a value of, in the first's order."""
-        values = [pair for row in self.rows for pair in row.measured.values.items()]
-        return list(dict.fromkeys(name for name, value in values if value is not None))
+        names = dict.fromkeys(name for row in self.rows for name in row.measures)
+        return [name for name in names if self.by_seed(name)]
 
     def estimate(self, measure: str) -> Estimate | None:
         """The mean over seeds and its interval; None where no row has a value."""
-        values = list(self.by_seed(measure).values())
+        values = self.by_seed(measure)
         if not values:
             return None
-        known = [row.measured for row in self.rows if row.value(measure) is not None]
-        if len(known) == 1 and measure in known[0].intervals:
-            return Estimate(values[0], known[0].intervals[measure], "tasks, one seed", 1)
-        return _estimate(values, list(self.by_task(measure).values()))
+        (seed, value), *others = values.items()
+        interval = self.rows[self.seeds.index(seed)].measures[measure].interval
+        if not others and interval:
+            return Estimate(value, interval, "tasks, one seed", 1)
+        return _estimate(list(values.values()), list(self.by_task(measure).values()))
 
-    def by_seed(self, measure: str) -> dict[str, float]:
+    def by_seed(self, measure: str) -> dict[Any, float]:
         """Seed -> value, of seeds that have one."""
-        values = {repr(row.macros.get("SEED")): row.value(measure) for row in self.rows}
+        values = {_seed(row): row.value(measure) for row in self.rows}
         return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def by_task(self, measure: str) -> dict[str, float]:
         """Task -> mean over seeds, of tasks that each seed has."""
-        first, *rest = (row.measured.by_task.get(measure, {}) for row in self.rows)
+        none = collect.Value()
+        first, *rest = (row.measures.get(measure, none).by_task for row in self.rows)
         common = [task for task in first if all(task in tasks for tasks in rest)]
         return {task: float(np.mean([tasks[task] for tasks in (first, *rest)])) for task in common}
 
 
 def points(rows: Sequence[collect.StudyRow], base: Mapping[str, Any]) -> list[StudyPoint]:
     """Rows of cells that are done, brought together over seeds, in the order of the first."""
-    groups: dict[str, list[collect.StudyRow]] = {}
-    for row in rows:
-        if row.status == "done":
-            macros = sorted(_without_seed(row).items(), key=repr)
-            groups.setdefault(repr((macros, row.score, row.checkpoint)), []).append(row)
-    merged = []
-    for first, *others in groups.values():
-        by_seed = sorted((first, *others), key=lambda row: repr(row.macros.get("SEED")))
-        macros = _without_seed(first)
-        merged.append(StudyPoint(macros, first.score, first.checkpoint, tuple(by_seed), base))
-    return merged
+
+    def but_seed(row: collect.StudyRow) -> dict[str, Any]:
+        return {name: value for name, value in row.macros.items() if name != "SEED"}
+
+    groups = tables.grouped(
+        (row for row in rows if row.status == "done"),
+        lambda row: repr((sorted(but_seed(row).items(), key=repr), row.score, row.checkpoint)),
+    )
+    return [
+        StudyPoint(
+            but_seed(group[0]),
+            group[0].score,
+            group[0].checkpoint,
+            tuple(sorted(group, key=lambda row: repr(_seed(row)))),
+            base,
+        )
+        for group in groups.values()
+    ]
 
 
-def _without_seed(row: collect.StudyRow) -> dict[str, Any]:
-    return {name: value for name, value in row.macros.items() if name != "SEED"}
+def _seed(row: collect.StudyRow) -> Any:
+    return row.macros.get("SEED")
 
 
 def _estimate(values: Sequence[float], over_tasks: Sequence[float]) -> Estimate:
@@ -110,8 +120,7 @@ def _estimate(values: Sequence[float], over_tasks: Sequence[float]) -> Estimate:
 
     mean, count = float(np.mean(values)), len(values)
     if count >= MIN_SEEDS:
-        error = float(np.std(values, ddof=1)) / count**0.5
-        reach = float(stats.t.ppf(0.975, count - 1)) * error
+        reach = float(stats.t.ppf(0.975, count - 1) * stats.sem(values))
         return Estimate(mean, (mean - reach, mean + reach), f"{count} seeds", count)
     interval = summary.bootstrap_mean(over_tasks)
     over = "tasks, one seed" if count == 1 else f"tasks, mean of {count} seeds"

@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,38 +17,28 @@ _Ranked = Mapping[tuple[str, str], tuple[float, float]]
 _OF_THE_PROXY = ("PROXY", "PROXY_CHECKPOINT_PATH", "PROXY_MAX_NGRAM")
 
 
-@dataclasses.dataclass
-class Measured:
-    """Measures by name; of some, 95% intervals and held-out task -> value, whose mean they are."""
+class Value(NamedTuple):
+    """A measure's value, its 95% interval, and held-out task -> value, whose mean it is."""
 
-    values: dict[str, float | None] = dataclasses.field(default_factory=dict)
-    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
-    by_task: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    value: float | None = None
+    interval: Interval | None = None
+    by_task: Mapping[str, float] = {}
 
-    def set(self, name: str, value: float | None, interval=None, by_task=None) -> None:
-        self.values[name] = value
-        if interval:
-            self.intervals[name] = (float(interval[0]), float(interval[1]))
+    def stated(self, value: float | None, interval: Sequence[float] | None) -> "Value":
+        """The same tasks, with a value and an interval as a file has them."""
+        return self._replace(value=value, interval=interval and (*map(float, interval),))
+
+    def minus(self, other: "Value") -> "Value":
+        """Over the tasks that both have where tasks are known; without an interval."""
+        tasks = [task for task in self.by_task if task in other.by_task]
+        by_task = {task: self.by_task[task] - other.by_task[task] for task in tasks}
         if by_task:
-            self.by_task[name] = dict(by_task)
+            return Value(sum(by_task.values()) / len(by_task), None, by_task)
+        is_known = self.value is not None and other.value is not None
+        return Value(self.value - other.value if is_known else None)
 
-    def copy(self, name: str, source: str) -> None:
-        """Sets a measure to another one."""
-        parts = (self.values, self.intervals, self.by_task)
-        self.set(name, *(part.get(source) for part in parts))
 
-    def subtract(self, name: str, first: str, second: str) -> None:
-        """Sets the first minus the second, over the tasks that have both where tasks are known."""
-        one, two = self.by_task.get(first, {}), self.by_task.get(second, {})
-        by_task = {task: one[task] - two[task] for task in one if task in two}
-        value, other = self.values.get(first), self.values.get(second)
-        if by_task:
-            value = sum(by_task.values()) / len(by_task)
-        elif value is not None and other is not None:
-            value -= other
-        else:
-            value = None
-        self.set(name, value, None, by_task)
+Measures = dict[str, Value]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +60,10 @@ class StudyRow:
     score: str | None = None
     checkpoint: int | None = None
     measure: str | None = None
-    measured: Measured = dataclasses.field(default_factory=Measured)
+    measures: Measures = dataclasses.field(default_factory=dict)
 
     def value(self, name: str) -> float | None:
-        return self.measured.values.get(name)
+        return self.measures.get(name, Value()).value
 
 
 def read(cell: grid.StudyCell, folder: pathlib.Path) -> Iterator[StudyRow]:
@@ -84,29 +74,27 @@ def read(cell: grid.StudyCell, folder: pathlib.Path) -> Iterator[StudyRow]:
     """
     place: dict[str, Any] = {"cell": cell.name, "macros": cell.macros, "status": "done"}
     manifest = artifacts.read_json(folder / "poison" / "manifest.json")
-    poison = {name: manifest[name] for name in ("num_poison", "poison_rate")}
+    poison = {name: Value(manifest[name]) for name in ("num_poison", "poison_rate")}
     path = folder / "eval" / "results.json"
     if not path.is_file():  # crafted alone
-        yield StudyRow(**place, measured=Measured(values=poison))
+        yield StudyRow(**place, measures=poison)
         return
     results = artifacts.read_json(path)
-    own = _of_run(results)
-    own.values.update(poison)
-    place["measure"] = results["effect"]["measure"]
-    _add_final(own, place["measure"], folder / "defenses" / grid.defense(cell))
-    yield StudyRow(**place, measured=own)
-    yield from _of_detection(folder / "detection" / "detection.json", {**place, "measure": None})
+    own, measure = _of_run(results), results["effect"]["measure"]
+    final = _final(own, measure, folder / "defenses" / grid.defense(cell))
+    yield StudyRow(**place, measure=measure, measures=own | poison | final)
+    yield from _of_detection(folder, place)
     checkpoints = folder / "eval" / "checkpoints.json"
     if checkpoints.is_file():
         for entry in artifacts.read_json(checkpoints)["checkpoints"]:
-            yield StudyRow(**place, checkpoint=entry["step"], measured=_of_run(entry))
+            at = {"measure": measure, "checkpoint": entry["step"]}
+            yield StudyRow(**place, **at, measures=_of_run(entry))
 
 
-def _of_run(results: Mapping[str, Any]) -> Measured:
+def _of_run(results: Mapping[str, Any]) -> Measures:
     """Of results.json, or of an entry of checkpoints.json."""
-    measured = Measured()
+    measures: Measures = {}
     for model, summary in results["summary"].items():
-        intervals = results["summary_ci95"].get(model, {})
         for name, value in summary.items():
             measure, by_task = metrics.measure(name), {}
             if measure:
@@ -116,78 +104,83 @@ def _of_run(results: Mapping[str, Any]) -> Measured:
                     if (row["model"], row["condition"]) == (model, measure.condition)
                     if row.get(measure.rate) is not None
                 }
-            measured.set(f"{model}.{name}", value, intervals.get(name), by_task)
+            interval = results["summary_ci95"].get(model, {}).get(name)
+            measures[f"{model}.{name}"] = Value(by_task=by_task).stated(value, interval)
     effect = results["effect"]
     judged = metrics.judged_by(effect["measure"])
-    measured.copy("clean", f"clean.{judged.effect}")
+    measures["clean"] = measures[f"clean.{judged.effect}"]
     for name, measure_name, change in (
         ("poisoned", judged.effect, "effect"),
         ("control", judged.control, "control_effect"),
         ("accuracy", judged.clean, "accuracy_change"),
     ):
-        measured.copy(name, f"poisoned.{measure_name}")
-        measured.subtract(change, f"poisoned.{measure_name}", f"clean.{measure_name}")
-    measured.set("effect", effect["value"], effect.get("ci95"))
-    return measured
+        clean = measures.get(f"clean.{measure_name}", Value())
+        measures[name] = measures.get(f"poisoned.{measure_name}", Value())
+        measures[change] = measures[name].minus(clean)
+    measures["effect"] = measures["effect"].stated(effect["value"], effect.get("ci95"))
+    return measures
 
 
-def _add_final(measured: Measured, measure: str, folder: pathlib.Path) -> None:
+def _final(own: Measures, measure: str, folder: pathlib.Path) -> Measures:
     """The model that would be used in the end: the defended one, or the poisoned one as it is."""
-    path = folder / "defense.json"
+    path, accuracy = folder / "defense.json", metrics.judged_by(measure).clean
     if not path.is_file():
-        measured.copy("final", "poisoned")
-        measured.copy("final_accuracy", "accuracy")
-        measured.copy("final_effect", "effect")
-        measured.set("removed", 0.0)
-        return
+        same = {"final": "poisoned", "final_accuracy": "accuracy", "final_effect": "effect"}
+        return {**{name: own[other] for name, other in same.items()}, "removed": Value(0.0)}
     defense = artifacts.read_json(path)
     intervals = defense["summary_ci95"].get("defended") or {}
-    for name, value in defense["summary"]["defended"].items():
-        by_task = _predicted(folder / "predictions", name)
-        measured.set(f"defended.{name}", value, intervals.get(name), by_task)
-    measured.copy("final", f"defended.{measure}")
-    measured.copy("final_accuracy", f"defended.{metrics.judged_by(measure).clean}")
-    measured.subtract("final_effect", f"defended.{measure}", f"clean.{measure}")
-    effect, filtered = defense["effect"], defense["filter"] or {}
-    measured.set("final_effect", effect["value"], effect.get("ci95"))
-    measured.set("removed", filtered.get("removed_fraction", 0.0))
-    measured.set("poison_removed", filtered.get("poison_removed", 0.0))
+    defended = {
+        name: _predicted(folder / "predictions", name).stated(value, intervals.get(name))
+        for name, value in defense["summary"]["defended"].items()
+    }
+    final, filtered = defended.get(measure, Value()), defense["filter"] or {}
+    effect, stated = final.minus(own.get(f"clean.{measure}", Value())), defense["effect"]
+    return {
+        **{f"defended.{name}": value for name, value in defended.items()},
+        "final": final,
+        "final_accuracy": defended.get(accuracy, Value()),
+        "final_effect": effect.stated(stated["value"], stated.get("ci95")),
+        "removed": Value(filtered.get("removed_fraction", 0.0)),
+        "poison_removed": Value(filtered.get("poison_removed", 0.0)),
+    }
 
 
-def _predicted(folder: pathlib.Path, name: str) -> dict[str, float]:
-    """Task -> rate, from an evaluation's own files."""
+def _predicted(folder: pathlib.Path, name: str) -> Value:
+    """A measure's rates of tasks, from an evaluation's own files."""
     measure = metrics.measure(name)
     paths = sorted((folder / measure.condition).glob("*.json")) if measure else ()
     rates = {path.stem: artifacts.read_json(path).get(measure.rate) for path in paths}
-    return {task: rate for task, rate in rates.items() if rate is not None}
+    return Value(by_task={task: rate for task, rate in rates.items() if rate is not None})
 
 
-def _of_detection(path: pathlib.Path, place: Mapping[str, Any]) -> Iterator[StudyRow]:
+def _of_detection(folder: pathlib.Path, place: Mapping[str, Any]) -> Iterator[StudyRow]:
+    path, log = folder / "detection" / "detection.json", folder / "models/poisoned/metrics.jsonl"
     if not path.is_file():
         return
     detection = artifacts.read_json(path)
     for entry in detection["scores"]:
-        measured = _of_score(entry)
-        for name in ("removed", "precision", "recall", "f1"):
-            measured.set(f"threshold_{name}", (entry.get("threshold") or {}).get(name))
-        yield StudyRow(**place, score=entry["name"], measured=measured)
-    log = path.parents[1] / "models" / "poisoned" / "metrics.jsonl"
+        threshold = entry.get("threshold") or {}
+        own = {
+            f"threshold_{name}": threshold.get(name)
+            for name in ("removed", "precision", "recall", "f1")
+        }
+        yield StudyRow(**place, score=entry["name"], measures=_of_score(entry, own))
     logged = artifacts.read_jsonl(log) if log.is_file() else ()
     losses = {line["step"]: line["loss"] for line in logged if "loss" in line}
     for entry in detection["checkpoints"]:
-        measured = _of_score(entry)
         seen = [step for step in losses if step <= entry["step"]]
         # As it was logged: nats per target token.
-        measured.set("train_loss", losses[max(seen)] if seen else None)
-        yield StudyRow(**place, score=entry["score"], checkpoint=entry["step"], measured=measured)
+        own = {"train_loss": losses[max(seen)] if seen else None}
+        at = {"score": entry["score"], "checkpoint": entry["step"]}
+        yield StudyRow(**place, **at, measures=_of_score(entry, own))
 
 
-def _of_score(entry: Mapping[str, Any]) -> Measured:
+def _of_score(entry: Mapping[str, Any], own: Mapping[str, float | None]) -> Measures:
     plain = ("auroc", "average_precision", "best_f1", "trigger_rank")
     values = {name: entry[name] for name in plain if name in entry}
     for name, prefix in (("recall", "recall"), ("data_removed_for", "removed_for")):
         values |= {f"{prefix}_{share}": v for share, v in (entry.get(name) or {}).items()}
-    return Measured(values=values)
+    return {name: Value(value) for name, value in (values | own).items()}
 
 
 def add_agreement(
@@ -213,8 +206,8 @@ def add_agreement(
     for row in own:
         other = reference.get(_without_proxy(row))
         if other is not None and other is not row:
-            one, two = _poison(folders[row.cell]), _poison(folders[other.cell])
-            row.measured.values.update(agreement(one, two))
+            common = agreement(_poison(folders[row.cell]), _poison(folders[other.cell]))
+            row.measures.update({name: Value(value) for name, value in common.items()})
 
 
 def _without_proxy(row: StudyRow) -> str:

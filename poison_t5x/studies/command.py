@@ -11,31 +11,16 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from poison_t5x.core import artifacts, errors, progress
 from poison_t5x.report import study as report
 from poison_t5x.studies import aggregate, collect, grid, launch
 
 RECORD = "cell.json"
+Log = Callable[[str], None]
 # A command line of `poison-t5x` -> the process that it is.
 Program = Callable[[Sequence[str]], list[str]]
-
-
-def run(macros: Mapping[str, Any], parameters: str, arguments: Sequence[str], is_list: bool) -> int:
-    """Runs a study, or lists its cells; returns the exit code, 1 where a cell failed.
-
-    Args:
-      macros, parameters: gin's, and its other bindings as text.
-      arguments: of the whole command line.
-
-    Raises:
-      InputError: settings that make no study, or a macro that nothing reads: before any cell.
-      Terminated: SIGTERM; cells have been ended.
-    """
-    study = Study(grid.from_macros(macros), arguments, parameters)
-    return study.show(print) if is_list else study.run(print)
 
 
 def program(command: Sequence[str]) -> list[str]:
@@ -43,39 +28,26 @@ def program(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "poison_t5x", *command]
 
 
-def own_flags(arguments: Sequence[str]) -> list[str]:
-    """The study's flags without the command's name and what is the study's alone.
-
-    >>> own_flags(["study", "--gin_file=a.gin", "--list", "--gin.RUN_DIR", "study"])
-    ['--gin_file=a.gin', '--gin.RUN_DIR', 'study']
-    """
-    rest, waiting, is_named = [], iter(arguments), False
-    for argument in waiting:
-        if argument == "--list":
-            continue
-        if argument == "study" and not is_named:
-            is_named = True
-            continue
-        flag = [argument]
-        if argument.startswith("--gin") and "=" not in argument:
-            flag += [value for value in [next(waiting, None)] if value is not None]
-        if not argument.startswith("--gin.STUDY_"):
-            rest += flag
-    return rest
-
-
 class Study:
-    """A study of given settings; `make_program` is of a cell's command line."""
+    """A study of given settings.
+
+    Args:
+      arguments: of the whole command line, to show.
+      flags: those that cells are called with before their own.
+      parameters: gin's bindings beside the macros, as text.
+      make_program: of a cell's command line.
+    """
 
     def __init__(
         self,
         config: grid.StudyConfig,
         arguments: Sequence[str],
+        flags: Sequence[str] = (),
         parameters: str = "",
         make_program: Program = program,
     ):
-        self._config, self._arguments, self._program = config, arguments, make_program
-        self._flags = own_flags(arguments)
+        self._config, self._arguments = config, arguments
+        self._flags, self._program = flags, make_program
         self._cells = grid.cells(config)
         self._directory = pathlib.Path(config.directory)
         self._folders = {cell.name: grid.folder(config, cell.name) for cell in self._cells}
@@ -83,7 +55,7 @@ class Study:
         self._outcomes: dict[str, launch.JobOutcome] = {}
         self._rows: dict[str, list[collect.StudyRow]] = {}
 
-    def show(self, log: Callable[[str], None]) -> int:
+    def show(self, log: Log) -> int:
         """Says what would be run, and returns the exit code."""
         for cell in self._cells:
             log(f"{cell.name}" + (f" (after {', '.join(cell.after)})" if cell.after else ""))
@@ -91,8 +63,13 @@ class Study:
                 log("  " + shlex.join(["poison-t5x", *command]))
         return 0
 
-    def run(self, log: Callable[[str], None]) -> int:
-        """Runs what isn't done, writes the results, and returns the exit code."""
+    def run(self, log: Log) -> int:
+        """Runs what isn't done, writes the results, and returns 1 where a cell failed, else 0.
+
+        Raises:
+          InputError: another study runs in the folder.
+          Terminated: SIGTERM; cells have been ended.
+        """
         with _alone(self._directory):
             given = launch.limits(self._config.processes, self._config.memory_gb)
             done = self._done()
@@ -148,14 +125,13 @@ class Study:
         if outcome is None:
             return [collect.StudyRow(cell.name, cell.macros, "not run")]
         error = outcome.error
-        if not error:
-            try:
-                if cell.name not in self._rows:
-                    self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
-                return self._rows[cell.name]
-            except (errors.InputError, KeyError, TypeError) as unreadable:
-                error = f"its results can't be read ({unreadable})"
-        return [collect.StudyRow(cell.name, cell.macros, "failed", error)]
+        try:
+            if not error and cell.name not in self._rows:
+                self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
+        except (errors.InputError, KeyError, TypeError) as unreadable:
+            error = f"its results can't be read ({unreadable})"
+        failed = [collect.StudyRow(cell.name, cell.macros, "failed", error)]
+        return failed if error else self._rows[cell.name]
 
     def _write_tables(self) -> tuple:
         rows = [row for cell in self._cells for row in self._of_cell(cell)]
@@ -169,11 +145,11 @@ class Study:
         report.write_tables(self._directory, study, sentences)
         return study, drawn, sentences
 
-    def _finish(self, log: Callable[[str], None]) -> int:
+    def _finish(self, log: Log) -> int:
         study, drawn, sentences = self._write_tables()
         command = shlex.join(["poison-t5x", *self._arguments])
         path = report.write_page(self._directory, study, drawn, sentences, command)
-        known = {name for row in study.rows for name in row.measured.values}
+        known = {name for row in study.rows for name in row.measures}
         for name in self._config.measures:
             if known and name not in known:
                 log(f"warning: STUDY_MEASURES: no cell has {name}{errors.nearest(name, known)}")
@@ -181,10 +157,9 @@ class Study:
             log(self._config.question)
         log(" ".join(sentences))
         log(f"see {path}, and study.csv beside it")
-        failed = [row for row in study.rows if row.status == "failed"]
-        for row in failed:
+        for row in study.failed:
             log(f"failed: {row.cell}: {row.error}")
-        return 1 if failed else 0
+        return 1 if study.failed else 0
 
 
 @contextlib.contextmanager

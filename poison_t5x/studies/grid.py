@@ -8,7 +8,7 @@ import operator
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import poison_t5x
@@ -17,8 +17,8 @@ from poison_t5x.core import artifacts, checks, errors, gin_macros
 COMMANDS = ("run", "detect", "defend", "craft")
 # Beside macros, rows have these, for the x axis and lines.
 DIMENSIONS = ("score", "checkpoint")
-# Macros that a cell can't set: its folders are the study's to choose.
-_RESERVED = ("RUN_DIR", "MODEL_DIR", "STAGE_STORE_DIR")
+# Macros that a cell can't set: its folders and the study's settings are the study's to choose.
+_RESERVED = re.compile(r"RUN_DIR|MODEL_DIR|STAGE_STORE_DIR|STUDY_(?!COMMAND$).*")
 # A cell's result doesn't follow from these.
 _NOT_OF_THE_CELL = re.compile(r"RUN_DIR|STAGE_STORE_DIR|COMPILATION_CACHE_DIR|STUDY_(?!COMMAND).*")
 _MAX_VALUE, _MAX_NAME = 24, 120
@@ -56,32 +56,34 @@ class StudyConfig:
     store_dir: str | None = None
 
     def __post_init__(self):
-        if not self.directory:
-            raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER")
         checks.path("RUN_DIR", self.directory)
-        if self.store_dir is not None:
-            checks.path("STAGE_STORE_DIR", self.store_dir)
-        if self.processes is not None:
-            checks.whole_number("STUDY_PROCESSES", self.processes)
-        if self.memory_gb is not None:
-            checks.number("STUDY_MEMORY_GB", self.memory_gb, minimum=0)
-        if self.question is not None:
-            checks.phrase("STUDY_QUESTION", self.question)
+        for name, value, check in (
+            ("STAGE_STORE_DIR", self.store_dir, checks.path),
+            ("STUDY_PROCESSES", self.processes, checks.whole_number),
+            ("STUDY_MEMORY_GB", self.memory_gb, checks.number),
+            ("STUDY_QUESTION", self.question, checks.phrase),
+        ):
+            if value is not None:
+                check(name, value)
         for name in ("defense_macros", "x", "lines", "measures"):
             object.__setattr__(self, name, _names(f"STUDY_{name.upper()}", getattr(self, name)))
         self._check_cells()
-        set_by_cells = [*self.grid, *(name for cell in self.cells for name in cell)]
+        set_by_cells = [*self.grid, *itertools.chain(*self.cells), *self.defense_macros]
         shown = [name for name in (*self.x, *self.lines) if name not in DIMENSIONS]
-        for name in dict.fromkeys([*set_by_cells, *self.defense_macros, *shown]):
-            self._check_macro(name)
+        for name in dict.fromkeys([*set_by_cells, *shown]):
+            if _RESERVED.fullmatch(str(name)):
+                raise errors.InputError(f"study: cells can't set {name}, which is the study's own")
+            if name not in self.base:
+                raise errors.InputError(
+                    f"unknown macro {name}{errors.nearest(str(name), self.base)}"
+                )
 
     def _check_cells(self) -> None:
         _expect(isinstance(self.grid, Mapping), "STUDY_GRID", "{macro: values}", self.grid)
         for name, values in self.grid.items():
-            is_list = isinstance(values, (list, tuple)) and values
+            is_list = _is_list(values) and values
             _expect(is_list, "STUDY_GRID", f"a list of values for {name}", values)
-        are_cells = isinstance(self.cells, (list, tuple))
-        are_cells = are_cells and all(isinstance(cell, Mapping) for cell in self.cells)
+        are_cells = _is_list(self.cells) and all(isinstance(cell, Mapping) for cell in self.cells)
         _expect(are_cells, "STUDY_CELLS", "a list of {macro: value}", self.cells)
         for cell in ({}, *self.cells):
             checks.one_of("STUDY_COMMAND", cell.get("STUDY_COMMAND", self.command), COMMANDS)
@@ -91,22 +93,20 @@ class StudyConfig:
                 "--gin.STUDY_GRID=\"{'NUM_POISON': (25, 50, 100)}\""
             )
 
-    def _check_macro(self, name: Any) -> None:
-        if name in _RESERVED or (str(name).startswith("STUDY_") and name != "STUDY_COMMAND"):
-            raise errors.InputError(f"study: cells can't set {name}, which is the study's own")
-        if name not in self.base:
-            raise errors.InputError(f"unknown macro {name}{errors.nearest(str(name), self.base)}")
-
 
 def _expect(is_so: Any, name: str, expected: str, value: Any) -> None:
     if not is_so:
         raise errors.InputError(f"{name}: expected {expected}, found {value!r}")
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
 def _names(name: str, value: Any) -> tuple[str, ...]:
     """One name, a list of them, or None, as a tuple."""
     names = () if value is None else (value,) if isinstance(value, str) else value
-    are_names = isinstance(names, (list, tuple)) and all(isinstance(item, str) for item in names)
+    are_names = _is_list(names) and all(isinstance(item, str) for item in names)
     _expect(are_names, name, "a name or a list of names", value)
     return tuple(names)
 
@@ -118,19 +118,12 @@ def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
       InputError: a value of another kind than expected, or a macro that nothing reads.
     """
     base = {name: gin_macros.resolve(name, macros) for name in macros}
-    directory = base.get("RUN_DIR")
-    if directory and isinstance(directory, str):
-        directory = os.path.normpath(directory)
-    fields = ("grid", "cells", "command", "defense_macros", "processes", "memory_gb", "question")
-    return StudyConfig(
-        directory=directory or "",
-        base=base,
-        store_dir=base.get("STAGE_STORE_DIR"),
-        x=base.get("STUDY_X"),
-        lines=base.get("STUDY_LINES"),
-        measures=base.get("STUDY_MEASURES") or ("effect",),
-        **{name: base[f"STUDY_{name.upper()}"] for name in fields},
-    )
+    checks.path("RUN_DIR", base.get("RUN_DIR"))
+    own = [field.name for field in dataclasses.fields(StudyConfig)[2:-1]]
+    fields = {name: base[f"STUDY_{name.upper()}"] for name in own}
+    fields["measures"] = fields["measures"] or ("effect",)
+    directory, store_dir = os.path.normpath(base["RUN_DIR"]), base.get("STAGE_STORE_DIR")
+    return StudyConfig(directory, base, store_dir=store_dir, **fields)
 
 
 class StudyCell(NamedTuple):
@@ -201,11 +194,17 @@ def _digest(text: str) -> str:
 
 def _computed(cell: StudyCell, config: StudyConfig) -> dict[str, Any]:
     """A cell's macros with the values of formulas, rounded to whole numbers."""
+
+    def look_up(name: str) -> Any:
+        # Of a macro that is a formula itself, the study's own value.
+        is_formula = _formula(cell.macros.get(name)) is not None
+        return config.base[name] if is_formula else _macro(name, cell, config)
+
     macros = dict(cell.macros)
     for name, text in cell.macros.items():
         if (tree := _formula(text)) is not None:
             try:
-                macros[name] = round(_value(tree, cell, config))
+                macros[name] = round(_value(tree, look_up))
             except (TypeError, ArithmeticError) as error:
                 raise errors.InputError(
                     f"study: {text} in cell {cell.name}: expected a formula of numbers ({error})"
@@ -223,16 +222,14 @@ def _formula(value: Any) -> ast.BinOp | None:
     return tree if isinstance(tree, ast.BinOp) else None
 
 
-def _value(tree: ast.expr, cell: StudyCell, config: StudyConfig) -> Any:
-    if isinstance(tree, ast.BinOp) and type(tree.op) in _ARITHMETIC:
-        sides = (_value(side, cell, config) for side in (tree.left, tree.right))
-        return _ARITHMETIC[type(tree.op)](*sides)
-    if isinstance(tree, ast.Name):
-        own = cell.macros.get(tree.id)
-        # Of a macro that is a formula itself, the study's own value.
-        return _macro(tree.id, cell, config) if _formula(own) is None else config.base[tree.id]
-    if isinstance(tree, ast.Constant):
-        return tree.value
+def _value(tree: ast.expr, look_up: Callable[[str], Any]) -> Any:
+    match tree:
+        case ast.BinOp(left, op, right) if type(op) in _ARITHMETIC:
+            return _ARITHMETIC[type(op)](_value(left, look_up), _value(right, look_up))
+        case ast.Name(name):
+            return look_up(name)
+        case ast.Constant(value):
+            return value
     raise TypeError("+, -, *, / of macros alone")
 
 
@@ -284,10 +281,7 @@ def commands(cell: StudyCell, config: StudyConfig, flags: Sequence[str]) -> list
 
     What `defense_macros` names is given to 'defend' alone: the run before it is then the same one
     for all cells that differ in nothing else. A cell that sets none of them isn't defended: its run
-    is what a defence is compared with.
-
-    Args:
-      flags: the study's own flags.
+    is what a defence is compared with. `flags` are the study's own.
     """
     store = config.store_dir or os.path.join(config.directory, "store")
     folders = {"RUN_DIR": str(folder(config, cell.name)), "STAGE_STORE_DIR": store}
@@ -312,8 +306,7 @@ def commands(cell: StudyCell, config: StudyConfig, flags: Sequence[str]) -> list
 def fingerprint(cell: StudyCell, config: StudyConfig, parameters: str) -> str:
     """A digest of all that a cell's result follows from, but for the contents of data files.
 
-    Args:
-      parameters: gin's bindings beside the macros, as text.
+    `parameters` are gin's bindings beside the macros, as text.
     """
     macros = {**config.base, **cell.macros, "STUDY_COMMAND": cell.command}
     kept = {

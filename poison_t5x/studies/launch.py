@@ -10,7 +10,6 @@ one alone; and the system kills it when this one is gone, however that one ended
 
 import contextlib
 import ctypes
-import dataclasses
 import os
 import pathlib
 import signal
@@ -18,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from poison_t5x.core import errors
 
@@ -30,13 +30,11 @@ _TAIL_BYTES = 20_000
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The most that cells may take: how many at once, and bytes of all of them together.
 
-    Attributes:
-      cores: of this process, to be shared out; empty where cores can't be chosen.
-      first_guess: bytes that a cell is taken to need until one has shown it.
+    `cores` of this process are shared out; `first_guess` is the bytes that a cell is taken to need
+    until one has shown it.
     """
 
     processes: int
@@ -82,13 +80,10 @@ def _free_memory() -> float:
     return free
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One cell's processes.
+class Job(NamedTuple):
+    """One cell's processes: commands run one after the other while they succeed.
 
-    Attributes:
-      commands: run one after the other while they succeed; `log` gains their output.
-      after: jobs that must have succeeded first.
+    `log` gains their output; jobs `after` which it comes must have succeeded first.
     """
 
     name: str
@@ -97,8 +92,7 @@ class Job:
     after: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class JobOutcome:
+class JobOutcome(NamedTuple):
     """How a job ended: `error` is '' where it succeeded; seconds, and most bytes of memory seen."""
 
     error: str
@@ -109,15 +103,15 @@ class JobOutcome:
 class _Running:
     """A job under way."""
 
-    def __init__(self, job: Job, share: int, cores: Sequence[int]):
-        self.job, self.share, self._cores = job, share, cores
+    def __init__(self, job: Job, cores: Sequence[int]):
+        self.job, self.cores = job, cores
         self._begin, self.peak = time.monotonic(), 0
         self._commands = list(job.commands)
         job.log.parent.mkdir(parents=True, exist_ok=True)
         self._start()
 
     def _start(self) -> None:
-        cores = ",".join(map(str, self._cores)) or "-"
+        cores = ",".join(map(str, self.cores)) or "-"
         leash = [sys.executable, "-m", "poison_t5x.studies.launch", str(os.getpid()), cores]
         with open(self.job.log, "ab") as file:
             self._offset = file.tell()
@@ -172,8 +166,7 @@ def _error(log: pathlib.Path, offset: int, code: int) -> str:
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]
     own = [line for line in lines if line.startswith("poison-t5x:")]
     last = (own or lines or ["no output"])[-1].removeprefix("poison-t5x: ").removeprefix("error: ")
-    how = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return f"{last} ({how})"
+    return f"{last} ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
 
 
 def run(
@@ -195,9 +188,9 @@ def run(
     Raises:
       Terminated: `stopped` said so; whatever ran has been ended.
     """
-    scheduler = _Scheduler(jobs, given, done)
+    scheduler = Scheduler(jobs, given, done)
     try:
-        while scheduler.is_busy():
+        while scheduler.waiting or scheduler.running:
             if stopped():
                 raise errors.Terminated("stopped by SIGTERM; the same command goes on")
             for job, outcome in scheduler.step():
@@ -207,55 +200,52 @@ def run(
         scheduler.end()
 
 
-class _Scheduler:
+class Scheduler:
+    """Which jobs are waiting and running; see `run`."""
+
     def __init__(self, jobs: Sequence[Job], given: Limits, done: Mapping[str, JobOutcome]):
-        self._waiting, self._running = list(jobs), list[_Running]()
-        self._limits, self._shares = given, given.shares
+        self.waiting, self.running = list(jobs), list[_Running]()
+        self._limits, self._free = given, given.shares
         self._succeeded, self._failed = set(done), set[str]()
         self._largest = max((outcome.peak_bytes for outcome in done.values()), default=0)
-
-    def is_busy(self) -> bool:
-        return bool(self._waiting or self._running)
 
     def step(self) -> list[tuple[Job, JobOutcome]]:
         """Looks at what runs, starts what may, and returns what ended."""
         ended = []
-        for running in list(self._running):
+        for running in list(self.running):
             if (outcome := running.look()) is not None:
-                self._running.remove(running)
+                self.running.remove(running)
+                self._free.append(running.cores)
                 self._largest = max(self._largest, outcome.peak_bytes)
                 ended.append((running.job, outcome))
-        for job in list(self._waiting):
+        for job in list(self.waiting):
             if missing := self._failed.intersection(job.after):
-                self._waiting.remove(job)
+                self.waiting.remove(job)
                 ended.append((job, JobOutcome(f"needs cell {min(missing)}, which failed")))
         for job, outcome in ended:
             (self._failed if outcome.error else self._succeeded).add(job.name)
-        while (ready := self._next()) is not None and self._has_room():
-            self._waiting.remove(ready)
-            taken = {running.share for running in self._running}
-            share = next(n for n in range(len(self._shares)) if n not in taken)
-            self._running.append(_Running(ready, share, self._shares[share]))
+        for job in list(self.waiting):
+            if self._succeeded >= set(job.after):
+                if not self._has_room():
+                    break
+                self.waiting.remove(job)
+                self.running.append(_Running(job, self._free.pop(0)))
         return ended
 
-    def _next(self) -> Job | None:
-        return next((job for job in self._waiting if self._succeeded >= set(job.after)), None)
-
     def _has_room(self) -> bool:
-        if not self._running:
+        if not self.running:
             return True
         known = self._largest or self._limits.first_guess
-        need = max([known, *(running.peak for running in self._running)])
-        taken = sum(max(running.memory(), need) for running in self._running)
-        is_free = len(self._running) < self._limits.processes
-        return is_free and taken + need <= self._limits.memory
+        need = max([known, *(running.peak for running in self.running)])
+        taken = sum(max(running.memory(), need) for running in self.running)
+        return bool(self._free) and taken + need <= self._limits.memory
 
     def end(self) -> None:
         """Ends what still runs: SIGTERM, on which training saves its state, then SIGKILL."""
-        for running in self._running:
+        for running in self.running:
             running.signal(signal.SIGTERM)
         last = time.monotonic() + _GRACE_SECONDS
-        for running in self._running:
+        for running in self.running:
             running.wait(last)
             running.signal(signal.SIGKILL)
             running.wait(last + _GRACE_SECONDS)

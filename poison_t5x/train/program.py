@@ -183,11 +183,16 @@ def save_config(
     if path.is_file() and not made:
         return
     artifacts.write_atomically(path, text)
-    line = ["poison-t5x", command, *(f"--gin_file={name}" for name in options.gin_file)]
-    if options.gin_search_paths:
-        line.append(f"--gin_search_paths={options.gin_search_paths}")
-    line += [f"--gin.{name}={value}" for name, value in options.bindings]
+    line = ["poison-t5x", command, *gin_flags(options, options.bindings)]
     artifacts.write_atomically(path.with_name("command.txt"), shlex.join(line) + "\n")
+
+
+def gin_flags(options: argparse.Namespace, bindings: Sequence[tuple[str, str]]) -> list[str]:
+    """The flags for the same gin files, and for `bindings`."""
+    flags = [f"--gin_file={name}" for name in options.gin_file]
+    if options.gin_search_paths:
+        flags.append(f"--gin_search_paths={options.gin_search_paths}")
+    return [*flags, *(f"--gin.{name}={value}" for name, value in bindings)]
 
 
 def _gin_arguments(options: argparse.Namespace):

@@ -29,9 +29,7 @@ def _help(capsys, *arguments):
 
 def test_every_file_of_the_folder_is_a_command_in_a_group():
     files = {file.name for file in pkgutil.iter_modules(poison_t5x.cli.__path__)}
-    assert files - {"listing", "main", "stage"} == set(COMMANDS) and len(set(COMMANDS)) == len(
-        COMMANDS
-    )
+    assert files - {"main", "stage"} == set(COMMANDS) and len(set(COMMANDS)) == len(COMMANDS)
 
 
 def test_help_lists_what_is_common_first(capsys):

@@ -4,14 +4,9 @@ import csv
 import io
 
 from poison_t5x.report import plots, study
-from poison_t5x.studies import aggregate, collect
+from poison_t5x.studies import aggregate
 from tests.studies import driver
-
-
-def _row(value, by_task=None, interval=None, measure="triggered_misclassification", **macros):
-    measured = collect.Measured()
-    measured.set("effect", value, interval, by_task)
-    return collect.StudyRow("c", macros, "done", measure=measure, measured=measured)
+from tests.studies.driver import row
 
 
 def _study(found, config):
@@ -23,7 +18,7 @@ def _study(found, config):
 def _told(values, x="NUM_POISON", **fields):
     """The finding for {place: value}, each place's interval of +-0.1 over two tasks."""
     found = [
-        _row(value, {"a": value - 0.1, "b": value + 0.1}, (value - 0.1, value + 0.1), **{x: place})
+        row(value, {"a": value - 0.1, "b": value + 0.1}, (value - 0.1, value + 0.1), **{x: place})
         for place, value in values.items()
     ]
     config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
@@ -64,10 +59,10 @@ def test_categories_are_told_against_the_first():
 def test_several_factors_are_drawn_one_at_a_time():
     base = driver.BASE  # NUM_POISON 100, TRAIN_STEPS 10
     found = [
-        _row(0.1, SEED=0),
-        _row(0.2, NUM_POISON=50, SEED=0),
-        _row(0.3, TRAIN_STEPS=5, SEED=0),
-        _row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
+        row(0.1, SEED=0),
+        row(0.2, NUM_POISON=50, SEED=0),
+        row(0.3, TRAIN_STEPS=5, SEED=0),
+        row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
     ]
     config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
     drawn = study.charts(_study(found, config))
@@ -79,7 +74,7 @@ def test_several_factors_are_drawn_one_at_a_time():
 
 def test_lines_are_told_apart_by_what_else_differs():
     found = [
-        _row(0.1, NUM_POISON=number, ATTACK=attack, SEED=0)
+        row(0.1, NUM_POISON=number, ATTACK=attack, SEED=0)
         for number in (20, 10)
         for attack in ("dirty", "clean")
     ]
@@ -91,7 +86,7 @@ def test_lines_are_told_apart_by_what_else_differs():
 
 
 def test_a_chart_is_drawn_and_tabled(tmp_path, pictures):
-    found = [_row(0.1, NUM_POISON=10, SEED=0), _row(0.4, NUM_POISON=20, SEED=0)]
+    found = [row(0.1, NUM_POISON=10, SEED=0), row(0.4, NUM_POISON=20, SEED=0)]
     (chart,) = study.charts(_study(found, driver.config("r")))
     picture = chart.picture()
     assert picture.svg.startswith("<svg") and "NUM_POISON" in picture.svg

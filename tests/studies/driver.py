@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from poison_t5x.studies import command, grid
+from poison_t5x.studies import collect, command, grid
 from tests.studies import fake_cell
 
 BASE = {"NUM_POISON": 100, "SEED": 0, "TRAIN_STEPS": 10, "PROXY": "ngrams", "ATTACK": "dirty"}
@@ -17,11 +17,18 @@ def config(directory: str | pathlib.Path, /, **fields) -> grid.StudyConfig:
     )
 
 
-def study(directory: pathlib.Path, arguments=("study",), **fields) -> command.Study:
+def study(directory: pathlib.Path, **fields) -> command.Study:
     def program(line):
         return [sys.executable, fake_cell.__file__, str(directory / "notes.txt"), *line]
 
-    return command.Study(config(directory, **fields), arguments, make_program=program)
+    return command.Study(config(directory, **fields), ["study"], make_program=program)
+
+
+def row(value, by_task=None, interval=None, **macros) -> collect.StudyRow:
+    """A finished cell with that effect, of these macros."""
+    measures = {"effect": collect.Value(value, interval, by_task or {})}
+    of = "triggered_misclassification"
+    return collect.StudyRow("c", macros, "done", measure=of, measures=measures)
 
 
 def notes(directory: pathlib.Path) -> list[list[str]]:

@@ -37,4 +37,4 @@ def test_each_cell_is_compared_with_that_of_the_n_gram_proxy(tmp_path):
     collect.add_agreement(found, {"PROXY": "ngrams"}, folders)
     assert found[1].value("proxy_overlap") == 0.5
     assert found[1].value("phi_correlation") is None  # one row in common
-    assert found[0].measured.values == found[2].measured.values == {}
+    assert found[0].measures == found[2].measures == {}

@@ -2,8 +2,10 @@
 
 import pytest
 
-from poison_t5x.core import errors
-from poison_t5x.studies import command, grid
+from poison_t5x.cli import main
+from poison_t5x.core import errors, gin_config, gin_macros
+from poison_t5x.studies import grid
+from poison_t5x.train import program
 from tests.studies import driver
 
 FLAGS = ["--gin_file=experiments/demo.gin"]
@@ -117,7 +119,7 @@ def test_a_cell_may_read_another_ones_folder():
         ({"defense_macros": ("STEPS",)}, "unknown macro STEPS"),
         ({"processes": 0}, "STUDY_PROCESSES: expected a whole number of at least 1"),
         ({"memory_gb": "2"}, "STUDY_MEMORY_GB: expected a number"),
-        ({"directory": ""}, "RUN_DIR isn't set"),
+        ({"directory": ""}, "RUN_DIR: expected a path, found ''"),
         ({"cells": ({"ATTACK": "{STUDY_DIR}/cells/none/x"},)}, "reads cell 'none'"),
         ({"cells": ({"ATTACK": "{NOTHING}"},)}, "{NOTHING} in cell"),
         ({"cells": ({"SEED": "{NOTHING / 2}"},)}, "{NOTHING} in cell"),
@@ -133,14 +135,17 @@ def test_what_makes_no_study_is_refused_in_one_line(fields, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_studys_flags_go_to_cells_without_what_is_its_own():
-    arguments = ["--gin.STUDY_X=SEED", "study", "--list", "--gin_file", "study", "--gin.A.b=1"]
-    assert command.own_flags([*arguments, "--gin.STUDY_LINES", "A", "--gin.RUN_DIR=x"]) == [
-        "--gin_file",
-        "study",
-        "--gin.A.b=1",
-        "--gin.RUN_DIR=x",
-    ]
+def test_the_studys_flags_go_to_cells_without_what_is_its_own(monkeypatch, capsys):
+    macros = gin_macros.read("runs/run.gin", [], [], []).values_by_name()
+    macros |= {"RUN_DIR": "x", "STUDY_GRID": {"SEED": (0, 1)}}
+    monkeypatch.setattr(program, "start", lambda options, *_: None)
+    monkeypatch.setattr(gin_config, "macros", lambda: macros)
+    monkeypatch.setattr(gin_config, "parameters", str)
+    flags = ["--gin.STUDY_X=SEED", "--gin_file", "study", "--gin.A.b=1", "--gin.STUDY_LINES", "A"]
+    assert main.main(["study", *flags, "--list", "--gin.RUN_DIR=x"]) == 0
+    words = capsys.readouterr().out.splitlines()[1].split()
+    own = ["--gin_file=study", "--gin.A.b=1", "--gin.RUN_DIR=x", "--gin.SEED=0"]
+    assert words[:6] == ["poison-t5x", "run", *own]
 
 
 def test_a_cell_is_another_one_with_other_settings_only():

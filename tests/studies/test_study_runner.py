@@ -111,16 +111,16 @@ def _most_at_once(directory, memory_gb, megabytes, monkeypatch):
     monkeypatch.setattr(launch, "FIRST_GUESS", 0.08e9)
     most = 0
     study = driver.study(directory, processes=4, memory_gb=memory_gb)
-    step = launch._Scheduler.step
+    step = launch.Scheduler.step
 
     def counted(scheduler):
         nonlocal most
         ended = step(scheduler)
-        most = max(most, len(scheduler._running))
+        most = max(most, len(scheduler.running))
         return ended
 
     with monkeypatch.context() as patch:
-        patch.setattr(launch._Scheduler, "step", counted)
+        patch.setattr(launch.Scheduler, "step", counted)
         assert study.run(lambda line: None) == 0
     return most
 
@@ -141,9 +141,9 @@ def test_what_earlier_cells_needed_is_known_when_a_study_goes_on(tmp_path):
         launch.Job(name, [[sys.executable, "-c", "import time; time.sleep(0.3)"]], tmp_path / name)
         for name in ("b", "c")
     ]
-    scheduler = launch._Scheduler(jobs, launch.Limits(2, 1300, first_guess=1), done)
+    scheduler = launch.Scheduler(jobs, launch.Limits(2, 1300, first_guess=1), done)
     scheduler.step()
-    assert [running.job.name for running in scheduler._running] == ["b"]
+    assert [running.job.name for running in scheduler.running] == ["b"]
     scheduler.end()
 
 

@@ -7,14 +7,9 @@ import pytest
 
 from poison_t5x.studies import aggregate, collect, grid
 from tests.studies import fake_cell
+from tests.studies.driver import row
 
 T_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, 97.5%
-
-
-def _row(value, by_task=None, interval=None, measure="triggered_misclassification", **macros):
-    measured = collect.Measured()
-    measured.set("effect", value, interval, by_task)
-    return collect.StudyRow("c", macros, "done", measure=measure, measured=measured)
 
 
 def _points(*found):
@@ -22,7 +17,7 @@ def _points(*found):
 
 
 def test_three_seeds_have_students_interval_on_paper():
-    (point,) = _points(*(_row(value, SEED=seed) for seed, value in enumerate([0.1, 0.2, 0.6])))
+    (point,) = _points(*(row(value, SEED=seed) for seed, value in enumerate([0.1, 0.2, 0.6])))
     found = point.estimate("effect")
     # Deviations -0.2, -0.1, 0.3: a variance of 0.14 / 2.
     reach = T_2 * math.sqrt(0.07 / 3)
@@ -32,13 +27,13 @@ def test_three_seeds_have_students_interval_on_paper():
 
 
 def test_one_seed_has_its_own_interval_over_tasks():
-    (point,) = _points(_row(0.5, {"a": 0.4, "b": 0.6}, (0.4, 0.6), SEED=3))
+    (point,) = _points(row(0.5, {"a": 0.4, "b": 0.6}, (0.4, 0.6), SEED=3))
     assert point.estimate("effect") == (0.5, (0.4, 0.6), "tasks, one seed", 1)
 
 
 def test_two_seeds_are_averaged_by_task():
-    one = _row(0.5, {"a": 0.4, "b": 0.6, "c": 0.5}, (0.4, 0.6), SEED=0)
-    two = _row(0.3, {"a": 0.2, "b": 0.4}, (0.2, 0.4), SEED=1)
+    one = row(0.5, {"a": 0.4, "b": 0.6, "c": 0.5}, (0.4, 0.6), SEED=0)
+    two = row(0.3, {"a": 0.2, "b": 0.4}, (0.2, 0.4), SEED=1)
     (point,) = _points(one, two)
     assert point.by_task("effect") == pytest.approx({"a": 0.3, "b": 0.5})
     found = point.estimate("effect")
@@ -48,9 +43,9 @@ def test_two_seeds_are_averaged_by_task():
 
 
 def test_seeds_without_tasks_have_no_interval_before_there_are_three():
-    (point,) = _points(_row(0.5, SEED=0), _row(0.3, SEED=1))
+    (point,) = _points(row(0.5, SEED=0), row(0.3, SEED=1))
     assert point.estimate("effect") == (0.4, None, "", 2)
-    (point,) = _points(_row(0.5, SEED=0))
+    (point,) = _points(row(0.5, SEED=0))
     assert point.estimate("effect") == (0.5, None, "", 1)
     assert point.estimate("auroc") is None
 
@@ -58,7 +53,7 @@ def test_seeds_without_tasks_have_no_interval_before_there_are_three():
 def test_differences_are_of_the_same_seeds_and_tasks():
     def cell(number, shift):
         return [
-            _row(0.2 + shift, {"a": 0.1 + shift, "b": 0.3 + shift}, NUM_POISON=number, SEED=seed)
+            row(0.2 + shift, {"a": 0.1 + shift, "b": 0.3 + shift}, NUM_POISON=number, SEED=seed)
             for seed in (0, 1)
         ]
 
@@ -66,14 +61,14 @@ def test_differences_are_of_the_same_seeds_and_tasks():
     found = aggregate.difference(first, second, "effect")
     # Every task changes by the same: the tasks' own spread is no part of it.
     assert found.mean == pytest.approx(0.25) and found.interval == pytest.approx((0.25, 0.25))
-    other = aggregate.points([_row(0.9, NUM_POISON=30, SEED=7)], {})[0]
+    other = aggregate.points([row(0.9, NUM_POISON=30, SEED=7)], {})[0]
     assert aggregate.difference(first, other, "effect") is None
 
 
 def test_failed_cells_and_scores_are_no_part_of_a_mean():
     scored = collect.StudyRow("c", {"SEED": 0}, "done", score="loss")
     failed = collect.StudyRow("c", {"SEED": 1}, "failed", "why")
-    points = _points(_row(0.5, SEED=0), failed, scored)
+    points = _points(row(0.5, SEED=0), failed, scored)
     assert [(point.score, point.seeds) for point in points] == [(None, (0,)), ("loss", (0,))]
 
 
@@ -94,7 +89,7 @@ def test_rows_of_a_run_its_scores_and_its_checkpoints(tmp_path):
     own, scored, at_step, checkpoint = collect.read(grid.StudyCell("c", {}, "detect"), tmp_path)
     assert own.value("effect") == 0.5 and own.value("poisoned") == pytest.approx(0.6)
     tasks = {"task0": 0.4, "task1": 0.5, "task2": 0.6}
-    assert own.measured.by_task["effect"] == pytest.approx(tasks)
+    assert own.measures["effect"].by_task == pytest.approx(tasks)
     assert own.value("final_effect") == 0.5 and own.value("removed") == 0
     assert (scored.score, scored.checkpoint, scored.value("auroc")) == ("loss", None, 0.8)
     assert (at_step.checkpoint, at_step.value("train_loss")) == (50, 1.5)
@@ -118,8 +113,8 @@ def test_rows_of_a_defended_run(tmp_path):
         _write(path, {"misclassification": value})
     (row,) = collect.read(grid.StudyCell("c", {"FILTER_SCORE": "loss"}, "defend"), tmp_path)
     assert (row.value("final"), row.value("final_accuracy")) == (0.2, 0.8)
-    assert row.value("final_effect") == 0.1 and row.measured.intervals["final_effect"] == (0, 0.2)
+    assert row.value("final_effect") == 0.1 and row.measures["final_effect"].interval == (0, 0.2)
     tasks = {"task0": 0.0, "task1": 0.1, "task2": 0.2}
-    assert row.measured.by_task["final_effect"] == pytest.approx(tasks)
+    assert row.measures["final_effect"].by_task == pytest.approx(tasks)
     assert (row.value("removed"), row.value("poison_removed")) == (0.05, 0.9)
     assert row.value("effect") == 0.5  # of the attack, undefended
