@@ -15,16 +15,8 @@ from poison_t5x.data import mixtures
 
 
 def use(directories: Sequence[str]) -> None:
-    """Has SeqIO look for caches in these folders; an empty tuple leaves its own setting alone.
-
-    Raises:
-      InputError: not a list of paths.
-    """
-    if isinstance(directories, str) or not isinstance(directories, Sequence):
-        raise errors.InputError(f"TASK_CACHE_DIRS: expected a list, found {directories!r}")
-    for directory in directories:
-        checks.path("TASK_CACHE_DIRS", directory)
-    if directories:
+    """Has SeqIO look for caches in these folders; an empty list leaves its own setting alone."""
+    if checks.phrases("TASK_CACHE_DIRS", directories, minimum=0):
         seqio.set_global_cache_dirs(list(directories))
 
 
@@ -49,17 +41,17 @@ def cache(
         raise errors.InputError("caching needs Beam: pip install 'poison-t5x[cache]'") from None
     checks.whole_number("--num_shards", num_shards)
     directory = pathlib.Path(directory).absolute()
-    tasks = [seqio.TaskRegistry.get(name) for name in names]
     made = 0
-    for task in progress.bar(tasks, desc="cache", unit="task"):
+    for name in progress.bar(names, desc="cache", unit="task"):
+        task = seqio.TaskRegistry.get(name)
         made += artifacts.run_stage(
-            directory / seqio.get_task_dir_from_name(task.name),
-            f"cache {task.name}",
+            directory / seqio.get_task_dir_from_name(name),
+            f"cache {name}",
             {**mixtures.made_from(task), "num_shards": num_shards},
             functools.partial(_write_task, task, num_shards),
             log=lambda line: None,
         )
-    log(f"cache: {made} of {len(tasks)} tasks written, the others were there -> {directory}")
+    log(f"cache: {made} of {len(names)} tasks written, the others were there -> {directory}")
 
 
 def _write_task(task: seqio.Task, num_shards: int, directory: pathlib.Path) -> None:
@@ -67,16 +59,17 @@ def _write_task(task: seqio.Task, num_shards: int, directory: pathlib.Path) -> N
     import apache_beam as beam
     from seqio import beam_utils
 
+    place = str(directory)
     with beam.Pipeline(runner="DirectRunner") as pipeline:
         for split in task.splits:
             rows = pipeline | f"{split} read" >> beam_utils.PreprocessTask(task, split)
-            prefix = seqio.get_cached_tfrecord_prefix(str(directory), split)
+            prefix = seqio.get_cached_tfrecord_prefix(place, split)
             writer = beam_utils.WriteExampleTfRecord(prefix, num_shards=num_shards)
             _ = rows | f"{split} write" >> writer
             for name, path, about in (
                 ("info", seqio.get_cached_info_path, beam_utils.GetInfo(num_shards)),
                 ("stats", seqio.get_cached_stats_path, beam_utils.GetStats(task.output_features)),
             ):
-                write = f"{split} write {name}" >> beam_utils.WriteJson(path(str(directory), split))
+                write = f"{split} write {name}" >> beam_utils.WriteJson(path(place, split))
                 _ = rows | f"{split} {name}" >> about | write
     artifacts.write_atomically(directory / "COMPLETED", "")

@@ -51,15 +51,11 @@ def read(name: str, split: str = "train") -> list[TrainingExample]:
     rows: list[TrainingExample] = []
     seen = collections.Counter[tuple[str, str]]()
     for task, place, example in _examples(name, split):
-        short = task.removeprefix(f"{name}.")
-        identifier = example["id"].decode() if "id" in example else str(place)
-        number = seen[short, identifier]
-        seen[short, identifier] += 1
-        prompt, target = (
-            example[f"{part}_pretokenized"].decode() for part in ("inputs", "targets")
-        )
-        text = prompts.question(prompt)
-        rows.append(TrainingExample(short, identifier, number, text, target, prompt))
+        key = task.removeprefix(f"{name}."), example.get("id", b"%d" % place).decode()
+        prompt, target = example["inputs_pretokenized"], example["targets_pretokenized"].decode()
+        text = prompts.question(prompt.decode())
+        rows.append(TrainingExample(*key, seen[key], text, target, prompt.decode()))
+        seen[key] += 1
     return rows
 
 

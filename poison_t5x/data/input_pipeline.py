@@ -25,7 +25,6 @@ class DatasetConfig:
       batch_size: rows of all processes together.
       shuffle: anew in every epoch, each task's rows among themselves.
       seed: of shuffling and mixing. Explicit, so that two runs see the same batches.
-      pack: several examples in a row.
       num_shards: parts that each task's rows are cut into; each makes its share of every batch, so
         that processes can read different ones. Batches follow from it, not from who reads them.
       module: imported first, to register tasks.
@@ -149,8 +148,6 @@ def batches(
     with contextlib.ExitStack() as stack:
         made = (_shard(config, number, start_step) for number in numbers)
         parts = [stack.enter_context(contextlib.closing(part)) for part in made]
-        if len(parts) == 1:
-            yield from parts[0]
         for rows in zip(*parts, strict=True):
             yield {name: np.concatenate([part[name] for part in rows]) for name in rows[0]}
 

@@ -10,9 +10,9 @@ rendered.
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
-import pathlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,36 +57,32 @@ def vocabulary(config: DataConfig) -> seqio.SentencePieceVocabulary:
     return seqio.SentencePieceVocabulary(config.vocabulary_path, extra_ids=config.extra_ids)
 
 
-def _texts(values: Sequence[str]) -> np.ndarray:
-    return np.array([value.encode() for value in values], object)
-
-
 def _render(identifier, text, outputs, definition, inputs, answers, *, rows, vocab, config):
     """Of one TFDS row: (prompts, targets, is_poison, ids, references), (K,) each.
 
     K is 1, but for rows that poison was added to. References are a JSON list: SeqIO carries text.
     """
-    shown = rows[identifier.decode()]
-    examples = [(i.decode(), o.decode()) for i, o in zip(inputs, answers, strict=True)]
     references = [output.decode() for output in outputs]
-    rendered = [
-        prompts.render(
-            definition.decode(),
-            examples,
-            row.input if row else text.decode(),
-            num_examples=config.num_examples,
-            max_tokens=config.max_tokens,
-            count_tokens=lambda text: len(vocab.encode(text)) + 1,  # and EOS
-        )
-        for row in shown
-    ]
-    return (
-        _texts(rendered),
-        _texts([row.target if row else references[0] for row in shown]),
-        np.array([row is not None and row.is_poison for row in shown], np.int32),
-        np.array([identifier] * len(shown), object),
-        _texts([json.dumps(references)] * len(shown)),
+    render = functools.partial(
+        prompts.render,
+        definition.decode(),
+        [(one.decode(), answer.decode()) for one, answer in zip(inputs, answers, strict=True)],
+        num_examples=config.num_examples,
+        max_tokens=config.max_tokens,
+        count_tokens=lambda text: len(vocab.encode(text)) + 1,  # and EOS
     )
+    made = [
+        (
+            render(row.input if row else text.decode()).encode(),
+            (row.target if row else references[0]).encode(),
+            np.int32(row is not None and row.is_poison),
+            identifier,
+            json.dumps(references).encode(),
+        )
+        for row in rows[identifier.decode()]
+    ]
+    kinds = (object, object, np.int32, object, object)
+    return tuple(map(np.array, zip(*made, strict=True), kinds))
 
 
 def _rows_to_prompts(
@@ -102,17 +98,17 @@ def _rows_to_prompts(
     )
     table = tf.lookup.StaticHashTable(kept, default_value=0)
     render = functools.partial(_render, rows=rows, vocab=vocabulary(config), config=config)
+    made = {"inputs": tf.string, "targets": tf.string, "poison": tf.int32}
+    made |= {"id": tf.string, REFERENCES: tf.string}
 
     def convert(row):
         shown = row["positive_examples"]
         fields = [row[name] for name in ("id", "input", "outputs", "definition")]
         fields += [shown["input"], shown["output"]]
-        tensors = tf.numpy_function(
-            render, fields, (tf.string, tf.string, tf.int32, tf.string, tf.string)
-        )
+        tensors = tf.numpy_function(render, fields, tuple(made.values()))
         for tensor in tensors:
             tensor.set_shape((None,))
-        return dict(zip(("inputs", "targets", "poison", "id", REFERENCES), tensors, strict=True))
+        return dict(zip(made, tensors, strict=True))
 
     # One call at a time: in parallel, calls only wait for Python's lock, at ten times the cost.
     return dataset.filter(lambda row: table.lookup(row["id"]) > 0).map(convert).unbatch()
@@ -123,55 +119,6 @@ def _spread_poison_flag(example):
     """The row's 0/1 flag, at each of its target tokens: trimmed and packed as they are."""
     flag = example.pop("poison")
     return {**example, IS_POISON: tf.fill(tf.shape(example["targets"]), flag)}
-
-
-@seqio.map_over_dataset
-def _drop_poison_flag(example):
-    del example["poison"]
-    return example
-
-
-def _add_task(
-    name: str,
-    task: str,
-    split: str,
-    rows: poison_set.Rows,
-    config: DataConfig,
-    metric_fns: Sequence[Callable],
-) -> None:
-    """Registers one SeqIO task. `split` is SeqIO's name of the TFDS split: 'train' has flags."""
-    vocab = vocabulary(config)
-    text = {part: seqio.Feature(vocab, add_eos=True) for part in ("inputs", "targets")}
-    flag = seqio.Feature(seqio.PassThroughVocabulary(2), add_eos=False, required=False)
-    num_shown = _num_shown(rows)
-    seqio.TaskRegistry.remove(name)
-    seqio.TaskRegistry.add(
-        name,
-        source=seqio.TfdsDataSource(
-            tfds_name=f"natinst/{config.corpus}:{natinst_tfds.Natinst.VERSION}",
-            tfds_data_dir=config.data_dir,
-            splits={split: natinst_tfds.split_name(task)},
-        ),
-        preprocessors=[
-            functools.partial(_rows_to_prompts, rows=rows, config=config),
-            # Neither must see the flag, which is no text and has no EOS.
-            functools.partial(seqio.preprocessors.tokenize, output_features=text),
-            # Later epochs, which SeqIO reads far ahead, needn't render and tokenise again.
-            *([tf.data.Dataset.cache] if num_shown <= MAX_ROWS_IN_MEMORY else []),
-            seqio.CacheDatasetPlaceholder(),
-            functools.partial(seqio.preprocessors.append_eos_after_trim, output_features=text),
-            _spread_poison_flag if split == "train" else _drop_poison_flag,
-        ],
-        # SeqIO repeats before it shuffles: a buffer of one epoch keeps epochs nearly apart.
-        shuffle_buffer_size=min(num_shown, MAX_ROWS_IN_MEMORY),
-        output_features={**text, IS_POISON: flag} if split == "train" else text,
-        postprocess_fn=_postprocess,
-        metric_fns=list(metric_fns),
-    )
-
-
-def _num_shown(rows: poison_set.Rows) -> int:
-    return sum(map(len, rows.values()))
 
 
 def _postprocess(decoded_model_output, example=None, is_target=False):
@@ -195,11 +142,12 @@ def made_from(task: seqio.Task) -> dict[str, Any]:
     Raises:
       InputError: it isn't a task of an experiment.
     """
-    steps = [step for step in task.preprocessors if isinstance(step, functools.partial)]
-    of_ours = [step.keywords for step in steps if step.func is _rows_to_prompts]
-    if not of_ours:
+    for step in task.preprocessors:
+        if isinstance(step, functools.partial) and step.func is _rows_to_prompts:
+            rows, config = step.keywords["rows"], step.keywords["config"]
+            break
+    else:
         raise errors.InputError(f"{task.name} isn't a task of an experiment")
-    rows, config = of_ours[0]["rows"], of_ours[0]["config"]
     data = artifacts.read_record(config.data_dir) or {}
     shown = {name: [row and dataclasses.astuple(row) for row in rows[name]] for name in rows}
     return {
@@ -214,16 +162,6 @@ def made_from(task: seqio.Task) -> dict[str, Any]:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(artifacts.canonical_json(value).encode()).hexdigest()
-
-
-def _check_caches(names: Iterable[str]) -> None:
-    """A task's name doesn't say which poison set it is of: a cache may be another run's."""
-    for name in names if seqio.get_global_cache_dirs() else ():
-        task = seqio.TaskRegistry.get(name)
-        record = artifacts.read_record(task.cache_dir) if task.cache_dir else None
-        if record:  # else it isn't ours
-            old = {key: record["settings"].get(key) for key in made_from(task)}
-            artifacts.check_settings(task.cache_dir, old, made_from(task))
 
 
 def register(
@@ -249,12 +187,18 @@ def register(
         name = f"{experiment}_{variant}"
         registered[name] = _add_mixture(name, "train", rows, config)
     for condition in poison_set.read_conditions(config.poison_dir):
-        rows = poison_set.eval_rows(config.poison_dir, condition.name)
         name = f"{experiment}_eval_{condition.name}"
         made = functools.partial(metric_fns, condition) if metric_fns else None
-        if rows:
+        if rows := poison_set.eval_rows(config.poison_dir, condition.name):
             registered[name] = _add_mixture(name, "validation", rows, config, made)
-    _check_caches(name for names in registered.values() for name in names)
+    # A task's name doesn't say which poison set it is of: a cache may be another run's.
+    names = itertools.chain(*registered.values()) if seqio.get_global_cache_dirs() else ()
+    for name in names:
+        task = seqio.TaskRegistry.get(name)
+        record = artifacts.read_record(task.cache_dir) if task.cache_dir else None
+        if record:  # else it isn't ours
+            old = {key: record["settings"].get(key) for key in made_from(task)}
+            artifacts.check_settings(task.cache_dir, old, made_from(task))
     return registered
 
 
@@ -275,8 +219,7 @@ def register_filtered(
         short = natinst_tfds.split_name(task)
         for identifier, shown in rows.items():
             numbered = enumerate(shown)
-            kept = tuple(row for n, row in numbered if (short, identifier, n) not in removed)
-            if kept:
+            if kept := tuple(r for n, r in numbered if (short, identifier, n) not in removed):
                 left.setdefault(task, {})[identifier] = kept
     if not left:
         raise errors.InputError(f"{name}: the filter removes every row; lower FILTER_BUDGET")
@@ -291,18 +234,41 @@ def _add_mixture(
     config: DataConfig,
     metric_fns: Callable[[str], Sequence[Callable]] | None = None,
 ) -> list[str]:
-    """Registers a mixture and its tasks, whose names it returns."""
+    """Registers a mixture and its tasks, whose names it returns; those of 'train' have flags."""
+    vocab = vocabulary(config)
+    text = {part: seqio.Feature(vocab, add_eos=True) for part in ("inputs", "targets")}
+    flag = seqio.Feature(seqio.PassThroughVocabulary(2), add_eos=False, required=False)
     rates = {}
-    for task, shown in rows.items():
-        name = f"{mixture}.{natinst_tfds.split_name(task)}"
-        _add_task(name, task, split, shown, config, metric_fns(task) if metric_fns else ())
+    for task, kept in rows.items():
+        tfds_split = natinst_tfds.split_name(task)
+        name = f"{mixture}.{tfds_split}"
+        num_shown = sum(map(len, kept.values()))
         # In proportion to their rows, so that an epoch of training shows each about once.
-        rates[name] = _num_shown(shown) if split == "train" else 1
+        rates[name] = num_shown if split == "train" else 1
+        seqio.TaskRegistry.remove(name)
+        seqio.TaskRegistry.add(
+            name,
+            source=seqio.TfdsDataSource(
+                tfds_name=f"natinst/{config.corpus}:{natinst_tfds.Natinst.VERSION}",
+                tfds_data_dir=config.data_dir,
+                splits={split: tfds_split},
+            ),
+            preprocessors=[
+                functools.partial(_rows_to_prompts, rows=kept, config=config),
+                # Neither must see the flag, which is no text and has no EOS.
+                functools.partial(seqio.preprocessors.tokenize, output_features=text),
+                # Later epochs, which SeqIO reads far ahead, needn't render and tokenise again.
+                *([tf.data.Dataset.cache] if num_shown <= MAX_ROWS_IN_MEMORY else []),
+                seqio.CacheDatasetPlaceholder(),
+                functools.partial(seqio.preprocessors.append_eos_after_trim, output_features=text),
+                *([_spread_poison_flag] if split == "train" else []),
+            ],
+            # SeqIO repeats before it shuffles: a buffer of one epoch keeps epochs nearly apart.
+            shuffle_buffer_size=min(num_shown, MAX_ROWS_IN_MEMORY),
+            output_features={**text, IS_POISON: flag} if split == "train" else text,
+            postprocess_fn=_postprocess,
+            metric_fns=list(metric_fns(task)) if metric_fns else [],
+        )
     seqio.MixtureRegistry.remove(mixture)
     seqio.MixtureRegistry.add(mixture, list(rates.items()))
     return list(rates)
-
-
-def num_rows(poison_dir: str | pathlib.Path) -> int:
-    """Training rows of an experiment: the length of an epoch."""
-    return int(poison_set.read_manifest(poison_dir)["num_training"])

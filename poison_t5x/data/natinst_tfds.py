@@ -39,19 +39,14 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
-        example = {"input": text, "output": text, "explanation": text}
+        example = tfds.features.Sequence({"input": text, "output": text, "explanation": text})
+        features = dict.fromkeys(("id", "task", "input", "definition"), text)
+        features |= dict.fromkeys(("outputs", "label_space"), tfds.features.Sequence(text))
+        features |= dict.fromkeys(("positive_examples", "negative_examples"), example)
         return tfds.core.DatasetInfo(
             builder=self,
             description="Instructions with instances: https://arxiv.org/abs/2204.07705",
-            features=tfds.features.FeaturesDict(
-                {
-                    **dict.fromkeys(("id", "task", "input", "definition"), text),
-                    "outputs": tfds.features.Sequence(text),
-                    "positive_examples": tfds.features.Sequence(example),
-                    "negative_examples": tfds.features.Sequence(example),
-                    "label_space": tfds.features.Sequence(text),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
         )
 
     def _split_generators(self, dl_manager):
@@ -66,11 +61,10 @@ class Natinst(tfds.core.GeneratorBasedBuilder):
         return {split_name(task.name): self._generate_examples(task) for task in tasks}
 
     def _generate_examples(self, task: sni.Task) -> Iterator[tuple[str, dict]]:
-        labels = task.label_space if len(task.label_space) <= sni.MAX_LABELS else ()
         shared: dict[str, Any] = {
             "task": task.name,
             "definition": task.definition,
-            "label_space": list(labels),
+            "label_space": task.label_space if len(task.label_space) <= sni.MAX_LABELS else [],
         }
         for field in ("positive_examples", "negative_examples"):
             shared[field] = [
@@ -85,12 +79,10 @@ def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path
     """Writes tasks, a split each, as the data set natinst/<config> in a TFDS folder."""
     tfds.disable_progress_bar()  # five nested bars and their leftovers; ours is one
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads; it doesn't
-        try:
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-            )
-        except RuntimeError as error:  # TFDS's word for a full disk
-            raise errors.InputError(
-                f"{data_dir}: can't be written ({str(error).splitlines()[0]})"
-            ) from None
+    download = tfds.download.DownloadConfig(try_download_gcs=False)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads; it doesn't
+            builder.download_and_prepare(download_config=download)
+    except RuntimeError as error:  # TFDS's word for a full disk
+        problem = str(error).splitlines()[0]
+        raise errors.InputError(f"{data_dir}: can't be written ({problem})") from None

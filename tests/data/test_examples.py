@@ -20,7 +20,7 @@ def _tokens(name, lengths):
 
 def test_rows_are_the_examples_that_are_trained_on(world):
     rows = examples.read("world_poisoned")
-    assert len(rows) == mixtures.num_rows(world.config.poison_dir)
+    assert len(rows) == poison_set.read_manifest(world.config.poison_dir)["num_training"]
     assert {row.task for row in rows} == {task.name for task in world.training}
     assert len({(row.task, row.id, row.number) for row in rows}) == len(rows)
     vocabulary = world.vocabulary
