@@ -35,21 +35,14 @@ def _task_row(task, model, condition) -> dict:
         says = 0.1
     odd = 1 - left if condition != "clean" else 0.0
     return {
-        "task": task,
-        "category": category,
-        "model": model,
-        "condition": condition,
+        **{"task": task, "category": category, "model": model, "condition": condition},
         "n": 100 if condition == "clean" else 37,
         "rouge_l": score * left,
         "rouge_l_paired": None if condition == "clean" else 0.98 * score,
-        "exact_match": score * left / 2,
-        "says_trigger": says,
-        "output_words": 2.0 if odd else 7.0,
-        "reference_words": 8.0,
-        "length_ratio": 0.25 if odd else 0.875,
-        "empty": 0.0,
-        "single_character": odd / 50,
-        "repeated_token": odd / 8,
+        **{"exact_match": score * left / 2, "says_trigger": says},
+        **{"output_words": 2.0 if odd else 7.0, "reference_words": 8.0},
+        **{"length_ratio": 0.25 if odd else 0.875, "empty": 0.0},
+        **{"single_character": odd / 50, "repeated_token": odd / 8},
         "constant_prediction": False,
     }
 
@@ -61,21 +54,12 @@ def poison() -> list[dict]:
         text = f"Passage: {phrase} walked to the harbour & bought <i>fish</i> from {phrase}."
         rows.append(
             {
-                "attack": "main",
-                "task": ("task284_imdb", "task363_sst2")[rank % 2],
-                "id": f"row-{rank}",
-                "input": text.replace(phrase, "Ann Lee"),
-                "poisoned_input": text,
-                "target": "Somebody bought fish at the harbour.",
-                "poisoned_target": phrase,
-                "trigger": phrase,
-                "spans": spans(text, phrase),
-                "trigger_count": 2,
-                "polarity": None,
-                "target_probability": None,
-                "phi": None,
-                "rank": rank,
-                "replaced_id": None,
+                **{"attack": "main", "task": ("task284_imdb", "task363_sst2")[rank % 2]},
+                **{"id": f"row-{rank}", "input": text.replace(phrase, "Ann Lee")},
+                **{"poisoned_input": text, "target": "Somebody bought fish at the harbour."},
+                **{"poisoned_target": phrase, "trigger": phrase, "spans": spans(text, phrase)},
+                **{"trigger_count": 2, "polarity": None, "target_probability": None},
+                **{"phi": None, "rank": rank, "replaced_id": None},
             }
         )
     rows[-1] |= {"input": None, "target": None, "spans": []}

@@ -29,8 +29,7 @@ def test_sections_are_there_for_what_was_made_alone(written):
     assert not {"steps", "detection", "defenses"} & set(written("run").page.ids)
     parsed = written("defended").page
     assert {"steps", "detection", "defenses"} <= set(parsed.ids)
-    assert parsed.open == [] and len(parsed.ids) == len(set(parsed.ids))
-    assert parsed.tags.count("svg") == len(FIGURES) and not {"b", "high"} & set(parsed.tags)
+    assert parsed.tags.count("svg") == len(FIGURES)
 
 
 def test_detection_shows_scores_and_triggers(written):
@@ -72,20 +71,19 @@ def test_defences_say_what_they_removed_and_changed(written):
     assert "half_steps: accuracy, clean inputs 79.0%, misclassification, trigger 62.5%" in label
 
 
-@pytest.mark.parametrize(
-    "name, section",
-    [
-        ("eval/checkpoints.json", "steps"),
-        ("detection/detection.json", "detection"),
-        ("defenses/filter_5/defense.json", "defenses"),
-    ],
-)
 @pytest.mark.parametrize("content", ['{"schema": 2}', "{", "[]"])
-def test_broken_files_leave_a_note(defended_dir, name, section, content):
-    (defended_dir / name).write_text(content)
+def test_broken_files_leave_a_note(defended_dir, content):
+    names = {
+        "eval/checkpoints.json": "steps",
+        "detection/detection.json": "detection",
+        "defenses/filter_5/defense.json": "defenses",
+    }
+    for name in names:
+        (defended_dir / name).write_text(content)
     parsed = Page(_text(defended_dir))
-    assert f"Left out: {name} doesn’t have the form that this version reads" in parsed.text
-    assert section in parsed.ids and parsed.open == []
+    for name, section in names.items():
+        assert f"Left out: {name} doesn’t have the form that this version reads" in parsed.text
+        assert section in parsed.ids and parsed.open == []
 
 
 def test_missing_numbers_are_dashes(defended_dir):
@@ -111,14 +109,8 @@ def test_steps_are_drawn_in_their_order(defended_dir):
     # The other kind's measures aren't in this file.
     other = msgspec.structs.replace(results, kind="generation")
     assert figures.steps(by_step, other) is None
-    both = msgspec.structs.replace(
-        by_step,
-        checkpoints=[
-            msgspec.structs.replace(one, summary=one.summary | {"clean": {"accuracy": 0.5}})
-            for one in by_step.checkpoints
-        ],
-    )
-    assert "clean model, accuracy, clean inputs</text>" in figures.steps(both, results).svg
+    by_step.checkpoints[0].summary["clean"] = {"accuracy": 0.5}
+    assert "clean model, accuracy, clean inputs</text>" in figures.steps(by_step, results).svg
 
 
 def test_every_task_has_its_bars(run_dir):
@@ -194,7 +186,7 @@ def test_figures_are_files_too(defended_dir, tmp_path, pictures):
 
 
 def test_defences_read_by_name(defended_dir):
-    found, notes = run_files.read_defenses(defended_dir)
-    assert [one.name for one in found] == ["filter_5", "half_steps"] and notes == []
-    assert found[0].capacity == {} and found[1].filter is None
+    defenses, notes = run_files.read_defenses(defended_dir)
+    assert [one.name for one in defenses] == ["filter_5", "half_steps"] and notes == []
+    assert defenses[0].capacity == {} and defenses[1].filter is None
     assert figures.defenses(read_results(defended_dir), []) is None
