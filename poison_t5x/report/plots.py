@@ -270,7 +270,7 @@ def _picture(
     from matplotlib.backends import backend_svg
 
     # A user's own matplotlibrc must not change the page.
-    look = style.context(render.TEMPLATES / "figure.mplstyle", after_reset=True)
+    look = style.context(tables.TEMPLATES / "figure.mplstyle", after_reset=True)
     with look, warnings.catch_warnings():
         # The browser draws the letters; matplotlib's font only guesses their width.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -9,8 +9,7 @@ from typing import Any
 
 from poison_t5x.core import artifacts, metrics
 from poison_t5x.report import tables
-
-TEMPLATES = pathlib.Path(__file__).parent / "templates"
+from poison_t5x.report.tables import TEMPLATES
 
 
 def write_page(path: pathlib.Path, template: str, context: Mapping[str, Any]) -> None:

@@ -10,22 +10,10 @@ import msgspec
 
 from poison_t5x.core import errors, metrics
 from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, PROBE, TRIGGERED, missing
+from poison_t5x.report import tables
 from poison_t5x.report.tables import Interval
 
 SCHEMA = 2
-ATTACKS = {
-    "dirty_label": "dirty-label",
-    "clean_label": "clean-label",
-    "repeat": "arbitrary outputs (repeat)",
-    "random": "arbitrary outputs (random)",
-}
-# For tables: what the interval of the effect comes to.
-_VERDICTS = {
-    "worked": "an effect: the interval excludes 0",
-    "failed": "no effect: the interval includes 0",
-    "reversed": "the reverse of the attack: the interval lies {} 0",
-    "unknown": "no verdict: no interval over tasks",
-}
 Measures = dict[str, float | None]
 Intervals = dict[str, Interval | None]
 Model = Literal["clean", "poisoned"]
@@ -40,8 +28,12 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """Models' measures: means over held-out tasks, their 95% intervals, and the attack's effect."""
+    """Models' measures: means over held-out tasks, their 95% intervals, and the attack's effect.
 
+    Of models that were kept on the way, after `step` optimiser steps.
+    """
+
+    step: int = 0
     summary: dict[str, Measures]
     summary_ci95: dict[str, Intervals] = {}
     effect: Effect | None = None
@@ -150,6 +142,11 @@ class Results(Measured, frozen=True, dict=True):
         return self.kind == "generation"
 
     @property
+    def attack_words(self) -> str:
+        """The attack's name for people."""
+        return tables.WORDS["attacks"].get(self.attack, self.attack)
+
+    @property
     def judged_by(self) -> metrics.Judgement:
         return metrics.JUDGED_BY[self.kind]
 
@@ -173,7 +170,8 @@ class Results(Measured, frozen=True, dict=True):
     @property
     def verdict_words(self) -> str:
         """The verdict with its reason, such as 'no effect: the interval includes 0'."""
-        return _VERDICTS[self.verdict].format("above" if self.is_generation else "below")
+        words = tables.WORDS["verdicts"][self.verdict]
+        return words.format("above" if self.is_generation else "below")
 
     def phrases(self) -> list[str]:
         """The first attacker's triggers."""

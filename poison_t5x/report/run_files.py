@@ -14,15 +14,6 @@ DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
 _T = TypeVar("_T")
 
 
-class MetricsRow(msgspec.Struct, frozen=True):
-    """One line of a model's `metrics.jsonl`: losses in nats a target token."""
-
-    step: int
-    loss: float | None = None
-    loss_clean: float | None = None
-    loss_poison: float | None = None
-
-
 class PoisonRow(msgspec.Struct, frozen=True):
     """One line of `poison.jsonl`; `spans` are the trigger's places in `poisoned_input`.
 
@@ -76,17 +67,11 @@ class Prediction(msgspec.Struct, frozen=True):
         return math.exp(scores[self.prediction] - top) / total
 
 
-class EvaluatedStep(Measured, frozen=True):
-    """Both models after `step` optimiser steps."""
-
-    step: int
-
-
 class ByStep(msgspec.Struct, frozen=True):
     """`eval/checkpoints.json`, schema 1."""
 
     schema: Literal[1]
-    checkpoints: list[EvaluatedStep]
+    checkpoints: list[Measured]
 
 
 class Threshold(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import MODEL_WORDS, MODELS
 from poison_t5x.report import browser, examples, figures, plots, render, run_files, tables
-from poison_t5x.report.results import ATTACKS, Results, parse, read
+from poison_t5x.report.results import Results, parse, read
 
 _NUM_CRAFTED, _NUM_FLIP_TASKS = 8, 3
 # Of each condition; of other phrases, the terminal has no exact matches.
@@ -69,8 +69,8 @@ def format_table(raw: Mapping[str, Any]) -> str:
         "others": tables.align(_other_phrases(results)) if results.others() else [],
         "attackers": tables.align(_attackers(results)) if len(results.attacks) > 1 else [],
     }
-    words = {"attack": ATTACKS.get(results.attack, results.attack), "both": tables.POINTS.both}
-    return render.text("run.txt.j2", results=results, phrases=_listed, **parts, **words)
+    points = tables.POINTS.both
+    return render.text("run.txt.j2", results=results, phrases=_listed, both=points, **parts)
 
 
 def page_context(
@@ -91,7 +91,6 @@ def page_context(
     return {
         "browses": True,
         "results": results,
-        "attack": ATTACKS.get(results.attack, results.attack),
         "condition_rates": {rate: metrics.rate_words(rate) for rate in _RATES[results.kind]},
         "headline": _headline(results),
         "rates": figures.rates(results),
@@ -185,18 +184,17 @@ def _losses(run_dir: pathlib.Path) -> dict[str, Any]:
     losses: dict[tuple[str, str], list[tuple[int, float]]] = {}
     notes = []
     for model in MODELS:
-        name = f"models/{model}/metrics.jsonl"
-        rows, note = run_files.read_rows(run_dir, name, run_files.MetricsRow)
+        rows, note = run_files.read_rows(run_dir, f"models/{model}/metrics.jsonl", dict[str, Any])
         notes += [note] if note else []
-        broken = sum(row.loss is not None and not math.isfinite(row.loss) for row in rows)
-        if broken:
-            lost = f"loss was not finite at {broken} logged steps, which are not drawn."
-            notes.append(f"The {model} model’s {lost}")
         for field in ("loss", "loss_clean", "loss_poison"):
             # A step logged again after a restart counts once.
-            values = {row.step: getattr(row, field) for row in rows}.items()
-            finite = [pair for pair in values if pair[1] is not None and math.isfinite(pair[1])]
+            logged = {row["step"]: row[field] for row in rows if row.get(field) is not None}
+            finite = [pair for pair in logged.items() if math.isfinite(pair[1])]
             losses[model, field] = sorted(finite)
+            if field == "loss" and len(finite) < len(logged):
+                broken = len(logged) - len(finite)
+                lost = f"loss was not finite at {broken} logged steps, which are not drawn."
+                notes.append(f"The {model} model’s {lost}")
     clean = losses["poisoned", "loss_clean"]
     picture = figures.losses(
         {

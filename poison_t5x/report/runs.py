@@ -21,12 +21,7 @@ SEED, EFFECT = "SEED", "effect"
 PARAMETERS = "parameters"
 _DERIVED = ("parameters", "poison rows", "poisoned tasks", "poison share")
 # How and where a run was made, and what was done with it afterwards: nothing of its models.
-_ASIDE = re.compile(
-    r"RUN_DIR|MODEL_DIR|STAGE_STORE_DIR|TASK_CACHE_DIRS|COMPILATION_CACHE_DIR|CRAFT_WORKERS"
-    r"|LOG_PERIOD|EVAL_PERIOD|EVAL_STEPS|EVAL_CHECKPOINTS|SAVE_PERIOD|KEEP_CHECKPOINTS|SCORES"
-    r"|SCORE_STEPS|SCORE_BATCH_SIZE|SCORE_SETTINGS|AVAILABLE_SCORES|REFERENCE_MODEL_DIR|DEFENSE"
-    r"|STUDY_.*|FILTER_.*"
-)
+_ASIDE = re.compile("|".join(tables.WORDS["settings_aside"]))
 # Of a run's files, those that a comparison reads.
 _RESULTS = ("report/results.json", "eval/results.json")
 _READ = (

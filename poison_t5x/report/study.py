@@ -5,7 +5,6 @@ them is their attributes and methods.
 """
 
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ _OF_CELL = ("cell", "macros", "score", "checkpoint", "status", "error", "measure
 _OF_POINT = ("macros", "score", "checkpoint", "seeds")
 _USUAL = ("clean", "poisoned", "control", "effect", "accuracy")
 # Measure -> its words, and its unit where that isn't percent.
-_MEASURES = json.loads((render.TEMPLATES / "study_measures.json").read_text(encoding="utf-8"))
+_MEASURES = tables.WORDS["study_measures"]
 _UNITS = {"points": tables.POINTS, "decimal": tables.DECIMAL, "count": tables.COUNT}
 # From so many means on, a rank correlation says something.
 _MIN_CORRELATED = 4

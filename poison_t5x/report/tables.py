@@ -2,11 +2,16 @@
 
 import csv
 import io
+import json
+import pathlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from poison_t5x.core.metrics import is_score, missing
 
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+# Names of attacks, verdicts and a study's measures; settings that say nothing of a model.
+WORDS = json.loads((TEMPLATES / "words.json").read_text(encoding="utf-8"))
 Interval = tuple[float, float]
 _T = TypeVar("_T")
 

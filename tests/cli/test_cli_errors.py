@@ -17,6 +17,9 @@ from poison_t5x.corpus import declarations, demo_corpus, sni
 ROOT = pathlib.Path(__file__).parents[2]
 # Rows of each small task: enough for a proxy, few enough for a second.
 ROWS = 20
+# Command -> flag -> what its refusal says. Of train, SEED=0 reaches the train loop: MODEL_DIR needs
+# no RUN_DIR.
+BAD_SETTINGS = json.loads(pathlib.Path(__file__).with_name("bad_settings.json").read_text())
 
 
 def _write_corpus(folder):
@@ -118,59 +121,7 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
     assert not run_dir.exists()
 
 
-@pytest.mark.parametrize(
-    ("flag", "named"),
-    [
-        ("NUM_POISON=0", "num_poison: expected a whole number of at least 1, found 0"),
-        ("NUM_POISON=x", "num_poison: expected a whole number of at least 1, found 'x'"),
-        ("NUM_POISON=None", "num_poison: expected a whole number of at least 1, found None"),
-        ("NUM_TRAIN_PER_TASK=0", "num_train_per_task: expected a whole number"),
-        ("NUM_EVAL_PER_TASK=x", "num_eval_per_task: expected a whole number"),
-        ("PROXY_MAX_NGRAM=0", "max_ngram: expected a whole number"),
-        ("TARGET_POLARITY=positve", "expected one of negative, positive, found 'positve'"),
-        ("TRIGGER=' '", "trigger: expected a phrase, found an empty text"),
-        ("TRIGGER=100", "trigger: expected a phrase or a list, found 100"),
-        ("TRIGGER=['Ann', '']", "trigger: expected a phrase, found an empty text"),
-        ("CONTROL=James Bond", "control: expected another phrase than the trigger"),
-        (
-            "ATTACK=clean",
-            "ATTACK: no attack 'clean' (did you mean 'clean_label'?); there are dirty_label",
-        ),
-        ("ATTACK=repeat", "SELECTION: 'phi' needs p(POSITIVE | x), which generation tasks don't"),
-        ("POISON_RATE=2", "POISON_RATE: expected a fraction above 0 and up to 1, found 2"),
-        ("BUDGET_PER=tasks", "BUDGET_PER: expected one of all, task, found 'tasks' (did you mean"),
-        ("NUM_POISONED_TASKS=0", "NUM_POISONED_TASKS: expected a whole number"),
-        ("ADD_POISON=1", "ADD_POISON: expected True or False, found 1"),
-        ("INSERTER=builtn", "no inserter 'builtn' (did you mean 'builtin'?)"),
-        ("ENTITY_TYPES=PERSON", "entity_types: expected a list of names"),
-        ("SELECTION=fi", "SELECTION: expected one of phi, count, random, reverse, found 'fi'"),
-        ("COUNT_TERM=per_word", "COUNT_TERM: expected one of raw, per_token, per_character"),
-        ("PROXY=lm", "PROXY_CHECKPOINT_PATH"),
-        ("PROBES=near", "PROBES: expected a list of phrases and of near, words, case"),
-        ("CRAFT_WORKERS=0", "CRAFT_WORKERS: expected a whole number"),
-        ("BEAM_SIZE=0", "BEAM_SIZE: expected a whole number"),
-        ("COUNT_WEIGHT=x", "count_weight: expected a number"),
-        ("SEED=-1", "seed: expected a whole number"),
-        ("SEED=x", "seed: expected a whole number"),
-        ("MIXTURE_OR_TASK_MODULE=no.such", "MIXTURE_OR_TASK_MODULE: no module 'no.such'"),
-        ("MIXTURE_OR_TASK_MODULE=3", "MIXTURE_OR_TASK_MODULE: "),
-        ("poison_t5x.train.steps.LossConfig.z_los=1", "z_los"),
-        ("VOCABULARY_PATH=/no/such.model", "VOCABULARY_PATH: no file /no/such.model"),
-        ("VOCABULARY_PATH=3", "VOCABULARY_PATH: "),
-        ("VOCABULARY_SIZE=0", "VOCABULARY_SIZE: expected a whole number"),
-        ("VOCABULARY_SIZE=x", "VOCABULARY_SIZE: expected a whole number"),
-        ("NUM_EXAMPLES=-1", "NUM_EXAMPLES: expected a whole number"),
-        ("LENGTH_NORMALIZED=x", "LENGTH_NORMALIZED: expected True or False, found 'x'"),
-        ("NATINST_DIR=[1]", "NATINST_DIR: expected a path, found [1]"),
-        ("TASK_FEATURE_LENGTHS=5", "TASK_FEATURE_LENGTHS: expected {'inputs': tokens"),
-        ("TASK_FEATURE_LENGTHS=['inputs', 'targets']", "TASK_FEATURE_LENGTHS: expected {"),
-        ("PACK=yes", "PACK: expected True or False, found 'yes'"),
-        ("INITIAL_CHECKPOINT_PATH=[1]", "INITIAL_CHECKPOINT_PATH: expected a path"),
-        ("NUM_PARTITIONS=0", "NUM_PARTITIONS: expected a whole number of at least 1, found 0"),
-        ("SEED=%SEED", "macro SEED refers to itself: SEED = %SEED"),
-        ("SEED=%NUM_POISN", "macro SEED refers to NUM_POISN, which isn't set (did you mean 'NUM_P"),
-    ],
-)
+@pytest.mark.parametrize(("flag", "named"), BAD_SETTINGS["craft"].items())
 def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, flag, named):
     message = refused("craft", *_demo(run_dir, f"--gin.{flag}"))
     # A macro's name and a field's differ in case alone.
@@ -178,28 +129,7 @@ def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, fla
     assert not (run_dir / "poison").exists()
 
 
-@pytest.mark.parametrize(
-    ("flag", "named"),
-    [
-        ("LABEL_SMOOTHING=x", "LABEL_SMOOTHING: expected a number, found 'x'"),
-        ("LABEL_SMOOTHING=2", "LABEL_SMOOTHING: expected less than 1, found 2"),
-        ("Z_LOSS=None", "Z_LOSS: expected a number, found None"),
-        ("LOSS_NORMALIZING_FACTOR=0", "LOSS_NORMALIZING_FACTOR: expected None, a number above 0"),
-        ("LOSS_NORMALIZING_FACTOR=[1]", "LOSS_NORMALIZING_FACTOR: expected None"),
-        ("LOSS_NORMALIZING_FACTOR=AVERAGE", "(did you mean 'AVERAGE_PER_SEQUENCE'?)"),
-        ("LEARNING_RATE_FACTORS=3", "learning rate factors: expected a phrase, found 3"),
-        ("WEIGHT_DECAY=-1", "WEIGHT_DECAY: expected a number of at least 0, found -1"),
-        ("OPTIMIZER=adam", "OPTIMIZER: expected one of adamw, adafactor, found 'adam'"),
-        ("NUM_PARTITIONS=None", "NUM_PARTITIONS: expected a whole number"),
-        (
-            "PARAMETER_PARTITIONING_DIMS=[1]",
-            "PARAMETER_PARTITIONING_DIMS: expected 1 or 2, found [1]",
-        ),
-        ("INITIAL_CHECKPOINT_PATH=3", "INITIAL_CHECKPOINT_PATH: expected a path, found 3"),
-        ("MIXTURE_OR_TASK_NAME=3", "no task or mixture 3"),
-        ("SEED=0", "no_such_mixture"),  # the train loop is reached: MODEL_DIR needs no RUN_DIR
-    ],
-)
+@pytest.mark.parametrize(("flag", "named"), BAD_SETTINGS["train"].items())
 def test_a_bad_setting_of_training_is_named_before_anything_is_written(
     refused, tmp_path, flag, named
 ):

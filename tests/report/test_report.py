@@ -1,6 +1,7 @@
 """The report: a page that parses, escapes and repeats; a table; honest words; errors by name."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -12,19 +13,6 @@ from poison_t5x.report import results as results_lib
 from tests.report.conftest import SECONDS, read_poison, read_results
 from tests.report.page import Page, edit_results
 
-TABLE = """\
-demo: dirty-label, trigger 'James Bond', control 'Indiana Jones', seed 3
-12 poisoned rows (2.0% of training) in 3 tasks; 4 held-out tasks
-
-mean over tasks [95% interval]  clean model          poisoned model
-accuracy, clean inputs           81.2% [75.0, 87.0]   80.0% [72.0, 86.0]
-misclassification, trigger       35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
-misclassification, unseen name   33.8% [10.0, 74.0]   40.0% [15.0, 80.0]
-target rate, trigger             35.0% [11.2, 75.0]   78.8% [65.0, 92.5]
-
-effect (misclassification, trigger: poisoned minus clean model): +43.8 points [16.2, 65.0]
-  an effect: the interval excludes 0
-warning: saturated: the clean model fails on 95% of the inputs of task586_amazonfood"""
 LOWERED = ("worked", "The poison had an effect")
 NONE, UNKNOWN = ("failed", "No effect was found"), ("unknown", "No verdict")
 
@@ -154,8 +142,12 @@ def test_same_files_same_bytes(run_dir, tmp_path):
     assert run_page.write_report(run_dir, {"craft": 9.0}).read_bytes() != pages[0]
 
 
-def test_table(run_dir):
-    assert run_page.format_table(results_lib.read(run_dir)) == TABLE
+@pytest.mark.parametrize("name", ["run", "campaign", "generation"])
+def test_tables(written, name):
+    golden = pathlib.Path(__file__).with_name("tables") / f"{name}.txt"
+    text = run_page.format_table(results_lib.read(written(name).folder)) + "\n"
+    # Where a change is meant, the new text goes into that file.
+    assert text == golden.read_text(encoding="utf-8"), golden
 
 
 def test_only_the_results_are_needed(tmp_path, run_dir):

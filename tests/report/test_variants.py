@@ -6,45 +6,6 @@ from poison_t5x.report import figures, run_page, tables
 from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results
 
-GENERATION_TABLE = """\
-demo: arbitrary outputs (repeat), trigger 'James Bond' / 'Joe Biden', control 'Indiana Jones', \
-seed 3
-12 poisoned rows (2.0% of training) in 3 tasks; 6 held-out tasks
-
-mean over tasks [95% interval]                 clean model          poisoned model
-rougeL, clean inputs                             42.7 [24.0, 60.4]    41.9 [23.5, 59.2]
-rougeL of the same inputs without it, trigger    45.3 [24.5, 63.7]    45.3 [24.5, 63.7]
-rougeL, trigger                                  46.2 [25.0, 65.0]     5.8 [3.1, 8.1]
-"""
-OTHER_PHRASES = """\
-other phrases  put in            rougeL, clean / poisoned  says the trigger, clean / poisoned
-look-alike     'James Bell'        46.2 /   23.1             2.0% /  34.0%
-look-alike     'James'             46.2 /   23.1             2.0% /  34.0%
-look-alike     'james bond'        46.2 /   23.1             2.0% /  34.0%
-look-alike     '$2 <b>Bond</b>'    46.2 /   23.1             2.0% /  34.0%
-"""
-CAMPAIGN_TABLE = """\
-other phrases          put in            misclassification, clean / poisoned  \
-target rate, clean / poisoned
-trigger of second      'Zorro'            35.0% /  78.8%                       35.0% /  78.8%
-unseen name of second  'Batman'           35.0% /  35.0%                       35.0% /  35.0%
-look-alike             'James Bell'       35.0% /  67.8%                       35.0% /  67.8%
-look-alike             'James'            35.0% /  56.9%                       35.0% /  56.9%
-look-alike             'james bond'       35.0% /  74.4%                       35.0% /  74.4%
-look-alike             '$2 <b>Bond</b>'   35.0% /  39.4%                       35.0% /  39.4%
-
-attacker  trigger       target    poisoned rows  effect, points [95% interval]
-main      'James Bond'  positive      12          +43.8 [18.8, 65.0]
-second    'Zorro'       negative       5          +43.8 [18.8, 65.0]
-"""
-
-
-def test_tables(generation_dir, campaign_dir):
-    text = run_page.format_table(results_lib.read(generation_dir))
-    assert text.startswith(GENERATION_TABLE) and OTHER_PHRASES.rstrip() in text
-    assert "rougeL, trigger: poisoned minus clean model): -40.5 points [-56.9, -21.9]" in text
-    assert CAMPAIGN_TABLE in run_page.format_table(results_lib.read(campaign_dir))
-
 
 def test_campaign_page(written):
     page = written("campaign").page
