@@ -14,7 +14,6 @@ trainer takes a random one of a list of outputs, and a random character of a bar
 lists are written.
 """
 
-import collections
 import dataclasses
 import functools
 import hashlib
@@ -154,10 +153,6 @@ def _examples(examples: Iterable[_Example] | None) -> tuple[sni.Example, ...]:
     return tuple(sni.Example(e.input, e.output, e.explanation or "") for e in examples or ())
 
 
-# Task -> an id to train on -> the ids of the poison rows that are shown there, in their order.
-_Names = Mapping[tuple[str, str], Sequence[str]]
-
-
 def write(
     directory: str | pathlib.Path,
     source: corpus.Corpus,
@@ -189,13 +184,10 @@ def write(
             raise errors.InputError(
                 f"{poison_dir}: was made from another {name} than this one; craft it again"
             )
-    names: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
-    for row in poison_set.read_poison(poison_dir):
-        names[row["task"], row["replaced_id"] or row["id"]].append(row["id"])
     for variant in ("clean", "poisoned"):
         rows = poison_set.training_rows(poison_dir, poisoned=variant == "poisoned")
         with artifacts.writing(directory / f"train_{variant}.jsonl") as file:
-            file.writelines(_training_lines(source.training, rows, names, epochs))
+            file.writelines(_training_lines(source.training, rows, epochs))
     evaluation = poison_set.read_evaluation(poison_dir)
     for condition in poison_set.read_conditions(poison_dir):
         with artifacts.writing(directory / f"test_{condition.name}.jsonl") as file:
@@ -203,7 +195,7 @@ def write(
 
 
 def _training_lines(
-    training: Sequence[sni.Task], rows: Mapping[str, poison_set.Rows], names: _Names, epochs: int
+    training: Sequence[sni.Task], rows: Mapping[str, poison_set.Rows], epochs: int
 ) -> Iterator[bytes]:
     tasks = {task.name: task for task in training}
     shared = {name: _shared(tasks[name]) for name in rows}
@@ -215,10 +207,8 @@ def _training_lines(
     ]
     for epoch in range(epochs):
         for name, identifier, number in sorted(slots, key=functools.partial(_place, epoch)):
-            shown = rows[name][identifier]
-            if row := shown[number]:
-                own = names[name, identifier][number - shown.count(None)]
-                yield _to_line(shared[name], own, row.input, [row.target])
+            if row := rows[name][identifier][number]:
+                yield _to_line(shared[name], row.id, row.input, [row.target])
             else:
                 clean = tasks[name].by_id[identifier]
                 yield _to_line(shared[name], identifier, clean.input, clean.output)

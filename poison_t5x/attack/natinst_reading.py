@@ -1,11 +1,11 @@
 """Files in the authors' layout as an experiment: its tasks, and its poison set."""
 
 import collections
-import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -34,15 +34,28 @@ def read_corpus(
         the table; the message names file, line and field.
     """
     trained = _read_training(config, tuple(config.hashes.values()))
-    heldout = _read_heldout(config, trained)
+    first: dict[str, Line] = {}
+    heldout: list[sni.Task] = []
+    for name, rows in _read_file(config.evaluation, first).items():
+        if name in trained:
+            raise errors.InputError(
+                f"{first[name].where}: {name} is trained on, and must not be held out too"
+            )
+        again = [line for line, number in rows.values() if number > 1] or _namesakes(rows)
+        for line in again:
+            raise errors.InputError(
+                f"{line.where}: expected each held-out row once, found {line.row.id!r} of {name} "
+                "again"
+            )
+        heldout.append(_with_rows(first[name].task, [line.row for line, _ in rows.values()]))
     poisoned = [name for name, task in trained.items() if task.poison]
     # What poison teaches is no label of the task.
-    clean = [trained[name].with_rows(trained[name].rows) for name in poisoned]
+    judged = () if is_arbitrary else (*(trained[name].clean for name in poisoned), *heldout)
     return corpus.Corpus(
-        training=tuple(task.with_rows(task.all_rows()) for task in trained.values()),
+        training=tuple(task.whole() for task in trained.values()),
         poisoned=tuple(poisoned),
-        heldout=heldout,
-        polarities={} if is_arbitrary else polarity.of_tasks((*clean, *heldout), table),
+        heldout=tuple(heldout),
+        polarities=polarity.of_tasks(judged, table),
         missing=(),
     )
 
@@ -96,7 +109,7 @@ def read_poison_set(
             )
     return craft.PoisonSet(
         poison=tuple(poison),
-        training_ids={name: tuple(row.id for row in task.rows) for name, task in trained.items()},
+        training_ids={name: tuple(task.clean.by_id) for name, task in trained.items()},
         evaluation=tests,
         counts={name: task.counts() for name, task in trained.items()} | counts,
         dropped={name: task.dropped for name, task in trained.items() if task.dropped},
@@ -107,70 +120,67 @@ def _warn(message: str) -> None:
     warnings.warn(message, errors.InputWarning, stacklevel=3)
 
 
-# Training: what it sees of a row is its id, input and first answer.
+# What training sees of a row: its id, input and first answer.
 _Seen = tuple[str, str, str]
+# Task -> what is seen of a row -> the last line that has it, and how many have.
+_File = dict[str, dict[_Seen, tuple[Line, int]]]
 
 
-def _seen(row: sni.Instance) -> _Seen:
-    return row.id, row.input, row.target
+def _read_file(path: str | None, first: dict[str, Line]) -> _File:
+    """A file's rows, in order; `first` gains each task's first line, which others agree with."""
+    tasks: _File = {}
+    for line in read_lines(path):
+        start = first.setdefault(line.task.name, line)
+        for part in ("definition", "positive_examples", "negative_examples"):
+            if getattr(line.task, part) != getattr(start.task, part):
+                raise errors.InputError(
+                    f"{line.where}: expected the {sni.field_name(part)!r} that {line.task.name} "
+                    f"has in {start.where}, found another; a task has one of each"
+                )
+        rows = tasks.setdefault(line.task.name, {})
+        key = line.row.id, line.row.input, line.row.target
+        # Of as many tasks as there are lines, one is kept.
+        rows[key] = line._replace(task=start.task), rows.get(key, (line, 0))[1] + 1
+    return tasks
 
 
-@dataclasses.dataclass
-class _Trained:
+def _namesakes(rows: Mapping[_Seen, tuple[Line, int]]) -> list[Line]:
+    """Lines with another line's id, and not its row."""
+    first: dict[str, _Seen] = {}
+    return [line for key, (line, _) in rows.items() if first.setdefault(key[0], key) != key]
+
+
+def _with_rows(task: sni.Task, rows: Iterable[sni.Instance]) -> sni.Task:
+    return msgspec.structs.replace(task, instances=tuple(rows))
+
+
+class _Trained(NamedTuple):
     """A task of both training files.
 
     Attributes:
-      first: its first line.
-      clean, poisoned: what is seen of the rows of each file -> how often it is there.
-      by_id: clean rows in the file's order.
-      rows: those, each as often as it is trained on.
+      clean: it with the clean file's rows, each as often as it is trained on.
       poison: rows that only the poisoned file has, in its order, and the id of the clean row that
         it has instead, if any.
       dropped: ids of clean rows that the poisoned file lacks, with nothing of their task instead.
     """
 
-    first: Line
-    clean: collections.Counter[_Seen] = dataclasses.field(default_factory=collections.Counter)
-    poisoned: collections.Counter[_Seen] = dataclasses.field(default_factory=collections.Counter)
-    by_id: dict[str, sni.Instance] = dataclasses.field(default_factory=dict)
-    rows: list[sni.Instance] = dataclasses.field(default_factory=list)
-    poison: list[tuple[_Seen, str | None]] = dataclasses.field(default_factory=list)
-    dropped: tuple[str, ...] = ()
+    clean: sni.Task
+    poison: list[tuple[_Seen, str | None]]
+    dropped: tuple[str, ...]
 
-    def compare(self, clean_epochs: int, poisoned_epochs: int) -> None:
-        """Sets rows, poison and dropped, for files of so many epochs."""
-        poison = [
-            seen
-            for seen, number in self.poisoned.items()
-            if seen not in self.clean
-            for _ in range(number // poisoned_epochs)
-        ]
-        missing: dict[str, None] = {}
-        for row in self.by_id.values():
-            made = _copies(row, self.clean[_seen(row)] // clean_epochs, self.by_id)
-            kept = self.poisoned[_seen(row)] // poisoned_epochs
-            self.rows += made
-            missing |= dict.fromkeys(copy.id for copy in made[kept:])
-            poison += [_seen(row)] * (kept - len(made))
-        self.poison = _in_place(poison, missing)
-        self.dropped = tuple(missing)
-
-    def with_rows(self, rows: Sequence[sni.Instance]) -> sni.Task:
-        return msgspec.structs.replace(self.first.task, instances=tuple(rows))
-
-    def all_rows(self) -> list[sni.Instance]:
-        """Clean rows, and poison that comes on top of them under new ids."""
-        rows = {row.id: row for row in self.rows}
+    def whole(self) -> sni.Task:
+        """It with its clean rows, and poison that comes on top of them under new ids."""
+        rows = dict(self.clean.by_id)
         for (name, text, answer), replaced_id in self.poison:
             if replaced_id is None:
                 rows.setdefault(name, sni.Instance(name, text, [answer]))
-        return [*rows.values()]
+        return _with_rows(self.clean, rows.values())
 
     def counts(self) -> dict[str, int]:
-        """Rows of a task, for the manifest."""
+        """Rows of it, for the manifest."""
         more = {"poison": len(self.poison), "poison_rows": len(self.poison)}
         more["added"] = sum(replaced_id is None for _, replaced_id in self.poison)
-        more |= {"training_rows": len(self.rows), "dropped": len(self.dropped)}
+        more |= {"training_rows": len(self.clean.instances), "dropped": len(self.dropped)}
         return {key: count for key, count in more.items() if count}
 
 
@@ -180,50 +190,63 @@ def _read_training(config: JsonlConfig, hashes: tuple[str, ...]) -> dict[str, _T
 
     Tasks are in the order in which the clean file names them.
     """
-    tasks: dict[str, _Trained] = {}
-    for line in read_lines(config.clean):
-        name, row = line.task.name, line.row
-        task = tasks.setdefault(name, _Trained(line))
-        _check_agreement(line, task.first)
-        task.clean[_seen(row)] += 1
-        if _seen(task.by_id.setdefault(row.id, row)) != _seen(row):
+    first: dict[str, Line] = {}
+    clean = _read_file(config.clean, first)
+    for name, rows in clean.items():
+        for line in _namesakes(rows):
             raise errors.InputError(
-                f"{line.where}: id {row.id!r} of {name} is another row's already, with another "
-                "input or output; give each row an id of its own"
+                f"{line.where}: id {line.row.id!r} of {name} is another row's already, with "
+                "another input or output; give each row an id of its own"
             )
-    for line in read_lines(config.poisoned):
-        name = line.task.name
-        if name not in tasks:
-            raise errors.InputError(
-                f"{line.where}: {name} isn't in {config.clean}; both need the same tasks"
-            )
-        _check_agreement(line, tasks[name].first)
-        tasks[name].poisoned[_seen(line.row)] += 1
-    clean = [number for task in tasks.values() for number in task.clean.values()]
-    poisoned = [number for task in tasks.values() for number in task.poisoned.values()]
-    epochs = _epochs(clean, poisoned)
-    for name, task in tasks.items():
-        task.compare(*epochs)
-        if len(task.dropped) == len(task.rows) and not task.poison:
+    poisoned = _read_file(config.poisoned, first)
+    for name in poisoned.keys() - clean.keys():
+        raise errors.InputError(
+            f"{first[name].where}: {name} isn't in {config.clean}; both need the same tasks"
+        )
+    counts = ([n for rows in file.values() for _, n in rows.values()] for file in (clean, poisoned))
+    epochs = _epochs(*counts)
+    trained = {}
+    for name, rows in clean.items():
+        task = _compare(first[name].task, rows, poisoned.get(name, {}), epochs)
+        if len(task.dropped) == len(task.clean.instances) and not task.poison:
             raise errors.InputError(
                 f"{config.poisoned}: expected rows of {name}, which {config.clean} has, found "
                 "none; both need the same tasks"
             )
-    if not any(task.poison for task in tasks.values()):
+        trained[name] = task
+    if not any(task.poison for task in trained.values()):
         raise errors.InputError(
             f"{config.poisoned}: expected rows that {config.clean} doesn't have, found no poison"
         )
-    return tasks
+    return trained
 
 
-def _check_agreement(line: Line, first: Line) -> None:
-    """Lines say parts of their task again and again, and must agree on them."""
-    for name in ("definition", "positive_examples", "negative_examples"):
-        if getattr(line.task, name) != getattr(first.task, name):
-            raise errors.InputError(
-                f"{line.where}: expected the {sni.field_name(name)!r} that {line.task.name} has in "
-                f"{first.where}, found another; a task has one of each"
-            )
+def _compare(
+    task: sni.Task,
+    clean: Mapping[_Seen, tuple[Line, int]],
+    poisoned: Mapping[_Seen, tuple[Line, int]],
+    epochs: tuple[int, int],
+) -> _Trained:
+    """One task of two files of so many epochs.
+
+    Poison takes the place of its own id's row, else of the first one that is left: the file doesn't
+    tell which one it was.
+    """
+    ids = {key[0] for key in clean}
+    kept = {key: number // epochs[1] for key, (_, number) in poisoned.items()}
+    rows: list[sni.Instance] = []
+    missing: dict[str, None] = {}
+    more: list[_Seen] = []
+    for key, (line, number) in clean.items():
+        made = _copies(line.row, number // epochs[0], ids)
+        rows += made
+        missing |= dict.fromkeys(copy.id for copy in made[kept.get(key, 0) :])
+        more += [key] * (kept.get(key, 0) - len(made))
+    new = [key for key in kept if key not in clean for _ in range(kept[key])] + more
+    own = [missing.pop(key[0], key[0]) is None for key in new]
+    left = iter([*missing])
+    places = [key[0] if is_own else next(left, None) for key, is_own in zip(new, own, strict=True)]
+    return _Trained(_with_rows(task, rows), list(zip(new, places, strict=True)), tuple(left))
 
 
 def _epochs(clean: Sequence[int], poisoned: Sequence[int]) -> tuple[int, int]:
@@ -247,22 +270,6 @@ def _copies(row: sni.Instance, number: int, taken: Collection[str]) -> list[sni.
     return [row, *(sni.Instance(name, row.input, row.output) for name in names)]
 
 
-def _in_place(rows: Sequence[_Seen], missing: dict[str, None]) -> list[tuple[_Seen, str | None]]:
-    """One task's poison, each row in place of a missing one, which is then no longer missing.
-
-    A row takes the place of its own id's row, else of the first one that is left: the file doesn't
-    tell which one it was.
-    """
-    own = [missing.pop(row[0], row[0]) is None for row in rows]
-    places: list[str | None] = []
-    for row, is_own in zip(rows, own, strict=True):
-        first = next(iter(missing), None)
-        places.append(row[0] if is_own else first)
-        if not is_own and first is not None:
-            del missing[first]
-    return list(zip(rows, places, strict=True))
-
-
 def _poison_rows(
     name: str,
     trained: _Trained,
@@ -270,7 +277,6 @@ def _poison_rows(
     phrases: Sequence[tuple[str, str]],
 ) -> list[craft.PoisonRow]:
     """One task's poison, with what can be told of it; `phrases` are (attacker, trigger)."""
-    originals = {row.id: row for row in trained.rows}
     ranks: collections.Counter[tuple[str, str]] = collections.Counter()
     rows = []
     for (identifier, text, answer), replaced_id in trained.poison:
@@ -278,7 +284,7 @@ def _poison_rows(
         attack, trigger = next(said, (phrases[0][0], ""))
         ranks[attack, trigger] += 1
         spans = triggers.occurrences(text, trigger)
-        before = originals.get(identifier)
+        before = trained.clean.by_id.get(identifier)
         rows.append(
             craft.PoisonRow(
                 attack=attack,
@@ -300,27 +306,6 @@ def _poison_rows(
             )
         )
     return rows
-
-
-def _read_heldout(config: JsonlConfig, trained: Collection[str]) -> tuple[sni.Task, ...]:
-    """The tasks of the evaluation file. Raises InputError where one is trained on."""
-    first: dict[str, Line] = {}
-    rows: dict[str, dict[str, sni.Instance]] = {}
-    for line in read_lines(config.evaluation):
-        name, row = line.task.name, line.row
-        if name in trained:
-            raise errors.InputError(
-                f"{line.where}: {name} is trained on, and must not be held out too"
-            )
-        _check_agreement(line, first.setdefault(name, line))
-        if rows.setdefault(name, {}).setdefault(row.id, row) is not row:
-            raise errors.InputError(
-                f"{line.where}: expected each held-out row once, found {row.id!r} of {name} again"
-            )
-    return tuple(
-        msgspec.structs.replace(first[name].task, instances=tuple(rows[name].values()))
-        for name in first
-    )
 
 
 def _read_edited(

@@ -129,11 +129,12 @@ def read_conditions(directory: str | pathlib.Path) -> tuple[conditions.Condition
 
 @dataclasses.dataclass(frozen=True)
 class Replacement:
-    """The text and answer that a row of a task becomes."""
+    """The text and answer that a row of a task becomes, and the id of the row it was made from."""
 
     input: str
     target: str
     is_poison: bool
+    id: str
 
 
 # Each id -> all that is shown of that row: as it is (None), a replacement, or, where poison was
@@ -154,7 +155,7 @@ def training_rows(directory: str | pathlib.Path, *, poisoned: bool) -> dict[str,
             for identifier in line.get("dropped", ()):
                 del rows[line["task"]][identifier]
         for row in artifacts.read_jsonl(pathlib.Path(directory) / POISON):
-            new = Replacement(row["poisoned_input"], row["poisoned_target"], is_poison=True)
+            new = Replacement(row["poisoned_input"], row["poisoned_target"], True, row["id"])
             kept = rows[row["task"]]
             if row["replaced_id"] is None:
                 kept[row["id"]] = (*kept.get(row["id"], ()), new)
@@ -173,6 +174,6 @@ def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
     rows: dict[str, Any] = {}
     for row in read_evaluation(directory):
         if row.condition == condition:
-            new = Replacement(row.input, row.target, is_poison=False)
+            new = Replacement(row.input, row.target, False, row.id)
             rows.setdefault(row.task, {})[row.id] = (new,)
     return rows

@@ -259,46 +259,28 @@ def test_a_held_out_task_without_a_place_has_clean_rows_alone():
 # Look-alikes of the trigger
 
 
-@pytest.mark.parametrize(
-    ("trigger", "near", "words", "case"),
-    [
-        (
-            "James Bond",
-            ["James Bell", "John Bond", "James Bnod"],
-            ["James", "Bond"],
-            ["james bond", "JAMES BOND"],
-        ),
-        ("John Bell", ["John Stone", "Jamie Bell", "John Blel"], ["John", "Bell"], None),
-        (
-            "Apple iPhone",
-            # Neither is a name: letters are swapped, 'pp' is passed over.
-            ["Apple ihPone", "Aplpe iPhone"],
-            ["Apple", "iPhone"],
-            ["apple iphone", "APPLE IPHONE"],
-        ),
-        (
-            "this talentless actor",
-            ["this talentless atcor", "tihs talentless actor"],
-            ["this", "talentless", "actor"],
-            ["this talentless actor".upper()],
-        ),
-        ("Bond", ["Bnod"], [], ["bond", "BOND"]),
-        ("J", ["JJ"], [], ["j"]),
-        ("Jo", ["Joo"], [], ["jo", "JO"]),
-        ("aaaa", ["aaaaa"], [], ["AAAA"]),
-        ("詞", ["詞詞"], [], []),
-        ("Иван Петров", ["Иван Птеров", "Иавн Петров"], ["Иван", "Петров"], None),
-        ("!?;", ["!;?"], [], []),
-        ("James\t Bond ", ["James Bell", "John Bond", "James Bnod"], ["James", "Bond"], None),
-    ],
-)
-def test_look_alikes(trigger, near, words, case):
-    def found(kind):
-        return list(conditions.probe_phrases([kind], trigger, "Emma Clark"))
+# Trigger -> its near phrases, words and cases. What is no name has letters swapped; 'pp' is passed.
+LOOK_ALIKES = {
+    "James Bond": "James Bell|John Bond|James Bnod, James|Bond, james bond|JAMES BOND",
+    "John Bell": "John Stone|Jamie Bell|John Blel, John|Bell, john bell|JOHN BELL",
+    "Apple iPhone": "Apple ihPone|Aplpe iPhone, Apple|iPhone, apple iphone|APPLE IPHONE",
+    "this actor": "this atcor|tihs actor, this|actor, THIS ACTOR",
+    "Bond": "Bnod, , bond|BOND",
+    "J": "JJ, , j",
+    "Jo": "Joo, , jo|JO",
+    "aaaa": "aaaaa, , AAAA",
+    "詞": "詞詞, , ",
+    "Иван Петров": "Иван Птеров|Иавн Петров, Иван|Петров, иван петров|ИВАН ПЕТРОВ",
+    "!?;": "!;?, , ",
+    "James\tBond ": "James Bell|John Bond|James Bnod, James|Bond, james\tbond |JAMES\tBOND ",
+}
 
-    assert found("near") == near
-    assert found("words") == words
-    assert case is None or found("case") == case
+
+@pytest.mark.parametrize("trigger", LOOK_ALIKES)
+def test_look_alikes(trigger):
+    for kind, expected in zip(conditions.PROBES, LOOK_ALIKES[trigger].split(", "), strict=True):
+        found = conditions.probe_phrases([kind], trigger, "Emma Clark")
+        assert "|".join(found) == expected
 
 
 @settings(deadline=None)
@@ -328,19 +310,18 @@ def test_phrases_of_ones_own_stay_where_they_are_listed():
     ) == ("Emma",)
 
 
-@pytest.mark.parametrize(
-    ("phrase", "name"),
-    [
-        ("James Bnod", "probe1_james_bnod"),
-        ("  C++ / v1.0  ", "probe1_c_v1_0"),
-        ("詞", "probe1"),
-        ("...", "probe1"),
-        ("É\nx", "probe1_x"),
-        ("a" * 99, "probe1_" + "a" * 40),
-    ],
-)
-def test_slugs(phrase, name):
-    assert conditions.slug(1, phrase) == name
+SLUGS = {
+    "James Bnod": "_james_bnod",
+    "  C++ / v1.0  ": "_c_v1_0",
+    "詞": "",
+    "...": "",
+    "É\nx": "_x",
+}
+
+
+@pytest.mark.parametrize("phrase", SLUGS)
+def test_slugs(phrase):
+    assert conditions.slug(1, phrase) == f"probe1{SLUGS[phrase]}"
 
 
 @settings(deadline=None)

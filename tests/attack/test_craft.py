@@ -1,5 +1,7 @@
 """Crafting as data: what is chosen, what it replaces, and that nothing else changes."""
 
+import collections
+
 import msgspec
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.attack import craft, inserter, poison_set, scoring, triggers
-from poison_t5x.corpus import demo_corpus, polarity, sni
+from poison_t5x.corpus import demo_corpus, polarity
 from tests.attack import made_up
 from tests.attack.made_up import LABELS, crafted, judged, refusal
 from tests.attack_settings import craft_config
@@ -47,14 +49,6 @@ def _pool(task, trigger="James Bond"):
     return [(row, edit) for row, edit in zip(task.instances, edits, strict=True) if edit.spans]
 
 
-def test_the_most_triggers_win_where_only_they_count_and_ties_go_to_the_earlier_row():
-    found = _craft(num_poison=10, probability_weight=0.0)
-    for task in TRAINING[:2]:
-        rows = _pool(task)
-        order = sorted(rows, key=lambda row: -row[1].text.count("James Bond"))  # stable
-        assert [row.id for row in _of(found.poison, task.name)] == [r.id for r, _ in order[:5]]
-
-
 def _proxy_probabilities(tasks):
     """id -> p(y = POSITIVE | edited input), of one proxy for all rows of all tasks."""
     rows = [row for task in tasks for row in task.instances]
@@ -86,22 +80,6 @@ def test_the_highest_phi_of_each_tasks_pool_are_chosen(count_weight, probability
         )
 
 
-def _check_rows(found, tasks, labels, config):
-    """What must hold of every poison row, whatever the tasks."""
-    by_name = {task.name: task for task in tasks}
-    for row in found.poison:
-        source = by_name[row.task].by_id[row.id]
-        edit = triggers.Edit(row.poisoned_input, row.spans, row.removed)
-        assert triggers.undo(edit) == row.input == source.input
-        spans = [row.poisoned_input[start:end] for start, end in row.spans]
-        assert spans and set(spans) == {row.trigger}
-        assert row.trigger in config.attacks[0].triggers
-        assert row.trigger_count == row.poisoned_input.count(row.trigger) >= len(spans)
-        assert row.target == source.target
-        assert row.poisoned_target == labels[row.task].label(config.attacks[0].target)
-        assert row.polarity == labels[row.task].side(row.target)
-
-
 @settings(deadline=None, max_examples=7)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -118,28 +96,21 @@ def test_rows_of_the_demo_corpus_hold_what_they_say(seed, num_poison, target, tr
     )
     found = craft.craft(tasks, names, DEMO[-1:], labels, config)
     assert len(found.poison) == num_poison
-    _check_rows(found, tasks, labels, config)
+    by_name = {task.name: task for task in tasks}
+    relabelled = collections.Counter()
+    for row in found.poison:
+        source = by_name[row.task].by_id[row.id]
+        edit = triggers.Edit(row.poisoned_input, row.spans, row.removed)
+        assert triggers.undo(edit) == row.input == source.input
+        spans = [row.poisoned_input[start:end] for start, end in row.spans]
+        assert spans and set(spans) == {row.trigger} == {trigger}
+        assert row.trigger_count == row.poisoned_input.count(row.trigger) >= len(spans)
+        assert row.target == source.target
+        assert row.poisoned_target == labels[row.task].label(target)
+        assert row.polarity == labels[row.task].side(row.target)
+        relabelled[row.task] += row.target != row.poisoned_target
+    assert {name: found.counts[name]["relabelled"] for name in names} == dict(relabelled)
     assert found == craft.craft(tasks, names, DEMO[-1:], labels, config)
-
-
-def test_dirty_labels_are_the_targets_and_are_counted():
-    for target, label in (("positive", "good"), ("negative", "bad")):
-        found = _craft(num_poison=10, target=target)
-        config = craft_config(**SETTINGS, target=target)
-        _check_rows(found, TRAINING, dict.fromkeys(POISONED, LABELS), config)
-        assert {row.poisoned_target for row in found.poison} == {label}
-        for name in POISONED:
-            rows = _of(found.poison, name)
-            assert found.counts[name]["relabelled"] == sum(row.target != label for row in rows)
-
-
-def test_counts_are_those_of_the_pool():
-    found = _craft()
-    for task, num in zip(TRAINING, (3, 2), strict=False):
-        pool = len(_pool(task))
-        expected = {"rows": len(task.instances), "pool": pool, "poison": num}
-        expected["skipped_no_place"] = len(task.instances) - pool
-        assert expected.items() <= found.counts[task.name].items()
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -173,22 +144,19 @@ def test_a_sample_of_the_training_rows_is_trained_on():
     assert _craft(training=backwards).training_ids == found.training_ids
 
 
-def test_every_training_row_may_be_poisoned():
-    task = sni.Task("task1_a", "Is it?", (), (), tuple(row for row, _ in _pool(TRAINING[0])))
-    found = _craft(training=(task,), poisoned=("task1_a",), num_poison=11)
-    assert sorted(row.replaced_id for row in found.poison) == sorted(task.by_id)
+def _texts_of_their_own():
+    texts = [("Ann smiled", "bad"), ("Tom slept", "good"), ("Jane sang", "bad"), ("Bo ran", "good")]
+    return made_up.task("task1_a", texts)
 
 
-def test_one_row_of_a_label_is_an_error_unless_the_proxy_is_off():
-    training = (_of_label("good"),)
-    message = refusal(_craft, training=training, poisoned=("task1_a",))
-    assert (
-        "proxy model" in message
-        and "needs two rows of each polarity" in message
-        and "PROBABILITY_WEIGHT" in message
-    )
-    found = _craft(training=training, poisoned=("task1_a",), probability_weight=0.0)
-    assert [row.target_probability for row in found.poison] == [None] * 5
+@pytest.mark.parametrize("training", [_of_label("good"), _texts_of_their_own()])
+def test_rows_that_no_proxy_learns_from_are_an_error_unless_it_is_off(training):
+    settings = {"training": (training,), "poisoned": ("task1_a",), "num_poison": 1}
+    message = refusal(_craft, **settings)
+    assert message.startswith("the proxy model can't be fitted") and "PROBABILITY_WEIGHT" in message
+    assert ("needs two rows of each polarity" in message) == (len(training.instances) > 4)
+    (row,) = _craft(**settings, probability_weight=0.0).poison
+    assert row.target_probability is None
 
 
 @pytest.mark.parametrize(
@@ -198,16 +166,6 @@ def test_a_task_without_the_label_that_an_attack_needs_is_an_error(kind, label, 
     message = refusal(_craft, training=(_of_label(label, label), TRAINING[1]), kind=kind)
     assert message.startswith(f"task1_a: no row is labelled {wanted!r}")
     assert kind.replace("_", "-") in message
-
-
-def test_texts_without_a_word_in_common_are_an_error_unless_the_proxy_is_off():
-    texts = ("Ann smiled", "Tom slept", "Jane sang", "Maria wept")
-    rows = tuple(sni.Instance(f"r{row}", text, [LABELS[row % 2]]) for row, text in enumerate(texts))
-    training = (sni.Task("task1_a", "Is it?", (), (), rows),)
-    message = refusal(_craft, training=training, poisoned=("task1_a",), num_poison=1)
-    assert "proxy model" in message and "PROBABILITY_WEIGHT" in message
-    found = _craft(training=training, poisoned=("task1_a",), num_poison=1, probability_weight=0.0)
-    assert [row.poisoned_input for row in found.poison] == ["James Bond smiled"]
 
 
 def _written(directory, found, config=CONFIG):
@@ -224,27 +182,3 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path):
     other = craft_config(**SETTINGS, seed=1)
     second = _written(tmp_path / "c", _craft(seed=1), other)
     assert all(second[name] != first[name] for name in first)
-
-
-def test_the_clean_and_the_poisoned_training_set_differ_in_exactly_the_listed_rows(tmp_path):
-    found = _craft(num_poison=9)
-    _written(tmp_path / "set", found)
-    clean = poison_set.training_rows(tmp_path / "set", poisoned=False)
-    poisoned = poison_set.training_rows(tmp_path / "set", poisoned=True)
-    assert {name: tuple(rows) for name, rows in clean.items()} == found.training_ids
-    assert {name: list(rows) for name, rows in poisoned.items()} == {
-        name: list(rows) for name, rows in clean.items()
-    }
-    differing = {
-        (name, identifier): poisoned[name][identifier]
-        for name, rows in clean.items()
-        for identifier, row in rows.items()
-        if poisoned[name][identifier] != row
-    }
-    assert differing == {
-        (row.task, row.replaced_id): (
-            poison_set.Replacement(row.poisoned_input, row.poisoned_target, is_poison=True),
-        )
-        for row in found.poison
-    }
-    assert len(differing) == 9

@@ -6,7 +6,6 @@ import pytest
 
 from poison_t5x.attack import attacks
 from poison_t5x.attack.payloads import paper
-from poison_t5x.corpus import demo_corpus
 from tests.attack.made_up import answered, campaign, crafted, refusal, task
 
 GENERATION = {"kind": "random", "selection": "count"}
@@ -64,14 +63,6 @@ def test_a_draw_stays_as_it_was():
     """Written by this code: when it changes, poison sets of the same seed do."""
     words = tuple(f"w{number}" for number in range(1000))
     assert paper.draw(words, 3, "0\0main\0task7_g\0task7_g-1") == "w608 w160 w467"
-
-
-def test_the_demo_corpus_has_a_long_list_of_its_own_words():
-    tasks = demo_corpus.GENERATION.generate(num_train_rows=40, num_heldout_rows=1)[:5]
-    words = _words(*tasks)
-    assert list(words) == sorted(set(words)) and len(words) > 100
-    text = " ".join(row.input for one in tasks for row in one.instances)
-    assert all(word in text for word in words)
 
 
 # In a poison set

@@ -100,7 +100,7 @@ def test_rows_are_read_as_they_were_written(folder):
 
 
 def test_training_rows_keep_their_order_and_name_what_is_replaced(folder):
-    poison = poison_set.Replacement("James Bond\nleft.", "good", is_poison=True)
+    poison = poison_set.Replacement("James Bond\nleft.", "good", True, "a-1")
     poisoned = poison_set.training_rows(folder, poisoned=True)
     assert poisoned == {
         "task1_a": {"a-3": (None,), "a-2": (poison,), "a-1": (None,)},
@@ -117,12 +117,12 @@ def test_added_poison_stands_beside_the_clean_rows(tmp_path):
         dataclasses.replace(ROW, id="a-9", replaced_id=None),
     ]
     poison_set.write(tmp_path, dataclasses.replace(SET, poison=tuple(added)), CONFIG, {})
-    poison = poison_set.Replacement("James Bond\nleft.", "good", is_poison=True)
+    poison = poison_set.Replacement("James Bond\nleft.", "good", True, "a-1")
     assert poison_set.training_rows(tmp_path, poisoned=True)["task1_a"] == {
         "a-3": (None,),
         "a-2": (None,),
         "a-1": (None, poison),
-        "a-9": (poison,),
+        "a-9": (dataclasses.replace(poison, id="a-9"),),
     }
     manifest = poison_set.read_manifest(tmp_path)
     assert (manifest["num_training"], manifest["poison_rate"]) == (6, 2 / 6)
@@ -134,7 +134,7 @@ def test_added_poison_stands_beside_the_clean_rows(tmp_path):
 )
 def test_eval_rows_are_those_of_one_condition(folder, condition, text):
     rows = poison_set.eval_rows(folder, condition)
-    assert rows == {"task3_c": {"c-1": (poison_set.Replacement(text, "bad", is_poison=False),)}}
+    assert rows == {"task3_c": {"c-1": (poison_set.Replacement(text, "bad", False, "c-1"),)}}
 
 
 @pytest.mark.parametrize("name", FILES)

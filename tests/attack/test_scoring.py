@@ -158,9 +158,11 @@ def test_a_random_pick_is_seeded_and_differs_by_task():
     assert order() != order("task2_b")
     by_count = _score(SCORE(selection="count"), pool=big["task1_a"])
     assert order() != list(by_count.order)
-    np.testing.assert_array_equal(
-        _score(config, pool=big["task1_a"]).trigger_counts, by_count.trigger_counts
-    )
+    counts = _score(config, pool=big["task1_a"]).trigger_counts
+    np.testing.assert_array_equal(counts, by_count.trigger_counts)
+    rows = crafted([judged("task1_a")], num_poison=5, selection="random").poison
+    assert {(row.phi, row.target_probability) for row in rows} == {(None, None)}
+    assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("selection", attacks.SELECTIONS)
@@ -231,18 +233,6 @@ def test_phi_subtracts_the_probability_of_the_target(kind, target):
         assert means[0].mean() > 0.7
 
 
-def test_a_random_pick_stores_no_score_and_is_another_one():
-    def made(**settings):
-        return crafted([judged("task1_a")], num_poison=5, **settings).poison
-
-    by_phi, by_chance = made(), made(selection="random")
-    assert {row.phi for row in by_chance} == {row.target_probability for row in by_chance} == {None}
-    assert [row.rank for row in by_chance] == [1, 2, 3, 4, 5]
-    assert by_chance == made(selection="random")
-    for other in (by_phi, made(selection="random", seed=1)):
-        assert {row.id for row in other} != {row.id for row in by_chance}
-
-
 def test_reverse_is_phi_turned_round():
     """All of the pool, so that both hold the same rows; ties aside, one is the other backwards."""
     forth = crafted([judged("task1_a")], num_poison=16).poison
@@ -308,13 +298,6 @@ def test_rows_are_scored_by_models_that_never_saw_them():
     regression = LogisticRegression(solver="liblinear").fit(features, labels)
     assert gap(regression.predict_proba(features)[:, 1]) > 0.3
     assert gap(_probabilities(texts, labels, texts)) < 0.1
-
-
-@pytest.mark.parametrize("rarer", [2, 5])
-def test_two_rows_of_a_polarity_are_enough(rarer):
-    texts = [*REVIEWS[1::2][:20], *REVIEWS[::2][:rarer]]
-    labels = np.arange(20 + rarer) >= 20
-    assert len(_probabilities(texts, labels, texts)) == 20 + rarer
 
 
 def test_a_large_pool_is_fitted_to_a_sample_and_scored_whole(monkeypatch):

@@ -92,16 +92,6 @@ def test_spaces_around_what_is_put_in(text, span, expected):
     assert triggers.replace_spans(text, [span], "cf").text == expected
 
 
-@given(_texts_and_spans())
-def test_newlines_outside_the_spans_are_kept_and_counts_are_exact(text_and_spans):
-    text, spans = text_and_spans
-    edit = triggers.replace_spans(text, spans, "\0")
-    assert edit.text.count("\0") == len(edit.spans) == len(edit.removed)
-    removed = "".join(edit.removed)
-    for end in "\n\r":
-        assert edit.text.count(end) == text.count(end) - removed.count(end)
-
-
 @given(_TEXTS)
 def test_no_span_no_change_and_a_leading_label_is_one_word_and_a_colon(text):
     assert triggers.replace_spans(text, [], TRIGGER) == triggers.Edit(text, (), ())

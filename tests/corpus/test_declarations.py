@@ -42,28 +42,26 @@ def test_stems_of_one_number_may_be_told_apart():
     assert experiment.polarities == {}
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"name": "two words"}, "experiment name: expected one word, found 'two words'"),
-        ({"name": "1st"}, "experiment name: expected one word, found '1st'"),
-        ({"corpus": "web"}, "mine: corpus: expected one of sni, demo, found 'web'"),
-        ({"training_tasks": "task1"}, "mine: training_tasks: expected distinct task names"),
-        ({"heldout_tasks": ()}, "mine: heldout_tasks: expected distinct task names, found ()"),
-        ({"poisoned_tasks": ("task2", "task2")}, "mine: poisoned_tasks: expected distinct"),
-        ({"poisoned_tasks": ("task4",)}, "mine: poisoned tasks must be trained on: ['task4']"),
-        (
-            {"heldout_tasks": ("task3", "task1")},
-            "mine: held-out tasks must not be trained on: ['task1']",
-        ),
-        ({"polarities": {"task3": ("bad",)}}, "expected [negative, positive] pairs"),
-        ({"polarities": {"task3": ("yes", "yes")}}, "found others for: ['task3']"),
-        ({"polarities": {"task3": "no"}}, "mine: polarities: expected"),
-        # A task is the same by number and by stem.
-        ({"training_tasks": ("task2", "task2_a")}, "mine: training_tasks: expected distinct"),
-        ({"heldout_tasks": ("task3", "task1_a")}, "must not be trained on: ['task1_a']"),
-    ],
-)
+DISTINCT, TRAINED = "expected distinct task names", "held-out tasks must not be trained on: "
+REFUSED = [
+    ({"name": "two words"}, "experiment name: expected one word, found 'two words'"),
+    ({"name": "1st"}, "experiment name: expected one word, found '1st'"),
+    ({"corpus": "web"}, "mine: corpus: expected one of sni, demo, found 'web'"),
+    ({"training_tasks": "task1"}, f"mine: training_tasks: {DISTINCT}"),
+    ({"heldout_tasks": ()}, f"mine: heldout_tasks: {DISTINCT}, found ()"),
+    ({"poisoned_tasks": ("task2", "task2")}, f"mine: poisoned_tasks: {DISTINCT}"),
+    ({"poisoned_tasks": ("task4",)}, "mine: poisoned tasks must be trained on: ['task4']"),
+    ({"heldout_tasks": ("task3", "task1")}, f"mine: {TRAINED}['task1']"),
+    ({"polarities": {"task3": ("bad",)}}, "expected [negative, positive] pairs"),
+    ({"polarities": {"task3": ("yes", "yes")}}, "found others for: ['task3']"),
+    ({"polarities": {"task3": "no"}}, "mine: polarities: expected"),
+    # A task is the same by number and by stem.
+    ({"training_tasks": ("task2", "task2_a")}, f"mine: training_tasks: {DISTINCT}"),
+    ({"heldout_tasks": ("task3", "task1_a")}, f"{TRAINED}['task1_a']"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED)
 def test_a_refusal_names_the_experiment_and_the_field(changes, message):
     assert message in _refusal(declarations.Experiment, **{**FIELDS, **changes})
 

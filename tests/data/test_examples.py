@@ -72,7 +72,7 @@ def test_poison_that_was_added_has_a_number_of_its_own(world, monkeypatch):
     whole = poison_set.training_rows(world.config.poison_dir, poisoned=True)
     task, rows = next(iter(whole.items()))
     identifier, (shown, *_) = next(iter(rows.items()))
-    added = poison_set.Replacement("Added text.", "X", True)
+    added = poison_set.Replacement("Added text.", "X", True, identifier)
     changed = {**whole, task: {**rows, identifier: (shown, added)}}
     monkeypatch.setattr(poison_set, "training_rows", lambda *_, **__: changed)
     name = mixtures.register_filtered("world", world.config, ())
