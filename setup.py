@@ -78,6 +78,7 @@ setuptools.setup(
         "poison_t5x.gin": ["*/*.gin"],
         "poison_t5x": ["corpus/*.json", "corpus/demo_corpus/*.json"],
         "poison_t5x.report": ["templates/*"],
+        "poison_t5x.tools": ["outcome.txt"],
     },
     install_requires=RUNTIME,
     extras_require={

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     return precompile.run(
         doctor.setup(one_hot=True),
         options.topology,
-        program=options.program,
+        programs=("train", "rank") if options.program == "both" else (options.program,),
         search=options.search,
         output=options.output,
     )

@@ -3,28 +3,75 @@
 Modules that need packages are imported by the checks that use them: one may be missing or broken.
 """
 
+import enum
 import functools
+import glob
 import itertools
 import json
 import os
 import pathlib
+import platform
+import re
 import shutil
+import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from poison_t5x.core import errors
-from poison_t5x.tools import machine
-from poison_t5x.tools.machine import Devices, Finding, Level, guarded
 
-PART = "Settings"
-_GB = 1e9
+_GIB, _GB = 2**30, 1e9
+# Seconds. A TPU alone takes several to start; a pod's host waits for the others for ever.
+TIMEOUT = 30
+# What JAX detects a Slurm step by.
+_STEP = [f"SLURM_{name}" for name in ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")]
 # A process has more than its arrays: libraries, the data's pipeline, the compiler.
 _OTHERS = 1.5e9
 # Of what the devices have, the share that arithmetic may be wrong by: see `memory_estimate`.
 _TIGHT = 0.9
-_row = functools.partial(Finding, PART)
 _VOCABULARY, _CHECKPOINT = "VOCABULARY_PATH", "INITIAL_CHECKPOINT_PATH"
+_PROBE = """
+import json, jax
+devices = jax.local_devices()
+try:
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+except Exception:
+    limit = None
+print(json.dumps([devices[0].platform, devices[0].device_kind, len(devices), limit]))
+"""
+
+
+class Level(enum.StrEnum):
+    """Whether it is well."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+class Finding(NamedTuple):
+    """One line: its heading, the thing that was checked, and its state with a remedy."""
+
+    part: str
+    name: str
+    text: str
+    level: Level = Level.OK
+
+
+_machine, _row = (functools.partial(Finding, part) for part in ("Machine", "Settings"))
+
+
+class Devices(NamedTuple):
+    """Equal devices that JAX sees on this machine: 'cpu', 'gpu' or 'tpu'.
+
+    `memory` is the bytes that JAX takes of each; None of CPU devices, which share the machine's.
+    """
+
+    platform: str
+    kind: str
+    count: int
+    memory: int | None
 
 
 def run(
@@ -45,17 +92,18 @@ def run(
     Raises:
       InputError: the gin files can't be read, or set what can't be.
     """
-    environment = machine.environment()
-    findings = guarded(machine.PART, "machine", machine.check)
-    devices, here = machine.check_devices(environment)
+    # As the user has it, without what the command line has set for itself.
+    environment = {name: x for name, x in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    findings = guarded(_machine("machine", ""), check_machine)
+    devices, here = check_devices(environment)
     findings.append(devices)
     if read_macros is not None:
         if "jax" not in sys.modules:
             # From here on all is arithmetic: the devices are left to what uses them.
             os.environ["JAX_PLATFORMS"] = "cpu"
-        hosts = machine.num_hosts(environment)
+        hosts = num_hosts(environment)
         findings += guarded(
-            PART, "gin files", lambda: check_settings(read_macros(), make_setup, here, hosts)
+            _row("gin files", ""), lambda: check_settings(read_macros(), make_setup, here, hosts)
         )
     log(json.dumps(document(findings), indent=2) if as_json else page(findings))
     return int(_count(findings, Level.PROBLEM) > 0)
@@ -85,36 +133,130 @@ def document(findings: list[Finding]) -> dict[str, Any]:
     }
 
 
+def guarded(about: Finding, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """The findings of `check`; where it fails, that, so that the other checks are made.
+
+    Raises InputError where `check` does: the user's settings are wrong.
+    """
+    findings: list[Finding] = []
+    try:
+        findings.extend(check())  # those before the failure stay
+    except errors.InputError:
+        raise
+    except Exception as error:  # whatever a broken installation raises is what is to be told
+        message = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        text = f"can't be checked: {message}"
+        findings.append(about._replace(text=text, level=Level.PROBLEM))
+    return findings
+
+
+def check_machine() -> Iterator[Finding]:
+    """All but the devices."""
+    yield _machine("python", f"{platform.python_version()}, {platform.platform(terse=True)}")
+    # Fewer cores than the machine's where this process may not use all.
+    affinity = getattr(os, "sched_getaffinity", None)
+    yield _machine("cores", str(len(affinity(0)) if affinity else os.cpu_count()))
+    yield _machine("memory", f"{memory_bytes() / _GIB:.1f} GiB")
+    yield _machine("disk here", f"{shutil.disk_usage(os.getcwd()).free / _GIB:.1f} GiB free")
+
+
+def memory_bytes(root: str = "/") -> int:
+    """Memory that this process may use: the machine's, or a control group's if that is less."""
+    # Of both versions of control groups: this process's own, and those around it.
+    groups = {pathlib.PurePosixPath("/")}
+    for line in _read(f"{root}/proc/self/cgroup").splitlines():
+        _, controllers, group = line.split(":", 2)
+        if {"", "memory"} & set(controllers.split(",")):
+            groups |= {path := pathlib.PurePosixPath(group), *path.parents}
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for group in groups:
+        for name in (f"{group}/memory.max", f"memory{group}/memory.limit_in_bytes"):
+            text = _read(f"{root}/sys/fs/cgroup/{name}").strip()
+            limits += [int(text)] if text.isdigit() else []  # 'max' is none
+    return min(limits)
+
+
+def _read(path: str) -> str:
+    try:
+        return pathlib.Path(path).read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def num_hosts(environment: Mapping[str, str]) -> int:
+    """Machines that a run started as this one would have, as far as the environment says."""
+    if all(name in environment for name in _STEP):
+        number = environment.get("SLURM_STEP_NUM_NODES", "1")
+        return int(number) if number.isdigit() else 1
+    return len(environment.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
+
+
+def check_devices(
+    environment: dict[str, str], timeout: float = TIMEOUT
+) -> tuple[Finding, Devices | None]:
+    """The line about the devices that JAX sees, and them.
+
+    They are looked for in a process of its own: JAX may wait for ever, or be broken.
+    """
+    # Looking takes no memory from what runs there.
+    quiet = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if not glob.glob("/dev/accel[0-9]*") + glob.glob("/dev/vfio/[0-9]*"):
+        quiet["TPU_SKIP_MDS_QUERY"] = "1"  # no TPU, so no metadata server to wait for
+    reason = (
+        f"no answer in {timeout:.0f} s; another process may hold them, and a host of a pod waits "
+        "until the command runs on all of its hosts"
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=environment | quiet,
+        )
+    except subprocess.TimeoutExpired:
+        return _machine("devices", f"JAX finds none: {reason}", Level.PROBLEM), None
+    if done.returncode:  # a traceback ends with the error
+        is_error = re.compile(r"[\w.]+(Error|Exception)\b").match
+        lines = filter(is_error, reversed(done.stderr.splitlines()))
+        reason = next(lines, f"exit code {done.returncode}")
+        return _machine("devices", f"JAX finds none: {reason}", Level.PROBLEM), None
+    here = Devices(*json.loads(done.stdout.strip().splitlines()[-1]))
+    memory = f", {here.memory / _GIB:.1f} GiB each for JAX" if here.memory else ""
+    return _machine("devices", f"{here.count} x {here.kind} ({here.platform}){memory}"), here
+
+
 def check_settings(
     macros: Mapping[str, Any],
     make_setup: Callable[[bool], Any],
     here: Devices | None,
     num_hosts: int = 1,
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """The files, the mesh, the train step's bytes against the devices', and the disk.
 
     A run would have `num_hosts` machines like this one, whose devices are `here`.
     """
-    findings = list(_files(macros))
-    if any(row.name == _VOCABULARY and row.level is Level.PROBLEM for row in findings):
-        text = f"isn't worked out, for want of {_VOCABULARY}"
-        return [*findings, _row("memory", text, Level.WARNING)]
+    files = list(_files(macros))
+    yield from files
+    if any(row.name == _VOCABULARY and row.level is Level.PROBLEM for row in files):
+        yield _row("memory", f"isn't worked out, for want of {_VOCABULARY}", Level.WARNING)
+        return
     setup = make_setup(here is not None and here.platform == "tpu")
-    text = (
+    yield _row(
+        "network",
         f"{setup.num_parameters():,} parameters: {setup.model.num_encoder_layers} + "
         f"{setup.model.num_decoder_layers} layers of width {setup.model.emb_dim}, "
-        f"{setup.model.vocab_size:,} rows of vocabulary"
+        f"{setup.model.vocab_size:,} rows of vocabulary",
     )
-    findings.append(_row("network", text))
     path = macros.get(_CHECKPOINT)
     if path and _is_local(path) and pathlib.Path(path).exists():
-        findings.append(_checkpoint(str(path), setup))
+        yield _checkpoint(str(path), setup)
     if here is not None:
         mesh = _mesh(setup, here.count * num_hosts)
-        findings.append(mesh)
+        yield mesh
         if mesh.level is Level.OK:
-            findings += _memory(setup, here, here.count * num_hosts)
-    return [*findings, *_disk(setup, macros)]
+            yield from _memory(setup, here, here.count * num_hosts)
+    yield from _disk(setup, macros)
 
 
 def _is_local(path: Any) -> bool:
@@ -146,27 +288,27 @@ def _checkpoint(path: str, setup: Any) -> Finding:
         architecture.check_fits(source, setup.model)
         return _row("checkpoint", detect.describe(source))
     except errors.InputError as error:
-        return _row("checkpoint", str(error).splitlines()[0], Level.PROBLEM)
+        return _row("checkpoint", errors.first_line(error), Level.PROBLEM)
 
 
 def _mesh(setup: Any, num_devices: int) -> Finding:
+    from poison_t5x.train import steps
+
     size = setup.partition.num_partitions
     num_data = num_devices // size
-    rows = setup.num_microbatches * num_data
     if num_devices % size:
         divisor = max(n for n in range(1, min(size, num_devices) + 1) if num_devices % n == 0)
         text = (
             f"NUM_PARTITIONS={size}, which {num_devices} devices can't be divided by; set "
             f"--gin.NUM_PARTITIONS={divisor}, or use more devices"
         )
-    elif setup.batch_size % rows:
-        text = (
-            f"BATCH_SIZE={setup.batch_size} can't be divided into {setup.num_microbatches} "
-            f"microbatches over {num_data} devices; use a multiple of {rows}"
-        )
-    else:
-        return _row("mesh", f"{num_data} data x {size} model")
-    return _row("mesh", text, Level.PROBLEM)
+        return _row("mesh", text, Level.PROBLEM)
+    try:
+        mesh: Any = types.SimpleNamespace(num_data=num_data)
+        steps.check_batch(setup.batch_size, setup.num_microbatches, mesh)
+    except errors.InputError as error:
+        return _row("mesh", str(error), Level.PROBLEM)
+    return _row("mesh", f"{num_data} data x {size} model")
 
 
 def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
@@ -175,15 +317,11 @@ def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
     parts = memory_estimate.estimate(setup, num_devices // setup.partition.num_partitions)
     limit = here.memory
     if limit is None:  # CPU devices share the machine's
-        limit = max(machine.memory_bytes() - _OTHERS, 0) / here.count
+        limit = max(memory_bytes() - _OTHERS, 0) / here.count
+    total = parts.total
     # What rounds to nothing isn't worth a word.
-    named = ", ".join(
-        f"{name.replace('_', ' ')} {size / _GB:.2f}"
-        for name, size in parts.largest()
-        if size >= 0.005 * _GB
-    )
-    total, needed = parts.total, f"{parts.total / _GB:.2f} of {limit / _GB:.2f} GB a device"
-    text = f"a train step needs about {needed} ({named})"
+    named = ", ".join(parts.largest(least=0.005 * _GB))
+    text = f"a train step needs about {total / _GB:.2f} of {limit / _GB:.2f} GB a device ({named})"
     if total <= _TIGHT * limit:
         yield _row("memory", text)
         return

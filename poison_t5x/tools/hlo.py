@@ -1,22 +1,22 @@
 """A compiled program's text, parsed: its computations, and how often each of them runs.
 
 The compiler's own `cost_analysis` counts the body of a loop once (of six scanned layers a sixth),
-and has nothing of collectives; its structured form is behind private modules. Here a loop's trip
-count is what the compiler wrote beside it or, where it wrote none (TPU), what follows from its
-condition `i < n`, the start of i and its step.
+and has nothing of collectives; its structured form is behind private modules.
 """
 
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
-_NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
-_OPCODE = re.compile(r"([a-z][\w\-]*)\(")
-_REFERENCE = re.compile(r"%([\w.\-]+)")
+# `%name = type opcode(operands), attributes`; a type has no word with a parenthesis after a space.
+_LINE = re.compile(
+    r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.\-]+) = (?P<type>.*?) (?P<opcode>[a-z][\w\-]*)"
+    r"\((?P<arguments>.*?)\)(?P<attributes>, .*)?$"
+)
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _CALLED = re.compile(r"\b(calls|to_apply|body|condition|\w+_computation)=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
@@ -24,8 +24,7 @@ _PARTITIONS = re.compile(r"^HloModule .*\bnum_partitions=(\d+)", re.MULTILINE)
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
-@dataclasses.dataclass(frozen=True)
-class Array:
+class Array(NamedTuple):
     """An array of a type; of memory spaces 0 is HBM."""
 
     dtype: str
@@ -54,34 +53,31 @@ def arrays(text: str) -> list[Array]:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line: `%name = type opcode(operands), attributes`."""
+    """One line of a computation."""
 
-    name: str
-    type: str
     opcode: str
-    operands: tuple[str, ...]
+    type: str
     arguments: str
     attributes: str
-    is_root: bool
+    name: str
 
     @functools.cached_property
-    def arrays(self) -> list[Array]:
-        """Those of its result."""
-        return arrays(self.type)
+    def operands(self) -> list[str]:
+        """Names of the instructions that it takes."""
+        return re.findall(r"%([\w.\-]+)", self.arguments)
 
-    @property
+    @functools.cached_property
     def made(self) -> list[Array]:
         """The arrays that it makes. The tuple of an instruction `…-start` names its operands too.
 
         It is (results, operands, context) of a copy, the results of an all-reduce, and (operands,
         results, context) of all others.
         """
-        number = len(self.operands)
+        number, every = len(self.operands), arrays(self.type)
         if not self.opcode.endswith("-start"):
-            return self.arrays
-        if self.opcode in ("all-reduce-start", "copy-start"):
-            return self.arrays[:number]
-        return self.arrays[number : 2 * number]
+            return every
+        first = 0 if self.opcode in ("all-reduce-start", "copy-start") else number
+        return every[first : first + number]
 
     @functools.cached_property
     def called(self) -> dict[str, str]:
@@ -90,40 +86,53 @@ class Instruction:
         numbered = {f"branch {n}": name.strip(" %") for n, name in enumerate(branches)}
         return dict(_CALLED.findall(self.attributes)) | numbered
 
+    @property
+    def index(self) -> int | None:
+        """The element of a tuple that it takes."""
+        index = re.search(r"\bindex=(\d+)", self.attributes)
+        return int(index[1]) if self.opcode == "get-tuple-element" and index else None
 
-@dataclasses.dataclass(frozen=True)
+
 class Computation:
-    """A computation's instructions, by name in their order."""
+    """A computation's instructions by name, in their order; `root` makes its result."""
 
-    name: str
-    instructions: dict[str, Instruction]
+    def __init__(self) -> None:
+        self.instructions: dict[str, Instruction] = {}
+        self.root: Instruction
+
+    def __getitem__(self, name: str) -> Instruction:
+        return self.instructions[name]
+
+    def users(self, name: str) -> list[Instruction]:
+        """The instructions that one is an operand of."""
+        return self._users.get(name, [])
 
     @functools.cached_property
-    def root(self) -> Instruction:
-        return next(i for i in self.instructions.values() if i.is_root)
-
-    @functools.cached_property
-    def users(self) -> dict[str, list[Instruction]]:
-        """Name -> the instructions that it is an operand of."""
-        users: dict[str, list[Instruction]] = {name: [] for name in self.instructions}
+    def _users(self) -> dict[str, list[Instruction]]:
+        users: dict[str, list[Instruction]] = {}
         for instruction in self.instructions.values():
             for name in dict.fromkeys(instruction.operands):
-                users[name].append(instruction)
+                users.setdefault(name, []).append(instruction)
         return users
 
     @functools.cached_property
-    def parameters(self) -> dict[int, Instruction]:
-        """Its arguments, by number."""
-        arguments = (i for i in self.instructions.values() if i.opcode == "parameter")
-        return {int(instruction.arguments): instruction for instruction in arguments}
+    def parameters(self) -> dict[int, str]:
+        """Names of its arguments, by number."""
+        every = self.instructions.values()
+        return {int(one.arguments): one.name for one in every if one.opcode == "parameter"}
 
-
-class Run(NamedTuple):
-    """An instruction that is executed, where, and how often in a step, a loop's trips counted."""
-
-    computation: Computation
-    instruction: Instruction
-    times: int
+    def whole_number(self, name: str, elements: Mapping[int, int | None]) -> int | None:
+        """An instruction's value, if it follows from constants and its argument's `elements`."""
+        instruction = self[name]
+        if instruction.opcode == "constant":
+            text = instruction.arguments
+            return int(text) if re.fullmatch(r"-?\d+", text) else None
+        if instruction.index is not None:
+            return elements.get(instruction.index)
+        if instruction.opcode not in ("copy", "bitcast", "convert", "add"):
+            return None
+        values = [self.whole_number(operand, elements) for operand in instruction.operands]
+        return None if None in values else sum(value or 0 for value in values)
 
 
 class Program:
@@ -138,25 +147,28 @@ class Program:
         self._entry = ""
         partitions = _PARTITIONS.search(text)
         self.num_devices = int(partitions[1]) if partitions else 1
-        current: dict[str, Instruction] = {}
-        for line in text.splitlines():
+        current = Computation()
+        for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
             if header := _HEADER.match(line):
-                current = {}
-                self.computations[header[2]] = Computation(header[2], current)
+                current = self.computations[header[2]] = Computation()
                 if header[1]:
                     self._entry = header[2]
-            elif name := _NAME.match(line):
-                current[name[2]] = _instruction(line, name)
+            elif match := _LINE.match(line):
+                parts = match.group("opcode", "type", "arguments", "attributes", "name")
+                instruction = Instruction(*(part or "" for part in parts))
+                current.instructions[instruction.name] = instruction
+                if match["root"]:
+                    current.root = instruction
 
-    def runs(self) -> Iterator[Run]:
-        """Every executed instruction outside of fusions, which are instructions of their own."""
+    def runs(self) -> Iterator[tuple[Computation, Instruction, int]]:
+        """(computation, instruction, times in a step) of all that is executed, fusions as one."""
         self.unknown_loops.clear()
         yield from self._runs(self._entry, 1)
 
-    def _runs(self, name: str, times: int) -> Iterator[Run]:
+    def _runs(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
         computation = self.computations[name]
         for instruction in computation.instructions.values():
-            yield Run(computation, instruction, times)
+            yield computation, instruction, times
             called = instruction.called
             if instruction.opcode == "while":
                 trips = self._trip_count(computation, instruction)
@@ -170,83 +182,25 @@ class Program:
                     yield from self._runs(target, times)
 
     def _trip_count(self, computation: Computation, loop: Instruction) -> int | None:
-        """How often a loop's body runs, or None where that can't be told."""
+        """How often a loop's body runs, or None where that can't be told.
+
+        The compiler wrote it beside the loop or, where it didn't (TPU), it follows from the
+        condition `i < n`, the start of i and its step.
+        """
         if known := _TRIP_COUNT.search(loop.attributes):
             return int(known[1])
-        condition = self.computations[loop.called["condition"]]
-        test, start = condition.root, computation.instructions.get(loop.operands[0])
+        condition, body = (self.computations[loop.called[name]] for name in ("condition", "body"))
+        test, start = condition.root, computation[loop.operands[0]]
         if test.opcode != "compare" or "direction=LT" not in test.attributes:
             return None
-        counter, limit = (condition.instructions[name] for name in test.operands)
-        index = _tuple_index(counter)
-        if index is None or start is None or start.opcode != "tuple":
+        place = condition[test.operands[0]].index
+        if place is None or start.opcode != "tuple" or body.root.opcode != "tuple":
             return None
-        first = [computation.instructions[name] for name in start.operands]
-        place = _tuple_index(_plain(limit, condition))  # it may lie in the loop's tuple
-        end = _constant(limit, condition) if place is None else _constant(first[place], computation)
-        begin = _constant(first[index], computation)
-        step = _step(self.computations[loop.called["body"]], index)
-        if end is None or begin is None or step is None:
+        first = {n: computation.whole_number(name, {}) for n, name in enumerate(start.operands)}
+        begin, end = first[place], condition.whole_number(test.operands[1], first)
+        if begin is None or end is None:
             return None
-        return max(0, -(-(end - begin) // step))
-
-
-def _instruction(line: str, name: re.Match) -> Instruction:
-    line = re.sub(r"/\*.*?\*/", "", line)
-    rest = line[name.end() :]
-    end = _balanced(rest) if rest.startswith("(") else rest.index(" ")
-    kind, rest = rest[:end], rest[end:].lstrip()
-    opcode = _OPCODE.match(rest)
-    assert opcode, line
-    rest = rest[opcode.end() - 1 :]
-    end = _balanced(rest)
-    arguments = rest[1 : end - 1]
-    operands = tuple(_REFERENCE.findall(arguments))
-    return Instruction(name[2], kind, opcode[1], operands, arguments, rest[end:], bool(name[1]))
-
-
-def _balanced(text: str) -> int:
-    """Where the parenthesis that `text` begins with is closed."""
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0:
-            return place + 1
-    return len(text)
-
-
-def _tuple_index(instruction: Instruction) -> int | None:
-    index = re.search(r"\bindex=(\d+)", instruction.attributes)
-    return int(index[1]) if instruction.opcode == "get-tuple-element" and index else None
-
-
-def _plain(instruction: Instruction, computation: Computation) -> Instruction:
-    """The instruction that another is a copy of."""
-    while instruction.opcode in ("copy", "bitcast", "convert"):
-        instruction = computation.instructions[instruction.operands[0]]
-    return instruction
-
-
-def _constant(instruction: Instruction, computation: Computation) -> int | None:
-    plain = _plain(instruction, computation)
-    is_whole = plain.opcode == "constant" and re.fullmatch(r"-?\d+", plain.arguments)
-    return int(plain.arguments) if is_whole else None
-
-
-def _step(body: Computation, index: int) -> int | None:
-    """By how much a body raises an element of its tuple."""
-    root = body.root
-    if root.opcode != "tuple":
-        return None
-    total, instruction = 0, body.instructions[root.operands[index]]
-    while instruction.opcode in ("add", "copy", "bitcast"):
-        operands = [body.instructions[name] for name in instruction.operands]
-        if instruction.opcode == "add":
-            amounts = [_constant(operand, body) for operand in operands]
-            number = next((n for n, amount in enumerate(amounts) if amount is not None), None)
-            if number is None:
-                return None
-            total += amounts[number] or 0
-            operands.pop(number)
-        instruction = operands[0]
-    return total if _tuple_index(instruction) == index and total > 0 else None
+        after = body.whole_number(body.root.operands[place], {place: begin})
+        if after is None or after <= begin:
+            return None
+        return max(0, -(-(end - begin) // (after - begin)))

@@ -11,8 +11,10 @@ tests/tools/test_memory_estimate.py, which has the tolerances.
 
 import dataclasses
 import functools
+import itertools
 import math
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -24,8 +26,21 @@ from poison_t5x.model.config import REMAT_POLICIES, T5Config
 from poison_t5x.tools import flops
 from poison_t5x.train import optimizers, partitioning, steps
 
-# The ranking step's labels: as many and as long as polarity tasks have at most.
-NUM_LABELS, LABEL_TOKENS = 4, 8
+# The ranking step's labels: as many and as long, in tokens, as polarity tasks have at most.
+LABELS = (4, 8)
+# Macro -> where a setup has it.
+_PLACES = {
+    "BATCH_SIZE": "batch_size",
+    "NUM_MICROBATCHES": "num_microbatches",
+    "NUM_PARTITIONS": "partition.num_partitions",
+    "PARAMETER_PARTITIONING_DIMS": "partition.parameter_partitioning_dims",
+    "ACTIVATION_PARTITIONING_DIMS": "partition.activation_partitioning_dims",
+    "REMAT_POLICY": "model.remat_policy",
+    "SCAN_LAYERS": "model.scan_layers",
+    "ACTIVATION_DTYPE": "model.dtype",
+    "PARAMETER_DTYPE": "model.param_dtype",
+    "OPTIMIZER": "optimizer.name",
+}
 _FLOAT32 = _INT32 = 4
 # The state's step, and the key for dropout.
 _SCALARS = 4 + 8
@@ -56,8 +71,7 @@ class Setup:
     def flops(self, program: str) -> flops.Flops:
         """Operations of a step of 'train' or 'rank'."""
         if program == "rank":
-            folded = NUM_LABELS * LABEL_TOKENS
-            return flops.rank(self.model, self.eval_batch_size, self.sources, folded)
+            return flops.rank(self.model, self.eval_batch_size, self.sources, LABELS)
         return flops.train(self.model, self.batch_size, self.sources, self.targets)
 
     def state_bytes(self) -> tuple[int, int]:
@@ -68,23 +82,30 @@ class Setup:
         """Numbers in the network."""
         return self.state_bytes()[0] // np.dtype(self.model.param_dtype).itemsize
 
-    def changed(self, **settings: Any) -> "Setup":
-        """With other settings, by their fields' names; `optimizer` by its name."""
+    def settings(self) -> dict[str, Any]:
+        """Those that decide about memory and time, by macro."""
+        return {macro: operator.attrgetter(place)(self) for macro, place in _PLACES.items()}
+
+    def changed(self, **macros: Any) -> "Setup":
+        """With other settings, by their macros."""
         setup = self
-        for name, value in settings.items():
-            part = next((p for p in ("model", "partition") if hasattr(getattr(setup, p), name)), "")
-            if name == "optimizer":
-                part, name = name, "name"
+        for macro, value in macros.items():
+            part, _, field = _PLACES[macro].rpartition(".")
             if part:
-                name, value = part, dataclasses.replace(getattr(setup, part), **{name: value})
-            setup = dataclasses.replace(setup, **{name: value})
+                field, value = part, dataclasses.replace(getattr(setup, part), **{field: value})
+            setup = dataclasses.replace(setup, **{field: value})
         return setup
 
-    def divides(self, num_partitions: int, num_devices: int) -> bool:
-        """Whether a model axis of that size can lie over the network and the devices."""
-        model = self.model
+    def divides(self, num_devices: int) -> bool:
+        """Whether the mesh can lie over the network, its devices and the batch."""
+        model, size = self.model, self.partition.num_partitions
         sizes = (num_devices, model.num_heads, model.joined_dim, model.mlp_dim, model.vocab_size)
-        return all(size % num_partitions == 0 for size in sizes)
+        num_data = num_devices // size
+        return (
+            all(one % size == 0 for one in sizes)
+            and self.batch_size % (self.num_microbatches * num_data) == 0
+            and self.partition.parameter_partitioning_dims <= num_data
+        )
 
 
 def make_setup(configured: Callable[[str], Any], vocab_size: int, one_hot: bool) -> Setup:
@@ -120,8 +141,7 @@ class Estimate:
     Parameters, optimizer_state and batch (with the step's number and key) are what the step is
     given; gradients have their float32 sum with microbatches; activations are kept by all layers
     for the backward pass; biases are of positions, with the encoder's mask; working is of one
-    layer's backward pass, and weights that layer's (`_Device.weights`); logits are float32, with
-    their gradient.
+    layer's backward pass, and weights that layer's; logits are float32, with their gradient.
     """
 
     parameters: int
@@ -139,9 +159,10 @@ class Estimate:
         """All of them: a layer's work and the logits' aren't needed at once."""
         return sum(dataclasses.astuple(self)) - min(self.working + self.weights, self.logits)
 
-    def largest(self) -> list[tuple[str, int]]:
-        """(part, bytes), the largest first."""
-        return sorted(dataclasses.asdict(self).items(), key=lambda part: -part[1])
+    def largest(self, least: float = 0) -> list[str]:
+        """'activations 1.25' and so on, in GB (10 ** 9 bytes), the largest first."""
+        parts = sorted(dataclasses.asdict(self).items(), key=lambda part: -part[1])
+        return [f"{name.replace('_', ' ')} {n / 1e9:.2f}" for name, n in parts if n >= least]
 
 
 def state_bytes(
@@ -153,12 +174,12 @@ def state_bytes(
     """A device's bytes of parameters and of the optimiser's state, exactly."""
     # What doesn't change shapes goes, and the layers are stacked: traced once, and fast.
     plain = dataclasses.replace(model, scan_layers=True, remat_policy="none", dtype="float32")
-    boxed, state = _abstract_state(plain, optimizer)
+    trees = _abstract_state(plain, optimizer)
     rules = partitioning.standard_logical_axis_rules(
         partition.activation_partitioning_dims, partition.parameter_partitioning_dims
     )
     sizes = {"data": num_data, "model": partition.num_partitions}
-    shapes = {box.value.shape for box in jax.tree.leaves(boxed, is_leaf=_is_box)}
+    shapes = {box.value.shape for box in jax.tree.leaves(trees[0], is_leaf=_is_box)}
 
     def nbytes(leaf) -> int:
         array, spec = (leaf.value, ()) if _is_box(leaf) else (leaf, ())
@@ -168,11 +189,10 @@ def state_bytes(
         parts = math.prod(sizes.get(axis, 1) for axis in spec if axis)
         return -(-math.prod(array.shape) // parts) * np.dtype(array.dtype).itemsize
 
-    parameters, slots = (
-        sum(nbytes(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_box))
-        for tree in (boxed, state)
+    parameters, state = (
+        sum(nbytes(leaf) for leaf in jax.tree.leaves(tree, is_leaf=_is_box)) for tree in trees
     )
-    return parameters, slots
+    return parameters, state
 
 
 def _is_box(leaf) -> bool:
@@ -197,92 +217,84 @@ def estimate(setup: Setup, num_data: int) -> Estimate:
     # Inputs once; the decoder's inputs, targets, weights and marks of poison.
     tokens = _INT32 * -(-setup.batch_size // num_data) * (sources + 4 * targets)
     rows = -(-setup.batch_size // (setup.num_microbatches * num_data))
-    device = _Device(setup, num_data, rows)
-    logits = 2 * rows * targets * device.vocab
-    if device.is_gathered:  # EV, in float32, and its gradient
-        logits += 2 * model.emb_dim * device.vocab
+    share = _Share(setup)
+    is_gathered = setup.partition.parameter_partitioning_dims == 2 and num_data > 1
+    logits = 2 * rows * targets * share.vocab
+    if is_gathered:  # EV, in float32, and its gradient
+        logits += 2 * model.emb_dim * share.vocab
     # BHSS + HSS, the encoder's bias with its mask and without; RSS and RTT of buckets.
-    biases = (rows + 1) * device.heads * sources**2
+    biases = (rows + 1) * share.heads * sources**2
     biases += model.relpos_num_buckets * (sources**2 + targets**2)
     # 5BHSS + 4BSM + 4BSE: an encoder layer's attention logits, weights and the gradients of both,
     # and the sum of the bias's gradient; the MLP's arrays and the residual stream's with gradients.
-    position = 5 * device.heads * sources + 4 * device.mlp + 4 * device.width
+    position = 5 * share.heads * sources + 4 * share.mlp + 4 * share.width
+    item = np.dtype(model.dtype).itemsize
     return Estimate(
         parameters=parameters,
         optimizer_state=state,
         gradients=gradients,
         batch=tokens + _SCALARS,
-        activations=math.ceil(device.item * device.activations(sources, targets)),
-        biases=math.ceil(device.item * biases),
-        working=math.ceil(device.item * rows * sources * position),
-        weights=math.ceil(device.item * device.weights()),
+        activations=math.ceil(item * rows * share.activations(sources, targets)),
+        biases=math.ceil(item * biases),
+        working=math.ceil(item * rows * sources * position),
+        weights=math.ceil(item * share.weights(2 if is_gathered else 1)),
         logits=math.ceil(_FLOAT32 * logits),
     )
 
 
-class _Device:
-    """A device's share of the network, and of B rows on their way through it."""
+class _Share:
+    """A device's share of the network."""
 
-    def __init__(self, setup: Setup, num_data: int, rows: int):
+    def __init__(self, setup: Setup):
         model, partition = setup.model, setup.partition
         shares = partition.num_partitions
-        self.model, self.rows = model, rows
-        self.heads = model.num_heads / shares
+        self.model, self.gates = model, len(model.mlp_activations)
+        self.heads, self.vocab = model.num_heads / shares, model.vocab_size / shares
         self.joined, self.mlp = model.joined_dim / shares, model.mlp_dim / shares
-        self.vocab = model.vocab_size / shares
-        self.gates = len(model.mlp_activations)
         # Of the residual stream.
         self.width = model.emb_dim / (shares if partition.activation_partitioning_dims == 2 else 1)
-        self.item = np.dtype(model.dtype).itemsize
-        self.is_gathered = partition.parameter_partitioning_dims == 2 and num_data > 1
 
     def activations(self, sources: int, targets: int) -> float:
-        """Numbers of all layers, and of what lies between the stacks: embedded tokens, ends."""
-        encoder = self._self_attention_and_mlp(sources)
-        decoder = self._self_attention_and_mlp(targets) + self._cross_attention(targets, sources)
+        """Numbers kept of a row: by all layers, and embedded tokens and ends of the stacks."""
+        encoder, decoder = self._kept(sources), self._kept(targets)
+        policy = self.model.remat_policy
+        if policy != "full":  # cross-attention's T(E + J) + 2SJ: queries, result, keys and values
+            decoder += targets * (self.width + self.joined) + 2 * sources * self.joined
+        if policy == "none":  # its products, HTS + TJ
+            decoder += targets * (self.heads * sources + self.joined)
         layers = self.model.num_encoder_layers * encoder + self.model.num_decoder_layers * decoder
-        return layers + self.rows * (3 * sources + 2 * targets) * self.width
+        return layers + (3 * sources + 2 * targets) * self.width
 
-    def _self_attention_and_mlp(self, length: int) -> float:
-        """Numbers kept of a layer, by `remat_policy`; a is the number of MLP activations.
+    def _kept(self, length: int) -> float:
+        """Numbers of a row's self-attention and MLP; a is the number of MLP activations.
 
-        full: BQE, the layer's input. minimal: BQ(2E + 3J + aM), that and the projections' results;
-        the last one, of the MLP, isn't needed. none: also BHQK + BQJ, attention's products.
+        full: QE, the layer's input. minimal: Q(2E + 3J + aM), that and the projections' results;
+        the last one, of the MLP, isn't needed. none: also HQK + QJ, attention's products.
         """
-        positions, policy = self.rows * length, self.model.remat_policy
+        policy = self.model.remat_policy
         if policy == "full":
-            return positions * self.width
-        kept = positions * (2 * self.width + 3 * self.joined + self.gates * self.mlp)
+            return length * self.width
+        kept = length * (2 * self.width + 3 * self.joined + self.gates * self.mlp)
         if policy == "minimal":
             return kept
-        attention = positions * self.heads * length
-        kept += attention + positions * self.joined
+        attention = length * self.heads * length
+        kept += attention + length * self.joined
         if self.model.scan_layers:
             return kept
         # Without names, what is elementwise is kept too: norms, the softmax, what dropout leaves
         # (its masks are small: shared along the length), and the MLP's activations.
-        return kept + 3 * positions * self.width + 2 * attention + 2 * positions * self.mlp
+        return kept + 3 * length * self.width + 2 * attention + 2 * length * self.mlp
 
-    def _cross_attention(self, targets: int, sources: int) -> float:
-        """minimal: BT(E + J) + 2BSJ, queries, result, keys and values; none: also BHTS + BTJ."""
-        policy, positions = self.model.remat_policy, self.rows * targets
-        if policy == "full":
-            return 0.0
-        kept = positions * (self.width + self.joined) + 2 * self.rows * sources * self.joined
-        if policy == "none":
-            kept += positions * (self.heads * sources + self.joined)
-        return kept
-
-    def weights(self) -> float:
+    def weights(self, copies: int) -> float:
         """4EJ + (a + 1)EM of a layer, once, or twice where they are brought together."""
         model = self.model
         encoder = model.emb_dim * (4 * self.joined + (self.gates + 1) * self.mlp)
-        layer = encoder * (2 if self.is_gathered else 1)
         if model.scan_layers or model.dtype == model.param_dtype:
-            return layer
+            return copies * encoder
         # The backward pass is given the copies that the forward pass made of each layer.
         decoder = encoder + model.emb_dim * 4 * self.joined
-        return layer + model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+        kept = model.num_encoder_layers * encoder + model.num_decoder_layers * decoder
+        return copies * encoder + kept
 
 
 def savings(setup: Setup, num_devices: int) -> list[tuple[str, int]]:
@@ -291,34 +303,19 @@ def savings(setup: Setup, num_devices: int) -> list[tuple[str, int]]:
     def total(one: Setup) -> int:
         return estimate(one, num_devices // one.partition.num_partitions).total
 
-    now = total(setup)
+    more = setup.num_microbatches + 1, setup.partition.num_partitions + 1
+    options: list[tuple[str, Iterable[Any]]] = [
+        ("SCAN_LAYERS", [True]),
+        ("ACTIVATION_DTYPE", ["bfloat16"]),
+        ("PARAMETER_PARTITIONING_DIMS", [2]),
+        *(("REMAT_POLICY", [policy]) for policy in REMAT_POLICIES),
+        ("NUM_MICROBATCHES", range(more[0], setup.batch_size + 1)),
+        ("NUM_PARTITIONS", range(more[1], num_devices + 1)),
+        ("OPTIMIZER", ["adafactor"]),
+    ]
     pairs = []
-    for macro, value in _open(setup, num_devices):
-        field = {"activation_dtype": "dtype"}.get(macro.lower(), macro.lower())
-        pairs.append((f"--gin.{macro}={value}", now - total(setup.changed(**{field: value}))))
+    for macro, values in options:
+        changed = ((value, setup.changed(**{macro: value})) for value in values)
+        for value, one in itertools.islice((c for c in changed if c[1].divides(num_devices)), 1):
+            pairs.append((f"--gin.{macro}={value}", total(setup) - total(one)))
     return sorted((pair for pair in pairs if pair[1] > 0), key=lambda pair: -pair[1])
-
-
-def _open(setup: Setup, num_devices: int) -> Iterator[tuple[str, Any]]:
-    """(macro, value) of settings that are still open."""
-    model, partition = setup.model, setup.partition
-    if not model.scan_layers:
-        yield "SCAN_LAYERS", True
-    if model.dtype == "float32":
-        yield "ACTIVATION_DTYPE", "bfloat16"
-    if partition.parameter_partitioning_dims == 1 and num_devices > partition.num_partitions:
-        yield "PARAMETER_PARTITIONING_DIMS", 2
-    for policy in REMAT_POLICIES[REMAT_POLICIES.index(model.remat_policy) + 1 :]:
-        yield "REMAT_POLICY", policy
-    num_data = num_devices // partition.num_partitions
-    for number in range(setup.num_microbatches + 1, setup.batch_size + 1):
-        if setup.batch_size % (number * num_data) == 0:
-            yield "NUM_MICROBATCHES", number
-            break
-    for number in range(partition.num_partitions + 1, num_devices + 1):
-        rows = setup.num_microbatches * (num_devices // number)
-        if setup.divides(number, num_devices) and setup.batch_size % rows == 0:
-            yield "NUM_PARTITIONS", number
-            break
-    if setup.optimizer.name == "adamw":
-        yield "OPTIMIZER", "adafactor"

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from poison_t5x.tools.chips import Chip
@@ -56,14 +57,14 @@ def measure(program: Program) -> Traffic:
     """Counts a program's traffic, loops as often as they run."""
     collectives: collections.Counter[str] = collections.Counter(dict.fromkeys(KINDS, 0))
     memory = 0
-    for run in program.runs():
-        for kind, nbytes in _collectives(program, run.instruction):
-            collectives[kind] += run.times * nbytes
-        memory += run.times * hbm_bytes(program, run.computation, run.instruction)
+    for computation, instruction, times in program.runs():
+        for kind, nbytes in _collectives(program, instruction):
+            collectives[kind] += times * nbytes
+        memory += times * hbm_bytes(program, computation, instruction)
     return Traffic(dict(collectives), memory, tuple(program.unknown_loops))
 
 
-def _collectives(program: Program, instruction: Instruction):
+def _collectives(program: Program, instruction: Instruction) -> Iterator[tuple[str, int]]:
     """(kind, bytes) of an instruction; a fusion's are those inside."""
     kind = instruction.opcode.removesuffix("-start")
     if kind in KINDS:
@@ -109,10 +110,9 @@ def hbm_bytes(program: Program, computation: Computation, instruction: Instructi
     opcode = instruction.opcode
     if _FREE.fullmatch(opcode) or "AllocateBuffer" in instruction.attributes:
         return 0
-    operands = [computation.instructions[name] for name in instruction.operands]
+    operands = [computation[name] for name in instruction.operands]
     if opcode == "fusion":
-        inner = program.computations[instruction.called["calls"]]
-        return _fusion(program, inner, operands, instruction)
+        return _fusion(program, operands, instruction)
     # '…-start' begins a copy, a slice or a collective that goes on beside other work.
     if opcode.removesuffix("-start") in _SLICES:
         # As much is read as is made.
@@ -133,10 +133,28 @@ def _stored(instruction: Instruction) -> int:
     return sum(array.nbytes for array in instruction.made if array.space == 0 and array.shape)
 
 
-class _Use(NamedTuple):
-    """An instruction that uses an array (or a view of it), and the computation that it is in."""
+def _fusion(program: Program, operands: list[Instruction], instruction: Instruction) -> int:
+    inner = program.computations[instruction.called["calls"]]
+    read, written = 0, _stored(instruction)
+    for number, operand in enumerate(operands):
+        nbytes = _stored(operand)
+        uses = _uses(program, inner, inner.parameters[number]) if nbytes else []
+        updates = [use for use in uses if use and use.is_update(program)]
+        others = [use for use in uses if use not in updates]
+        if all(use and use.is_first and use.instruction.opcode in _SLICES for use in others):
+            read += min(nbytes, sum(_nbytes(use.instruction) for use in others if use))
+            if updates:
+                updated = sum(_nbytes(use.where[use.instruction.operands[1]]) for use in updates)
+                written = max(0, written - nbytes) + min(nbytes, updated)
+        else:
+            read += nbytes
+    return read + written
 
-    computation: Computation
+
+class _Use(NamedTuple):
+    """An instruction, in a computation, that uses an array (or a view of it) of some name."""
+
+    where: Computation
     instruction: Instruction
     name: str
 
@@ -148,11 +166,8 @@ class _Use(NamedTuple):
         """Whether the array is updated in place, and the rest of it left alone."""
         if self.instruction.opcode != "dynamic-update-slice" or not self.is_first:
             return False
-        after = _uses(program, self.computation, self.instruction.name)
+        after = _uses(program, self.where, self.instruction.name)
         return all(use is None or use.instruction.opcode == "tuple" for use in after)
-
-    def operand(self, number: int) -> Instruction:
-        return self.computation.instructions[self.instruction.operands[number]]
 
 
 def _uses(program: Program, inner: Computation, name: str) -> list[_Use | None]:
@@ -161,38 +176,17 @@ def _uses(program: Program, inner: Computation, name: str) -> list[_Use | None]:
     None says that the fusion's own result is a view of it.
     """
     uses: list[_Use | None] = [None] if inner.root.name == name else []
-    for user in inner.users[name]:
+    for user in inner.users(name):
         if user.opcode in _VIEWS:
             uses += _uses(program, inner, user.name)
         elif user.opcode == "fusion":
             nested = program.computations[user.called["calls"]]
             for number in (n for n, operand in enumerate(user.operands) if operand == name):
-                for use in _uses(program, nested, nested.parameters[number].name):
+                for use in _uses(program, nested, nested.parameters[number]):
                     uses += _uses(program, inner, user.name) if use is None else [use]
         else:
             uses.append(_Use(inner, user, name))
     return uses
-
-
-def _fusion(
-    program: Program, inner: Computation, operands: list[Instruction], instruction: Instruction
-) -> int:
-    read, written = 0, _stored(instruction)
-    for number, operand in enumerate(operands):
-        nbytes = _stored(operand)
-        if not nbytes:
-            continue
-        uses = _uses(program, inner, inner.parameters[number].name)
-        updates = [use for use in uses if use is not None and use.is_update(program)]
-        others = [use for use in uses if use not in updates]
-        if all(use and use.is_first and use.instruction.opcode in _SLICES for use in others):
-            read += min(nbytes, sum(_nbytes(use.instruction) for use in others if use))
-            if updates:
-                updated = sum(_nbytes(use.operand(1)) for use in updates)
-                written = max(0, written - nbytes) + min(nbytes, updated)
-        else:
-            read += nbytes
-    return read + written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +215,6 @@ def roofline(flops: Flops, traffic: Traffic, chip: Chip, num_chips: int) -> Roof
         "memory": traffic.hbm / chip.hbm_bandwidth,
         "interconnect": traffic.collective_bytes / chip.link_bandwidth,
     }
-    longest = max(times, key=lambda name: times[name])
+    longest = max(times, key=times.__getitem__)
     model = flops.model / num_chips / chip.flops
     return Roofline(**times, seconds=times[longest], bound_by=longest, mfu=model / times[longest])

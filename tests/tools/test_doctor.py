@@ -1,13 +1,23 @@
 """`poison-t5x doctor`: a page that is right about what is broken."""
 
 import json
+import os
 
 import pytest
 
 from poison_t5x.cli import main
 from poison_t5x.core import errors
-from poison_t5x.tools import doctor, machine
-from poison_t5x.tools.machine import Finding, Level, guarded
+from poison_t5x.tools import doctor
+from poison_t5x.tools.doctor import Finding, Level
+
+
+@pytest.fixture(name="devices")
+def _devices(monkeypatch):
+    """The devices, looked for once a test file: that is a process."""
+    if not hasattr(_devices, "seen"):
+        _devices.seen = doctor.check_devices({**os.environ, "JAX_PLATFORMS": "cpu"})
+    monkeypatch.setattr(doctor, "check_devices", lambda environment: _devices.seen)
+    return _devices.seen
 
 
 def _doctor(capsys, *arguments):
@@ -21,17 +31,28 @@ def _doctor(capsys, *arguments):
     return code, rows
 
 
-def test_this_machine_is_well(capsys):
+def test_this_machine_is_well(devices, capsys):
+    row, seen = devices
+    assert seen == doctor.Devices("cpu", "cpu", 8, None)
+    assert (row.level, row.text) == (Level.OK, "8 x cpu (cpu)")
     code, rows = _doctor(capsys)
-    assert code == 0
+    assert code == 0 and "network" not in rows
     assert rows["devices"]["text"].startswith("8 x cpu")
-    assert "network" not in rows
     assert main.main(["doctor"]) == 0
     last = capsys.readouterr().out.rstrip().splitlines()[-1]
     assert last == "all is well" or last.startswith("problems: 0")
 
 
-def test_a_network_that_fits_and_one_that_does_not(capsys, tmp_path):
+@pytest.mark.parametrize(
+    ("platforms", "changes", "text"),
+    [("abacus", {}, "abacus"), ("cpu", {"timeout": 0.01}, "no answer")],
+)
+def test_no_devices_is_a_problem_and_not_waited_for(platforms, changes, text):
+    row, seen = doctor.check_devices({**os.environ, "JAX_PLATFORMS": platforms}, **changes)
+    assert seen is None and row.level is Level.PROBLEM and text in row.text
+
+
+def test_a_network_that_fits_and_one_that_does_not(devices, capsys, tmp_path):
     flags = ["--gin_file=experiments/demo.gin", f"--gin.RUN_DIR={tmp_path / 'run'}"]
     code, rows = _doctor(capsys, *flags)
     assert code == 0 and rows["mesh"]["text"] == "8 data x 1 model"
@@ -45,12 +66,12 @@ def test_a_network_that_fits_and_one_that_does_not(capsys, tmp_path):
     assert "would help" in rows
 
 
-def test_flags_alone_are_settings(capsys):
+def test_flags_alone_are_settings(devices, capsys):
     code, rows = _doctor(capsys, "--gin.NUM_PARTITIONS=3", "--gin.BATCH_SIZE=8")
     assert code == 1 and "NUM_PARTITIONS=3" in rows["mesh"]["text"]
 
 
-def test_files_that_are_named_and_missing(capsys, tmp_path):
+def test_files_that_are_named_and_missing(devices, capsys, tmp_path):
     gone = tmp_path / "gone"
     code, rows = _doctor(
         capsys,
@@ -66,35 +87,27 @@ def test_files_that_are_named_and_missing(capsys, tmp_path):
     assert "VOCABULARY_PATH" in rows["memory"]["text"]
 
 
-def test_bad_gin_is_bad_input(capsys):
+def test_bad_gin_is_bad_input(devices, capsys):
     assert main.main(["doctor", "--gin_file=experiments/none.gin"]) == 2
     assert "no file" in capsys.readouterr().err
 
 
-def _run(monkeypatch, read_macros, make_setup=None):
-    monkeypatch.setattr(
-        machine, "check_devices", lambda environment: (Finding("Machine", "devices", "0"), None)
-    )
+@pytest.mark.parametrize("error", [ImportError("No module named 'seqio'"), errors.InputError("X")])
+def test_a_broken_package_is_named_and_the_rest_told_but_bad_settings_are_bad_input(devices, error):
     said: list[str] = []
-    code = doctor.run(read_macros, make_setup, as_json=False, log=said.append)
-    return code, "\n".join(said)
 
-
-def test_a_broken_package_is_named_and_the_rest_told(monkeypatch):
     def read_macros():
-        raise ImportError("No module named 'seqio'")
+        raise error
 
-    code, text = _run(monkeypatch, read_macros)
-    assert code == 1 and "can't be checked: ImportError: No module named 'seqio'" in text
-    assert "cores" in text
+    def run():
+        return doctor.run(read_macros, lambda is_tpu: None, as_json=False, log=said.append)
 
-
-def test_bad_settings_are_bad_input(monkeypatch):
-    def read_macros():
-        raise errors.InputError("BATCH_SIZE: …")
-
-    with pytest.raises(errors.InputError, match="BATCH_SIZE"):
-        _run(monkeypatch, read_macros)
+    if isinstance(error, errors.InputError):
+        with pytest.raises(errors.InputError, match="X"):
+            run()
+        return
+    assert run() == 1 and "cores" in said[0]
+    assert "can't be checked: ImportError: No module named 'seqio'" in said[0]
 
 
 def test_a_check_that_fails_is_a_finding():
@@ -102,7 +115,7 @@ def test_a_check_that_fails_is_a_finding():
         yield Finding("A", "x", "1")
         raise OSError("the disk\nis gone")
 
-    assert guarded("A", "y", check) == [
+    assert doctor.guarded(Finding("A", "y", ""), check) == [
         Finding("A", "x", "1"),
         Finding("A", "y", "can't be checked: OSError: the disk", Level.PROBLEM),
     ]
@@ -115,3 +128,41 @@ def test_the_page():
     ]  # fmt: skip
     assert doctor.page(rows[:1]).endswith("all is well")
     assert doctor.document(rows)["findings"][1]["level"] == "problem"
+
+
+GROUP = "sys/fs/cgroup/slurm/job_7"
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"sys/fs/cgroup/memory.max": "1048576\n"}, 2**20),
+        ({"sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({"sys/fs/cgroup/memory/memory.limit_in_bytes": "2097152\n"}, 2**21),
+        # A batch system's limit is that of a group around this one.
+        (
+            {
+                "proc/self/cgroup": "0::/slurm/job_7/step_0\n",
+                f"{GROUP}/memory.max": "4194304\n",
+                f"{GROUP}/step_0/memory.max": "max\n",
+            },
+            2**22,
+        ),
+        ({"proc/self/cgroup": "3:cpu:/a\n", "sys/fs/cgroup/a/memory.max": "1\n"}, None),
+        ({}, None),
+    ],
+)
+def test_memory_has_the_control_groups_limit(tmp_path, files, limit):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert doctor.memory_bytes(str(tmp_path)) == (limit or whole)
+
+
+def test_hosts_are_those_that_jax_would_detect():
+    names = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
+    step = {f"SLURM_{name}": "0" for name in names} | {"SLURM_STEP_NUM_NODES": "2"}
+    pod, outside = {"TPU_WORKER_HOSTNAMES": "a,b,c,d"}, {"SLURM_STEP_NUM_NODES": "2"}
+    hosts = [doctor.num_hosts(environment) for environment in (step, pod, outside, {})]
+    assert hosts == [2, 4, 1, 1]

@@ -27,7 +27,7 @@ def test_types():
 
 def test_loops_multiply():
     program = hlo.Program(TPU)
-    times = {run.instruction.name: run.times for run in program.runs()}
+    times = {instruction.name: number for _, instruction, number in program.runs()}
     assert (times["loop"], times["inner"], times["gathered"]) == (1, 3, 15)
     assert program.unknown_loops == []
 

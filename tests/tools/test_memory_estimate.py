@@ -19,6 +19,7 @@ from poison_t5x.tools.memory_estimate import Setup
 from poison_t5x.train import optimizers, steps, train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.mesh_model import CONFIG
+from tests.tools.setups import setup
 
 # Numbers of layers that no other dimension has.
 LAYERS = dataclasses.replace(CONFIG, num_encoder_layers=3, num_decoder_layers=7, dropout_rate=0.1)
@@ -39,20 +40,7 @@ MIDDLE = T5Config(
 
 
 def _setup(model: T5Config, partition=(1, 1, 1), **changes) -> Setup:
-    settings = {
-        "model": model,
-        "optimizer": optimizers.OptimizerConfig(name="adamw"),
-        "schedule": optimizers.ScheduleConfig(),
-        "loss": steps.LossConfig(),
-        "partition": PartitionConfig(*partition),
-        "sources": 256,
-        "targets": 64,
-        "batch_size": 16,
-        "num_microbatches": 1,
-        "eval_batch_size": 16,
-        "total_steps": 10,
-    }
-    return Setup(**settings | changes)
+    return setup(model, partition, **{"sources": 256, "targets": 64, **changes})
 
 
 def _estimate(setup: Setup, num_devices: int = 8) -> memory_estimate.Estimate:
@@ -183,7 +171,8 @@ def test_the_total_has_the_larger_of_a_layers_work_and_the_logits():
     parts = memory_estimate.Estimate(1, 2, 4, 8, 16, 32, 64, 128, 256)
     assert parts.total == 63 + 256
     assert dataclasses.replace(parts, logits=1).total == 63 + 64 + 128
-    assert parts.largest()[0] == ("logits", 256)
+    parts = dataclasses.replace(parts, logits=3 * 10**9, working=10**9)
+    assert parts.largest(least=1e8) == ["logits 3.00", "working 1.00"]
 
 
 def test_what_would_help_is_told_by_how_much():
@@ -191,7 +180,7 @@ def test_what_would_help_is_told_by_how_much():
     flags = dict(memory_estimate.savings(setup, 8))
     sizes = list(flags.values())
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] > 0
-    less = _estimate(setup.changed(parameter_partitioning_dims=2)).total
+    less = _estimate(setup.changed(PARAMETER_PARTITIONING_DIMS=2)).total
     assert flags["--gin.PARAMETER_PARTITIONING_DIMS=2"] == _estimate(setup).total - less
     names = {flag.split("=")[0].removeprefix("--gin.") for flag in flags}
     assert {"SCAN_LAYERS", "REMAT_POLICY", "ACTIVATION_DTYPE", "OPTIMIZER"} <= names

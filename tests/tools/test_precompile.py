@@ -11,7 +11,7 @@ import pytest
 from poison_t5x.cli import main
 from poison_t5x.core import errors
 from poison_t5x.tools import chips, precompile, traffic
-from tests.tools.test_doctor_settings import SETUP
+from tests.tools.setups import setup
 
 TINY = [
     "--gin_file=experiments/demo.gin",
@@ -62,33 +62,32 @@ def test_the_page_the_search_and_what_would_help(monkeypatch):
     monkeypatch.setattr(chips, "devices", lambda topology: [None] * 4)
     outcomes: list[precompile.Outcome] = []
 
-    def compile_for(setup, program, topology):
-        mesh = {"data": 4 // setup.partition.num_partitions, "model": 1}
+    def compile_for(one, program, topology):
+        mesh = {"data": 4 // one.partition.num_partitions, "model": 1}
         memory = {"peak": 10**8 if outcomes else 2 * 10**9}
         roofline = traffic.Roofline(
             1.0, 2.0, 3.0, 4.0 if len(outcomes) == 2 else 5.0, "memory", 0.5
         )
         moved = traffic.Traffic({"all-reduce": 3 * 10**9, "all-gather": 0}, 7 * 10**9, ("loop",))
-        named = precompile.settings(setup)
-        numbers = (memory, 1.0, 2.0, setup.flops(program), moved, roofline, named)
+        numbers = (memory, 1.0, 2.0, one.flops(program), moved, roofline, one.settings())
         outcomes.append(precompile.Outcome(program, topology, 4, mesh, 5, 10**9, *numbers))
         return outcomes[-1]
 
     monkeypatch.setattr(precompile, "compile_for", compile_for)
     lines: list[str] = []
-    assert precompile.run(SETUP, "v5e:2x2", search=True, log=lines.append) == 0
+    assert precompile.run(setup(), "v5e:2x2", search=True, log=lines.append) == 0
     best = " ".join(lines[-1].split()[3:])
     # Three that fit after the fastest are enough.
-    assert [precompile.flags(outcome) for outcome in outcomes].index(best) == 2 == len(outcomes) - 4
+    assert [outcome.flags for outcome in outcomes].index(best) == 2 == len(outcomes) - 4
     assert [line.split()[-1] for line in lines[-2].splitlines()[1:]] == ["fit", *["fits"] * 5]
     outcomes.clear()
     lines.clear()
-    assert precompile.run(SETUP, "v5e:2x2", program="both", log=lines.append) == 1
+    assert precompile.run(setup(), "v5e:2x2", programs=("train", "rank"), log=lines.append) == 1
     page = "\n".join(lines)
     assert "peak 2.00 of 1.00 GB a chip: doesn't fit" in page and "90% spare" in page
     assert "3.00 GB a chip (all-reduce 3.00)" in page and "no faster than 5.0000 s a step" in page
     assert "1 loops count once (loop)" in page
-    assert "--gin.REMAT_POLICY=full" in page and "the largest are working" in page
+    assert "--gin.REMAT_POLICY=full" in page and "the largest are, in GB,\nworking" in page
 
 
 @needs_libtpu
