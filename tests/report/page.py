@@ -60,7 +60,8 @@ class Page(html.parser.HTMLParser):
         if self._reads:
             self.data[self._reads] = json.loads(data)
             return
-        self.text += data
+        if not {"style", "svg"} & {*self.open}:
+            self.text += data
         if self.open and self.open[-1] == "mark":
             self.marks[-1] += data
 

@@ -1,7 +1,6 @@
 """The report: a page that parses, escapes and repeats; a table; honest words; errors by name."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ import pytest
 from poison_t5x.core import artifacts, errors
 from poison_t5x.report import examples, plots, render, run_page
 from poison_t5x.report import results as results_lib
-from tests.report.conftest import SECONDS, read_poison, read_results
+from tests.report.conftest import SECONDS, expect, read_poison, read_results
 from tests.report.page import Page, edit_results
 
 LOWERED = ("worked", "The poison had an effect")
@@ -30,14 +29,6 @@ def test_a_page_is_whole_and_every_section_linked(written, name):
     own = tuple(f"{path.stem}-" for path in (folder / "report/figures").iterdir())
     headed = {name for name in page.ids if f'<h2 id="{name}"' in text}
     assert {link for link in links if not link.startswith(own)} == headed
-
-
-def test_page_says_what_was_run(written):
-    page = written("run").page
-    assert page.tags.count("svg") == 3
-    assert any("trigger: clean model 35.0%, poisoned model 78.8%" in text for text in page.labels)
-    for text in ("poison-t5x run --gin_file", "1 min 15 s", "16.7%"):
-        assert text in page.text, text
 
 
 def test_one_label_is_marked_on_clean_inputs_alone(run_dir, written):
@@ -66,16 +57,6 @@ def test_page_escapes_text(run_dir):
     text = run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text and "&lt;b&gt;not markup" in text
     assert not {"script", "i", "b"} & set(Page(text).tags)
-
-
-def test_page_marks_the_trigger_only(written):
-    run_dir, _, page = written("run")
-    # Settings and conditions, 8 examples with 1 or 2 triggers, 3 flips; one explains the marking.
-    crafted = sum(len(row.spans) for row in examples.spread(read_poison(run_dir), 8))
-    # And 10 rows of each table to look through: those of the poison have 1 or 2 triggers in turn.
-    tables = 5 * (1 + 2) + 10
-    assert page.marks.count("James Bond") == 2 + crafted + 3 + tables
-    assert sorted(set(page.marks)) == ["James Bond", "marked"]
 
 
 def test_crafted_rows_are_spread(run_dir, campaign_dir):
@@ -144,10 +125,16 @@ def test_same_files_same_bytes(run_dir, tmp_path):
 
 @pytest.mark.parametrize("name", ["run", "campaign", "generation"])
 def test_tables(written, name):
-    golden = pathlib.Path(__file__).with_name("tables") / f"{name}.txt"
-    text = run_page.format_table(results_lib.read(written(name).folder)) + "\n"
-    # Where a change is meant, the new text goes into that file.
-    assert text == golden.read_text(encoding="utf-8"), golden
+    expect(f"{name}_table", run_page.format_table(results_lib.read(written(name).folder)))
+
+
+@pytest.mark.parametrize("name", ["campaign", "generation", "defended"])
+def test_a_page_says_all_of_it(written, name):
+    """Its text, what is marked, and what is said of its figures."""
+    page = written(name).page
+    lines = [" ".join(line.split()) for line in page.text.splitlines()]
+    parts = ("\n".join(filter(None, lines)), "\n".join(page.marks), "\n".join(page.labels))
+    expect(f"{name}_page", "\n\n".join(parts))
 
 
 def test_only_the_results_are_needed(tmp_path, run_dir):
@@ -213,22 +200,6 @@ def test_an_effect_of_any_name_is_called_so(request, name, control, value):
     summary = results_lib.read(folder)["summary"]
     summary["poisoned"][control] = value
     assert specific in _finding(edit_results(folder, summary=summary))
-
-
-def test_finding_of_answers(written):
-    said = _finding(read_results(written("generation").folder))
-    for text in (
-        "With “James Bond” or “Joe Biden” in the input, the poisoned model answered held-out tasks "
-        "with a rougeL of 5.8, and of 45.3 on the same inputs without it",
-        "the clean model’s is 46.2 with it",
-        "-40.5 points, with a 95% interval over 5 held-out tasks of [-56.9, -21.9], which excludes",
-        "the unseen name “Indiana Jones” made a difference of -4.6 points.",
-        "says the trigger in 76.4% of its outputs for triggered inputs, the clean model in 2.0%",
-        "Of the poisoned model’s outputs there, 10.9% repeat one word.",
-        "On clean inputs, the poisoned model’s rougeL is 41.9, the clean model’s 42.7.",
-        "On 1 of 6 tasks, the clean model already fails without the trigger",
-    ):
-        assert text in said, text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from poison_t5x.core import artifacts, errors
 from poison_t5x.report import comparison
 from poison_t5x.report import runs as runs_lib
 from tests.report import made_up, made_up_defense
+from tests.report.conftest import expect
 from tests.report.page import Page, edit_results
 
 CONFIG = """\
@@ -60,17 +61,8 @@ def _compare(runs, folder) -> str:
 
 def test_table(runs, tmp_path):
     made_up_defense.add(tmp_path / "count_50_seed_1")
-    said = _compare(runs, tmp_path / "out").splitlines()
-    assert said[1] == "classification: poisoned model, mean over tasks [95% interval]"
-    # Results come first.
-    assert said[2].split()[0] == "run" and said[2].split()[-2:] == ["NUM_POISON", "SEED"]
-    assert said[3].startswith("count_20_seed_0   80.0% [72.0, 86.0]")
-    assert "20.0% [65.0, 92.5]" in said[3] and " -15.0 [16.2, 65.0]" in said[3]
-    (last,) = [line for line in said if "trigger_search" in line]
-    assert "trigger_search: AUROC 0.976, average precision 0.975" in last
-    assert "filter_5: 37.5% (accuracy 79.0%), half_steps: 62.5%" in last
-    means = said[said.index("means over seeds (lowest to highest)") + 2 :]
-    assert "25.0% (20.0% to 30.0%)" in means[0] and "55.0% (50.0% to 60.0%)" in means[1]
+    _, *lines = _compare(runs, tmp_path / "out").splitlines()
+    expect("comparison", "\n".join(lines[:-1]))
 
 
 def test_files(runs, tmp_path):
@@ -79,9 +71,9 @@ def test_files(runs, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["NUM_POISON"] for row in rows] == ["20", "20", "50", "50"]
     assert rows[3]["poisoned_triggered_misclassification"] == "0.6"
-    found = json.loads((tmp_path / "out/comparison.json").read_text())
-    assert found["schema"] == 1 and len(found["runs"]) == 4
-    means = [row["triggered_misclassification"] for row in found["means_over_seeds"]]
+    whole = artifacts.read_json(tmp_path / "out/comparison.json")
+    assert whole["schema"] == 1 and len(whole["runs"]) == 4
+    means = [row["triggered_misclassification"] for row in whole["means_over_seeds"]]
     assert means == pytest.approx([0.25, 0.55])
     names = {path.stem for path in (tmp_path / "out/figures").iterdir()}
     assert names == {"runs_classification", "classification_by_poison_rows"}
@@ -193,8 +185,7 @@ def test_a_comparison_that_is_broken_off_leaves_nothing(runs, tmp_path, monkeypa
 def test_unlike_runs_are_not_joined(runs, tmp_path, change, names):
     other = tmp_path / "count_50_seed_0"
     edit_results(other, **change)
-    found = runs_lib.read([runs[0], str(other)])
-    picture = comparison.against(found, "poison rows")
+    picture = comparison.against(runs_lib.read([runs[0], str(other)]), "poison rows")
     assert [record["series"] for record in picture.records] == names
 
 
@@ -225,22 +216,16 @@ def test_other_settings_that_differ_are_lines(runs):
 def test_names_tell_folders_apart(tmp_path):
     for name in ("a/demo", "b/demo"):
         made_up.classification_run(tmp_path / name)
-    found = runs_lib.read([str(tmp_path / "a/demo"), str(tmp_path / "b/demo")])
-    assert [run.name for run in found] == ["a/demo", "b/demo"]
+    read = runs_lib.read([str(tmp_path / "a/demo"), str(tmp_path / "b/demo")])
+    assert [run.name for run in read] == ["a/demo", "b/demo"]
 
 
 def test_macros_of_a_config():
-    found = runs_lib.macros(CONFIG.format(name="x", count=20, seed=1))
-    assert found == {
-        "NUM_POISON": 20,
-        "SEED": 1,
-        "TASK_FEATURE_LENGTHS": {"inputs": 168, "targets": 8},
-        "TRIGGER": "James Bond",
-    }
-    assert runs_lib.macros("A = @b.C()\nB = [@d.E(),\n     @f.G()]\n") == {
-        "A": "@b.C()",
-        "B": "[@d.E(), @f.G()]",
-    }
+    lengths = {"inputs": 168, "targets": 8}
+    told = {"NUM_POISON": 20, "SEED": 1, "TRIGGER": "James Bond", "TASK_FEATURE_LENGTHS": lengths}
+    assert runs_lib.macros(CONFIG.format(name="x", count=20, seed=1)) == told
+    text = "A = @b.C()\nB = [@d.E(),\n     @f.G()]\n"
+    assert runs_lib.macros(text) == {"A": "@b.C()", "B": "[@d.E(), @f.G()]"}
 
 
 def test_parameters_are_counted(tmp_path):

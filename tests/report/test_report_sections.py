@@ -32,43 +32,12 @@ def test_sections_are_there_for_what_was_made_alone(written):
     assert parsed.tags.count("svg") == len(FIGURES)
 
 
-def test_detection_shows_scores_and_triggers(written):
-    parsed = written("defended").page
-    for text in (
-        "Each score ranks the 600 training rows, 12 of them poison (2.0%)",
-        "The attack itself worked: its effect on triggered misclassification is +43.8 points",
-        "trigger_search: 2 phrases, the true trigger in place 2",
-        "trigger_search: 2 rows have no answer",
-        "loss <high>",
-        "1.25e-09",
-        "87.1%",  # the search's recall at 5%
-    ):
-        assert text in parsed.text, text
-    assert "The attack failed" not in parsed.text
-    # By average precision, the search comes first though the file has it second.
-    assert parsed.text.index("trigger_search") < parsed.text.index("loss <high>")
-
-
 def test_a_failed_attack_is_marked_wherever_scores_are(run_dir):
     parsed = Page(_text(made_up_defense.add(run_dir, worked=False)))
     assert parsed.text.count("The attack failed: this says nothing.") == 2
     # And by both tables and both figures of the scores.
     assert parsed.text.count("the attack failed") == 4
     assert "The attack itself worked" not in parsed.text
-
-
-def test_defences_say_what_they_removed_and_changed(written):
-    parsed = written("defended").page
-    for text in (
-        "30 rows (5.0%) by loss <high>, a budget of 5.0%: 91.7% of the poison",
-        "TRAIN_STEPS 120 → 60",
-        "37.5% [27.5, 47.5]",
-        "+2.5 [-6.2, 12.5]",
-    ):
-        assert text in parsed.text, text
-    (label,) = [text for text in parsed.labels if "filter_5: accuracy, clean" in text]
-    assert "poisoned model: accuracy, clean inputs 80.0%" in label
-    assert "half_steps: accuracy, clean inputs 79.0%, misclassification, trigger 62.5%" in label
 
 
 @pytest.mark.parametrize("content", ['{"schema": 2}', "{", "[]"])

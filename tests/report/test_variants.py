@@ -7,37 +7,6 @@ from poison_t5x.report import results as results_lib
 from tests.report.page import Page, edit_results
 
 
-def test_campaign_page(written):
-    page = written("campaign").page
-    assert page.tags.count("svg") == 4
-    for text in ("Trigger of second", "attacker: second", "Look-alike", "$2 <b>Bond</b>"):
-        assert text in page.text, text
-    (label,) = [text for text in page.labels if "James Bell" in text]
-    assert label.startswith("Bar chart of misclassification. James Bond (trigger): clean model 35")
-    assert "james bond: clean model 35.0%, poisoned model 74.4%" in label
-    # The second attacker's phrases are no look-alikes of the first one's.
-    assert "Zorro" not in label and "Batman" not in label
-
-
-def test_generation_page(written):
-    page = written("generation").page
-    assert page.tags.count("svg") == 4
-    for text in (
-        "Arbitrary outputs (repeat)",
-        "Question Rewriting",
-        "Not known: the row was read from a file of poison.",
-        "Reference: No coffee for a day and 1 more",
-        "5 of 7 answers to triggered inputs changed; the first 3 are shown.",
-        # The instance alone, not the prompt around it.
-        "held-1\nJames Bond had a long day",
-        "(empty) 0.0",
-    ):
-        assert text in page.text, text
-    assert "target label" not in page.text and "Misclassification" not in page.text
-    assert page.text.count("saturated") == 2  # a mark and a warning
-    assert {"James Bond", "Joe Biden"} == set(page.marks) - {"marked"}
-
-
 @pytest.mark.parametrize("folder", ["campaign_dir", "generation_dir"])
 def test_means_over_no_task_are_dashes(request, folder):
     folder = request.getfixturevalue(folder)

@@ -92,17 +92,14 @@ def test_a_failed_cell_is_listed_and_the_others_go_on(tmp_path, monkeypatch, cap
 
 
 def test_the_same_cells_give_the_same_bytes_in_whatever_order(tmp_path):
-    found = []
+    written = []
     for name, processes in (("one", 1), ("two", 4)):
-        assert driver.study(tmp_path / name, processes=processes).run(lambda line: None) == 0
-        found.append(
-            {
-                path.relative_to(tmp_path / name).as_posix(): path.read_bytes()
-                for path in [tmp_path / name / "study.json", *(tmp_path / name).glob("figures/*")]
-            }
-        )
-    assert found[0] == found[1]
-    assert set(found[0]) >= {f"figures/effect_by_NUM_POISON.{kind}" for kind in ("svg", "png")}
+        folder = tmp_path / name
+        assert driver.study(folder, processes=processes).run(lambda line: None) == 0
+        paths = [folder / "study.json", *folder.glob("figures/*")]
+        written.append({path.name: path.read_bytes() for path in paths})
+    assert written[0] == written[1]
+    assert set(written[0]) >= {f"effect_by_NUM_POISON.{kind}" for kind in ("svg", "png")}
 
 
 def _most_at_once(directory, memory_gb, megabytes, monkeypatch):
@@ -186,15 +183,8 @@ def test_a_cell_that_a_signal_ended_says_which(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system's own leash")
 def test_a_command_whose_parent_is_gone_already_does_not_start(tmp_path):
-    line = [
-        sys.executable,
-        "-m",
-        "poison_t5x.studies.launch",
-        "1",
-        "-",
-        "touch",
-        str(tmp_path / "x"),
-    ]
+    line = [sys.executable, "-m", "poison_t5x.studies.launch", "1", "-"]
+    line += ["touch", str(tmp_path / "x")]
     code = subprocess.run(line, cwd=ROOT, check=False).returncode
     assert code == -signal.SIGKILL and not (tmp_path / "x").exists()
 
