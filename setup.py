@@ -76,7 +76,7 @@ setuptools.setup(
     package_data={
         "poison_t5x.tasks": ["*.json"],
         "poison_t5x.gin": ["*/*.gin"],
-        "poison_t5x": ["corpus/*.json", "corpus/demo_corpus/*.json"],
+        "poison_t5x": ["checkpoint_io/*.json", "corpus/*.json", "corpus/demo_corpus/*.json"],
         "poison_t5x.report": ["templates/*"],
         "poison_t5x.tools": ["outcome.txt"],
     },

@@ -1,19 +1,13 @@
 """Hugging Face's T5 in T5X's words: tensor names, and config.json read and written.
 
-    shared.weight                                         token_embedder/embedding
-    encoder.final_layer_norm.weight                       encoder/encoder_norm/scale
-    encoder.block.0.layer.0.SelfAttention.q.weight        encoder/layers_0/attention/query/kernel
-    decoder.block.2.layer.2.DenseReluDense.wi_0.weight    decoder/layers_2/mlp/wi_0/kernel
-    decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight
-                                                          decoder/relpos_bias/rel_embedding
-
-Kernels are (out, in) in torch and (in, out) in T5X; relative-position tables are (buckets, heads)
-and (heads, buckets).
+`hugging_face.json` has the words, such as 'encoder.block.#.layer.0.SelfAttention.q.weight' and
+'encoder/layers_#/attention/query/kernel'. Kernels are (out, in) in torch and (in, out) in T5X;
+relative-position tables are (buckets, heads) and (heads, buckets).
 """
 
+import json
 import pathlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -30,37 +24,34 @@ HEAD = "lm_head.weight"
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # Of T5's first public checkpoints; no network reads it, nor does transformers.
 UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
-_MLP = ("DenseReluDense", "mlp", "pre_mlp_layer_norm", {n: n for n in ("wi", "wi_0", "wi_1", "wo")})
-_PARTS = {"q": "query", "k": "key", "v": "value", "o": "out"}
-# A block's layers in their order: torch's module, ours, the norm before it, its tensors.
-_LAYERS = {
-    "encoder": (("SelfAttention", "attention", "pre_attention_layer_norm", _PARTS), _MLP),
-    "decoder": (
-        ("SelfAttention", "self_attention", "pre_self_attention_layer_norm", _PARTS),
-        ("EncDecAttention", "encoder_decoder_attention", "pre_cross_attention_layer_norm", _PARTS),
-        _MLP,
-    ),
-}
-
-
-def _names() -> Iterator[tuple[str, str]]:
-    """(theirs, ours) of all tensors, a block's number as '#'."""
-    yield EMBEDDING, architecture.EMBEDDING
-    yield HEAD, architecture.LOGITS
-    for stack, layers in _LAYERS.items():
-        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        yield bias, f"{stack}/relpos_bias/rel_embedding"
-        yield f"{stack}.final_layer_norm.weight", f"{stack}/{stack}_norm/scale"
-        for number, (theirs, ours, norm, parts) in enumerate(layers):
-            layer = f"{stack}.block.#.layer.{number}"
-            yield f"{layer}.layer_norm.weight", f"{stack}/layers_#/{norm}/scale"
-            for part, name in parts.items():
-                yield f"{layer}.{theirs}.{part}.weight", f"{stack}/layers_#/{ours}/{name}/kernel"
-
-
-_OURS = dict(_names())
+GENERATION = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+_WORDS = json.loads(pathlib.Path(__file__).with_name("hugging_face.json").read_text("utf-8"))
+TOKENIZER = _WORDS["tokenizer"]
+_OURS = _WORDS["tensors"]
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
 _NUMBER = re.compile(r"^((?:en|de)coder(?:\.block\.|/layers_))(0|[1-9]\d*)(?=[./])")
+_GATED = "gated-"
+# transformers' activations that flax.linen computes in the same way. Its 'gelu' is the exact one,
+# by the error function, and flax's the tanh approximation, as in T5.
+_ACTIVATIONS = _WORDS["activations"] | _WORDS["synonyms"]
+_FLAX_ACTIVATIONS = {v: k for k, v in _WORDS["activations"].items()} | {"swish": "silu"}
+# config.json's fields -> T5Config's: those that shapes tell, too, and others.
+_SIZES, _OTHERS = _WORDS["sizes"], _WORDS["others"]
+# The part of a config.json that is read; defaults are those of transformers' T5.
+_Config = msgspec.defstruct(
+    "_Config",
+    [
+        ("model_type", str),
+        *((name, int | None, None) for name in _SIZES),
+        ("relative_attention_max_distance", int, 128),
+        ("dropout_rate", float, 0.1),
+        ("layer_norm_epsilon", float, 1e-6),
+        *((n, str | None, None) for n in ("feed_forward_proj", "dense_act_fn")),
+        *((n, bool | None, None) for n in ("is_gated_act", "tie_word_embeddings")),
+        ("scale_decoder_outputs", bool | None, None),
+        ("transformers_version", str | None, None),
+    ],
+)
 
 
 def _translated(name: str, words: dict[str, str]) -> str | None:
@@ -84,47 +75,6 @@ def tensor(path: str) -> str | None:
 def turned(path: str, one: Tensor) -> Tensor:
     """A parameter as torch has its axes, of T5X's, or the reverse."""
     return one.transposed() if path.endswith(("/kernel", "/rel_embedding")) else one
-
-
-_GATED = "gated-"
-# transformers' activations that flax.linen computes in the same way. Its 'gelu' is the exact one,
-# by the error function, and flax's the tanh approximation, as in T5.
-_ACTIVATIONS = {"relu": "relu", "gelu_new": "gelu"}
-_ACTIVATIONS |= {name: name for name in ("silu", "tanh", "sigmoid", "linear")}
-_FLAX_ACTIVATIONS = {ours: theirs for theirs, ours in _ACTIVATIONS.items()} | {"swish": "silu"}
-_ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu", "swish": "silu"}
-# config.json's fields -> T5Config's: those that shapes tell, too, and others.
-_SIZES = {
-    "d_ff": "mlp_dim",
-    "d_kv": "head_dim",
-    "d_model": "emb_dim",
-    "num_decoder_layers": "num_decoder_layers",
-    "num_heads": "num_heads",
-    "num_layers": "num_encoder_layers",
-    "relative_attention_num_buckets": "relpos_num_buckets",
-    "vocab_size": "vocab_size",
-}
-_OTHERS = {
-    "dropout_rate": "dropout_rate",
-    "layer_norm_epsilon": "layer_norm_epsilon",
-    "relative_attention_max_distance": "relpos_max_distance",
-}
-GENERATION = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-# The part of a config.json that is read; defaults are those of transformers' T5.
-_Config = msgspec.defstruct(
-    "_Config",
-    [
-        ("model_type", str),
-        *((name, int | None, None) for name in _SIZES),
-        ("relative_attention_max_distance", int, 128),
-        ("dropout_rate", float, 0.1),
-        ("layer_norm_epsilon", float, 1e-6),
-        *((name, str | None, None) for name in ("feed_forward_proj", "dense_act_fn")),
-        *((name, bool | None, None) for name in ("is_gated_act", "tie_word_embeddings")),
-        ("scale_decoder_outputs", bool | None, None),
-        ("transformers_version", str | None, None),
-    ],
-)
 
 
 def read(directory: pathlib.Path):
@@ -221,16 +171,12 @@ def describe(config: T5Config) -> dict[str, Any]:
     theirs = _FLAX_ACTIVATIONS[activation]
     gated = _GATED + ("gelu" if theirs == "gelu_new" else theirs)
     return {
-        "architectures": ["T5ForConditionalGeneration"],
+        **_WORDS["config"],
         **{theirs: getattr(config, ours) for theirs, ours in {**_SIZES, **_OTHERS}.items()},
         "dense_act_fn": theirs,
         "feed_forward_proj": gated if others else theirs,
-        "initializer_factor": 1.0,
-        "is_encoder_decoder": True,
         "is_gated_act": bool(others),
-        "model_type": "t5",
         # transformers scales the decoder's outputs where this is true, as T5 v1.0 does.
         "tie_word_embeddings": config.logits_via_embedding,
-        "use_cache": True,
         **GENERATION,
     }

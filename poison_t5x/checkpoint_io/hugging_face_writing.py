@@ -174,18 +174,10 @@ def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Pa
             errors.InputWarning,
             stacklevel=2,
         )
-    vocabularies.copy(path, directory / vocabularies.FILE)
-    settings = {
-        "tokenizer_class": "T5Tokenizer",
-        "extra_ids": extra_ids,
-        "eos_token": "</s>",
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        # True would take the space before a full stop out of decoded texts.
-        "clean_up_tokenization_spaces": False,
-        # transformers 4: ids as those of T5's public folders, and of transformers 5.
-        "legacy": True,
-    }
+    shutil.copyfile(path, directory / vocabularies.FILE)
+    # Cleaning up would take the space before a full stop out of decoded texts; 'legacy' gives
+    # transformers 4 the ids of T5's public folders, and of transformers 5.
+    settings = config_json.TOKENIZER | {"extra_ids": extra_ids}
     _write_json(directory / _TOKENIZER, settings)
     return f"tokenizer of {path}, {described}"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import re
@@ -13,27 +14,11 @@ import tensorstore as ts
 
 from poison_t5x.core import errors
 
-# Other things that people have, by a file that tells.
-_OTHERS = {
-    "model.ckpt-*.index": "a TensorFlow checkpoint (of Mesh TensorFlow's T5?); T5X's bucket has it "
-    "converted, under pretrained_models/t5x",
-    "*.tar": "an archive; unpack it",
-    "*.tar.gz": "an archive; unpack it",
-    "*.zip": "an archive; unpack it",
-    "saved_model.pb": "a TensorFlow SavedModel",
-    "adapter_model.*": "an adapter; merge it into its model",
-    "tf_model*.h5*": "TensorFlow's weights",
-    "flax_model*.msgpack*": "Flax's weights",
-    "rust_model.ot": "Rust's weights",
-    "*.gguf": "GGUF's weights",
-    "onnx": "ONNX's weights",
-    "*.onnx": "ONNX's weights",
-}
-
 
 def other_kind(folder: pathlib.Path) -> str | None:
     """'tf_model.h5 (TensorFlow's weights)': a file that tells of another kind, if there is one."""
-    for pattern, meaning in _OTHERS.items():
+    others = pathlib.Path(__file__).with_name("other_kinds.json").read_text("utf-8")
+    for pattern, meaning in json.loads(others).items():
         if names := sorted(path.name for path in folder.glob(pattern)):
             return f"{names[0]} ({meaning})"
     return None
