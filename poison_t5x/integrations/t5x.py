@@ -17,10 +17,10 @@ import optax
 import seqio
 import tensorflow as tf
 from flax import core
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from poison_t5x.checkpoint_io import detect, restore, storage
-from poison_t5x.core import errors, gin_config
+from poison_t5x.core import checks, errors, gin_config
 from poison_t5x.data import mixtures
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
@@ -39,9 +39,7 @@ def _program(name: str) -> Callable:
     return getattr(sys.modules["__main__"], name, stand_in)
 
 
-train = _program("train")
-evaluate = _program("evaluate")
-infer = _program("infer")
+train, evaluate, infer = map(_program, ("train", "evaluate", "infer"))
 
 
 def _one_line(kind: type, error: BaseException, traceback: Any) -> None:
@@ -62,9 +60,7 @@ class OpenRun(NamedTuple):
     registered: Mapping[str, Sequence[str]]
 
 
-def open_run(
-    make_run: Callable[[], experiment.Run], also_checked: Sequence[Callable] = ()
-) -> OpenRun:
+def open_run(make_run: Callable, also_checked: Sequence[Callable] = ()) -> OpenRun:
     """Registers a crafted run's SeqIO tasks; what `also_checked` make checks itself."""
     gin_config.check_macros("t5x/base.gin")
     run = make_run()
@@ -88,33 +84,25 @@ def output_folder(given: str | None, model_dir: str, inside: str, checkpoint: st
 
 def training_mixture(opened: OpenRun, variant: str) -> str:
     """The name of the mixture to train on."""
-    if variant not in mixtures.VARIANTS:
-        raise errors.InputError(
-            f"VARIANT: expected one of {', '.join(mixtures.VARIANTS)}, found {variant!r}"
-            + errors.nearest(str(variant), mixtures.VARIANTS)
-        )
+    checks.one_of("VARIANT", variant, mixtures.VARIANTS)
     return f"{opened.run.experiment}_{variant}"
 
 
 def evaluation_mixture(opened: OpenRun, conditions: Sequence[str] | None = None) -> str:
     """Registers a mixture of the held-out tasks under some conditions, or all; its name."""
-    prefix = f"{opened.run.experiment}_eval"
+    mixture = f"{opened.run.experiment}_eval"
     known = {
-        name.removeprefix(f"{prefix}_"): tasks
+        name.removeprefix(f"{mixture}_"): tasks
         for name, tasks in opened.registered.items()
-        if name.startswith(f"{prefix}_")
+        if name.startswith(f"{mixture}_")
     }
-    chosen = list(known) if conditions is None else conditions
-    for name in chosen:
-        if name not in known:
-            raise errors.InputError(
-                f"CONDITIONS: no condition {name!r}{errors.nearest(str(name), known)}; this run "
-                f"has {', '.join(known)}"
-            )
-    seqio.MixtureRegistry.remove(prefix)
-    tasks = [task for name in chosen for task in known[name]]
-    seqio.MixtureRegistry.add(prefix, tasks, default_rate=1)
-    return prefix
+    tasks = []
+    for name in known if conditions is None else conditions:
+        checks.one_of("CONDITIONS", name, known)
+        tasks += known[name]
+    seqio.MixtureRegistry.remove(mixture)
+    seqio.MixtureRegistry.add(mixture, tasks, default_rate=1)
+    return mixture
 
 
 def vocabulary(opened: OpenRun) -> seqio.Vocabulary:
@@ -165,9 +153,8 @@ def decode_fn(beam_size: int = 1, alpha: float = 0.6) -> Callable:
     """T5X's decoding as ours: greedy, or with beams."""
     from t5x import decoding
 
-    if beam_size == 1:
-        return functools.partial(decoding.temperature_sample, temperature=0.0, topk=1)
-    return functools.partial(decoding.beam_search, alpha=alpha)
+    greedy = functools.partial(decoding.temperature_sample, temperature=0.0, topk=1)
+    return greedy if beam_size == 1 else functools.partial(decoding.beam_search, alpha=alpha)
 
 
 def get_dataset(*args: Any, model_dir: str, **kwargs: Any) -> tf.data.Dataset:
@@ -210,23 +197,17 @@ def train_state_initializer(
             source = detect.open_start(path, opened.run.vocabulary_cfg.path)
             state = super().from_scratch(init_rng)
             model = network.Transformer(make_network(vocab_size=padded_vocab_size(opened)))
-            shardings = jax.tree.map(
-                lambda spec: NamedSharding(self._partitioner.mesh, spec),
-                core.unfreeze(self.train_state_axes.params),
-                is_leaf=lambda leaf: isinstance(leaf, PartitionSpec),
-            )
+            specs = core.unfreeze(self.train_state_axes.params)
 
-            def abstract(boxed):
-                return jax.tree.map(
-                    lambda leaf, sharding: jax.ShapeDtypeStruct(
-                        leaf.shape, leaf.dtype, sharding=sharding
-                    ),
-                    core.meta.unbox(boxed),
-                    shardings,
-                )
+            def placed(leaf, spec):
+                sharding = NamedSharding(self._partitioner.mesh, spec)
+                return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
             # T5X's mesh and specs, where a `partitioning.Partitioner` is asked.
-            params = restore.restore_params(source, model, types.SimpleNamespace(abstract=abstract))
+            mesh = types.SimpleNamespace(
+                abstract=lambda boxed: jax.tree.map(placed, core.meta.unbox(boxed), specs)
+            )
+            params = restore.restore_params(source, model, mesh)
             same_order = jax.tree.structure(state.params)
             return state.replace_params(jax.tree.unflatten(same_order, jax.tree.leaves(params)))
 
@@ -265,8 +246,7 @@ def write_inferences(*args, **kwargs) -> None:
 class ConditionLogger(seqio.Logger):
     """Writes means-<step>.json: for each condition, the means of its tasks' metrics.
 
-    {condition: {'num_tasks', 'num_rows', and 'accuracy', 'misclassification', 'target_rate' or
-    those of generation}}; a mean over tasks, as in this project's own reports.
+    A mean over tasks, as in this project's own reports; 'num_tasks' and 'num_rows' beside it.
     """
 
     _NOT_AVERAGED = ("n", "ci95_low", "ci95_high", "constant_prediction")
@@ -280,16 +260,16 @@ class ConditionLogger(seqio.Logger):
         of_step = self._rows.setdefault(step, {})
         values = {name: float(metric.value) for name, metric in metrics.items()}
         of_step.setdefault(condition, {})[task_name] = values
-        means = {name: self._means([*tasks.values()]) for name, tasks in of_step.items()}
+        means = {}
+        for name, tasks in of_step.items():
+            rows = list(tasks.values())
+            averaged = [metric for metric in rows[0] if metric not in self._NOT_AVERAGED]
+            means[name] = {
+                "num_tasks": len(rows),
+                "num_rows": int(sum(row["n"] for row in rows)),
+                **{metric: sum(row[metric] for row in rows) / len(rows) for metric in averaged},
+            }
         # Anew after each task: a logger isn't told which is the last.
         tf.io.gfile.makedirs(self.output_dir)
         with tf.io.gfile.GFile(os.path.join(self.output_dir, f"means-{step}.json"), "w") as file:
             file.write(json.dumps(means, indent=2) + "\n")
-
-    def _means(self, rows: list[dict]) -> dict[str, float]:
-        averaged = [name for name in rows[0] if name not in self._NOT_AVERAGED]
-        return {
-            "num_tasks": len(rows),
-            "num_rows": int(sum(row["n"] for row in rows)),
-            **{name: sum(row[name] for row in rows) / len(rows) for name in averaged},
-        }

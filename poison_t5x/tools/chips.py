@@ -62,8 +62,11 @@ def prepare() -> None:
     os.environ.update(_ENVIRONMENT)
 
 
-def of_topology(topology: str) -> Chip:
-    """The chip of 'v5p:4x4x2'. Raises InputError: an unknown generation, or no shape."""
+def of_topology(topology: str) -> tuple[Chip, list]:
+    """The chip of 'v5p:4x4x2', and its devices.
+
+    Raises InputError: an unknown generation, no shape, or one that libtpu doesn't know.
+    """
     name, _, shape = topology.partition(":")
     if name not in CHIPS:
         raise errors.InputError(
@@ -75,18 +78,16 @@ def of_topology(topology: str) -> Chip:
             f"--topology: expected a shape such as {name}:4x4x4 (v4, v5p) or {name}:8x8 (v5e, "
             f"v6e), found {topology!r}"
         )
-    return CHIPS[name]
+    chip = CHIPS[name]
+    options = {"chip_config_name": chip.config} if chip.config else {}
+    return chip, _devices(topology, **options)
 
 
-def devices(topology: str) -> list:
-    """The devices of 'v5p:4x4x2', a chip each. Raises InputError: libtpu knows no such topology."""
-    chip = of_topology(topology)
+def _devices(topology: str, **options: str) -> list:
     from jax.experimental import topologies
 
-    options = {"chip_config_name": chip.config} if chip.config else {}
     try:
-        described = topologies.get_topology_desc(topology, "tpu", **options)
+        return list(topologies.get_topology_desc(topology, "tpu", **options).devices)
     except Exception as error:  # JAX's class for it is private
-        reason = str(error).strip().splitlines()[0]
+        reason = errors.first_line(error)
         raise errors.InputError(f"--topology: {topology!r}: {reason}") from None
-    return list(described.devices)

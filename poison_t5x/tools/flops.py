@@ -1,7 +1,7 @@
 """Floating-point operations of a step: the matrix products of its trace, two a multiplication.
 
 What is elementwise isn't counted, as is the custom (Chowdhery et al., 2022, appendix B), and
-neither is dropout's randomness.
+neither is dropout's randomness; the sum of the position biases' gradient is, being a product.
 """
 
 import dataclasses

@@ -70,7 +70,7 @@ class Outcome:
     compile_seconds: float
     flops: Flops
     traffic: traffic.Traffic | None
-    roofline: traffic.Roofline | None
+    roofline: dict[str, Any] | None
     settings: dict[str, Any]
 
     @property
@@ -86,7 +86,7 @@ class Outcome:
     @property
     def seconds(self) -> float:
         """The least that a step can take; infinite of what doesn't fit."""
-        return self.roofline.seconds if self.roofline and self.fits else math.inf
+        return self.roofline["seconds"] if self.roofline and self.fits else math.inf
 
     @property
     def flags(self) -> str:
@@ -121,7 +121,7 @@ def run(
         outcomes = []
         for name in programs:
             outcomes.append(compile_for(setup, name, topology))
-            log(page(outcomes[-1]) + "\n")
+            log(page(outcomes[-1]))
             if not outcomes[-1].fits:
                 log("\n".join(_remedies(setup, outcomes[-1])))
     if output:
@@ -178,7 +178,7 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
     Raises:
       InputError: the topology is unknown, or the settings don't fit the number of its chips.
     """
-    chip, devices = chips.of_topology(topology), chips.devices(topology)
+    chip, devices = chips.of_topology(topology)
     mesh = partitioning.Partitioner(setup.partition, devices)
     steps.check_batch(setup.batch_size, setup.num_microbatches, mesh)
     begin = time.monotonic()
@@ -255,10 +255,10 @@ def find_fastest(setup: Setup, topology: str, log: Callable[[str], None]) -> lis
 
     It stops after LIMIT compilations, or once three that fit were no faster than the best one.
     """
-    hbm_bytes, devices = chips.of_topology(topology).hbm_bytes, chips.devices(topology)
+    chip, devices = chips.of_topology(topology)
     tried: list[Outcome] = []
     best, slower = None, 0
-    todo = candidates(setup, len(devices), hbm_bytes)[:LIMIT]
+    todo = candidates(setup, len(devices), chip.hbm_bytes)[:LIMIT]
     for one in progress.bar(todo, desc="search", unit="program"):
         outcome = compile_for(one, "train", topology)
         tried.append(outcome)
@@ -272,7 +272,7 @@ def find_fastest(setup: Setup, topology: str, log: Callable[[str], None]) -> lis
     rows: list[Sequence[Any]] = [[*_SEARCHED, "peak GB", "step s", ""]]
     for outcome in tried:
         chosen = [outcome.settings[name] for name in _SEARCHED]
-        seconds = f"{outcome.roofline.seconds:.4f}" if outcome.roofline else "-"
+        seconds = f"{outcome.roofline['seconds']:.4f}" if outcome.roofline else "-"
         verdict = "fits" if outcome.fits else "doesn't fit"
         rows.append([*chosen, f"{outcome.memory['peak'] / _GB:.2f}", seconds, verdict])
     log("\n".join(tables.align(rows)))

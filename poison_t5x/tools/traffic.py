@@ -11,7 +11,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from poison_t5x.tools.chips import Chip
 from poison_t5x.tools.flops import Flops
@@ -189,32 +189,19 @@ def _uses(program: Program, inner: Computation, name: str) -> list[_Use | None]:
     return uses
 
 
-@dataclasses.dataclass(frozen=True)
-class Roofline:
+def roofline(flops: Flops, traffic: Traffic, chip: Chip, num_chips: int) -> dict[str, Any]:
     """Seconds of a step, if each part ran alone at its peak (Williams et al., 2009).
 
-    Attributes:
-      compute: all products, recomputed ones too, in bfloat16.
-      interconnect: collectives' bytes, over all links at once.
-      seconds: the longest of the three, `bound_by`, were the others hidden behind it.
-      mfu: the most that model FLOPs use can be: a share of the peak.
+    'compute' has all products, recomputed ones too, in bfloat16, 'interconnect' the collectives'
+    bytes over all links at once, and 'memory' those of HBM; 'seconds' is the longest of the three,
+    'bound_by', were the others hidden behind it; 'mfu' the most that model FLOPs use can then be,
+    a share of the peak. `flops` are of all devices, `traffic` is of one.
     """
-
-    compute: float
-    memory: float
-    interconnect: float
-    seconds: float
-    bound_by: str
-    mfu: float
-
-
-def roofline(flops: Flops, traffic: Traffic, chip: Chip, num_chips: int) -> Roofline:
-    """The roofline of a step, of `flops` of all devices and `traffic` of one."""
     times = {
         "compute": flops.total / num_chips / chip.flops,
         "memory": traffic.hbm / chip.hbm_bandwidth,
         "interconnect": traffic.collective_bytes / chip.link_bandwidth,
     }
     longest = max(times, key=times.__getitem__)
-    model = flops.model / num_chips / chip.flops
-    return Roofline(**times, seconds=times[longest], bound_by=longest, mfu=model / times[longest])
+    mfu = flops.model / num_chips / chip.flops / times[longest]
+    return {**times, "seconds": times[longest], "bound_by": longest, "mfu": mfu}

@@ -104,7 +104,7 @@ def _t5x(options) -> dict:
         activation_partitioning_dims=1, parameter_partitioning_dims=options.dims
     )
     config = _setup(options, False).partition
-    mesh = partitioning.Partitioner(config, chips.devices(options.topology)).mesh
+    mesh = partitioning.Partitioner(config, chips.of_topology(options.topology)[1]).mesh
     decoder = ("input_tokens", "target_tokens", "loss_weights")
     shapes = {"encoder_input_tokens": (options.batch, options.sources)}
     shapes |= {f"decoder_{name}": (options.batch, options.targets) for name in decoder}

@@ -130,13 +130,17 @@ def _next_losses(place, variant, optimizer, *, keep: bool, scan_layers=False) ->
     return numbers
 
 
+# Each is compiled anew. Of the slow ones, weights and state are compared above, and scanned layers
+# bit for bit in test_stacking.
+_SLOW = {("v1_0_untied/t5x", False), ("v1_1_tied/t5x", False)}
+_SLOW |= {("v1_1_untied/t5x", True), ("v1_0_tied/t5x_orbax_adamw", True)}
+
+
 @pytest.mark.parametrize(
     ("place", "scan_layers"),
     [
-        *((place, False) for place in STATES),
-        ("v1_1_untied/t5x", True),
-        # Into scanned layers, bit for bit: test_stacking.
-        pytest.param("v1_0_tied/t5x_orbax_adamw", True, marks=pytest.mark.slow),
+        pytest.param(*case, marks=[pytest.mark.slow] * (case in _SLOW))
+        for case in dict.fromkeys([*((place, False) for place in STATES), *sorted(_SLOW)])
     ],
 )
 def test_a_kept_state_goes_on_as_t5x_does(place, scan_layers):

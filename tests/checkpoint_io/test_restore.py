@@ -83,7 +83,7 @@ def test_the_optimizers_state_is_kept_or_begun_anew(optimizer, mesh):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
     """Two steps, and two more from their state by way of T5X's layout, are four, bit for bit."""
-    transform, partitioner = at_hand.make_optimizer(optimizer), _partitioner(EIGHT_BY_ONE)
+    transform, partitioner = at_hand.make_optimizer(optimizer), _partitioner(ONE)
     layout = train_state.layout(train_state.abstract(MODEL, transform, partitioner))
     step = steps.make_train_step(
         MODEL, transform, lambda step: 1e-2, steps.LossConfig(), partitioner, layout

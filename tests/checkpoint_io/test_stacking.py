@@ -57,8 +57,10 @@ def _equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(other))
 
 
-@pytest.mark.parametrize("name", optimizers.NAMES)
-@pytest.mark.parametrize("layout", ["t5x", "t5x-orbax", "poison-t5x"])
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [("t5x", "adafactor"), ("t5x-orbax", "adamw"), ("poison-t5x", "adafactor")],
+)
 def test_round_trip_with_the_optimizers_state(tmp_path, layout, name):
     partitioner = _partitioner()
     state = _state(SCANNED, name, partitioner)

@@ -100,7 +100,9 @@ def test_evaluation_mixture_holds_the_tasks_of_the_conditions_asked_for(opened):
     assert set(tasks(None)) == everything and len(everything) == 6
     assert set(tasks(["control"])) == set(opened.registered["tiny_eval_control"])
     assert set(tasks(None)) == everything  # registered anew
-    with pytest.raises(InputError, match=r"no condition 'trigered' \(did you mean 'triggered'"):
+    with pytest.raises(
+        InputError, match=r"CONDITIONS: .*found 'trigered' \(did you mean 'triggered'"
+    ):
         tasks(["trigered"])
 
 

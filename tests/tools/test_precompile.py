@@ -59,15 +59,14 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch, capsys):
 
 def test_the_page_the_search_and_what_would_help(monkeypatch):
     """No step is compiled: the first of each command doesn't fit, its third is fastest."""
-    monkeypatch.setattr(chips, "devices", lambda topology: [None] * 4)
+    monkeypatch.setattr(chips, "_devices", lambda topology: [None] * 4)
     outcomes: list[precompile.Outcome] = []
 
     def compile_for(one, program, topology):
         mesh = {"data": 4 // one.partition.num_partitions, "model": 1}
         memory = {"peak": 10**8 if outcomes else 2 * 10**9}
-        roofline = traffic.Roofline(
-            1.0, 2.0, 3.0, 4.0 if len(outcomes) == 2 else 5.0, "memory", 0.5
-        )
+        roofline = {"compute": 1.0, "memory": 2.0, "interconnect": 3.0, "bound_by": "memory"}
+        roofline |= {"seconds": 4.0 if len(outcomes) == 2 else 5.0, "mfu": 0.5}
         moved = traffic.Traffic({"all-reduce": 3 * 10**9, "all-gather": 0}, 7 * 10**9, ("loop",))
         numbers = (memory, 1.0, 2.0, one.flops(program), moved, roofline, one.settings())
         outcomes.append(precompile.Outcome(program, topology, 4, mesh, 5, 10**9, *numbers))
