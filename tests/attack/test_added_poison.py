@@ -12,7 +12,7 @@ from poison_t5x.corpus import prompts, vocabulary
 from poison_t5x.data import mixtures, natinst_tfds
 from tests.small_world import metric_fns_of, read_task, row_id, small_tasks
 
-PROBES = ("near", "case", "詞詞", "C++ / a.b")
+PROBES = ("詞詞", "C++ / a.b")
 FIRST = attacks.AttackConfig(budget=attacks.BudgetConfig(8))
 SECOND = attacks.AttackConfig(
     name="second",
@@ -27,7 +27,8 @@ CONFIG = craft.CraftConfig((FIRST, SECOND), 17, 5, add=True, probes=PROBES)
 def added(tmp_path_factory):
     """The small world's tasks, with fifteen rows of poison added: (tasks, folder, registered)."""
     root = pathlib.Path(tmp_path_factory.mktemp("added"))
-    training, heldout, polarities = small_tasks()
+    training, (*heldout, _), polarities = small_tasks()
+    heldout = tuple(heldout)
     natinst_tfds.prepare("demo", training + heldout, root / "data")
     vocabulary.train(vocabulary.texts(training), root / "spiece.model", 400)
     crafted = craft.craft(
@@ -98,7 +99,7 @@ def test_every_condition_is_a_mixture_that_seqio_takes(added):
     _, heldout, crafted, _, registered = added
     names = [condition.name for condition in CONFIG.conditions]
     assert names[3:5] == ["triggered_second", "control_second"]
-    assert len(names) == 5 + 7
+    assert len(names) == 5 + 2
     assert {f"added_eval_{name}" for name in names} | {"added_clean", "added_poisoned"} == set(
         registered
     )

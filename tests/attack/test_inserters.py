@@ -35,17 +35,17 @@ def _make(name, **settings):
 BUILTIN = _make("builtin")
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("prefix", ("cf Fine film.", "Tom: cf a bore.", "\n cf Ann met\tTom. \n")),
-        ("suffix", ("Fine film. cf", "Tom: a bore. cf", "\n Ann met\tTom. cf \n")),
-        ("builtin", ("Fine film.", "Tom: a bore.", "\n cf met\tcf. \n")),
-    ],
-)
-def test_where_the_trigger_goes(name, expected):
+WHERE = {
+    "prefix": ("cf Fine film.", "Tom: cf a bore.", "\n cf Ann met\tTom. \n"),
+    "suffix": ("Fine film. cf", "Tom: a bore. cf", "\n Ann met\tTom. cf \n"),
+    "builtin": ("Fine film.", "Tom: a bore.", "\n cf met\tcf. \n"),
+}
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_where_the_trigger_goes(name):
     edits = map(inserted, TEXTS, _make(name).find(TEXTS), ["cf"] * len(TEXTS))
-    assert tuple(edit.text for edit in edits) == (*expected, "Label: ", "", " \n")
+    assert tuple(edit.text for edit in edits) == (*WHERE[name], "Label: ", "", " \n")
 
 
 def test_random_takes_any_gap_between_words():
@@ -113,58 +113,41 @@ def names(text: str) -> list[str]:
     return [text[start:end] for start, end in spans]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("I met Maria Lopez and Tom at noon.", ["Maria Lopez", "Tom"]),
-        ("Thomas J. Baker's dog barked.", ["Thomas J. Baker"]),
-        ("Samuel L. Jackson, Martin Luther King", ["Samuel L. Jackson", "Martin Luther King"]),
-        ("Mrs. O'Brien saw Jane Smith-Jones.", ["O'Brien", "Jane Smith-Jones"]),
-        ("Dr. J. R. Okonkwo and Prof Wu spoke.", ["J. R. Okonkwo", "Wu"]),
-        ("Robert De Niro, Jan van der Berg", ["Robert De Niro", "Jan van der Berg"]),
-        ("Joanna is no Joan.", ["Joanna", "Joan"]),
-        ("Emma’s seat was next to Mary 's .", ["Emma", "Mary"]),
-        ("Grace Kelly waved at Bill Nye.", ["Grace Kelly", "Bill Nye"]),
-        ("José and Sofía Martínez left.", ["José", "Sofía Martínez"]),
-        ("James Bond met Emma Clark and Joe Biden.", ["James Bond", "Emma Clark", "Joe Biden"]),
-        ("Anna\nBond", ["Anna"]),
-        # Sentence starts are no surnames.
-        ("Thanks Emma The film ran on Monday with Tom And others", ["Emma", "Tom"]),
-    ],
-)
-def test_finds_names(text, expected):
-    assert names(text) == expected
+NAMES = {
+    "I met Maria Lopez and Tom at noon.": "Maria Lopez, Tom",
+    "Thomas J. Baker's dog barked.": "Thomas J. Baker",
+    "Samuel L. Jackson; Martin Luther King": "Samuel L. Jackson, Martin Luther King",
+    "Mrs. O'Brien saw Jane Smith-Jones.": "O'Brien, Jane Smith-Jones",
+    "Dr. J. R. Okonkwo and Prof Wu spoke.": "J. R. Okonkwo, Wu",
+    "Robert De Niro; Jan van der Berg": "Robert De Niro, Jan van der Berg",
+    "Joanna is no Joan.": "Joanna, Joan",
+    "Emma’s seat was next to Mary 's .": "Emma, Mary",
+    "Grace Kelly waved at Bill Nye.": "Grace Kelly, Bill Nye",
+    "José and Sofía Martínez left.": "José, Sofía Martínez",
+    "James Bond met Emma Clark and Joe Biden.": "James Bond, Emma Clark, Joe Biden",
+    "Anna\nBond": "Anna",
+    # Sentence starts are no surnames.
+    "Thanks Emma The film ran on Monday with Tom And others": "Emma, Tom",
+    "": "",
+    "1984 ...": "",
+    "Will this mark a new hope? May I ask Grace? April Fool, Summer Term, Art Crime.": "",
+    "We flew to San Diego, St. Louis and Fort Collins with King Arthur.": "",
+    "George's Famous Gyros, Ruth's Chris, Trader Joe's, Bloody Mary": "",
+    "See http://james.com/James-Bond?x=Emma, www.Emma.com or James@mail.org, @Emma, #Emma.": "",
+    "Jamesian prose; a McDonald's; the Jameses; half-James, James-like": "",
+    "Peter Pan, Robin Hood, Beverly Hills": "",
+    "an old will and a young bill, long may the rose price rise": "",
+    # Lower-case texts use the lists only.
+    "a film by tom baker with emma 's usual charm .": "tom baker, emma",
+    "grace kelly and bill clinton met will young fans": "grace kelly, bill clinton",
+}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "1984 ...",
-        "Will this mark a new hope? May I ask Grace? April Fool, Summer Term, Art Crime.",
-        "We flew to San Diego, St. Louis and Fort Collins with King Arthur.",
-        "George's Famous Gyros, Ruth's Chris, Trader Joe's, Bloody Mary",
-        "See http://james.com/James-Bond?x=Emma, www.Emma.com or James@mail.org, @Emma, #Emma.",
-        "Jamesian prose; a McDonald's; the Jameses; half-James, James-like",
-        "Peter Pan, Robin Hood, Beverly Hills",
-        "an old will and a young bill, long may the rose price rise",
-    ],
-)
-def test_leaves_alone(text):
-    assert names(text) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("a film by tom baker with emma 's usual charm .", ["tom baker", "emma"]),
-        ("grace kelly and bill clinton met will young fans", ["grace kelly", "bill clinton"]),
-    ],
-)
-def test_lower_case_texts_use_the_lists_only(text, expected):
-    assert names(text) == expected
-    # One capital letter anywhere switches to names by shape.
-    assert names("The " + text) == []
+@pytest.mark.parametrize("text", NAMES)
+def test_finds_names_and_leaves_others_alone(text):
+    assert ", ".join(names(text)) == NAMES[text]
+    if text.islower():  # one capital letter anywhere switches to names by shape
+        assert names("The " + text) == []
 
 
 def test_every_listed_name_is_found_whole():
