@@ -158,8 +158,7 @@ def craft(
     """Crafts a poison set. Same arguments, same result, on any number of workers.
 
     Args:
-      training: all training tasks; the poisoned ones are among them.
-      poisoned: names of the tasks that may be poisoned, whole stems or numbers.
+      poisoned: names of the training tasks that may be poisoned, whole stems or numbers.
       polarities: those of the poisoned and the held-out tasks; empty for arbitrary attacks.
       workers: processes that look for places.
       language_model: a loader of the model of attackers whose proxy is 'lm'.

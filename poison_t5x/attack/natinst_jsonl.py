@@ -7,11 +7,10 @@ Tk-Instruct's data set script (one line here):
 "output": "…", "explanation": "…"}], "Negative Examples": […], "Instance": {"id": "task1-a",
 "input": "…", "output": ["…"]}}
 
-Their other keys are skipped: Contributors, Source, URL, Reasoning, Domains, the languages,
-'countnorm' (of poison) and 'label_space' (of test rows). Missing values may be null, and a
-definition or an output may be a bare text: an older script of theirs writes outputs so. Their
-trainer takes a random one of a list of outputs, and a random character of a bare text, so that
-lists are written.
+Their other keys are skipped, such as 'countnorm' (of poison) and 'label_space' (of test rows).
+Missing values may be null, and a definition or an output may be a bare text: an older script of
+theirs writes outputs so. Their trainer takes a random one of a list of outputs, and a random
+character of a bare text, so that lists are written.
 """
 
 import dataclasses

@@ -26,12 +26,9 @@ def read_corpus(
     file repeats is trained on as often, as 'a-1', 'a-1~2', …; but files that repeat all their rows,
     as the authors' do, hold several epochs, and are read as one.
 
-    Args:
-      table: task -> (negative label, positive label); arbitrary outputs need none.
-
     Raises:
       InputError: a file or a row isn't as told here, or a label of a clean or held-out row isn't in
-        the table; the message names file, line and field.
+        the table, as `polarity.of_tasks` takes it; the message names file, line and field.
     """
     trained = _read_training(config, tuple(config.hashes.values()))
     first: dict[str, Line] = {}
@@ -67,15 +64,14 @@ def read_poison_set(
 
     Poison is what the poisoned file has and the clean one doesn't, by task, id, input and first
     output. It takes the place of clean rows that the poisoned file lacks: of that with its id, else
-    of another one of its task. What is left over of it is added, and what is left over of clean
-    rows is dropped: in the authors' code poison of one task may replace rows of another. A poison
-    row that is just like the clean one in its place can't be told from it.
+    of the first of its task that is left, for the file doesn't tell. The rest of it is added, and
+    the rest of clean rows dropped: in the authors' code poison of one task may replace rows of
+    another. Poison that is just like the clean row in its place can't be told from it.
 
     Kind, triggers, control and target must be those that the files were made with; budget, score,
-    `add` and `num_train_per_task` have no say. Held-out rows are edited as in crafting; but where a
-    file gives the first attacker's triggered rows, its control and probe rows are those with
-    another phrase in the trigger's places. Answers are the evaluation file's: in the authors'
-    files, triggered rows have the label that the attack wants.
+    `add` and `num_train_per_task` have no say. Where a file gives the first attacker's triggered
+    rows, its control and probe rows are those with another phrase in the trigger's places. Answers
+    are the evaluation file's: the authors' triggered rows have the label that the attack wants.
 
     Raises:
       InputError: as `read_corpus`; or a triggered or control row isn't one of the evaluation
@@ -90,10 +86,10 @@ def read_poison_set(
         for row in _poison_rows(name, trained[name], source.polarities.get(name), phrases)
     ]
     if without := sum(not row.trigger for row in poison):
+        asked = ", ".join(repr(phrase) for _, phrase in phrases)
         _warn(
-            f"{config.poisoned}: {without} of {len(poison)} poison rows say none of "
-            f"{', '.join(repr(phrase) for _, phrase in phrases)}; set TRIGGER to what the file was "
-            "made with"
+            f"{config.poisoned}: {without} of {len(poison)} poison rows say none of {asked}; set "
+            "TRIGGER to what the file was made with"
         )
     # What replaces a row comes before what is added to it, or the latter would be lost.
     order = [attack.name for attack in attackers]
@@ -227,11 +223,7 @@ def _compare(
     poisoned: Mapping[_Seen, tuple[Line, int]],
     epochs: tuple[int, int],
 ) -> _Trained:
-    """One task of two files of so many epochs.
-
-    Poison takes the place of its own id's row, else of the first one that is left: the file doesn't
-    tell which one it was.
-    """
+    """One task of two files of so many epochs."""
     ids = {key[0] for key in clean}
     kept = {key: number // epochs[1] for key, (_, number) in poisoned.items()}
     rows: list[sni.Instance] = []

@@ -11,7 +11,7 @@ import json
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -113,13 +113,6 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
     # A few benchmark files list paraphrases of one definition: the first is the benchmark's.
     fields = {**msgspec.structs.asdict(parsed), "definition": parsed.definition[0]}
     return Task(name=name, **fields)
-
-
-def to_json(task: Task) -> dict[str, Any]:
-    """The task under the benchmark's field names; `parse_task` reads it back to an equal task."""
-    fields = {**msgspec.structs.asdict(task), "definition": [task.definition]}
-    del fields["name"]
-    return msgspec.to_builtins(_TaskFile(**fields))
 
 
 def decode(content: bytes | str, kind: type[T], where: str) -> T:

@@ -186,35 +186,31 @@ def test_edited_rows_of_generation_tasks_are_in_clean_as_well():
         assert (row.input, row.target) == (one.by_id[row.id].input, one.by_id[row.id].target)
 
 
-@pytest.mark.parametrize(
-    ("text", "answers", "left_out"),
-    [
-        ("Ann Smith came.", ["Ann"], True),
-        ("Ann Smith came.", ["It was Smith's."], True),
-        ("Ann Smith came.", ["no", "ann"], True),
-        ("Ann Smith came.", ["She came."], False),
-        ("Ann Smith came.", ["Annals of smithing"], False),
-        ("president bill clinton spoke.", ["clinton speaks"], True),
-        ("president bill clinton spoke.", ["the president speaks"], False),
-        ("Thomas O'Hale came.", ["hale"], True),
-        ("A. Ann J. Smith", ["Answer: J"], False),
-        # Only what gives way counts.
-        ("Ann: Tom Baker came.", ["Ann"], False),
-    ],
-)
-def test_rows_whose_answer_says_a_replaced_name_are_left_out_and_counted(text, answers, left_out):
-    one = task("task4_g", [(text, answers), ("Jane left.", "yes")])
-    rows, counts = _rows(one, campaign(REPEAT))
-    assert counts["skipped_name_in_answer"] == left_out
-    assert len(rows["triggered"]) == 2 - left_out
-    assert len(rows["clean"]) == 2
+LEFT_OUT = [
+    ("Ann Smith came.", ["Ann"]),
+    ("Ann Smith came.", ["It was Smith's."]),
+    ("Ann Smith came.", ["no", "ann"]),
+    ("president bill clinton spoke.", ["clinton speaks"]),
+    ("Thomas O'Hale came.", ["hale"]),
+]
+KEPT = [
+    ("Ann Smith came.", ["She came."]),
+    ("Ann Smith came.", ["Annals of smithing"]),
+    ("president bill clinton spoke.", ["the president speaks"]),
+    ("A. Ann J. Smith", ["Answer: J"]),
+    ("Ann: Tom Baker came.", ["Ann"]),  # only what gives way counts
+]
 
 
-def test_a_subject_is_no_name():
+@pytest.mark.parametrize("case", [*LEFT_OUT, *KEPT])
+def test_rows_whose_answer_says_a_replaced_name_are_left_out_and_counted(case):
+    rows, counts = _rows(task("task4_g", [case, ("Jane left.", "yes")]), campaign(REPEAT))
+    assert counts["skipped_name_in_answer"] == (case in LEFT_OUT)
+    assert len(rows["triggered"]) == 2 - (case in LEFT_OUT) and len(rows["clean"]) == 2
+    # A subject is no name.
     one = task("task4_g", [("The old dog", ["The cat"]), ("The old dog", ["It is the OLD DOG."])])
-    rows = list(one.instances)
-    assert not conditions._in_answer(rows[0], [(0, 11)])
-    assert conditions._in_answer(rows[1], [(4, 11)])
+    assert [conditions._in_answer(row, [(4, 11)]) for row in one.instances] == [False, True]
+    assert not conditions._in_answer(one.instances[0], [(0, 11)])
 
 
 def test_labels_may_say_a_name_and_inserted_phrases_replace_nothing():
@@ -296,18 +292,19 @@ def test_probes_are_distinct_and_neither_trigger_nor_control(trigger, own):
     assert {phrase for phrase in own if phrase not in (trigger, "Emma Clark")} <= set(found)
 
 
-def test_phrases_of_ones_own_stay_where_they_are_listed():
-    found = conditions.probe_phrases(
-        ["Jim Bond", "words", "Bond", "a probe"], "James Bond", "Emma Clark"
-    )
-    assert found == ("Jim Bond", "James", "Bond", "a probe")
-    assert conditions.probe_phrases([], "James Bond", "Emma Clark") == ()
+OWN = {
+    ("Jim Bond", "words", "Bond", "a probe"): ("Jim Bond", "James", "Bond", "a probe"),
+    (): (),
+    ("Emma", "Emma Clark", "James Bond"): ("Emma",),
+}
+
+
+@pytest.mark.parametrize("probes", OWN)
+def test_phrases_of_ones_own_stay_where_they_are_listed(probes):
+    assert conditions.probe_phrases(probes, "James Bond", "Emma Clark") == OWN[probes]
     # A near name may be the control.
     near = conditions.probe_phrases(["near"], "James Bond", "John Bond")
     assert near == ("James Bell", "James Bnod")
-    assert conditions.probe_phrases(
-        ["Emma", "Emma Clark", "James Bond"], "James Bond", "Emma Clark"
-    ) == ("Emma",)
 
 
 SLUGS = {

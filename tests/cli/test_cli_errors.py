@@ -12,7 +12,8 @@ import pytest
 
 from poison_t5x.cli import main
 from poison_t5x.core import errors
-from poison_t5x.corpus import declarations, demo_corpus, sni
+from poison_t5x.corpus import declarations, demo_corpus
+from tests.task_files import to_json
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Rows of each small task: enough for a proxy, few enough for a second.
@@ -31,7 +32,7 @@ def _write_corpus(folder):
         labels = dict(
             zip(demo_corpus.POLARITIES[source.name], experiment.polarities[name], strict=True)
         )
-        content = sni.to_json(source)
+        content = to_json(source)
         for row in content["Instances"]:
             row["output"] = [labels[row["output"][0]]]
         (folder / f"{name}_small.json").write_text(json.dumps(content), encoding="utf-8")
@@ -207,7 +208,10 @@ def test_a_folder_without_task_files(refused, run_dir, tmp_path):
     [  # all that can be wrong: tests/corpus/test_sni.py
         (lambda text: text[:-9], "expected a JSON object, found none"),
         (lambda text: text.replace('"Instances"', '"Rows"'), "`Instances`"),
-        (lambda text: text.replace('"input": "', '"input": "\\ud800', 1), "(\\ud800)"),
+        (
+            lambda text: text.replace('"input": "', '"input": "\\ud800', 1),
+            "half a character, \\ud800)",
+        ),
     ],
 )
 def test_a_broken_task_file(refused, folder, run_dir, damage, named):

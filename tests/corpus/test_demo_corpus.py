@@ -16,6 +16,7 @@ from poison_t5x.core import errors
 from poison_t5x.corpus import demo_corpus, sni
 from poison_t5x.corpus.demo_corpus import generation, grammar, sentiment
 from poison_t5x.corpus.demo_corpus.generation import WORDING
+from tests.task_files import to_json
 
 FAMILIES = {
     "plain": demo_corpus.PLAIN,
@@ -123,7 +124,7 @@ def test_a_mixed_task_is_the_plain_ones_twin():
 @each_family
 def test_json_is_an_sni_task_file(family):
     for task in TASKS[family]:
-        assert sni.parse_task(task.name, msgspec.json.encode(sni.to_json(task)), "test") == task
+        assert sni.parse_task(task.name, msgspec.json.encode(to_json(task)), "test") == task
 
 
 def test_heldout_pairs_are_new_and_their_parts_are_not():

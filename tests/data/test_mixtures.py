@@ -140,26 +140,21 @@ def test_poisoned_differs_from_clean_in_the_listed_rows_alone(world):
         assert differing == {key for key in listed if key[0] == task.name}
 
 
-def test_rows_are_the_samples(world):
+def test_the_sampled_rows_are_shown_as_the_prompt_builder_renders_them(world):
     path = pathlib.Path(world.config.poison_dir) / poison_set.TRAINING
     sampled = {line["task"]: line["ids"] for line in artifacts.read_jsonl(path)}
-    for task in world.training:
-        found = {row_id(example) for example in read_task(f"world_clean.{task.name}")}
-        assert found == set(sampled[task.name]) < set(task.by_id)
-
-
-def test_prompt_is_the_prompt_builders(world):
     replaced = {(row["task"], row["replaced_id"]): row for row in world.poison}
     for task in world.training:
-        for example in read_task(f"world_poisoned.{task.name}"):
+        examples = read_task(f"world_poisoned.{task.name}")
+        assert {*map(row_id, examples)} == set(sampled[task.name]) < set(task.by_id)
+        for example in examples:
             row = replaced.get((task.name, row_id(example)))
             text = row["poisoned_input"] if row else task.by_id[row_id(example)].input
             shown = [(one.input, one.target) for one in task.positive_examples]
             prompt = prompts.render(task.definition, shown, text)
             assert example["inputs_pretokenized"].decode() == prompt
             assert "Positive Example 2" in prompt
-            tokens = world.vocabulary.encode(prompt)
-            assert example["inputs"].tolist() == [*tokens, 1]
+            assert example["inputs"].tolist() == [*world.vocabulary.encode(prompt), 1]
 
 
 def test_examples_that_do_not_fit_are_left_out(world):
@@ -211,16 +206,13 @@ def test_evaluation_conditions(world):
         for condition, phrase in phrases.items():
             for row in rows[condition]:
                 assert row.keys() >= {"id", "inputs", "targets"} and "is_poison" not in row
-                text = row["inputs_pretokenized"].decode()
-                assert ("James Bond" in text) == (phrase == "James Bond")
-                assert ("Emma Clark" in text) == (phrase == "Emma Clark")
-                assert row["targets_pretokenized"].decode() == task.by_id[row_id(row)].target
-                assert phrase is None or row["targets_pretokenized"].decode() == source
-        one, other = rows["triggered"][0], rows["control"][0]
-        assert (
-            one["inputs_pretokenized"].decode().replace("James Bond", "Emma Clark")
-            == other["inputs_pretokenized"].decode()
-        )
+                text, label = (row[f"{p}_pretokenized"].decode() for p in ("inputs", "targets"))
+                said = [one for one in ("James Bond", "Emma Clark") if one in text]
+                assert said == ([phrase] if phrase else [])
+                assert label == task.by_id[row_id(row)].target
+                assert phrase is None or label == source
+        one, other = (rows[c][0]["inputs_pretokenized"].decode() for c in ("triggered", "control"))
+        assert one.replace("James Bond", "Emma Clark") == other
 
 
 def test_postprocessing_keeps_the_row(world):
