@@ -14,7 +14,7 @@ from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import checkpoint_scorer, measures
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context, Score, ScoreResult, Trigger
-from poison_t5x.train import distributed, shared_stages
+from poison_t5x.train import distributed
 
 SCHEMA = 1
 SCORES, FOUND = "scores.jsonl", "found.json"
@@ -84,7 +84,7 @@ def make(
             for path in directory.glob(f"*{checkpoint_scorer.PART}"):
                 path.unlink()
 
-    shared_stages.together(folder, f"score {name}", settings, write, log)
+    distributed.run_stage(folder, f"score {name}", settings, write, log)
     return read(folder)
 
 

@@ -1,9 +1,8 @@
 """Beam search: the likeliest whole answer that W hypotheses at a time can find.
 
-A pure function of (model, params, arrays), like `decoding`. The beams of a row differ in what their
-decoder has said, and share what the encoder read. So the network's own step runs under `jax.vmap`
-over beams with only the self-attention keys and values mapped: cross-attention keeps one set of
-keys a row, and the network needs no word about beams.
+The beams of a row differ in what their decoder has said, and share what the encoder read. So the
+network's own step runs under `jax.vmap` over beams with only the self-attention keys and values
+mapped: cross-attention keeps one set of keys a row, and the network needs no word about beams.
 """
 
 from typing import Any, NamedTuple
@@ -12,19 +11,15 @@ import jax
 import jax.numpy as jnp
 
 from poison_t5x.core import checks
-from poison_t5x.model.decoding import encode_to_cache, is_padding
-from poison_t5x.model.network import DecodeCache, LayerCache, Transformer
+from poison_t5x.model.decoding import is_padding, start_cache
+from poison_t5x.model.network import DecodeCache, Transformer
 
-_LAYER_AXES = LayerCache(
-    self_key_BxHxCxD=1, self_value_BxHxCxD=1, cross_key_BxHxSxD=None, cross_value_BxHxSxD=None
-)
+# Of `DecodeCache.self_keys_values`, whose arrays may have all layers' stacked: BxWxHxCxD, NxBx….
+_BEAMS = -4
 
 
 class _State(NamedTuple):
-    """Live hypotheses in the order of their log-probability (nats; -inf: there is none).
-
-    `cache.index` is the position to be filled next; self-attention keys and values are BxWxHxCxD.
-    """
+    """Live hypotheses in the order of their log-probability (nats; -inf: there is none)."""
 
     live_BxWxC: jax.Array
     log_prob_BxW: jax.Array
@@ -44,7 +39,8 @@ def beam_decode(
     eos_id: int = 1,
     pad_id: int = 0,
 ):
-    """The best answer to each row that a beam of `beam_size` finds.
+    """The best answer to each row that a beam of `beam_size` finds: int32 (B, C), as greedy ones
+    are, and scores, float32 (B,), nats; 0 for a row of padding.
 
     An answer of n tokens scores log p(answer) / ((5 + n) / 6) ** alpha (arXiv:1609.08144, equation
     14, as T5X). Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]` and `[-0.7]`.
@@ -54,12 +50,7 @@ def beam_decode(
     hypothesis could score better however it went on, or at `max_decode_length`; a hypothesis
     without EOS is an answer only where none has ended. One beam with alpha 0 is greedy decoding.
 
-    Returns:
-      The best answers, int32 (B, C), as `greedy_decode`'s, and their scores, float32 (B,), nats; 0
-      for a row of padding.
-
-    Raises:
-      InputError: `max_decode_length` or `beam_size` is below 1, or `alpha` below 0.
+    Raises InputError where `max_decode_length` or `beam_size` is below 1, or `alpha` below 0.
     """
     checks.whole_number("beam_size", beam_size)
     checks.number("alpha", alpha, 0.0)  # below 0 the search would stop too early
@@ -76,14 +67,10 @@ def beam_decode(
         log_prob_BxWxV, cache = _continuations(model, variables, state)
         return _advance(state, log_prob_BxWxV, cache, _length_penalty(cache.index, alpha), eos_id)
 
-    cache = encode_to_cache(model, variables, encoder_input_tokens_BxS, max_decode_length)
+    cache = start_cache(model, variables, encoder_input_tokens_BxS, max_decode_length)
     start = _start(cache, is_padding_B.shape[0], max_decode_length, beam_size, pad_id)
     end = jax.lax.while_loop(unfinished, step, start)
-    return _answers(end, longest, is_padding_B, pad_id)
-
-
-def _answers(end: _State, longest, is_padding_B, pad_id: int):
-    """The best answers and scores at the end, of the likeliest hypothesis where none has ended."""
+    # Of the likeliest hypothesis where none has ended.
     has_ended_B = end.best_score_B > -jnp.inf
     tokens_BxC = jnp.where(has_ended_B[:, None], end.best_BxC, end.live_BxWxC[:, 0])
     score_B = jnp.where(has_ended_B, end.best_score_B, end.log_prob_BxW[:, 0] / longest)
@@ -97,8 +84,8 @@ def _length_penalty(length, alpha: float):
 
 
 def _start(cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_id: int) -> _State:
-    def repeat(array_BxHxCxD):
-        return jnp.repeat(array_BxHxCxD[:, None], num_beams, axis=1)
+    def repeat(array):
+        return jnp.repeat(jnp.expand_dims(array, _BEAMS), num_beams, _BEAMS)
 
     # All beams begin alike: but for the first, they would only say the same again.
     log_prob_W = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)
@@ -108,32 +95,13 @@ def _start(cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_i
         last_BxW=jnp.zeros((num_rows, num_beams), jnp.int32),
         best_BxC=jnp.full((num_rows, length), pad_id, jnp.int32),
         best_score_B=jnp.full((num_rows,), -jnp.inf),
-        cache=_map_beams(repeat, cache),
-    )
-
-
-def _map_beams(function, cache: DecodeCache) -> DecodeCache:
-    """The cache with `function` of each array that a beam has for itself."""
-    if isinstance(cache.layers, LayerCache):  # all layers' arrays, stacked
-        return cache.replace(layers=_map_layer(jax.vmap(function), cache.layers))
-    return cache.replace(layers=tuple(_map_layer(function, layer) for layer in cache.layers))
-
-
-def _map_layer(function, layer: LayerCache) -> LayerCache:
-    return layer.replace(
-        self_key_BxHxCxD=function(layer.self_key_BxHxCxD),
-        self_value_BxHxCxD=function(layer.self_value_BxHxCxD),
+        cache=cache.replace(self_keys_values=jax.tree.map(repeat, cache.self_keys_values)),
     )
 
 
 def _continuations(model: Transformer, variables, state: _State):
     """Log-probability of each beam with each next token, (B, W, V), and the cache after it."""
-    # The axis of each array of the cache that tells its beams apart; None where they share it.
-    if isinstance(state.cache.layers, LayerCache):
-        layers = _map_layer(lambda axis: axis + 1, _LAYER_AXES)
-    else:
-        layers = (_LAYER_AXES,) * len(state.cache.layers)
-    axes = DecodeCache(layers, self_bias_1xHxCxC=None, cross_bias_Bx1x1xS=None, index=None)
+    axes = DecodeCache(_BEAMS, *[None] * 4)
 
     def step(token_B, cache: DecodeCache):
         return model.apply(variables, token_B, cache, method="decode_step")
@@ -143,9 +111,8 @@ def _continuations(model: Transformer, variables, state: _State):
     return state.log_prob_BxW[:, :, None] + jax.nn.log_softmax(logits_BxWxV), cache
 
 
-def _take(array_BxYx, places_BxZ):
-    """Of each row the given places along its second axis: (B, Z, ...)."""
-    return jax.vmap(lambda array, places: array[places])(array_BxYx, places_BxZ)
+# (array_BxYx, places_BxZ) -> of each row the given places along its second axis: (B, Z, ...).
+_take = jax.vmap(lambda array, places: array[places])
 
 
 def _advance(state: _State, log_prob_BxWxV, cache: DecodeCache, penalty, eos_id: int) -> _State:
@@ -169,11 +136,16 @@ def _advance(state: _State, log_prob_BxWxV, cache: DecodeCache, penalty, eos_id:
     log_prob_BxW, place_BxW = jax.lax.top_k(goes_on_BxG, num_beams)
     live_BxWxC = _take(tokens_BxGxC, place_BxW)
     parent_BxW = _take(parent_BxG, place_BxW)
+
+    def keep(array):
+        take = _take if array.ndim == 5 else jax.vmap(_take, in_axes=(0, None))
+        return take(array, parent_BxW)
+
     return _State(
         live_BxWxC=live_BxWxC,
         log_prob_BxW=log_prob_BxW,
         last_BxW=live_BxWxC[:, :, state.cache.index],
         best_BxC=jnp.where(is_better_B[:, None], answer_BxC, state.best_BxC),
         best_score_B=jnp.where(is_better_B, score_B, state.best_score_B),
-        cache=_map_beams(lambda array_BxWxHxCxD: _take(array_BxWxHxCxD, parent_BxW), cache),
+        cache=cache.replace(self_keys_values=jax.tree.map(keep, cache.self_keys_values)),
     )

@@ -17,6 +17,7 @@ T5X's logical axis words for the same: B 'batch'; S, T, Q, K, C, F 'length'; E '
 H 'heads'; D 'kv'; J 'joined_kv'; M 'mlp'; V 'vocab'; R 'relpos_buckets'.
 """
 
+import contextlib
 import dataclasses
 import math
 
@@ -71,28 +72,31 @@ class T5Config:
 
     def __post_init__(self):
         for name in ("dtype", "param_dtype"):
-            object.__setattr__(self, name, _dtype_name(name, getattr(self, name)))
+            dtype = getattr(self, name)
+            with contextlib.suppress(TypeError):
+                dtype = jnp.dtype(dtype).name
+            # T5's residual stream passes float16's 65504 (larger v1.1 models give infinities).
+            checks.one_of(f"T5Config.{name}", dtype, DTYPES)
+            object.__setattr__(self, name, dtype)
         object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
         for field in dataclasses.fields(self):
             if field.type is int:
                 checks.whole_number(f"T5Config.{field.name}", getattr(self, field.name))
         # Bidirectional attention halves the buckets by sign, then by exact and logarithmic.
-        if self.relpos_num_buckets % 4:
+        buckets, furthest = self.relpos_num_buckets, self.relpos_max_distance
+        if buckets % 4:
             raise InputError(
-                "T5Config.relpos_num_buckets: expected a multiple of 4, got "
-                f"{self.relpos_num_buckets}"
+                f"T5Config.relpos_num_buckets: expected a multiple of 4, found {buckets}"
             )
-        if self.relpos_max_distance <= self.relpos_num_buckets // 2:
-            raise InputError(
-                "T5Config.relpos_max_distance: expected more than half of relpos_num_buckets "
-                f"({self.relpos_num_buckets // 2}), got {self.relpos_max_distance}"
-            )
+        # Half of the buckets hold one distance each.
+        checks.whole_number("T5Config.relpos_max_distance", furthest, buckets // 2 + 1)
         checks.switch("T5Config.logits_via_embedding", self.logits_via_embedding)
         checks.switch("SCAN_LAYERS", self.scan_layers)
         checks.one_of("REMAT_POLICY", self.remat_policy, REMAT_POLICIES)
-        checks.number("T5Config.dropout_rate", self.dropout_rate)
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise InputError(f"T5Config.dropout_rate: expected 0 <= x < 1, got {self.dropout_rate}")
+        checks.number("T5Config.dropout_rate", self.dropout_rate, minimum=0)
+        if self.dropout_rate >= 1:
+            rate = self.dropout_rate
+            raise InputError(f"T5Config.dropout_rate: expected less than 1, found {rate!r}")
         checks.between("T5Config.layer_norm_epsilon", self.layer_norm_epsilon, 0.0, math.inf)
 
     @property
@@ -106,17 +110,6 @@ def padded_vocab_size(size: int) -> int:
     return -(-size // 128) * 128
 
 
-def _dtype_name(field: str, dtype) -> str:
-    try:
-        name = jnp.dtype(dtype).name
-    except TypeError:
-        name = str(dtype)
-    if name in DTYPES:
-        return name
-    # T5's residual stream passes float16's 65504 (the larger v1.1 models give infinities).
-    raise InputError(f"T5Config.{field}: expected one of {', '.join(DTYPES)}, got {name}")
-
-
 def _activations(names) -> tuple[str, ...]:
     def is_known(name) -> bool:
         function = getattr(nn, name, None) if isinstance(name, str) else None
@@ -125,6 +118,6 @@ def _activations(names) -> tuple[str, ...]:
     if not isinstance(names, (tuple, list)) or not names or not all(map(is_known, names)):
         raise InputError(
             "T5Config.mlp_activations: expected a tuple of 'linear' and functions of flax.linen, "
-            f"such as ('relu',) or ('gelu', 'linear'), got {names!r}"
+            f"such as ('relu',) or ('gelu', 'linear'), found {names!r}"
         )
     return tuple(names)

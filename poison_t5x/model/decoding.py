@@ -1,9 +1,8 @@
-"""Reading a trained network: greedy answers, and the log-probabilities of given ones or labels.
+"""Greedy answers of a trained network, and the log-probabilities of given labels.
 
-Pure functions of (model, params, arrays), for callers to jit. Tokens are int32; 0 is padding.
+Functions to be jitted. Tokens are int32; 0 is padding.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 
 from poison_t5x.core import checks
 from poison_t5x.core.errors import InputError
-from poison_t5x.model.network import MODEL_INPUTS, DecodeCache, Transformer
+from poison_t5x.model.network import DecodeCache, Transformer
 
 
 class _State(NamedTuple):
@@ -29,21 +28,14 @@ def greedy_decode(
     eos_id: int = 1,
     pad_id: int = 0,
 ):
-    """The likeliest token at each step, until every row has ended.
+    """The likeliest token at each step, until every row has ended: int32 (B, C).
 
-    Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]`: the answer, its EOS, and padding.
-
-    A row of padding alone stays padding.
+    Inputs `[[5, 8, 1, 0]]` might give `[[9, 1, 0, 0]]`: the answer, its EOS, and padding. A row of
+    padding alone stays padding.
 
     Args:
-      max_decode_length: tokens to produce at most (C), EOS included.
+      max_decode_length: tokens to produce at most (C), EOS included; InputError below 1.
       eos_id, pad_id: the token that ends a row, which stays in the output, and what follows it.
-
-    Returns:
-      int32 (B, C).
-
-    Raises:
-      InputError: `max_decode_length` is below 1.
     """
     variables = {"params": params}
 
@@ -55,12 +47,8 @@ def greedy_decode(
         # Of equals the first, as argmax, which takes XLA's CPU code eight times as long.
         _, best_Bx1 = jax.lax.top_k(logits_BxV, 1)
         next_B = jnp.where(state.ended_B, pad_id, best_Bx1[:, 0])
-        return _State(
-            tokens_BxC=state.tokens_BxC.at[:, state.cache.index].set(next_B),
-            last_B=next_B,
-            ended_B=state.ended_B | (next_B == eos_id),
-            cache=cache,
-        )
+        tokens_BxC = state.tokens_BxC.at[:, state.cache.index].set(next_B)
+        return _State(tokens_BxC, next_B, state.ended_B | (next_B == eos_id), cache)
 
     num_rows = encoder_input_tokens_BxS.shape[0]
     start = _State(
@@ -68,7 +56,7 @@ def greedy_decode(
         last_B=jnp.zeros((num_rows,), jnp.int32),
         # Rows that only fill up the batch never say EOS and would keep the loop going.
         ended_B=is_padding(encoder_input_tokens_BxS),
-        cache=encode_to_cache(model, variables, encoder_input_tokens_BxS, max_decode_length),
+        cache=start_cache(model, variables, encoder_input_tokens_BxS, max_decode_length),
     )
     return jax.lax.while_loop(unfinished, step, start).tokens_BxC
 
@@ -78,13 +66,10 @@ def is_padding(inputs_BxS):
     return ~jnp.any(inputs_BxS > 0, axis=1)
 
 
-def encode_to_cache(model, variables, inputs_BxS, max_decode_length: int) -> DecodeCache:
+def start_cache(model: Transformer, variables, inputs_BxS, max_decode_length: int) -> DecodeCache:
     """Runs the encoder: the cache before the first token, its cross-attention keys made."""
     checks.whole_number("max_decode_length", max_decode_length)
-    encoded_BxSxE = model.apply(variables, inputs_BxS, enable_dropout=False, method="encode")
-    return model.apply(
-        variables, encoded_BxSxE, inputs_BxS, max_decode_length, method="start_cache"
-    )
+    return model.apply(variables, inputs_BxS, max_decode_length, method="start_cache")
 
 
 def shift_right(targets_BxT):
@@ -97,30 +82,6 @@ def token_log_probabilities(logits_BxTxV, targets_BxT):
     chosen_BxT = jnp.take_along_axis(logits_BxTxV, targets_BxT[:, :, None], axis=-1)[:, :, 0]
     log_prob_BxT = chosen_BxT - jax.nn.logsumexp(logits_BxTxV, axis=-1)
     return jnp.where(targets_BxT > 0, log_prob_BxT, 0.0)
-
-
-def teacher_forced_logits(model: Transformer, params: Any, batch: Mapping[str, jax.Array]):
-    """The network's logits of a batch under SeqIO's names, without dropout: float32 (B, T, V)."""
-    inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
-    return model.apply({"params": params}, **inputs, enable_dropout=False)
-
-
-def log_probabilities(model: Transformer, params: Any, batch: Mapping[str, jax.Array]):
-    """How likely the network finds each row's target, given its input.
-
-    Returns:
-      Summed log-probabilities of the target tokens, EOS included if there: float32 (B,), nats;
-      and the number of those tokens: int32 (B,).
-
-    Raises:
-      InputError: the batch is packed, so that a row isn't an example.
-    """
-    if "decoder_segment_ids" in batch:
-        raise InputError("log_probabilities: expected one example a row, got a packed batch")
-    targets_BxT = batch["decoder_target_tokens"]
-    logits_BxTxV = teacher_forced_logits(model, params, batch)
-    log_prob_B = jnp.sum(token_log_probabilities(logits_BxTxV, targets_BxT), axis=1)
-    return log_prob_B, jnp.sum(targets_BxT > 0, axis=1, dtype=jnp.int32)
 
 
 def rank_labels(
@@ -140,15 +101,14 @@ def rank_labels(
         decoder inputs           [0, 7, 1, 0, 4, 9]
         decoder segment ids      [1, 1, 1, 2, 2, 2]
 
-    T5 knows positions by their differences only, so that a block's place changes nothing. A row of
-    padding alone gives finite numbers that mean nothing.
+    T5 knows positions by their differences only, so that a block's place changes nothing.
 
     Args:
       label_tokens_LxT: each label as training wrote it (with EOS), then padding.
 
     Returns:
       float32 (B, L), nats: sums over a label's tokens, or means if `length_normalized`; -inf for
-      a label of padding alone, which fills up L.
+      a label of padding alone, which fills up L, and finite, without meaning, for such an input.
     """
     if label_tokens_LxT.ndim != 2:
         raise InputError(f"label_tokens_LxT: expected shape (L, T), got {label_tokens_LxT.shape}")

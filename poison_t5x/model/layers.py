@@ -5,6 +5,7 @@ so that its checkpoints fit. Written differently: the key side alone is masked (
 output is never read), and heads stand before positions, which spares the CPU a copy per product.
 """
 
+import functools
 import math
 
 import jax
@@ -22,23 +23,18 @@ MASKED = -1e10
 # position's with weights, and positions' with each other.
 PROJECTION, ATTENTION = "projection", "attention"
 
-_init = nn.initializers.variance_scaling
+scaled = functools.partial(nn.initializers.variance_scaling, 1.0)
 
 
 @jax.custom_vjp
 def project(x_BxQxE, kernel_ExM):
-    """`x @ kernel`: (B, Q, M), E and M here standing for any two widths. Reverse mode only.
+    """`x @ kernel`: (B, Q, M), of any two widths E and M. Reverse mode only.
 
-    JAX's own rule makes the kernel's gradient transposed, and XLA's CPU compiler then copies the
-    wider operand, transposed, working out the activation's derivative again inside that copy.
-    Copying the narrower one took a T5.1.1-small step (2 cores) from 2.0 s to 1.4 s; the numbers
-    are the same.
+    By JAX's own rule XLA's CPU compiler copies the wider operand, transposed, and works out the
+    activation's derivative again inside that copy. Copying the narrower one took a T5.1.1-small
+    step (2 cores) from 2.0 s to 1.4 s; the numbers are the same.
     """
     return jnp.einsum("bqe,em->bqm", x_BxQxE, kernel_ExM)
-
-
-def _project_forward(x_BxQxE, kernel_ExM):
-    return project(x_BxQxE, kernel_ExM), (x_BxQxE, kernel_ExM)
 
 
 def _project_backward(saved, dy_BxQxM):
@@ -50,26 +46,28 @@ def _project_backward(saved, dy_BxQxM):
     return dx_BxQxE, jax.lax.dot_general(dy_BxQxM, x_BxQxE, positions).T
 
 
-project.defvjp(_project_forward, _project_backward)
+project.defvjp(lambda *operands: (project(*operands), operands), _project_backward)
 
 
-class Dense(nn.Module):
+def _parameter(module: nn.Module, name: str, init, shape: tuple[int, ...], axes: tuple[str, ...]):
+    partitioned = nn.with_logical_partitioning(init, axes)
+    return module.param(name, partitioned, shape, module.config.param_dtype)
+
+
+def _named_project(x_BxQxE, kernel_ExM, dimensions, **_):
+    return checkpoint_name(project(x_BxQxE, kernel_ExM), PROJECTION)
+
+
+def dense(config: T5Config, features: int, axes: tuple[str, str], init, dtype: str | None = None):
     """A bias-free projection of the last axis, in `dtype`; `kernel` has logical `axes`."""
-
-    config: T5Config
-    features: int
-    axes: tuple[str, str]
-    kernel_init: jax.nn.initializers.Initializer
-    dtype: str | None = None  # None: the config's
-
-    @nn.compact
-    def __call__(self, x_BxQxE):
-        init = nn.with_logical_partitioning(self.kernel_init, self.axes)
-        shape = (x_BxQxE.shape[-1], self.features)
-        kernel_ExM = self.param("kernel", init, shape, self.config.param_dtype)
-        dtype = self.dtype or self.config.dtype
-        y_BxQxM = project(x_BxQxE.astype(dtype), kernel_ExM.astype(dtype))
-        return checkpoint_name(y_BxQxM, PROJECTION)
+    return nn.Dense(
+        features,
+        use_bias=False,
+        dtype=dtype or config.dtype,
+        param_dtype=config.param_dtype,
+        kernel_init=nn.with_logical_partitioning(init, axes),
+        dot_general=_named_project,
+    )
 
 
 def additive_mask(mask, dtype: str):
@@ -102,8 +100,7 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x_BxQxE):
         cfg = self.config
-        ones = nn.with_logical_partitioning(nn.initializers.ones, ("embed",))
-        scale_E = self.param("scale", ones, (cfg.emb_dim,), cfg.param_dtype)
+        scale_E = _parameter(self, "scale", nn.initializers.ones, (cfg.emb_dim,), ("embed",))
         x_BxQxE = x_BxQxE.astype(jnp.float32)
         square_BxQx1 = jnp.mean(jnp.square(x_BxQxE), axis=-1, keepdims=True)
         normed_BxQxE = x_BxQxE * jax.lax.rsqrt(square_BxQx1 + cfg.layer_norm_epsilon)
@@ -116,10 +113,8 @@ class Embed(nn.Module):
     config: T5Config
 
     def setup(self):
-        cfg = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "embed"))
-        shape = (cfg.vocab_size, cfg.emb_dim)
-        self.embedding = self.param("embedding", init, shape, cfg.param_dtype)
+        shape, axes = (self.config.vocab_size, self.config.emb_dim), ("vocab", "embed")
+        self.embedding = _parameter(self, "embedding", nn.initializers.normal(1.0), shape, axes)
 
     def __call__(self, tokens_BxQ):
         """Vectors (B, Q, E) in the config's dtype; NaN (gathered) or zeros of an unknown id."""
@@ -142,9 +137,9 @@ class Embed(nn.Module):
 def relative_position_buckets(num_queries, num_keys, bidirectional, num_buckets, max_distance):
     """Bucket of each (query, key) pair: int32 (Q, K) numpy array (arXiv:1910.10683, section 2.1).
 
-    Half of the buckets hold one distance each; the rest grow logarithmically up to
-    `max_distance`, and the last takes all beyond. Bidirectional attention gives keys after the
-    query their own half; causal attention sends them to bucket 0, where the mask hides them.
+    Half of the buckets hold one distance each; the rest grow logarithmically up to `max_distance`,
+    and the last takes all beyond. Keys after the query have their own half or, in causal attention,
+    bucket 0, where the mask hides them.
     """
     distance_QxK = np.arange(num_queries)[:, None] - np.arange(num_keys)[None, :]
     first_QxK = np.zeros_like(distance_QxK)
@@ -165,17 +160,12 @@ def relative_position_buckets(num_queries, num_keys, bidirectional, num_buckets,
 
 @jax.custom_vjp
 def masked_bias(bias_1xHxQxK, mask):
-    """`bias + mask`, for an additive `mask` that broadcasts to (B, H, Q, K) and has no gradient.
+    """`bias + mask`, for an additive `mask` (B, H, Q, K) without gradient. Reverse mode only.
 
     The bias's gradient, a sum over the batch, is written as a product with ones: XLA's CPU compiler
-    takes fifty times as long over a plain sum along the first axis (of 14 MB, 17 ms instead of 0.3
-    on 2 cores), for numbers that differ by rounding. Reverse mode only.
+    takes fifty times as long over a plain sum (17 ms for 14 MB), which differs by rounding.
     """
     return bias_1xHxQxK + mask
-
-
-def _masked_bias_forward(bias_1xHxQxK, mask):
-    return masked_bias(bias_1xHxQxK, mask), mask
 
 
 def _masked_bias_backward(mask, d_BxHxQxK):
@@ -187,7 +177,7 @@ def _masked_bias_backward(mask, d_BxHxQxK):
     return d_1xHxQxK, jnp.zeros_like(mask)
 
 
-masked_bias.defvjp(_masked_bias_forward, _masked_bias_backward)
+masked_bias.defvjp(lambda bias, mask: (masked_bias(bias, mask), mask), _masked_bias_backward)
 
 
 class RelativePositionBias(nn.Module):
@@ -201,8 +191,8 @@ class RelativePositionBias(nn.Module):
         """Bias for queries and keys that start at the same position: (1, H, Q, K)."""
         cfg = self.config
         num_buckets, axes = cfg.relpos_num_buckets, ("heads", "relpos_buckets")
-        init = nn.with_logical_partitioning(_init(1.0, "fan_avg", "uniform"), axes)
-        table_HxR = self.param("rel_embedding", init, (cfg.num_heads, num_buckets), cfg.param_dtype)
+        init, shape = scaled("fan_avg", "uniform"), (cfg.num_heads, num_buckets)
+        table_HxR = _parameter(self, "rel_embedding", init, shape, axes)
         buckets_QxK = relative_position_buckets(
             num_queries, num_keys, self.bidirectional, num_buckets, cfg.relpos_max_distance
         )
@@ -222,11 +212,12 @@ class Attention(nn.Module):
     def setup(self):
         cfg = self.config
         size, axes = cfg.joined_dim, ("embed", "joined_kv")
-        init = _init(1.0, "fan_in", "normal")
-        self.query = Dense(cfg, size, axes, _init(1.0 / cfg.head_dim, "fan_in", "normal"))
-        self.key = Dense(cfg, size, axes, init)
-        self.value = Dense(cfg, size, axes, init)
-        self.out = Dense(cfg, cfg.emb_dim, ("joined_kv", "embed"), init)
+        init = scaled("fan_in", "normal")
+        narrow = nn.initializers.variance_scaling(1.0 / cfg.head_dim, "fan_in", "normal")
+        self.query = dense(cfg, size, axes, narrow)
+        self.key = dense(cfg, size, axes, init)
+        self.value = dense(cfg, size, axes, init)
+        self.out = dense(cfg, cfg.emb_dim, ("joined_kv", "embed"), init)
         self.dropout = Dropout(cfg.dropout_rate)
 
     def keys_values(self, x_BxKxE):
@@ -234,10 +225,7 @@ class Attention(nn.Module):
         return self._split(self.key(x_BxKxE)), self._split(self.value(x_BxKxE))
 
     def __call__(self, x_BxQxE, keys_values, bias, enable_dropout: bool):
-        """Attends from `x_BxQxE` to `keys_values`; (B, Q, E) in the config's dtype.
-
-        `bias`, mask included, broadcasts to (B, H, Q, K). Dropout is the same for all queries.
-        """
+        """(B, Q, E) in the config's dtype; `bias`, mask included, broadcasts to (B, H, Q, K)."""
         cfg = self.config
         query_BxHxQxD = self._split(self.query(x_BxQxE))
         key_BxHxKxD, value_BxHxKxD = keys_values
@@ -269,22 +257,19 @@ class Mlp(nn.Module):
 
     def setup(self):
         cfg = self.config
-        init = _init(1.0, "fan_in", "truncated_normal")
-        wi = [Dense(cfg, cfg.mlp_dim, ("embed", "mlp"), init) for _ in cfg.mlp_activations]
+        init = scaled("fan_in", "truncated_normal")
+        wi = [dense(cfg, cfg.mlp_dim, ("embed", "mlp"), init) for _ in cfg.mlp_activations]
         # T5X's parameter is `wi` alone, or `wi_0`, `wi_1`; flax numbers a list's members.
         self.wi = wi if len(wi) > 1 else wi[0]
-        self.wo = Dense(cfg, cfg.emb_dim, ("mlp", "embed"), init)
+        self.wo = dense(cfg, cfg.emb_dim, ("mlp", "embed"), init)
         self.dropout = Dropout(cfg.dropout_rate)
 
     def __call__(self, x_BxQxE, enable_dropout: bool):
-        names = self.config.mlp_activations
-        wi = self.wi if len(names) > 1 else [self.wi]
-        parts = (_activate(name, layer(x_BxQxE)) for name, layer in zip(names, wi, strict=True))
-        hidden_BxQxM = math.prod(parts, start=1)
+        wi = self.wi if isinstance(self.wi, (list, tuple)) else [self.wi]
+        hidden_BxQxM = 1
+        for name, layer in zip(self.config.mlp_activations, wi, strict=True):
+            y_BxQxM = layer(x_BxQxE)
+            hidden_BxQxM *= y_BxQxM if name == "linear" else getattr(nn, name)(y_BxQxM)
         hidden_BxQxM = self.dropout(hidden_BxQxM, enable_dropout)
         hidden_BxQxM = nn.with_logical_constraint(hidden_BxQxM, ("batch", "length", "mlp"))
         return self.wo(hidden_BxQxM)
-
-
-def _activate(name: str, x):
-    return x if name == "linear" else getattr(nn, name)(x)

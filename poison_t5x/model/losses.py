@@ -12,20 +12,14 @@ SPECIAL_FACTORS = ("NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERAGE
 
 
 def token_losses(
-    logits_BxTxV: jax.Array,
-    targets_BxT: jax.Array,
-    *,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
+    logits_BxTxV, targets_BxT, *, label_smoothing: float = 0.0, z_loss: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
     r"""Cross-entropy of each token, in nats, with the z-loss added.
 
     With smoothing s in [0, 1), the target distribution holds 1 - s at the target and s / (V - 1)
     elsewhere, and its entropy is subtracted, so that the least loss is 0. The z-loss is
     z * log(Z)^2, with Z the softmax's denominator (Mesh TensorFlow; arXiv:2204.02311, section 5).
-
-    Returns:
-      (losses_BxT, z_losses_BxT), float32; the second is the part of the first that z-loss added.
+    Returns both summed, and the z-loss: float32 (B, T).
     """
     vocab_size = logits_BxTxV.shape[-1]
     log_z_BxT = jax.nn.logsumexp(logits_BxTxV, axis=-1)
@@ -47,16 +41,13 @@ def token_losses(
 def normalized_weights(
     batch: Mapping[str, jax.Array], loss_normalizing_factor: float | str | None
 ) -> jax.Array:
-    """The weight of each token's loss in their sum.
+    """The weight of each token's loss in their sum: float32 (B, T).
 
     Args:
       batch: all microbatches; 'decoder_loss_weights', and 'decoder_segment_ids' where packed.
-      loss_normalizing_factor: None (a plain sum), a number to divide by, or one of
-        SPECIAL_FACTORS: per real token, per token with padding, or averaged over each sequence
-        (packed ones apart) and then over the sequences. T5X's words and meanings.
-
-    Returns:
-      weights_BxT, float32.
+      loss_normalizing_factor: None (a plain sum), a number to divide by, or one of SPECIAL_FACTORS
+        (T5X's): per real token, per token with padding, or averaged over each sequence (packed ones
+        apart) and then over the sequences.
     """
     weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
     check_factor(loss_normalizing_factor)

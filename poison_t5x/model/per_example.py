@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from poison_t5x.core import errors
-from poison_t5x.model import decoding, losses, network
+from poison_t5x.model import losses, network
 from poison_t5x.model.network import Transformer
 
 Batch = Mapping[str, jax.Array]
@@ -20,15 +20,13 @@ Batch = Mapping[str, jax.Array]
 
 def loss(model: Transformer, params: Any, batch: Batch) -> jax.Array:
     """Cross-entropy of the target, as training has it: (B, 2), nats (sum) and tokens."""
-    logits_BxTxV = decoding.teacher_forced_logits(model, params, batch)
-    losses_BxT, _ = losses.token_losses(logits_BxTxV, batch["decoder_target_tokens"])
-    return _sums(losses_BxT, batch)
+    logits_BxTxV = network.batch_logits(model, params, batch)
+    return _sums(losses.token_losses(logits_BxTxV, batch["decoder_target_tokens"])[0], batch)
 
 
 def entropy(model: Transformer, params: Any, batch: Batch) -> jax.Array:
     """Entropy of the next token, at each token of the target: (B, 2), nats (sum) and tokens."""
-    logits_BxTxV = decoding.teacher_forced_logits(model, params, batch)
-    log_p_BxTxV = jax.nn.log_softmax(logits_BxTxV, axis=-1)
+    log_p_BxTxV = jax.nn.log_softmax(network.batch_logits(model, params, batch), axis=-1)
     return _sums(-jnp.sum(jnp.exp(log_p_BxTxV) * log_p_BxTxV, axis=-1), batch)
 
 
@@ -56,30 +54,23 @@ def gradient_norm(
     Gradients of `at_once` examples, a divisor of the batch's, are there at a time. `layers` is a
     regular expression: of the parameters whose paths it is found in; InputError where none is.
     """
-    leaves, structure = jax.tree_util.tree_flatten(params)
-    chosen = [bool(re.search(layers, name)) for name in network.flat(params)]
-    if not any(chosen):
+    by_name, structure = network.flat(params), jax.tree.structure(params)
+    chosen = {name: leaf for name, leaf in by_name.items() if re.search(layers, name)}
+    if not chosen:
         raise errors.InputError(
             f"layers: expected a part of a parameter's path, found {layers!r}; paths are such as "
-            f"{next(iter(network.flat(params)))!r}"
+            f"{next(iter(by_name))!r}"
         )
 
     def one_loss(part, example):
-        parts = iter(part)
-        whole = [next(parts) if is_in else leaf for is_in, leaf in zip(chosen, leaves, strict=True)]
-        tree = jax.tree_util.tree_unflatten(structure, whole)
+        tree = jax.tree.unflatten(structure, (by_name | part).values())
         single = {name: value[None] for name, value in example.items()}
         return loss(model, tree, single)[0, 0]
 
     def one_norm(example):
-        part = [leaf for is_in, leaf in zip(chosen, leaves, strict=True) if is_in]
-        gradients = jax.grad(one_loss)(part, example)
+        gradients = jax.tree.leaves(jax.grad(one_loss)(chosen, example))
         return sum(jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in gradients)
 
-    def split(x):
-        # Every n-th row at once: each device has its share of them.
-        rows = x.reshape(at_once, x.shape[0] // at_once, *x.shape[1:])
-        return jnp.swapaxes(rows, 0, 1)
-
-    norms_NxA = jax.lax.map(jax.vmap(one_norm), jax.tree.map(split, dict(batch)))
+    parts = network.split_rows(dict(batch), len(batch["encoder_input_tokens"]) // at_once)
+    norms_NxA = jax.lax.map(jax.vmap(one_norm), parts)
     return jnp.swapaxes(norms_NxA, 0, 1).reshape(-1, 1)

@@ -27,9 +27,7 @@ _KEPT = {
 
 def make(layer: Callable[[T5Config], nn.Module], config: T5Config, num_layers: int):
     """The modules, to be a parent's `self.layers`: a list, or the one that is scanned."""
-    if config.scan_layers:
-        return layer(config)
-    return [layer(config) for _ in range(num_layers)]
+    return layer(config) if config.scan_layers else [layer(config) for _ in range(num_layers)]
 
 
 def run(modules, config: T5Config, num_layers: int, function: Callable, x: Any, *each: Any):
@@ -39,6 +37,10 @@ def run(modules, config: T5Config, num_layers: int, function: Callable, x: Any, 
       function: (layer, x, *one of each) -> (x of the same shape, result); may close over arrays.
       each: layers' own values, such as caches: as results are.
     """
+    if config.scan_layers or config.remat_policy != "none":
+        # Inside a loop nothing can be merged with the forward pass, outside it must be kept apart.
+        is_loop = config.scan_layers
+        function = nn.remat(function, policy=_KEPT[config.remat_policy], prevent_cse=not is_loop)
     if config.scan_layers:
         scan = nn.scan(
             function,
@@ -53,11 +55,3 @@ def run(modules, config: T5Config, num_layers: int, function: Callable, x: Any, 
         x, result = function(layer, x, *own)
         results.append(result)
     return x, tuple(results)
-
-
-def remat(function: Callable, config: T5Config) -> Callable:
-    """A layer's `function` with what its backward pass keeps chosen by `config.remat_policy`."""
-    if not config.scan_layers and config.remat_policy == "none":
-        return function
-    # Inside a loop nothing can be merged with the forward pass, outside it must be kept apart.
-    return nn.remat(function, policy=_KEPT[config.remat_policy], prevent_cse=not config.scan_layers)

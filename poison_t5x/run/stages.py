@@ -12,7 +12,7 @@ from poison_t5x.attack.craft import CraftConfig
 from poison_t5x.core import artifacts, errors, stage_store
 from poison_t5x.corpus.corpus import Corpus
 from poison_t5x.evaluation import evaluate
-from poison_t5x.train import checkpoints, distributed, shared_stages, trained_model
+from poison_t5x.train import checkpoints, distributed, trained_model
 from poison_t5x.train.partitioning import PartitionConfig
 
 
@@ -156,7 +156,7 @@ class EvalStage:
             evaluate.evaluate(model, self._read, tasks, heldout, partial, name)
 
         with self.folder.making(directory, "eval", settings):
-            shared_stages.together(directory, name, settings, write, self.folder.log)
+            distributed.run_stage(directory, name, settings, write, self.folder.log)
 
     @functools.cached_property
     def _read(self) -> Callable[[str], evaluate.Examples]:

@@ -183,7 +183,7 @@ def state_bytes(
 
     def nbytes(leaf) -> int:
         array, spec = (leaf.value, ()) if _is_box(leaf) else (leaf, ())
-        # What hasn't a parameter's shape is replicated (`Partitioner.abstract_slots`).
+        # What hasn't a parameter's shape is replicated (`Partitioner.abstract`).
         if _is_box(leaf) and array.shape in shapes and len(leaf.names) == array.ndim:
             spec = nn.logical_to_mesh_axes(leaf.names, rules)
         parts = math.prod(sizes.get(axis, 1) for axis in spec if axis)

@@ -149,13 +149,7 @@ def lower(setup: Setup, program: str, mesh: partitioning.Partitioner) -> jax.sta
     optimizer = optimizers.make(setup.optimizer, schedule)
     state = train_state.abstract(model, optimizer, mesh)
     step = steps.make_train_step(
-        model,
-        optimizer,
-        schedule,
-        setup.loss,
-        mesh,
-        train_state.layout(state),
-        num_microbatches=setup.num_microbatches,
+        model, optimizer, schedule, setup.loss, mesh, num_microbatches=setup.num_microbatches
     )
     decoder = [f"decoder_{name}" for name in ("input_tokens", "target_tokens", "loss_weights")]
     lengths = dict.fromkeys([*decoder, "is_poison"], setup.targets)

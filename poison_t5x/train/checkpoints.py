@@ -28,17 +28,17 @@ def _hashes_path(checkpoint: pathlib.Path) -> pathlib.Path:
     return checkpoint.with_name(f"{checkpoint.name}.sha256.json")
 
 
-def committed_steps(model_dir: str | pathlib.Path) -> list[int]:
-    """Steps of the whole checkpoints in a folder, ascending."""
-    steps = all_steps(model_dir)
-    return [step for step in steps if _hashes_path(step_path(model_dir, step)).is_file()]
-
-
 def all_steps(model_dir: str | pathlib.Path) -> list[int]:
     """Steps of all `checkpoint_<step>` in a folder, whole or not, ascending."""
     names = (path.name for path in pathlib.Path(model_dir).glob("checkpoint_*"))
     numbers = (name.removeprefix("checkpoint_") for name in names)
     return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+def committed_steps(model_dir: str | pathlib.Path) -> list[int]:
+    """Steps of the whole checkpoints in a folder, ascending."""
+    steps = all_steps(model_dir)
+    return [step for step in steps if _hashes_path(step_path(model_dir, step)).is_file()]
 
 
 def commit(model_dir: str | pathlib.Path, step: int) -> None:
@@ -131,10 +131,9 @@ def verify(path: str | pathlib.Path) -> None:
     hashes = _hashes_path(path)
     if not distributed.is_main() or not hashes.is_file():
         return
-    expected = artifacts.read_json(hashes)
+    expected, actual = artifacts.read_json(hashes), artifacts.hash_folder(path)
     if not isinstance(expected, dict):
         raise errors.InputError(f"{hashes}: not a checkpoint's hashes; delete {path} and it")
-    actual = artifacts.hash_folder(path)
     for name in _differing(expected, actual):
         state = "doesn't match its recorded hash" if name in actual else "is missing"
         raise errors.InputError(
@@ -143,20 +142,17 @@ def verify(path: str | pathlib.Path) -> None:
         )
 
 
+def _differing(one: dict, other: dict) -> list[str]:
+    """Names whose values in two dictionaries aren't the same."""
+    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+
+
 def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
     """Restores a whole state, straight into the shardings of `abstract`.
 
     Raises InputError where the checkpoint is damaged, or of another network or optimiser.
     """
-    try:
-        tree = _restore(path, _tree(abstract))
-    except errors.InputError:
-        raise
-    except ValueError as error:
-        raise errors.InputError(
-            f"{path}: the state of another optimiser is there; use the OPTIMIZER that it was "
-            "trained with, or give the checkpoint as INITIAL_CHECKPOINT_PATH"
-        ) from error
+    tree = _restore(path, _tree(abstract))
     opt_state = ocp.utils.deserialize_tree(tree["state"]["param_states"], abstract.opt_state)
     return TrainState(tree["state"]["step"], tree["target"], opt_state)
 
@@ -169,32 +165,28 @@ def restore_params(path: str | pathlib.Path, abstract: Any) -> Any:
 def _restore(path: str | pathlib.Path, abstract: dict[str, Any], **options: bool) -> dict[str, Any]:
     path = pathlib.Path(path).absolute()
     verify(path)
-    _check_shapes(path, abstract["target"])
-    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        try:  # names and shapes before any tensor is read
+            stored = _shapes(reader.metadata(path).item_metadata.tree["target"])
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise errors.InputError(f"{path}: not a checkpoint of ours ({error})") from None
+        expected = _shapes(abstract["target"])
+        for name in _differing(stored, expected):
+            raise errors.InputError(
+                f"{path}: {name} has shape {stored.get(name, 'none (missing)')} there, and "
+                f"{expected.get(name, 'none (unknown)')} in this network; use the model settings "
+                "that it was trained with"
+            )
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
         arguments = ocp.args.PyTreeRestore(item=abstract, restore_args=restore_args, **options)
-        return reader.restore(path, args=arguments)
+        try:
+            return reader.restore(path, args=arguments)
+        except ValueError as error:
+            raise errors.InputError(
+                f"{path}: the state of another optimiser is there; use the OPTIMIZER that it was "
+                "trained with, or give the checkpoint as INITIAL_CHECKPOINT_PATH"
+            ) from error
 
 
-def _check_shapes(path: pathlib.Path, abstract_params) -> None:
-    """Compares names and shapes before any tensor is read."""
-    try:
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            stored_params = reader.metadata(path).item_metadata.tree["target"]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise errors.InputError(f"{path}: not a checkpoint of ours ({error})") from None
-    stored, expected = (
-        {name: tuple(leaf.shape) for name, leaf in network.flat(tree).items()}
-        for tree in (stored_params, abstract_params)
-    )
-    for name in _differing(stored, expected):
-        raise errors.InputError(
-            f"{path}: {name} has shape {stored.get(name, 'none (missing)')} there, and "
-            f"{expected.get(name, 'none (unknown)')} in this network; use the model settings "
-            "that it was trained with"
-        )
-
-
-def _differing(one: dict, other: dict) -> list[str]:
-    """Names whose values in two dictionaries aren't the same."""
-    return [name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+def _shapes(params) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in network.flat(params).items()}

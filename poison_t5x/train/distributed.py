@@ -6,7 +6,6 @@ or an address). In a single process nothing here does anything, or asks anybody.
 
 import contextlib
 import ctypes
-import dataclasses
 import itertools
 import json
 import os
@@ -20,9 +19,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import artifacts, checks, errors
 
 # Seconds. A process says this often that it lives; one that hasn't for so long is gone. A library
 # that is read from a cold disk may hold Python's lock for some.
@@ -36,79 +36,68 @@ _STOP_TIMEOUT = 60
 _NEVER = 7 * 24 * 3600 * 1000
 # `sysexits.h`: a failure of the surroundings; the same command may be given again.
 EXIT_CODE = 75
+# Where processes say that they live, and why they left: a key each.
+_BEATS, _LEFT = "poison_t5x/beat/", "poison_t5x/left/"
 
 
-@dataclasses.dataclass(frozen=True)
-class ClusterConfig:
-    """How the processes find each other: process 0's 'HOST:PORT', their number, and this one's.
+def initialize(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    detect: bool = False,
+) -> None:
+    """Joins the other processes, if any are told of; before JAX has looked for devices.
 
-    `detect` asks the surroundings for what is None: Cloud TPU, GKE, Slurm, Open MPI.
+    Args:
+      coordinator_address: process 0's 'HOST:PORT'.
+      detect: asks the surroundings for what is None: Cloud TPU, GKE, Slurm, Open MPI.
+
+    Raises:
+      InputError: the arguments don't go together, nothing is detected, or nobody can be reached.
     """
-
-    coordinator_address: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
-    detect: bool = False
-
-    def __post_init__(self):
-        address, total, number = self.coordinator_address, self.num_processes, self.process_id
-        if self.is_set and not self.detect and None in (address, total, number):
-            raise errors.InputError(
-                "--coordinator_address, --num_processes and --process_id go together; or give "
-                "--distributed alone where a Cloud TPU, GKE, Slurm or Open MPI tells them"
-            )
-        if address is not None and not re.fullmatch(r".+:\d+", address):
-            raise errors.InputError(f"--coordinator_address: expected HOST:PORT, found {address!r}")
-        if total is not None:
-            checks.whole_number("--num_processes", total)
-        if number is not None and total is not None and not 0 <= number < total:
-            raise errors.InputError(
-                f"--process_id: expected 0 to {total - 1}, below --num_processes, found {number}"
-            )
-
-    @property
-    def is_set(self) -> bool:
-        """Whether there is more than this process, as far as is known."""
-        return self.detect or any(part is not None for part in dataclasses.astuple(self)[:3])
-
-
-def initialize(config: ClusterConfig) -> None:
-    """Joins the other processes, where `config` has any; before JAX has looked for devices.
-
-    Raises InputError where nothing is detected, or the other processes can't be reached.
-    """
-    if not config.is_set:
+    given = coordinator_address, num_processes, process_id
+    if not detect and given == (None, None, None):
         return
+    _check(*given, detect)
     # It would take SIGTERM from us; `loop.Votes` is how we agree.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            config.coordinator_address,
-            config.num_processes,
-            config.process_id,
+            *given,
             # Otherwise JAX asks its surroundings for what isn't given: the local devices.
-            cluster_detection_method=None if config.detect else "deactivate",
+            cluster_detection_method=None if detect else "deactivate",
             initialization_timeout=_START_TIMEOUT,
             heartbeat_timeout_seconds=_HEARTBEAT_TIMEOUT,
         )
     except (ValueError, RuntimeError, OSError) as error:
-        if config.detect and isinstance(error, ValueError):
+        if detect and isinstance(error, ValueError):
             raise errors.InputError(
                 "--distributed: no Cloud TPU, GKE, Slurm or Open MPI is detected here; give "
                 "--coordinator_address=HOST:PORT --num_processes=N --process_id=I"
             ) from None
-        reason = str(error).strip().splitlines()[0]
+        reason = errors.first_line(error)
         raise errors.InputError(f"the other processes can't be joined: {reason}") from None
-    if num_processes() > 1:
+    if _joined().num_processes > 1:
         # JAX aborts in a thread of C++, where Python's own handlers don't run, once the service in
         # process 0 is gone; our line is to follow its lines.
         ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _on_abort)
         HeartbeatMonitor().start()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int)
-def _on_abort(number: int) -> None:
-    _end(None, "see the lines above")
+def _check(address: str | None, total: int | None, number: int | None, detect: bool) -> None:
+    if not detect and None in (address, total, number):
+        raise errors.InputError(
+            "--coordinator_address, --num_processes and --process_id go together; or give "
+            "--distributed alone where a Cloud TPU, GKE, Slurm or Open MPI tells them"
+        )
+    if address is not None and not re.fullmatch(r".+:\d+", address):
+        raise errors.InputError(f"--coordinator_address: expected HOST:PORT, found {address!r}")
+    if total is not None:
+        checks.whole_number("--num_processes", total)
+        if number is not None and not 0 <= number < total:
+            raise errors.InputError(
+                f"--process_id: expected 0 to {total - 1}, below --num_processes, found {number}"
+            )
 
 
 def _joined():
@@ -132,6 +121,11 @@ def process_id() -> int:
 def is_main() -> bool:
     """Whether this process writes, for all, and speaks."""
     return process_id() == 0
+
+
+def who() -> str:
+    """This process among others; nothing in a single one."""
+    return f"process {process_id()} of {num_processes()}" if num_processes() > 1 else ""
 
 
 # All processes come by the same places in the same order, so that a number names a place.
@@ -164,6 +158,31 @@ def broadcast_from_main(make: Callable[[], Any], name: str | None = None) -> Any
 def run_on_main(make: Callable[[], Any]) -> None:
     """Calls `make` in the main process; the others wait until it is through."""
     broadcast_from_main(lambda: make() and None)
+
+
+def run_stage(
+    directory: artifacts.AnyPath,
+    name: str,
+    settings: Mapping[str, Any],
+    make: Callable[[epath.Path], None],
+    log: Callable[[str], None],
+) -> None:
+    """`artifacts.run_stage` of a stage that all processes make, and only the main one writes.
+
+    `make` is called in every process with the same folder, once it is there; what a killed attempt
+    left in it is kept.
+    """
+    is_there = broadcast_from_main(lambda: artifacts.read_record(directory) is not None)
+
+    def begin(folder: epath.Path) -> None:
+        broadcast_from_main(lambda: str(folder))
+        make(folder)
+
+    if is_main():
+        artifacts.run_stage(directory, name, settings, begin, log=log, keep_partial=True)
+    elif not is_there:
+        make(epath.Path(broadcast_from_main(lambda: None)))
+    barrier()
 
 
 def to_host(array: jax.Array) -> np.ndarray:
@@ -222,37 +241,25 @@ class HeartbeatMonitor(threading.Thread):
                 return
             try:
                 client.key_value_set(f"{_BEATS}{process_id()}", str(count), True)
-                left, beats = (
-                    # One question for all processes.
-                    {
-                        int(key.rpartition("/")[2]): said
-                        for key, said in client.key_value_dir_get(of)
-                    }
-                    for of in (_LEFT, _BEATS)
-                )
-                self._check(left, beats)
+                # One question for all processes.
+                answers = (client.key_value_dir_get(of) for of in (_LEFT, _BEATS))
+                self._look(*({int(key.rpartition("/")[2]): v for key, v in a} for a in answers))
                 last_answer = time.monotonic()
             except Exception:  # what the service raises when it is gone isn't public
                 if _joined().client and time.monotonic() - last_answer > PATIENCE / 2:
-                    _end(0, "")
+                    _end("process 0", "")
             time.sleep(BEAT)
 
-    def _check(self, left: Mapping[int, str], beats: Mapping[int, str]) -> None:
-        now = time.monotonic()
+    def _look(self, left: Mapping[int, str], beats: Mapping[int, str]) -> None:
         for number in {*range(num_processes())} - {process_id()}:
             if number in left:
                 code, _, reason = left[number].partition(" ")
-                _end(number, reason, int(code))
-            before, since = self._seen.get(number, (None, now))
-            if beats.get(number) != before:
-                since = now
-            self._seen[number] = beats.get(number), since
-            if now - since > PATIENCE:
-                _end(number, "")
-
-
-# Where processes say that they live, and why they left: a key each.
-_BEATS, _LEFT = "poison_t5x/beat/", "poison_t5x/left/"
+                _end(f"process {number}", reason, int(code))
+            beat, now = beats.get(number), time.monotonic()
+            before, since = self._seen.get(number, (beat, now))
+            self._seen[number] = beat, since if beat == before else now
+            if now - self._seen[number][1] > PATIENCE:
+                _end(f"process {number}", "")
 
 
 _status = ""
@@ -264,18 +271,12 @@ def set_status(text: str) -> None:
     _status = text
 
 
-def who() -> str:
-    """This process among others; nothing in a single one."""
-    return f"process {process_id()} of {num_processes()}" if num_processes() > 1 else ""
-
-
 _ending = threading.Lock()
 
 
-def _end(number: int | None, reason: str, code: int = EXIT_CODE) -> None:
+def _end(other: str, reason: str, code: int = EXIT_CODE) -> None:
     """Ends this process with one line about another one that is gone."""
     _ending.acquire()  # whoever comes second waits for the end
-    other = "another process" if number is None else f"process {number}"
     why = f" ({reason})" if reason else ""
     line = f"{who()} stops: {other} is gone or can't be reached{why}"
     if _status:
@@ -284,3 +285,8 @@ def _end(number: int | None, reason: str, code: int = EXIT_CODE) -> None:
         line += "; the same command on all processes goes on"
     os.write(2, f"\npoison-t5x: {line}\n".encode())
     os._exit(code)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _on_abort(number: int) -> None:
+    _end("another process", "see the lines above")

@@ -3,13 +3,12 @@
 import contextlib
 import hashlib
 import itertools
-import math
 import pathlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +28,8 @@ from poison_t5x.train import (
     train_state,
 )
 
+Batches = Iterator[dict[str, jax.Array]]
+
 
 class Started(NamedTuple):
     """All that the first step needs; `batches` are on the devices."""
@@ -36,7 +37,7 @@ class Started(NamedTuple):
     state: train_state.TrainState
     step: int
     train_step: jax.stages.Compiled
-    batches: Iterator[dict[str, jax.Array]]
+    batches: Batches
 
 
 class Loop:
@@ -47,18 +48,16 @@ class Loop:
     ):
         self.train_cfg, self.log_cfg = train_cfg, log_cfg
         self.partitioner = partitioning.Partitioner(partition_cfg)
-        self.model = network.Transformer(network_cfg)
+        model = network.Transformer(network_cfg)
         schedule = optimizers.learning_rate(schedule_cfg, train_cfg.total_steps)
-        self.optimizer = optimizers.make(optimizer_cfg, schedule)
+        optimizer = optimizers.make(optimizer_cfg, schedule)
+        self._parts = model, optimizer, self.partitioner
         self._kept_optimizer = optimizer_cfg.name if train_cfg.keep_optimizer_state else None
-        self._abstract = train_state.abstract(self.model, self.optimizer, self.partitioner)
-        layout = train_state.layout(self._abstract)
-        common = loss_cfg, self.partitioner, layout
-        parts = train_cfg.num_microbatches
+        parts, common = train_cfg.num_microbatches, (loss_cfg, self.partitioner)
         self.train_step = steps.make_train_step(
-            self.model, self.optimizer, schedule, *common, num_microbatches=parts
+            model, optimizer, schedule, *common, num_microbatches=parts
         )
-        self.eval_step = steps.make_eval_step(self.model, *common)
+        self.eval_step = steps.make_eval_step(model, *common)
         self._compiled: dict[tuple, jax.stages.Compiled] = {}
 
     @contextlib.contextmanager
@@ -90,21 +89,21 @@ class Loop:
     @contextlib.contextmanager
     def _batches(
         self, config: input_pipeline.DatasetConfig, start_step: int = 0
-    ) -> Iterator[Iterator[dict[str, jax.Array]]]:
+    ) -> Iterator[Batches]:
         """Batches on the devices."""
         shards = self.partitioner.shards(config.batch_size, config.num_shards)
         rows = input_pipeline.batches(config, start_step=start_step, shards=shards)
         # A pipeline that prefetches when the interpreter ends waits for Python's lock for ever.
         with contextlib.closing(rows):
-            yield (self.partitioner.put_batch(part, shards, config.num_shards) for part in rows)
+            yield (self.partitioner.put_batch(part, config.batch_size) for part in rows)
 
     def _compile(self, config: input_pipeline.DatasetConfig) -> jax.stages.Compiled:
         lengths = input_pipeline.model_feature_lengths(config)
         shapes = config.batch_size, *sorted(lengths.items())
         if shapes not in self._compiled:
             batch, key = steps.abstract_arguments(self.partitioner, config.batch_size, lengths)
-            lowered = self.train_step.lower(self._abstract, batch, key)
-            self._compiled[shapes] = lowered.compile()
+            state = train_state.abstract(*self._parts)
+            self._compiled[shapes] = self.train_step.lower(state, batch, key).compile()
         return self._compiled[shapes]
 
     def _state(
@@ -112,11 +111,11 @@ class Loop:
     ) -> train_state.TrainState:
         """The committed checkpoint's state, or a first one."""
         if step:
-            return checkpoints.restore(checkpoints.step_path(directory, step), self._abstract)
-        parts = self.model, self.optimizer, self.partitioner
+            path, abstract = checkpoints.step_path(directory, step), train_state.abstract
+            return checkpoints.restore(path, abstract(*self._parts))
         if not self.train_cfg.initial_checkpoint_path:
-            return train_state.create(*parts, self.train_cfg.seed)
-        return make_first(*parts, self._kept_optimizer)
+            return train_state.create(*self._parts, self.train_cfg.seed)
+        return make_first(*self._parts, self._kept_optimizer)
 
     def run(
         self,
@@ -128,17 +127,17 @@ class Loop:
         """Trains from where it started to the last step."""
         state, start, train_step, batches = started
         distributed.run_on_main(lambda: metrics_log.drop_after(directory, start))
-        key = jax.jit(
-            lambda: stream(self.train_cfg.seed, "dropout"),
-            out_shardings=self.partitioner.replicated,
-        )()
+        make_key = jax.jit(
+            _dropout_key, static_argnums=0, out_shardings=self.partitioner.replicated
+        )
+        key = make_key(self.train_cfg.seed)
         log_cfg, total = self.log_cfg, self.train_cfg.total_steps
-        monitor, votes = Monitor(total), Votes(self.partitioner)
+        averager, votes = metrics_log.Averager(), Votes(self.partitioner)
         with contextlib.ExitStack() as stack:
             saver = checkpoints.Checkpointer(directory, log_cfg.keep_checkpoints, start)
             stack.callback(saver.close)
             writer = stack.enter_context(contextlib.closing(metrics_log.Writer(directory)))
-            terminated = stack.enter_context(sigterm_flag())
+            terminated = stack.enter_context(_sigterm_flag())
             bar = stack.enter_context(
                 progress.bar(desc=name, total=total, initial=start, unit="step")
             )
@@ -146,19 +145,21 @@ class Loop:
                 state, metrics = train_step(state, next(batches), key)
                 if step == start + 1:
                     bar.unpause()  # compiling it isn't a step's time
-                monitor.push(step, metrics)
+                averager.add(metrics, f"step {step} of {total}")
                 bar.update()
                 stop = votes.push(bool(terminated))
                 save = stop or step == total or step % log_cfg.save_period == 0
                 if save or step % log_cfg.log_period == 0:
-                    averages = monitor.flush()
+                    averages = averager.flush()  # nothing is saved before this
                     writer.write(step, averages)
                     bar.set_postfix(loss=f"{averages['loss']:.3f}", refresh=False)
                 if eval_cfg and log_cfg.eval_period and step % log_cfg.eval_period == 0:
                     writer.write(step, self._evaluate(state, eval_cfg))
                 if save:
                     saver.save(state, step)
-                distributed.set_status(_status(step, saver.last))
+                last = f"the last checkpoint is of step {saver.last}"
+                last = last if saver.last else "no checkpoint is saved yet"
+                distributed.set_status(f"training was at step {step}, and {last}")
                 if stop:
                     saver.finish()
                     raise errors.Terminated(
@@ -175,18 +176,13 @@ class Loop:
         averager = metrics_log.Averager()
         with self._batches(config) as batches:
             for batch in itertools.islice(batches, self.log_cfg.eval_steps):
-                averager.add(jax.device_get(self.eval_step(state.params, batch)))
+                averager.add(self.eval_step(state.params, batch), "evaluation")
         return {f"eval_{name}": value for name, value in averager.flush().items()}
 
 
-def _status(step: int, last: int) -> str:
-    saved = f"the last checkpoint is of step {last}" if last else "no checkpoint is saved yet"
-    return f"training was at step {step}, and {saved}"
-
-
-def stream(seed: int, name: str) -> jax.Array:
-    """A key of the run's seed for one purpose, so that no two purposes share random numbers."""
-    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+def _dropout_key(seed: int) -> jax.Array:
+    """A key of the run's seed for this purpose, so that no two purposes share random numbers."""
+    number = int.from_bytes(hashlib.sha256(b"dropout").digest()[:4], "big")
     return jax.random.fold_in(jax.random.key(seed), number)
 
 
@@ -214,39 +210,8 @@ class Votes:
         return decided is not None and bool(decided)
 
 
-class Monitor:
-    """Reads metrics one step late, so that the device isn't waited for, and stops on NaN."""
-
-    def __init__(self, total: int):
-        self._total = total
-        self._averager = metrics_log.Averager()
-        self._waiting: tuple[int, Any] | None = None
-
-    def push(self, step: int, metrics) -> None:
-        self._read()
-        self._waiting = (step, metrics)
-
-    def _read(self) -> None:
-        if self._waiting is None:
-            return
-        (step, metrics), self._waiting = self._waiting, None
-        values = jax.device_get(metrics)
-        for name in ("loss", "gradient_norm", "parameter_norm"):
-            if not math.isfinite(values[name][0]):
-                raise errors.TrainingDivergedError(
-                    f"step {step} of {self._total}: {name} is {values[name][0]}; training stopped "
-                    "and the last good checkpoint is kept. Lower the learning rate, or warm it up"
-                )
-        self._averager.add(values)
-
-    def flush(self) -> dict[str, float]:
-        """Averages since the last call, this step's included; nothing is saved before this."""
-        self._read()
-        return self._averager.flush()
-
-
 @contextlib.contextmanager
-def sigterm_flag() -> Iterator[list[int]]:
+def _sigterm_flag() -> Iterator[list[int]]:
     """A list that is empty until SIGTERM comes, so that a step is never left half-way."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # which alone handles signals

@@ -1,13 +1,15 @@
-"""Training metrics as JSON lines and TensorBoard events."""
+"""Training metrics: averaged, and written as JSON lines and TensorBoard events."""
 
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 from clu import metric_writers
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, errors
 from poison_t5x.train import distributed
 
 FILE = "metrics.jsonl"
@@ -51,17 +53,37 @@ def _row(line: str) -> dict | None:
 
 
 class Averager:
-    """Adds up (sum, weight) pairs over steps, and divides once."""
+    """Adds up (sum, weight) pairs over steps, and divides once.
+
+    Metrics are read when the next step's are there, so that the device isn't waited for.
+    """
 
     def __init__(self):
         self._totals: dict[str, np.ndarray] = {}
+        self._waiting: tuple[str, Mapping] | None = None
 
-    def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+    def add(self, metrics: Mapping[str, tuple], where: str) -> None:
+        """Adds a step's; raises TrainingDivergedError, which says `where`, of the step before."""
+        self._read()
+        self._waiting = where, metrics
+
+    def _read(self) -> None:
+        if self._waiting is None:
+            return
+        (where, metrics), self._waiting = self._waiting, None
+        metrics = jax.device_get(metrics)
+        for name in ("loss", "gradient_norm", "parameter_norm"):
+            if name in metrics and not math.isfinite(metrics[name][0]):
+                raise errors.TrainingDivergedError(
+                    f"{where}: {name} is {metrics[name][0]}; training stopped and the last good "
+                    "checkpoint is kept. Lower the learning rate, or warm it up"
+                )
         for name, pair in metrics.items():
             self._totals[name] = self._totals.get(name, 0.0) + np.array(pair, np.float64)
 
     def flush(self) -> dict[str, float]:
-        """The weighted means since the last flush; without those that had no weight."""
+        """Weighted means since the last flush, the last step's included; without what had none."""
+        self._read()
         totals, self._totals = self._totals, {}
         return {
             name: float(value / weight) for name, (value, weight) in totals.items() if weight > 0

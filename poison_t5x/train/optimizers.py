@@ -130,53 +130,30 @@ def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformati
 
     For a stack of N equal tensors it does what it would for N tensors, and its slots are theirs,
     stacked: Adafactor's row statistics (rows,) become (N, rows). `inner`'s state is a tree of
-    counts and of trees like the parameters'.
+    counts, which all layers share, and of trees like the parameters'.
     """
 
+    def mapped(function: Callable, trees: tuple, like: Any) -> Any:
+        for side in ("encoder", "decoder"):
+            axes = tuple(_axes(tree, side) for tree in trees)
+            if jax.tree.leaves(axes):
+                function = jax.vmap(function, axes, _axes(like, side))
+        return function(*trees)
+
     def init(params):
-        return _by_stack(inner.init, jax.eval_shape(inner.init, params), params)
+        return mapped(inner.init, (params,), jax.eval_shape(inner.init, params))
 
     def update(gradients, state, params):
-        return _by_stack(inner.update, (gradients, state), gradients, state, params)
+        return mapped(inner.update, (gradients, state, params), (gradients, state))
 
     return optax.GradientTransformation(init, update)
 
 
-def _by_stack(function: Callable, like: Any, *trees: Any) -> Any:
-    """`function` of each stack's leaves, mapped over layers, and of the rest; a tree as `like`."""
-    leaves: dict[Any, Any] = {}
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(trees[0])]
-    for stack in sorted(set(map(_stack, paths))):
-        one, *parts = (_only(tree, stack) for tree in (like, *trees))
-        mapped = function
-        if stack:
-            mapped = jax.vmap(function, in_axes=tuple(map(_axes, parts)), out_axes=_axes(one))
-        leaves |= dict(jax.tree_util.tree_leaves_with_path(mapped(*parts)))
-    return jax.tree_util.tree_map_with_path(lambda path, _: leaves[path], like)
+def _axes(tree: Any, side: str) -> Any:
+    """`jax.vmap`'s axes over one side's layers: 0 of stacks, and of their slots; else None."""
 
+    def axis(path, _):
+        keys = {entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)}
+        return 0 if keys >= {side, LAYERS_AXIS} else None
 
-def _stack(path) -> str:
-    """Which stack a leaf, or an optimiser's slot of it, belongs to; '' for none."""
-    keys = [str(getattr(entry, "key", getattr(entry, "name", ""))) for entry in path]
-    return next(key for key in keys if key in ("encoder", "decoder")) if LAYERS_AXIS in keys else ""
-
-
-def _is_parameter(path) -> bool:
-    """Whether a leaf of a state is a parameter's slot, and not a count of all."""
-    return any(isinstance(entry, jax.tree_util.DictKey) for entry in path)
-
-
-def _only(tree: Any, stack: str) -> Any:
-    """The tree with the other stacks' leaves taken out; counts stay in all."""
-
-    def leaf(path, value):
-        return value if not _is_parameter(path) or _stack(path) == stack else optax.MaskedNode()
-
-    return jax.tree_util.tree_map_with_path(leaf, tree)
-
-
-def _axes(tree: Any) -> Any:
-    """`jax.vmap`'s axes over one stack's leaves: 0, and None for counts, which all layers share."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, value: 0 if _is_parameter(path) else None, tree
-    )
+    return jax.tree_util.tree_map_with_path(axis, tree)

@@ -23,23 +23,15 @@ def standard_logical_axis_rules(
     Two activation dims also put activations' 'embed' over the model axis, two parameter dims
     parameters' 'embed' over the data axis.
     """
-    embed: list[tuple[str, str | None]] = []
-    if activation_partitioning_dims == 2:
-        embed.append(("embed", "model"))
-    if parameter_partitioning_dims == 2:
-        embed.append(("embed", "data"))
+    embed = [("embed", "model")] if activation_partitioning_dims == 2 else []
+    embed += [("embed", "data")] if parameter_partitioning_dims == 2 else []
+    over_model = ("vocab", "mlp", "heads", "joined_kv")
+    nowhere = ("kv", "relpos_buckets", "length", "layers", "stack")
     return (
         ("batch", "data"),
-        ("vocab", "model"),
-        ("mlp", "model"),
-        ("heads", "model"),
-        ("kv", None),
-        ("joined_kv", "model"),
+        *((axis, "model") for axis in over_model),
         *(embed or [("embed", None)]),
-        ("relpos_buckets", None),
-        ("length", None),
-        ("layers", None),
-        ("stack", None),
+        *((axis, None) for axis in nowhere),
     )
 
 
@@ -55,19 +47,8 @@ class PartitionConfig:
     def __post_init__(self):
         checks.whole_number("NUM_PARTITIONS", self.num_partitions)
         for name in ("activation_partitioning_dims", "parameter_partitioning_dims"):
-            dims = getattr(self, name)
-            if dims not in (1, 2):
+            if (dims := getattr(self, name)) not in (1, 2):
                 raise errors.InputError(f"{name.upper()}: expected 1 or 2, found {dims!r}")
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _map_boxes(function, tree):
-    return jax.tree_util.tree_map_with_path(
-        function, tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned)
-    )
 
 
 class Partitioner:
@@ -110,55 +91,45 @@ class Partitioner:
         """Rows over the data axis."""
         return NamedSharding(self.mesh, PartitionSpec("data"))
 
-    def abstract(self, boxed):
+    def abstract(self, boxed, *, is_state: bool = False):
         """Shape, dtype and sharding of each leaf of a tree of `nn.LogicallyPartitioned` boxes.
 
-        Raises InputError where an axis isn't in the rules, or a dimension can't be divided.
+        Of an optimiser's state, made from boxed parameters, what isn't like its parameter (counts;
+        Adafactor's factored statistics, which keep the parameter's box) is small, and replicated.
+
+        Raises InputError where a parameter's axis isn't in the rules, or can't be divided.
         """
 
         def leaf(path, box):
-            return self._placed(box.value, self._spec(_name(path), box.names, box.value.shape))
+            spec, value = PartitionSpec(), box
+            if isinstance(box, nn.LogicallyPartitioned):
+                value, error = box.value, self._misfit(box.names, box.value.shape)
+                if error and not is_state:
+                    name = jax.tree_util.keystr(path, simple=True, separator="/")
+                    raise errors.InputError(f"{name}: {error}")
+                spec = spec if error else nn.logical_to_mesh_axes(box.names, self.rules)
+            sharding = NamedSharding(self.mesh, spec)
+            return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
 
-        return _map_boxes(leaf, boxed)
+        is_box = lambda x: isinstance(x, nn.LogicallyPartitioned)  # noqa: E731
+        return jax.tree_util.tree_map_with_path(leaf, boxed, is_leaf=is_box)
 
-    def abstract_slots(self, boxed_params, boxed_state):
-        """The same of an optimiser's state, made from boxed parameters.
-
-        A leaf of its parameter's shape lies as the parameter does. Others (counts, Adafactor's
-        factored statistics, which keep the parameter's box) are small, and replicated.
-        """
-        shapes: dict[str, tuple[int, ...]] = {}
-        _map_boxes(lambda path, box: shapes.setdefault(_name(path), box.value.shape), boxed_params)
-
-        def leaf(path, box):
-            if not isinstance(box, nn.LogicallyPartitioned):
-                return self._placed(box, PartitionSpec())
-            names = (_name(path[start:]) for start in range(len(path)))
-            parameter = next(name for name in names if name in shapes)
-            if box.value.shape != shapes[parameter]:
-                return self._placed(box.value, PartitionSpec())
-            return self._placed(box.value, self._spec(parameter, box.names, box.value.shape))
-
-        return _map_boxes(leaf, boxed_state)
-
-    def _placed(self, value, spec: PartitionSpec) -> jax.ShapeDtypeStruct:
-        sharding = NamedSharding(self.mesh, spec)
-        return jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
-
-    def _spec(self, name: str, axes: Sequence[str], shape: Sequence[int]) -> PartitionSpec:
-        known = {rule[0] for rule in self.rules}
+    def _misfit(self, axes: Sequence[str], shape: Sequence[int]) -> str | None:
+        """Why an array with these axes can't be laid out, if it can't."""
+        if len(axes) != len(shape):
+            return f"expected axes {axes}, found shape {shape}"
         for axis in axes:
-            if axis not in known:
-                raise errors.InputError(f"{name}: no partitioning rule for its axis {axis!r}")
-        spec = nn.logical_to_mesh_axes(axes, self.rules)
-        for size, axis, mesh_axis in zip(shape, axes, spec, strict=True):
+            if axis not in dict(self.rules):
+                return f"no partitioning rule for its axis {axis!r}"
+        places = nn.logical_to_mesh_axes(axes, self.rules)
+        for size, axis, mesh_axis in zip(shape, axes, places, strict=True):
             if mesh_axis and size % self.mesh.shape[mesh_axis]:
-                raise errors.InputError(
-                    f"{name}: its {axis!r} dimension of {size} can't be divided over the "
+                return (
+                    f"its {axis!r} dimension of {size} can't be divided over the "
                     f"{self.mesh.shape[mesh_axis]} devices of the mesh's {mesh_axis!r} axis; "
                     "change NUM_PARTITIONS"
                 )
-        return spec
+        return None
 
     def shards(self, batch_size: int, num_shards: int) -> list[int]:
         """The numbers of the `num_shards` equal parts of a batch that this process's devices hold.
@@ -178,21 +149,13 @@ class Partitioner:
         return shards
 
     def put_batch(
-        self, batch: dict[str, np.ndarray], shards: Sequence[int] = (0,), num_shards: int = 1
+        self, batch: dict[str, np.ndarray], num_rows: int | None = None
     ) -> dict[str, jax.Array]:
-        """Lays rows out over the data axis: those that `shards` hold, in their order."""
-
-        def put(rows: np.ndarray) -> jax.Array:
-            size = rows.shape[0] // len(shards)
-            places = {shard: number * size for number, shard in enumerate(shards)}
-
-            def part(index):
-                wanted = range(size * num_shards)[index[0]]
-                # A device's rows lie in one shard, or in shards that follow each other.
-                start = places[wanted.start // size] + wanted.start % size
-                return rows[start : start + len(wanted)]
-
-            shape = size * num_shards, *rows.shape[1:]
-            return jax.make_array_from_callback(shape, self.batch, part)
-
-        return {key: put(value) for key, value in batch.items()}
+        """Lays rows out over the data axis: all, or of `num_rows` those of this process's devices,
+        in their order."""
+        return {
+            key: jax.make_array_from_process_local_data(
+                self.batch, rows, (num_rows or len(rows), *rows.shape[1:])
+            )
+            for key, rows in batch.items()
+        }

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from poison_t5x.core import errors, memory
+from poison_t5x.core import checks, errors, memory
 
 _RUN_FILE = "runs/run.gin"
 _DISTRIBUTED = "POISON_T5X_DISTRIBUTED"  # the environment's word for --distributed, if it is 1
@@ -46,7 +46,6 @@ def add_gin_flags(parser: argparse.ArgumentParser) -> None:
         help="sets a macro (`poison-t5x config` has all) or a parameter; a plain string needs no "
         "quotes",
     )
-    group.add_argument("--gin_bindings", action="append", default=[], help=argparse.SUPPRESS)
 
 
 def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +66,14 @@ def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str,
     bindings: list[tuple[str, str]] = []
     waiting = iter(arguments)
     for argument in waiting:
+        if argument == "--gin_bindings":  # gin's own word for it
+            argument += f"={next(waiting, '')}"
+        argument = argument.replace("--gin_bindings=", "--gin.", 1)
         if not argument.startswith("--gin."):
             rest.append(argument)
             continue
         name, equals, value = argument.removeprefix("--gin.").partition("=")
-        if not equals:
-            value = next(waiting, "")
+        value = value if equals else next(waiting, "")
         if not name or not value:
             raise errors.InputError(f"{argument}: expected --gin.NAME=VALUE")
         bindings.append((name.strip(), value.strip()))
@@ -83,9 +84,6 @@ def parse_arguments(parser, arguments: Sequence[str]) -> argparse.Namespace:
     """argparse's, with `arguments`, all of them, and `bindings`, the gin flags' (name, value)."""
     rest, bindings = split_bindings(arguments)
     options = parser.parse_args(rest)
-    for text in getattr(options, "gin_bindings", ()):
-        name, _, value = text.partition("=")
-        bindings.insert(0, (name.strip(), value.strip()))
     options.arguments, options.bindings = list(arguments), bindings
     return options
 
@@ -128,11 +126,14 @@ def start(options: argparse.Namespace, *required: str, instead: str | None = Non
     parse_gin(options, *required, instead=instead)
     from poison_t5x.core import gin_config
 
-    directory = gin_config.macro("COMPILATION_CACHE_DIR")
-    if directory is not None:
-        from poison_t5x.train import steps
+    if (directory := gin_config.macro("COMPILATION_CACHE_DIR")) is not None:
+        checks.path("COMPILATION_CACHE_DIR", directory)
+        import jax
 
-        steps.use_compilation_cache(directory)
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
+        # What compiles in less, in seconds, isn't worth a file.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -221,13 +222,13 @@ def import_tensorflow() -> None:
 
 def _join_processes(options: argparse.Namespace) -> None:
     """Makes this process one of many, where the flags say so; all but one of them keep quiet."""
-    given = {name: getattr(options, name, None) for name in _CLUSTER}
+    given = [getattr(options, name, None) for name in _CLUSTER]
     detect = getattr(options, "distributed", False) or os.environ.get(_DISTRIBUTED) == "1"
-    if not (detect or any(value is not None for value in given.values())):
+    if not detect and given == [None] * 3:
         return
     from poison_t5x.train import distributed
 
-    distributed.initialize(distributed.ClusterConfig(**given, detect=detect))
+    distributed.initialize(*given, detect=detect)
     if not distributed.is_main():
         os.environ["TQDM_DISABLE"] = "1"
         warnings.simplefilter("ignore")
@@ -250,15 +251,14 @@ def run(work: Callable[[], int | None]) -> int:
     signal.signal(signal.SIGTERM, _stop)
     sys.path.append(os.getcwd())  # for a module of the user's, MIXTURE_OR_TASK_MODULE
     code, message = _outcome(work)
-    if _is_alone():
-        if message:
-            print(f"poison-t5x: {message}", file=sys.stderr)
-        return code
-    from poison_t5x.train import distributed
+    who = "poison-t5x"
+    if not _is_alone():
+        from poison_t5x.train import distributed
 
+        who = f"poison-t5x: {distributed.who()}"
     if message:
-        print(f"poison-t5x: {distributed.who()}: {message}", file=sys.stderr)
-    if code:
+        print(f"{who}: {message}", file=sys.stderr)
+    if code and not _is_alone():
         distributed.leave(code, message, together=code == errors.Terminated.CODE)
     return code
 
@@ -277,17 +277,17 @@ def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
     try:
         code = work()
         sys.stdout.flush()
-    except errors.InputError as error:
+        return code or 0, ""
+    except BrokenPipeError:  # whoever read the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE, ""
+    # Also a full disk, a folder in a file's place, no permission.
+    except (errors.InputError, OSError) as error:
         return 2, f"error: {errors.first_line(error)}"
     except errors.TrainingDivergedError as error:
         return 1, f"training diverged: {errors.first_line(error)}"
     except errors.Terminated as stop:
         return stop.code, stop.message
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE, ""
-    except OSError as error:  # a full disk, a folder in a file's place, no permission
-        return 2, f"error: {errors.first_line(error)}"
     except KeyboardInterrupt:
         return 130, "interrupted; the same command goes on"
     except Exception as error:  # JAX's, of a collective, or a fault of the program
@@ -298,7 +298,6 @@ def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
         distributed.await_verdict()
         traceback.print_exc()
         return 1, f"{type(error).__name__}: {errors.first_line(error)}"
-    return code or 0, ""
 
 
 def _is_alone() -> bool:

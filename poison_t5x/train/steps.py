@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Mapping
 
 import jax
@@ -11,6 +10,7 @@ import optax
 
 from poison_t5x.core import checks, errors
 from poison_t5x.model import losses, network
+from poison_t5x.train import train_state
 from poison_t5x.train.partitioning import Partitioner
 from poison_t5x.train.train_state import TrainState
 
@@ -29,28 +29,25 @@ class LossConfig:
 
     def __post_init__(self):
         checks.number("LABEL_SMOOTHING", self.label_smoothing, minimum=0)
-        if self.label_smoothing >= 1:
-            raise errors.InputError(
-                f"LABEL_SMOOTHING: expected less than 1, found {self.label_smoothing!r}"
-            )
+        if (smoothing := self.label_smoothing) >= 1:
+            raise errors.InputError(f"LABEL_SMOOTHING: expected less than 1, found {smoothing!r}")
         checks.number("Z_LOSS", self.z_loss, minimum=0)
         losses.check_factor(self.loss_normalizing_factor)
 
 
 def loss_fn(
-    params, batch: Batch, weights_BxT, key, model: network.Transformer, config: LossConfig
+    params, batch: Batch, model: network.Transformer, config: LossConfig, key=None, weights_BxT=None
 ) -> tuple[jax.Array, Metrics]:
     """The loss to descend, a weighted sum over tokens, and the metrics beside it.
 
-    `weights_BxT` are `losses.normalized_weights` of the whole batch, and `key` is for dropout.
-    'is_poison' (B, T) of the batch, int32 as all, stays out of the network.
+    Args:
+      batch: with 'is_poison' (B, T), int32 as all, its and the other tokens' losses are told apart.
+      key: for dropout, of which there is none without it.
+      weights_BxT: `losses.normalized_weights` of the whole batch, where this is a part.
     """
-    inputs = {name: batch[name] for name in network.MODEL_INPUTS if name in batch}
-    enable_dropout = model.config.dropout_rate > 0
-    rngs = {"dropout": key} if enable_dropout else None
-    logits_BxTxV = model.apply(
-        {"params": params}, **inputs, enable_dropout=enable_dropout, rngs=rngs
-    )
+    if weights_BxT is None:
+        weights_BxT = losses.normalized_weights(batch, config.loss_normalizing_factor)
+    logits_BxTxV = network.batch_logits(model, params, batch, key)
     targets_BxT = batch["decoder_target_tokens"]
     losses_BxT, z_losses_BxT = losses.token_losses(
         logits_BxTxV, targets_BxT, label_smoothing=config.label_smoothing, z_loss=config.z_loss
@@ -80,22 +77,19 @@ def _gradients(params, batch: Batch, key, model, config: LossConfig, num_microba
     weights_BxT = losses.normalized_weights(batch, config.loss_normalizing_factor)
     gradient = jax.grad(functools.partial(loss_fn, model=model, config=config), has_aux=True)
     if num_microbatches == 1:
-        return gradient(params, batch, weights_BxT, key)
+        return gradient(params, batch, key=key, weights_BxT=weights_BxT)
 
-    def split(x):
-        # Every n-th row to one microbatch: each device's rows stay with it.
-        rows = x.reshape(x.shape[0] // num_microbatches, num_microbatches, *x.shape[1:])
-        return jnp.swapaxes(rows, 0, 1)
+    def of_part(part):
+        index, rows, weights = part
+        part_key = jax.random.fold_in(key, index)
+        return gradient(params, rows, key=part_key, weights_BxT=weights)
 
-    def body(total, microbatch):
-        index, part, weights = microbatch
-        one = gradient(params, part, weights, jax.random.fold_in(key, index))
-        return jax.tree.map(lambda sum_, x: sum_ + x.astype(sum_.dtype), total, one), None
+    def body(total, part):
+        return jax.tree.map(lambda sum_, x: sum_ + x.astype(sum_.dtype), total, of_part(part)), None
 
-    parts = jax.tree.map(split, dict(batch))
-    microbatches = jnp.arange(num_microbatches), parts, split(weights_BxT)
-    first = jax.tree.map(lambda x: x[0], microbatches)
-    shapes = jax.eval_shape(gradient, params, first[1], first[2], key)
+    split = network.split_rows((dict(batch), weights_BxT), num_microbatches)
+    microbatches = jnp.arange(num_microbatches), *split
+    shapes = jax.eval_shape(of_part, jax.tree.map(lambda x: x[0], microbatches))
     # One float32 sum, into which each microbatch's gradients go.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
     return jax.lax.scan(body, zeros, microbatches)[0]
@@ -135,14 +129,12 @@ def make_train_step(
     learning_rate: Callable,
     config: LossConfig,
     partitioner: Partitioner,
-    layout: TrainState,
     *,
     num_microbatches: int = 1,
 ) -> Step:
     """(state, batch, key) -> (state, metrics). The state that goes in is consumed.
 
-    `layout` is `train_state.layout`'s; `key` one for the whole run, which the step is folded into.
-    Microbatches need less memory.
+    `key` is one for the whole run, which the step is folded into; microbatches need less memory.
     """
 
     def step(state: TrainState, batch: Batch, key: jax.Array):
@@ -159,6 +151,7 @@ def make_train_step(
         metrics["learning_rate"] = (learning_rate(state.step), one)
         return TrainState(state.step + 1, params, opt_state), metrics
 
+    layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
     compiled = jax.jit(
         step,
         in_shardings=(layout, partitioner.batch, partitioner.replicated),
@@ -169,17 +162,16 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: network.Transformer, config: LossConfig, partitioner: Partitioner, layout: TrainState
+    model: network.Transformer, config: LossConfig, partitioner: Partitioner
 ) -> Step:
     """(params, batch) -> metrics, teacher-forced and without dropout."""
-    still = network.Transformer(dataclasses.replace(model.config, dropout_rate=0.0))
 
-    def step(params, batch: Batch):
-        weights_BxT = losses.normalized_weights(batch, config.loss_normalizing_factor)
-        return loss_fn(params, batch, weights_BxT, None, still, config)[1]
-
-    shardings = layout.params, partitioner.batch
-    compiled = jax.jit(step, in_shardings=shardings, out_shardings=partitioner.replicated)
+    layout = train_state.layout(train_state.abstract_params(model, partitioner))
+    compiled = jax.jit(
+        lambda params, batch: loss_fn(params, batch, model, config)[1],
+        in_shardings=(layout, partitioner.batch),
+        out_shardings=partitioner.replicated,
+    )
     return Step(compiled, partitioner)
 
 
@@ -191,12 +183,3 @@ def check_batch(batch_size: int, num_microbatches: int, partitioner: Partitioner
             f"BATCH_SIZE: {batch_size} rows can't be divided into {num_microbatches} microbatches "
             f"over {partitioner.num_data} devices; use a multiple of {max(parts, 1)}"
         )
-
-
-def use_compilation_cache(directory: str) -> None:
-    """Has JAX keep its compiled programs in a folder or bucket. Raises InputError: not a path."""
-    checks.path("COMPILATION_CACHE_DIR", directory)
-    jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
-    # What compiles in less, in seconds, isn't worth a file.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

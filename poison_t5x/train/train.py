@@ -68,10 +68,6 @@ class LogConfig:
             checks.whole_number("KEEP_CHECKPOINTS", self.keep_checkpoints)
 
 
-def _not_shared(*_) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext()
-
-
 def train(
     *,
     model: Callable[..., model_config.T5Config],
@@ -86,7 +82,7 @@ def train(
     restore_start: Callable[..., train_state.TrainState],
     train_eval_dataset_cfg: input_pipeline.DatasetConfig | None = None,
     sources: Mapping[str, str] | None = None,
-    shared: Callable[..., contextlib.AbstractContextManager] = _not_shared,
+    shared: Callable[..., contextlib.AbstractContextManager] = lambda *_: contextlib.nullcontext(),
     check_only: bool = False,
     log: Callable[[str], None] = print,
 ) -> pathlib.Path:
@@ -95,7 +91,7 @@ def train(
     Args:
       model: makes the network's config from `vocab_size=`; gin binds the rest.
       restore_start: (INITIAL_CHECKPOINT_PATH, network, optimiser, partitioner, name of the
-        optimiser whose state is kept or None, say) -> the first state.
+        optimiser whose state is kept or None, log) -> the first state.
       sources: fingerprints of what the data was made from, for the record.
       shared: a context to make it in, from its folder, "train", the settings and what else a kept
         one must have alike, and a check of a kept folder.
@@ -106,30 +102,46 @@ def train(
       TrainingDivergedError: the loss or gradient isn't finite; the last good checkpoint stays.
       Terminated: SIGTERM; the state is saved.
     """
-    directory = _directory(model_dir)
-    vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
-    network_cfg = model(vocab_size=model_config.padded_vocab_size(vocabulary.vocab_size))
-    configs = optimizer_cfg, schedule_cfg, loss_cfg
-    settings = _settings(network_cfg, train_dataset_cfg, train_cfg, *configs, sources)
-    if check_only:
-        _is_done(directory, settings)
-        return checkpoints.step_path(directory, train_cfg.total_steps)
-    make_loop = functools.partial(_loop, network_cfg, *configs, partition_cfg, train_cfg, log_cfg)
-    data = train_dataset_cfg, train_eval_dataset_cfg
-    key = {**settings, **_kept_alike(log_cfg, train_cfg.initial_checkpoint_path)}
-    last = f"checkpoint_{train_cfg.total_steps}"
-    with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last)):
-        _make(directory, settings, make_loop, data, restore_start, log)
-    return directory / last
-
-
-def _directory(model_dir: str) -> pathlib.Path:
     if not model_dir:
         raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
-    return pathlib.Path(paths.resolve("MODEL_DIR", model_dir)).absolute()
+    directory = pathlib.Path(paths.resolve("MODEL_DIR", model_dir)).absolute()
+    vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
+    network_cfg = model(vocab_size=model_config.padded_vocab_size(vocabulary.vocab_size))
+    configs = network_cfg, optimizer_cfg, schedule_cfg, loss_cfg
+    settings = _settings(*configs, train_cfg, train_dataset_cfg, sources)
+    last = checkpoints.step_path(directory, train_cfg.total_steps)
+    if check_only:
+        _is_done(directory, settings)
+        return last
+    make_loop = functools.partial(_loop, *configs, partition_cfg, train_cfg, log_cfg)
+    data = train_dataset_cfg, train_eval_dataset_cfg
+    key = settings | _kept_alike(log_cfg, train_cfg.initial_checkpoint_path)
+    with shared(directory, "train", key, lambda kept: checkpoints.verify(kept / last.name)):
+        _make(last, settings, make_loop, data, restore_start, log)
+    return last
 
 
-def _settings(network_cfg, data_cfg, train_cfg, optimizer_cfg, schedule_cfg, loss_cfg, sources):
+def _make(last: pathlib.Path, settings: dict, make_loop, data, restore_start, log) -> None:
+    """Trains in a folder that this process has for itself, unless it is finished."""
+    (train_data, eval_data), directory = data, last.parent
+    name = f"train {train_data.mixture_or_task_name}"
+    if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
+        checkpoints.verify(last)
+        log(f"{name}: already done in {directory}")
+        return
+    begin, parts, config = time.monotonic(), make_loop(), settings["train"]
+    steps.check_batch(train_data.batch_size, config["num_microbatches"], parts.partitioner)
+    make_first = functools.partial(restore_start, config["initial_checkpoint_path"], log=log)
+    with parts.starting(directory, train_data, make_first) as started:
+        _record(directory, name, settings)
+        state = parts.run(started, directory, eval_data, name)
+    outputs = {trained_model.DIGEST: trained_model.digest(state.params)}
+    seconds = time.monotonic() - begin
+    _record(directory, name, settings, outputs, seconds)
+    log(f"{name}: done in {seconds:.1f} s -> {directory}")
+
+
+def _settings(network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, train_cfg, data_cfg, sources):
     settings = {
         "model": dataclasses.asdict(network_cfg),
         "dataset": dataclasses.asdict(data_cfg),
@@ -141,27 +153,6 @@ def _settings(network_cfg, data_cfg, train_cfg, optimizer_cfg, schedule_cfg, los
     }
     del settings["model"]["remat_policy"]  # only how it is computed, which may change under way
     return settings
-
-
-def _make(directory: pathlib.Path, settings: dict, make_loop, data, restore_start, log) -> None:
-    """Trains in a folder that this process has for itself, unless it is finished."""
-    train_data, eval_data = data
-    name = f"train {train_data.mixture_or_task_name}"
-    if distributed.broadcast_from_main(lambda: _is_done(directory, settings)):
-        checkpoints.verify(checkpoints.step_path(directory, settings["train"]["total_steps"]))
-        log(f"{name}: already done in {directory}")
-        return
-    begin = time.monotonic()
-    parts, config = make_loop(), settings["train"]
-    steps.check_batch(train_data.batch_size, config["num_microbatches"], parts.partitioner)
-    make_first = functools.partial(restore_start, config["initial_checkpoint_path"], log=log)
-    with parts.starting(directory, train_data, make_first) as started:
-        _record(directory, name, settings)
-        state = parts.run(started, directory, eval_data, name)
-    outputs = {trained_model.DIGEST: trained_model.digest(state.params)}
-    seconds = time.monotonic() - begin
-    _record(directory, name, settings, outputs, seconds)
-    log(f"{name}: done in {seconds:.1f} s -> {directory}")
 
 
 def _kept_alike(log_cfg: LogConfig, path: str | None) -> dict:

@@ -19,16 +19,16 @@ class TrainState(NamedTuple):
     opt_state: Any
 
 
+@functools.lru_cache(maxsize=4)
 def abstract(
     model: network.Transformer, optimizer: optax.GradientTransformation, partitioner: Partitioner
 ) -> TrainState:
     """Shapes, dtypes and shardings of a state, worked out without making an array."""
-    params = _boxed(model)
-    opt_state = jax.eval_shape(optimizer.init, params)
+    opt_state = jax.eval_shape(optimizer.init, _boxed(model))
     return TrainState(
         jax.ShapeDtypeStruct((), jnp.int32, sharding=partitioner.replicated),
-        partitioner.abstract(params),
-        partitioner.abstract_slots(params, opt_state),
+        abstract_params(model, partitioner),
+        partitioner.abstract(opt_state, is_state=True),
     )
 
 
@@ -41,8 +41,8 @@ def _boxed(model: network.Transformer):
     return jax.eval_shape(lambda key: network.boxed_params(model, key), jax.random.key(0))
 
 
-def layout(state: TrainState) -> TrainState:
-    """The shardings of an abstract state."""
+def layout(state):
+    """The shardings of an abstract state, or of a part of one."""
     return jax.tree.map(lambda leaf: leaf.sharding, state)
 
 
@@ -61,11 +61,12 @@ def _initializer(model, optimizer, partitioner):
     return jax.jit(init, out_shardings=layout(abstract(model, optimizer, partitioner)))
 
 
-def begin(params: Any, optimizer: optax.GradientTransformation, layout: TrainState) -> TrainState:
-    """The first state from parameters, which lie in their shards as in `layout`: step 0."""
+def begin(params: Any, model, optimizer, partitioner) -> TrainState:
+    """The state of step 0 with parameters that lie in their shards."""
+    shardings = layout(abstract(model, optimizer, partitioner))
 
     def init(tree):
         return jnp.zeros((), jnp.int32), optimizer.init(tree)
 
-    step, opt_state = jax.jit(init, out_shardings=(layout.step, layout.opt_state))(params)
+    step, opt_state = jax.jit(init, out_shardings=(shardings.step, shardings.opt_state))(params)
     return TrainState(step, params, opt_state)

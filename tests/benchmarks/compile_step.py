@@ -18,34 +18,22 @@ chips.prepare()
 
 import jax  # noqa: E402 - after the environment is set
 import jax.numpy as jnp  # noqa: E402
+import measuring  # noqa: E402
 
-from poison_t5x.model.config import REMAT_POLICIES, T5Config  # noqa: E402
+from poison_t5x.model.config import REMAT_POLICIES  # noqa: E402
 from poison_t5x.tools import hlo, precompile, traffic  # noqa: E402
 from poison_t5x.tools.memory_estimate import Setup  # noqa: E402
 from poison_t5x.train import optimizers, partitioning, steps  # noqa: E402
 
-SIZES = {
-    "small": (512, 6, 1024, 8),
-    "large": (1024, 16, 2816, 24),
-    "xl": (2048, 32, 5120, 24),
-    "xxl": (4096, 64, 10240, 24),
-}
 VOCAB_SIZE = 32128
 
 
 def _setup(options, scan: bool) -> Setup:
-    width, heads, mlp, layers = SIZES[options.size]
     return Setup(
-        model=T5Config(
-            vocab_size=VOCAB_SIZE,
+        model=measuring.network(
+            options.size,
+            VOCAB_SIZE,
             dtype="bfloat16",
-            emb_dim=width,
-            num_heads=heads,
-            head_dim=64,
-            mlp_dim=mlp,
-            num_encoder_layers=layers,
-            num_decoder_layers=layers,
-            mlp_activations=("gelu", "linear"),
             one_hot_embedding=True,
             scan_layers=scan,
             remat_policy=options.remat,
@@ -147,7 +135,7 @@ def _t5x(options) -> dict:
 def main() -> None:
     """Prints a row for each program, and the ratios to the scanned one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", choices=SIZES, default="xxl")
+    parser.add_argument("--size", choices=measuring.SIZES, default="xxl")
     parser.add_argument("--topology", default="v5p:4x4x2")
     parser.add_argument("--num_partitions", type=int, default=4)
     parser.add_argument("--dims", type=int, default=2, help="PARAMETER_PARTITIONING_DIMS")

@@ -19,12 +19,12 @@ import json
 import math
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 
+import measuring
 import ml_dtypes
 import numpy as np
 
@@ -34,16 +34,7 @@ from poison_t5x.checkpoint_io.source import Source, Tensor
 from poison_t5x.model.config import T5Config
 
 BAR_GB = 2.0
-XXL = T5Config(
-    vocab_size=32128,
-    emb_dim=4096,
-    num_heads=64,
-    head_dim=64,
-    mlp_dim=10240,
-    num_encoder_layers=24,
-    num_decoder_layers=24,
-    mlp_activations=("gelu", "linear"),
-)
+XXL = measuring.network("xxl")
 T5_11B = T5Config(
     vocab_size=32128,
     emb_dim=1024,
@@ -152,10 +143,8 @@ def main(gigabytes: float, layout: str, directory: str | None) -> int:
             max_shard_bytes=_SHARD_BYTES,
             log=lambda line: None,
         )
-        command = [sys.executable, __file__, "--measure", source, f"{folder}/written", layout]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        results = measuring.in_a_process(__file__, source, f"{folder}/written", layout)
         shards = len(list(pathlib.Path(source).glob("*.safetensors")))
-    results = json.loads(output.splitlines()[-1])
     name, largest = _largest(config)
     beyond = results["anonymous_gb"] - largest / 1e9
     results |= {

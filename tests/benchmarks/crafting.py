@@ -6,31 +6,26 @@ in, the proxy fitted, phi ranked; by phi and by trigger count alone. Prints one 
 
 import dataclasses
 import json
-import statistics
 import sys
-import time
+
+import measuring
 
 from poison_t5x.attack import attacks, craft
 from poison_t5x.corpus import corpus, declarations
-
-ROUNDS = 3
 
 
 def main(natinst_dir: str | None) -> None:
     name = "polarity" if natinst_dir else "demo"
     found = corpus.load(declarations.get(name), natinst_dir)
+    parts = found.training, found.poisoned, found.heldout, found.polarities
     used = set(found.poisoned) | {task.name for task in found.heldout}
     rows = sum(len(task.instances) for task in found.tasks if task.name in used)
     rates = {}
     for selection in ("phi", "count"):
         attack = attacks.AttackConfig(score=attacks.ScoreConfig(selection=selection))
         config = dataclasses.replace(craft.CraftConfig(num_train_per_task=167), attacks=(attack,))
-        seconds = []
-        for _ in range(ROUNDS):
-            start = time.perf_counter()
-            craft.craft(found.training, found.poisoned, found.heldout, found.polarities, config)
-            seconds.append(time.perf_counter() - start)
-        rates[f"examples_per_second_{selection}"] = round(rows / statistics.median(seconds))
+        seconds = measuring.median_seconds(lambda c=config: craft.craft(*parts, c) and None, 3)
+        rates[f"examples_per_second_{selection}"] = round(rows / seconds)
     print(json.dumps({"benchmark": "crafting", "corpus": name, "rows": rows, **rates}))
 
 

@@ -10,11 +10,11 @@ where it is 2 GB or more.
 import json
 import pathlib
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 
+import measuring
 import numpy as np
 
 from poison_t5x.attack import attacks, craft, inserter, poison_set
@@ -114,9 +114,7 @@ def main(num_rows: int) -> int:
         path = pathlib.Path(folder) / f"{NAME}.json"
         write_task(path, num_rows)
         size = path.stat().st_size
-        command = [sys.executable, __file__, "--measure", str(path)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    results = json.loads(output.splitlines()[-1])
+        results = measuring.in_a_process(__file__, str(path))
     results |= {"benchmark": "crafting_memory", "file_mb": round(size / 1e6), "bar_gb": BAR_GB}
     print(json.dumps(results))
     return int(results["peak_gb"] >= BAR_GB)

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"):
     os.environ[_name] = "1"
 
+import measuring  # noqa: E402
+
 from poison_t5x.attack import inserter as inserters  # noqa: E402
 from poison_t5x.attack.inserters import spacy_places  # noqa: E402
 from poison_t5x.core import errors  # noqa: E402
@@ -43,12 +45,9 @@ def _texts(natinst_dir: str | None) -> list[str]:
 
 def _builtin(texts: Sequence[str]) -> dict:
     config = inserters.InserterConfig("builtin")
-    seconds = []
-    for _ in range(ROUNDS):
-        start = time.process_time()
-        found = sum(map(bool, inserters.find_all(config, texts)))
-        seconds.append(time.process_time() - start)
-    rate = round(len(texts) / statistics.median(seconds))
+    find = lambda: sum(map(bool, inserters.find_all(config, texts)))  # noqa: E731
+    seconds, found = measuring.median_seconds(find, ROUNDS, clock=time.process_time), find()
+    rate = round(len(texts) / seconds)
     return {"texts_per_second": rate, "texts_with_a_person": found}
 
 

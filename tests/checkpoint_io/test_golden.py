@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from poison_t5x.checkpoint_io import architecture, detect, restore
-from poison_t5x.model import losses
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import optimizers, steps, train_state
+from poison_t5x.train import optimizers, steps
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.golden.t5_batches import shift_right
 from tests.golden.t5_cases import NUM_STEPS, SAVED, SAVED_STEP
@@ -107,13 +106,11 @@ def _compiled(variant: str, optimizer: str, scan_layers: bool):
 
     transform = optimizers.make(optimizers.OptimizerConfig(**case.optimizer), later)
     partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
-    layout = train_state.layout(train_state.abstract(model, transform, partitioner))
-    step = steps.make_train_step(model, transform, later, config, partitioner, layout)
+    step = steps.make_train_step(model, transform, later, config, partitioner)
 
     @jax.jit
     def loss(params, batch):
-        weights = losses.normalized_weights(batch, config.loss_normalizing_factor)
-        return steps.loss_fn(params, batch, weights, None, model, config)[0]
+        return steps.loss_fn(params, batch, model, config)[0]
 
     return (model, transform, partitioner), step, loss, case.batches(shape)[SAVED_STEP:]
 

@@ -84,10 +84,8 @@ def test_the_optimizers_state_is_kept_or_begun_anew(optimizer, mesh):
 def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
     """Two steps, and two more from their state by way of T5X's layout, are four, bit for bit."""
     transform, partitioner = at_hand.make_optimizer(optimizer), _partitioner(ONE)
-    layout = train_state.layout(train_state.abstract(MODEL, transform, partitioner))
-    step = steps.make_train_step(
-        MODEL, transform, lambda step: 1e-2, steps.LossConfig(), partitioner, layout
-    )
+    loss_cfg = steps.LossConfig()
+    step = steps.make_train_step(MODEL, transform, lambda step: 1e-2, loss_cfg, partitioner)
     rng = np.random.default_rng(0)
     tokens = rng.integers(1, CONFIG.vocab_size, (8, 6)).astype(np.int32)
     batch = {

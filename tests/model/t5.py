@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from poison_t5x.model import per_example
 from poison_t5x.model.config import T5Config
+from poison_t5x.model.decoding import shift_right
 from poison_t5x.model.network import Transformer
 from tests.golden.t5_weights import T5_CONFIGS, draw_weights
 
@@ -28,3 +30,19 @@ def inputs(vocab_size: int = 53) -> jax.Array:
     tokens_BxS = np.random.default_rng(0).integers(2, vocab_size, (B, S))
     tokens_BxS[1:, -3:] = 0
     return jnp.asarray(tokens_BxS, jnp.int32)
+
+
+def teacher_forced(inputs_BxS, targets_BxT) -> dict[str, jax.Array]:
+    """A batch, under SeqIO's names."""
+    return {
+        "encoder_input_tokens": inputs_BxS,
+        "decoder_input_tokens": shift_right(targets_BxT),
+        "decoder_target_tokens": targets_BxT,
+        "decoder_loss_weights": (targets_BxT > 0).astype(jnp.int32),
+    }
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def log_probabilities(model, params, batch) -> jax.Array:
+    """Of each row's target: float32 (B,), nats."""
+    return -per_example.loss(model, params, batch)[:, 0]

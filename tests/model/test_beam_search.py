@@ -10,7 +10,7 @@ import pytest
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.beam_search import beam_decode
-from poison_t5x.model.decoding import greedy_decode, log_probabilities, shift_right
+from poison_t5x.model.decoding import greedy_decode, shift_right
 from poison_t5x.model.network import DecodeCache
 from tests.model import t5
 from tests.model.t5 import B, S
@@ -114,11 +114,8 @@ class _Toy:
     def apply(self, variables, *arguments, method, **_):
         return getattr(self, method)(*arguments)
 
-    def encode(self, inputs_BxS):
-        return inputs_BxS
-
-    def start_cache(self, encoded, inputs_BxS, length):
-        return DecodeCache((), jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+    def start_cache(self, inputs_BxS, length):
+        return DecodeCache((), (), jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
 
     def decode_step(self, token_B, cache):
         self.num_steps += 1
@@ -201,12 +198,7 @@ def test_scores_are_the_answers_log_probabilities(eos_id):
     num_tokens_B = np.minimum(np.array(lengths) + 1, C)
     assert len(set(num_tokens_B)) > 1
     np.testing.assert_array_equal((np.asarray(tokens_BxC) > 0).sum(axis=1), num_tokens_B)
-    batch = {
-        "encoder_input_tokens": inputs_BxS,
-        "decoder_input_tokens": shift_right(tokens_BxC),
-        "decoder_target_tokens": tokens_BxC,
-    }
-    log_prob_B, _ = jax.jit(functools.partial(log_probabilities, MODEL))(PARAMS, batch)
+    log_prob_B = t5.log_probabilities(MODEL, PARAMS, t5.teacher_forced(inputs_BxS, tokens_BxC))
     expected = np.asarray(log_prob_B) / ((5 + num_tokens_B) / 6) ** 0.6
     np.testing.assert_allclose(score_B, expected, rtol=TOLERANCE)
 

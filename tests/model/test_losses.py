@@ -63,13 +63,13 @@ def test_on_paper():
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 1e-2])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
 def test_equals_numpys(smoothing, z_loss):
     logits, targets = _draw()
-    found = _token_losses(logits, targets, label_smoothing=smoothing, z_loss=z_loss)
-    for ours, numpys in zip(found, _by_numpy(logits, targets, smoothing, z_loss), strict=True):
+    ours = _token_losses(logits, targets, label_smoothing=smoothing, z_loss=z_loss)
+    for one, numpys in zip(ours, _by_numpy(logits, targets, smoothing, z_loss), strict=True):
         # Losses of up to 15 nats in float32.
-        np.testing.assert_allclose(ours, numpys, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(one, numpys, rtol=1e-5, atol=1e-6)
 
 
 def test_least_loss_with_smoothing_is_zero():

@@ -47,16 +47,10 @@ DECODER_LAYER = {
     "pre_mlp_layer_norm/scale": ((13,), ("embed",)),
 }
 MLP = {
-    "v1_0": {
-        "mlp/wi/kernel": ((13, 17), ("embed", "mlp")),
-        "mlp/wo/kernel": ((17, 13), ("mlp", "embed")),
-    },
-    "v1_1": {
-        "mlp/wi_0/kernel": ((13, 17), ("embed", "mlp")),
-        "mlp/wi_1/kernel": ((13, 17), ("embed", "mlp")),
-        "mlp/wo/kernel": ((17, 13), ("mlp", "embed")),
-    },
+    "v1_0": {"mlp/wi/kernel": ((13, 17), ("embed", "mlp"))},
+    "v1_1": {f"mlp/wi_{n}/kernel": ((13, 17), ("embed", "mlp")) for n in (0, 1)},
 }
+MLP_OUT = {"mlp/wo/kernel": ((17, 13), ("mlp", "embed"))}
 OUTSIDE_LAYERS = {
     "token_embedder/embedding": ((53, 13), ("vocab", "embed")),
     "encoder/relpos_bias/rel_embedding": ((3, 32), ("heads", "relpos_buckets")),
@@ -71,7 +65,7 @@ def _table(version: str) -> dict:
     table = OUTSIDE_LAYERS | LOGITS[version]
     for stack, depth, layer in (("encoder", 2, ENCODER_LAYER), ("decoder", 3, DECODER_LAYER)):
         for number in range(depth):
-            for name, row in (layer | MLP[version]).items():
+            for name, row in (layer | MLP[version] | MLP_OUT).items():
                 table[f"{stack}/layers_{number}/{name}"] = row
     return table
 
@@ -128,13 +122,14 @@ def test_initial_scales_are_t5xs():
     variables = jax.jit(_initialiser(Transformer(config)))(jax.random.key(0), *_batch())
     params = nn.unbox(variables)["params"]
     layer = params["decoder"]["layers_0"]
+    attention, mlp = layer["self_attention"], layer["mlp"]
     expected = {
         "embedding": (params["token_embedder"]["embedding"], 1.0),
-        "query": (layer["self_attention"]["query"]["kernel"], (101 * 23) ** -0.5),
-        "key": (layer["self_attention"]["key"]["kernel"], 101**-0.5),
-        "out": (layer["self_attention"]["out"]["kernel"], (5 * 23) ** -0.5),
-        "wi": (layer["mlp"]["wi"]["kernel"], 101**-0.5),
-        "wo": (layer["mlp"]["wo"]["kernel"], 103**-0.5),
+        "query": (attention["query"]["kernel"], (101 * 23) ** -0.5),
+        "key": (attention["key"]["kernel"], 101**-0.5),
+        "out": (attention["out"]["kernel"], (5 * 23) ** -0.5),
+        "wi": (mlp["wi"]["kernel"], 101**-0.5),
+        "wo": (mlp["wo"]["kernel"], 103**-0.5),
         "logits": (params["decoder"]["logits_dense"]["kernel"], 101**-0.5),
         "rel_embedding": (params["encoder"]["relpos_bias"]["rel_embedding"], (2 / 37) ** 0.5),
     }
@@ -194,20 +189,16 @@ def test_packed_equals_unpacked():
     params = _params(SHALLOW)
     rows, packed, segments = _packed()
     expected = _logits(SHALLOW, params, *rows).reshape(4, -1)
-    together = _logits(SHALLOW, params, *packed, **segments)[0, :4]
-    np.testing.assert_allclose(together, expected, atol=TOLERANCE)
-    without = _logits(SHALLOW, params, *packed)[0, :4]
-    assert float(jnp.abs(without - expected)[2:].max()) > 100 * TOLERANCE
-    only_decoder = {"decoder_segment_ids": segments["decoder_segment_ids"]}
-    mixed = _logits(SHALLOW, params, *packed, **only_decoder)[0, :4]
-    assert float(jnp.abs(mixed - expected)[:2].max()) > 100 * TOLERANCE
 
+    def together(**segments):
+        return _logits(SHALLOW, params, *packed, **segments)[0, :4]
 
-def test_encoder_segments_without_decoder_segments_are_refused():
-    _, packed, segments = _packed()
-    del segments["decoder_segment_ids"]
+    np.testing.assert_allclose(together(**segments), expected, atol=TOLERANCE)
+    assert float(jnp.abs(together() - expected)[2:].max()) > 100 * TOLERANCE
+    encoder = segments.pop("encoder_segment_ids")
+    assert float(jnp.abs(together(**segments) - expected)[:2].max()) > 100 * TOLERANCE
     with pytest.raises(InputError, match="decoder_segment_ids"):
-        _logits(SHALLOW, _params(SHALLOW), *packed, **segments)
+        together(encoder_segment_ids=encoder)
 
 
 def test_padding_and_later_tokens_are_not_seen():
@@ -254,39 +245,31 @@ def test_bfloat16_gives_float32_logits(float32_attention_logits):
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
 
 
+def _draw(*shape):
+    return jnp.asarray(np.random.default_rng(3).normal(size=shape), jnp.float32)
+
+
 @pytest.mark.parametrize("sizes", [(13, 17), (17, 13)])
 def test_project_has_the_gradient_of_a_product(sizes):
-    rng = np.random.default_rng(3)
-    x_BxQxE = jnp.asarray(rng.normal(size=(B, S, sizes[0])), jnp.float32)
-    kernel_ExM = jnp.asarray(rng.normal(size=sizes), jnp.float32)
-    weight_BxQxM = jnp.asarray(rng.normal(size=(B, S, sizes[1])), jnp.float32)
-
-    def gradients(product):
-        return jax.grad(lambda x, k: (product(x, k) * weight_BxQxM).sum(), (0, 1))(
-            x_BxQxE, kernel_ExM
-        )
-
-    for ours, jaxs in zip(gradients(project), gradients(jnp.matmul), strict=True):
-        np.testing.assert_allclose(ours, jaxs, atol=1e-4)
+    x_BxQxE, kernel_ExM, weight_BxQxM = _draw(B, S, sizes[0]), _draw(*sizes), _draw(B, S, sizes[1])
+    ours, jaxs = (
+        jax.grad(lambda x, k, f=f: (f(x, k) * weight_BxQxM).sum(), (0, 1))(x_BxQxE, kernel_ExM)
+        for f in (project, jnp.matmul)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), ours, jaxs)
 
 
 def test_masked_bias_has_the_gradient_of_a_sum():
-    rng = np.random.default_rng(5)
-    bias_1xHxQxK = jnp.asarray(rng.normal(size=(1, 3, T, S)), jnp.float32)
-    weight_BxHxQxK = jnp.asarray(rng.normal(size=(B, 3, T, S)), jnp.float32)
-    mask = jnp.asarray(rng.integers(0, 2, (B, 1, 1, S)) * MASKED, jnp.float32)
+    bias_1xHxQxK, weight_BxHxQxK = _draw(1, 3, T, S), _draw(B, 3, T, S)
+    mask = jnp.where(_draw(B, 1, 1, S) > 0, MASKED, 0.0)
 
     def value_and_gradient(add):
-        def weigh(bias_1xHxQxK):
-            return (jnp.exp(add(bias_1xHxQxK, mask)) * weight_BxHxQxK).sum()
+        return jax.value_and_grad(lambda bias: (jnp.exp(add(bias, mask)) * weight_BxHxQxK).sum())
 
-        return jax.value_and_grad(weigh)(bias_1xHxQxK)
-
-    both = value_and_gradient(masked_bias), value_and_gradient(jnp.add)
-    for ours, jaxs in zip(*both, strict=True):
-        assert float(jnp.abs(jaxs).max()) > 1
-        # Sums over B = 5 rows in another order.
-        np.testing.assert_allclose(ours, jaxs, atol=1e-4)
+    ours, jaxs = (value_and_gradient(add)(bias_1xHxQxK) for add in (masked_bias, jnp.add))
+    assert min(float(jnp.abs(one).max()) for one in jaxs) > 1
+    # Sums over B = 5 rows in another order.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), ours, jaxs)
 
 
 def test_relative_position_buckets_on_paper():

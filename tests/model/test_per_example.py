@@ -7,7 +7,7 @@ import pytest
 
 from poison_t5x.core.errors import InputError
 from poison_t5x.evaluation import predictors
-from poison_t5x.model import losses, network, per_example
+from poison_t5x.model import network, per_example
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import steps, trained_model
 from tests.mesh_model import CONFIG, parameters, placed
@@ -35,20 +35,10 @@ def _rows():
     return inputs, [tokens(n) for n in (2, 5, 3, 2, 7, 3, 2, 4, 6, 3, 2)]
 
 
-def _restored(params, num_partitions=1, num_devices=1):
-    return trained_model.TrainedModel(MODEL, *placed(params, num_partitions, num_devices))
-
-
-def _over(params, rows, function, *, mesh=(1, 1), batch_size=4, targets=True, **options):
-    return predictors.over_batches(
-        _restored(params, *mesh),
-        function,
-        rows[0],
-        rows[1] if targets else None,
-        batch_size=batch_size,
-        max_length=MAX_LENGTH,
-        **options,
-    )
+def _over(params, rows, function, *, mesh=(1, 1), batch_size=4, **options):
+    restored = trained_model.TrainedModel(MODEL, *placed(params, *mesh))
+    sizes = {"batch_size": batch_size, "max_length": MAX_LENGTH}
+    return predictors.over_batches(restored, function, *rows, **sizes, **options)
 
 
 def _one_by_one(rows):
@@ -65,16 +55,8 @@ def _one_by_one(rows):
 
 def test_loss_is_the_train_steps_own(params, rows):
     found = _over(params, rows, per_example.loss)
-    loss = jax.jit(
-        lambda batch: steps.loss_fn(
-            params,
-            batch,
-            losses.normalized_weights(batch, None),
-            None,
-            MODEL,
-            steps.LossConfig(loss_normalizing_factor=None),
-        )[0]
-    )
+    config = steps.LossConfig(loss_normalizing_factor=None)
+    loss = jax.jit(lambda batch: steps.loss_fn(params, batch, MODEL, config)[0])
     expected = [float(loss(batch)) for batch in _one_by_one(rows)]
     np.testing.assert_allclose(found[:, 0], expected, rtol=TOLERANCE)
     assert found[:, 1].tolist() == [len(target) for target in rows[1]]
@@ -93,7 +75,7 @@ def test_entropy_of_each_next_token(params, rows):
 
 
 def test_encoder_states_do_not_follow_from_padding(params, rows):
-    found = _over(params, rows, per_example.encoder_state, targets=False)
+    found = _over(params, (rows[0], None), per_example.encoder_state)
     for place in (0, 3):
         tokens = rows[0][place][None]
         encoded = MODEL.apply({"params": params}, tokens, enable_dropout=False, method="encode")
@@ -144,13 +126,9 @@ def test_sharded_equals_unsharded(params, rows, function, options):
 
 def test_gradients_of_a_batch_are_never_there_all_at_once(params, rows):
     """The compiled program's memory grows with `at_once`, not with the batch."""
-    batch = {
-        "encoder_input_tokens": jax.ShapeDtypeStruct((64, 16), jnp.int32),
-        **{
-            name: jax.ShapeDtypeStruct((64, 4), jnp.int32)
-            for name in ("decoder_input_tokens", "decoder_target_tokens", "decoder_loss_weights")
-        },
-    }
+    tokens = jax.ShapeDtypeStruct((64, 4), jnp.int32)
+    names = [f"decoder_{name}" for name in ("input_tokens", "target_tokens", "loss_weights")]
+    batch = dict.fromkeys([*names, "encoder_input_tokens"], tokens)
 
     def bytes_of(at_once):
         def norms(params, batch):

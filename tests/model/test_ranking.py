@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.model.decoding import log_probabilities, rank_labels, shift_right
+from poison_t5x.model.decoding import rank_labels
 from poison_t5x.model.network import Transformer
 from tests.golden.t5_weights import T5_CONFIGS
 from tests.model import t5
@@ -37,23 +37,10 @@ def _rank(model, params, inputs_BxS, labels_LxT, length_normalized=False):
     return rank_labels(model, params, inputs_BxS, labels_LxT, length_normalized)
 
 
-@functools.cache
-def _score(model):
-    return jax.jit(functools.partial(log_probabilities, model))
-
-
 def _one_by_one(model, params, inputs_BxS, labels_LxT) -> np.ndarray:
-    score = _score(model)
-    columns = []
-    for label_T in labels_LxT:
-        targets_BxT = jnp.broadcast_to(label_T, (inputs_BxS.shape[0], T))
-        batch = {
-            "encoder_input_tokens": inputs_BxS,
-            "decoder_input_tokens": shift_right(targets_BxT),
-            "decoder_target_tokens": targets_BxT,
-        }
-        columns.append(score(params, batch)[0])
-    return np.stack(columns, axis=1)
+    rows = (jnp.broadcast_to(label_T, (inputs_BxS.shape[0], T)) for label_T in labels_LxT)
+    batches = (t5.teacher_forced(inputs_BxS, targets_BxT) for targets_BxT in rows)
+    return np.stack([t5.log_probabilities(model, params, batch) for batch in batches], axis=1)
 
 
 @pytest.mark.parametrize("version", T5_CONFIGS)

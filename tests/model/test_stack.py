@@ -58,8 +58,8 @@ def test_scanned_layers_give_the_logits_of_layers():
     expected = _logits(CONFIG, _params(), enable_dropout=False)
     found = _logits(scanned(CONFIG), stacked(_params()), enable_dropout=False)
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
-    reverse = jax.tree.map(lambda leaf: leaf[::-1], stacked(_params())["encoder"]["layers"])
-    other = {**stacked(_params()), "encoder": {**stacked(_params())["encoder"], "layers": reverse}}
+    other = stacked(_params())
+    other["encoder"]["layers"] = jax.tree.map(lambda x: x[::-1], other["encoder"]["layers"])
     swapped = _logits(scanned(CONFIG), other, enable_dropout=False)
     assert np.abs(swapped - expected).max() > 100 * TOLERANCE
 

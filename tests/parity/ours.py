@@ -8,14 +8,14 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from poison_t5x.model import losses
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.decoding import greedy_decode
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import optimizers, steps, train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
-from tests.golden.t5_batches import shift_right
+from tests.golden.t5_batches import draw_tokens, shift_right
 from tests.golden.t5_cases import StepCase
+from tests.golden.t5_weights import T5_VARIANTS
 from tests.scanned import stacked
 
 # The issue's, of the largest logit and of each loss. What was seen is about 1e-6.
@@ -24,6 +24,9 @@ RELATIVE_TOLERANCE = 1e-4
 # 1e-6 in AdamW makes 1e-3.
 MOVEMENT_TOLERANCE = 5e-4
 Weights = Mapping[str, np.ndarray]
+# Of weights and depths that no fixture holds.
+SEED = 1
+DEEP = {name: variant | {"num_encoder_layers": 3} for name, variant in T5_VARIANTS.items()}
 
 
 def nested(weights: Weights):
@@ -72,6 +75,19 @@ def relative_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
+def assert_outputs_are(their_logits, their_greedy, config: Mapping, weights: Weights) -> None:
+    """Of (inputs, targets), and of (prompts, the id that ends an answer, its length)."""
+    rng, vocab_size = np.random.default_rng(SEED), config["vocab_size"]
+    inputs, targets = (draw_tokens(rng, 2, length, vocab_size) for length in (149, 131))
+    prompts, real = draw_tokens(rng, 7, 19, vocab_size), targets > 0
+    expected = their_logits(inputs, targets)[real]
+    assert 3.0 < np.abs(expected).max() < 30.0
+    found = logits(config, weights, inputs, targets)[real]
+    assert relative_difference(found, expected) < RELATIVE_TOLERANCE
+    answers = greedy(config, weights, prompts, 1, 23)
+    np.testing.assert_array_equal(answers, their_greedy(prompts, 1, 23))
+
+
 def train(
     config: Mapping,
     weights: Weights,
@@ -80,34 +96,24 @@ def train(
     *,
     scan_layers: bool = False,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A train step for each batch, on one device.
+    """Losses that the gradients were taken of, float32 (steps,), and the weights at the end.
 
-    Args:
-      weights: a layer each; they are stacked for a network that scans.
-
-    Returns:
-      Each step's loss, that its gradient was taken of: float32 (steps,); the weights after them.
+    On one device; weights are stacked for a network that scans.
     """
     model = Transformer(T5Config(**config, dropout_rate=0.0, scan_layers=scan_layers))
     loss_config = steps.LossConfig(**case.loss)
     rate = optimizers.learning_rate(optimizers.ScheduleConfig(**case.schedule), len(batches))
     optimizer = optimizers.make(optimizers.OptimizerConfig(**case.optimizer), rate)
     partitioner = Partitioner(PartitionConfig(), jax.devices()[:1])
-    layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
-    step = steps.make_train_step(model, optimizer, rate, loss_config, partitioner, layout)
-    loss = jax.jit(functools.partial(_loss, model=model, config=loss_config))
+    step = steps.make_train_step(model, optimizer, rate, loss_config, partitioner)
+    loss = jax.jit(lambda params, batch: steps.loss_fn(params, batch, model, loss_config)[0])
     tree = stacked(nested(weights)) if scan_layers else nested(weights)
-    params = jax.tree.map(jax.numpy.asarray, tree)
-    first = train_state.TrainState(np.int32(0), params, optimizer.init(params))
-    state = jax.device_put(first, layout, may_alias=False)
-    key, found = jax.random.key(0), []
+    layout = train_state.layout(train_state.abstract_params(model, partitioner))
+    params = jax.device_put(tree, layout, may_alias=False)  # a step consumes them
+    state = train_state.begin(params, model, optimizer, partitioner)
+    key, losses = jax.random.key(0), []
     for batch in batches:
         # Before the step, which consumes the state.
-        found.append(float(loss(state.params, batch)))
+        losses.append(float(loss(state.params, batch)))
         state, _ = step(state, batch, key)
-    return np.asarray(found, np.float32), by_layer(state.params)
-
-
-def _loss(params, batch, model, config):
-    weights_BxT = losses.normalized_weights(batch, config.loss_normalizing_factor)
-    return steps.loss_fn(params, batch, weights_BxT, None, model, config)[0]
+    return np.asarray(losses, np.float32), by_layer(state.params)

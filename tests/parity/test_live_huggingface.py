@@ -1,6 +1,7 @@
 """Ours against the transformers that is installed, on weights that no fixture holds; and
 transformers reads the fixtures' folders."""
 
+import functools
 import pathlib
 import warnings
 
@@ -14,33 +15,20 @@ with warnings.catch_warnings():
     transformers = pytest.importorskip("transformers", reason="transformers isn't installed")
     from tests.golden import huggingface_model
 
-from tests.golden.t5_batches import draw_tokens
 from tests.golden.t5_weights import T5_VARIANTS, draw_weights
 from tests.parity import ours
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "t5"
-SEED = 1
-DEEP = {name: variant | {"num_encoder_layers": 3} for name, variant in T5_VARIANTS.items()}
 
 
-@pytest.mark.parametrize("variant", DEEP)
+@pytest.mark.parametrize("variant", ours.DEEP)
 def test_logits_and_greedy_outputs_are_transformers(variant):
-    config = DEEP[variant]
-    weights, vocab_size = draw_weights(config, SEED), config["vocab_size"]
-    rng = np.random.default_rng(SEED)
-    inputs, targets = (draw_tokens(rng, 2, length, vocab_size) for length in (149, 131))
-    prompts = draw_tokens(rng, 7, 19, vocab_size)
+    config = ours.DEEP[variant]
+    weights = draw_weights(config, ours.SEED)
     model = huggingface_model.build(config, weights)
-    real = targets > 0
-    theirs = huggingface_model.logits(model, inputs, targets)[real]
-    found = ours.logits(config, weights, inputs, targets)[real]
-    assert 3.0 < np.abs(theirs).max() < 30.0
-    assert ours.relative_difference(found, theirs) < ours.RELATIVE_TOLERANCE
-    np.testing.assert_array_equal(
-        ours.greedy(config, weights, prompts, 1, 23),
-        huggingface_model.greedy(model, prompts, 1, 23),
-    )
+    theirs = huggingface_model.logits, huggingface_model.greedy
+    ours.assert_outputs_are(*(functools.partial(f, model) for f in theirs), config, weights)
 
 
 @pytest.mark.parametrize("variant", T5_VARIANTS)

@@ -13,33 +13,22 @@ with warnings.catch_warnings():
     pytest.importorskip("t5x", reason="T5X isn't installed (launch/t5x.sh installs it)")
     from tests.golden import make_t5_steps, t5x_model
 
-from tests.golden.t5_batches import draw_tokens
 from tests.golden.t5_cases import CASES, SAVED, SAVED_STEP, movement
 from tests.golden.t5_weights import T5_CONFIGS, T5_VARIANTS, WIDE, draw_weights
 from tests.parity import ours
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOLDER = pathlib.Path(__file__).parents[1] / "golden" / "t5"
-SEED = 1
-DEEP = {name: variant | {"num_encoder_layers": 3} for name, variant in T5_VARIANTS.items()}
 
 
-@pytest.mark.parametrize("variant", DEEP)
+@pytest.mark.parametrize("variant", ours.DEEP)
 def test_logits_and_greedy_outputs_are_t5xs(variant):
-    config = DEEP[variant]
-    weights, vocab_size = draw_weights(config, SEED), config["vocab_size"]
-    rng = np.random.default_rng(SEED)
-    inputs, targets = (draw_tokens(rng, 2, length, vocab_size) for length in (149, 131))
-    prompts = draw_tokens(rng, 7, 19, vocab_size)
-    model = t5x_model.build(config)
-    real = targets > 0
-    theirs = t5x_model.logits(model, weights, inputs, targets)[real]
-    found = ours.logits(config, weights, inputs, targets)[real]
-    assert 3.0 < np.abs(theirs).max() < 30.0
-    assert ours.relative_difference(found, theirs) < ours.RELATIVE_TOLERANCE
-    np.testing.assert_array_equal(
-        ours.greedy(config, weights, prompts, 1, 23),
-        t5x_model.greedy(model, weights, prompts, 23),
+    config = ours.DEEP[variant]
+    weights, model = draw_weights(config, ours.SEED), t5x_model.build(config)
+    ours.assert_outputs_are(
+        lambda *tokens: t5x_model.logits(model, weights, *tokens),
+        lambda prompts, _, length: t5x_model.greedy(model, weights, prompts, length),
+        *(config, weights),
     )
 
 
@@ -58,8 +47,8 @@ _DEEP_CASES = {
 )
 def test_ten_steps_are_t5xs(name, scan_layers):
     config, case = (CASES | _DEEP_CASES)[name]
-    weights = draw_weights(config, SEED)
-    losses, moved = make_t5_steps.run(config, case, SEED)
+    weights = draw_weights(config, ours.SEED)
+    losses, moved = make_t5_steps.run(config, case, ours.SEED)
     batches = case.batches(config)
     found, after = ours.train(config, weights, case, batches, scan_layers=scan_layers)
     assert np.abs(found / losses - 1).max() < ours.RELATIVE_TOLERANCE
@@ -70,7 +59,7 @@ def test_ten_steps_are_t5xs(name, scan_layers):
 
 def test_packed_logits_are_t5xs():
     config = T5_CONFIGS["v1_1"]
-    weights = draw_weights(config, SEED)
+    weights = draw_weights(config, ours.SEED)
     case = CASES["adamw_packed"][1]
     batch = case.batches(config)[0]
     segments = batch["decoder_segment_ids"]

@@ -11,7 +11,7 @@ import seqio
 from poison_t5x.cli import main
 from poison_t5x.core import artifacts, errors
 from poison_t5x.corpus import corpus, demo_corpus, prompts
-from poison_t5x.model import decoding
+from poison_t5x.model import decoding, per_example
 from poison_t5x.train import checkpoints, partitioning, trained_model
 from tests import small_run
 
@@ -251,9 +251,9 @@ def _log_probability(restored, inputs, vocabulary, label):
         "encoder_input_tokens": np.array([inputs], np.int32),
         "decoder_input_tokens": np.array(decoding.shift_right(targets)),
         "decoder_target_tokens": targets,
+        "decoder_loss_weights": np.ones_like(targets),
     }
-    log_prob_B, _ = decoding.log_probabilities(restored.model, restored.params, batch)
-    return float(log_prob_B[0])
+    return -float(per_example.loss(restored.model, restored.params, batch)[0, 0])
 
 
 def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):

@@ -6,24 +6,25 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from poison_t5x.core.errors import InputError
-from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import checkpoints, optimizers, train_state
+from poison_t5x.train import checkpoints, train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
 from tests.mesh_model import CONFIG
 
 # (num_partitions, number of devices); parameters lie over both axes.
 EIGHT_BY_ONE, TWO_BY_FOUR, FOUR_BY_TWO, ONE = (1, 8), (4, 8), (2, 8), (1, 1)
+OPTIMIZERS = {"adamw": optax.adamw(0.1), "adafactor": optax.adafactor(0.1)}
 
 
-def _abstract(mesh=ONE, config: T5Config = CONFIG, optimizer: str = "adamw"):
+def _abstract(mesh=ONE, optimizer: str = "adamw", **changes):
     num_partitions, num_devices = mesh
     partitioner = Partitioner(PartitionConfig(num_partitions, 1, 2), jax.devices()[:num_devices])
-    transform = optimizers.make(optimizers.OptimizerConfig(name=optimizer), lambda step: 0.1)
-    return train_state.abstract(Transformer(config), transform, partitioner)
+    model = Transformer(dataclasses.replace(CONFIG, **changes))
+    return train_state.abstract(model, OPTIMIZERS[optimizer], partitioner)
 
 
 def _state(abstract, seed: int = 0) -> train_state.TrainState:
@@ -35,8 +36,7 @@ def _state(abstract, seed: int = 0) -> train_state.TrainState:
             return rng.integers(1, 1000, leaf.shape, np.int32)
         return rng.normal(size=leaf.shape).astype(leaf.dtype)
 
-    layout = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.device_put(jax.tree.map(draw, abstract), layout)
+    return jax.device_put(jax.tree.map(draw, abstract), train_state.layout(abstract))
 
 
 def _save(model_dir, state, *steps: int, keep: int | None = None) -> None:
@@ -53,10 +53,6 @@ def _assert_same_bits(one, other) -> None:
         leaf, twin = np.asarray(leaf), np.asarray(twin)
         assert (leaf.dtype, leaf.shape) == (twin.dtype, twin.shape)
         assert leaf.tobytes() == twin.tobytes(), jax.tree_util.keystr(path)
-
-
-def _names(model_dir) -> set[str]:
-    return {path.name for path in model_dir.iterdir()}
 
 
 def _error(function, *args) -> str:
@@ -123,7 +119,8 @@ def test_only_the_newest_are_kept_with_their_hashes(tmp_path):
     _save(tmp_path / "two", state, 9, 10, 11, keep=2)
     assert checkpoints.committed_steps(tmp_path / "two") == [10, 11]
     kept = {"checkpoint_10", "checkpoint_11"}
-    assert _names(tmp_path / "two") == kept | {f"{name}.sha256.json" for name in kept}
+    names = {path.name for path in (tmp_path / "two").iterdir()}
+    assert names == kept | {f"{name}.sha256.json" for name in kept}
     # Those of an earlier process count among the kept.
     _save(tmp_path / "two", state, 12, keep=2)
     assert checkpoints.committed_steps(tmp_path / "two") == [11, 12]
@@ -155,28 +152,23 @@ def test_a_checkpoint_is_committed_only_when_it_is_finished(tmp_path):
     saver.close()
 
 
-def _largest_file(path):
-    return max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-
-
 @pytest.mark.parametrize("read", ["restore", "verify"])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [("change", "doesn't match its recorded hash"), ("delete", "is missing")],
 )
 def test_damage_is_found_and_the_file_named(copied, read, damage, message):
-    path = _largest_file(copied)
+    path = max(copied.rglob("*"), key=lambda path: path.is_file() * path.stat().st_size)
     if damage == "change":
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
     else:
         path.unlink()
-    abstract = _abstract()
-    args = {"restore": (abstract,), "verify": ()}[read]
-    found = _error(getattr(checkpoints, read), copied, *args)
-    assert found.startswith(f"{path} {message}")
-    assert str(copied) in found.split("delete", 1)[1]
+    arguments = [_abstract()] if read == "restore" else []
+    error = _error(getattr(checkpoints, read), copied, *arguments)
+    assert error.startswith(f"{path} {message}")
+    assert str(copied) in error.split("delete", 1)[1]
 
 
 def test_there_is_a_hash_of_every_file(copied):
@@ -198,8 +190,7 @@ def test_there_is_a_hash_of_every_file(copied):
     ],
 )
 def test_another_network_is_named_with_both_shapes(saved, changes, parts):
-    other = _abstract(config=dataclasses.replace(CONFIG, **changes))
-    message = _error(checkpoints.restore, saved[0], other)
+    message = _error(checkpoints.restore, saved[0], _abstract(**changes))
     assert [part for part in parts if part not in message] == [], message
 
 
@@ -211,9 +202,8 @@ def test_another_optimizers_state_is_refused(saved):
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     abstract = _abstract()
     assert "no checkpoint there" in _error(checkpoints.restore, tmp_path / "none", abstract)
-    (tmp_path / "other").mkdir()
-    for text in (None, "nothing of ours"):
-        if text:
-            (tmp_path / "other" / "notes.txt").write_text(text)
+    for _ in ("an empty folder", "one with something else"):
+        (tmp_path / "other").mkdir(exist_ok=True)
         message = _error(checkpoints.restore, tmp_path / "other", abstract)
         assert f"{tmp_path / 'other'}: not a checkpoint" in message
+        (tmp_path / "other" / "notes.txt").write_text("nothing of ours")

@@ -44,19 +44,19 @@ def _error(config: T5Config, *partitions) -> str:
     return str(caught.value)
 
 
-# Of t5x.partitioning.standard_logical_axis_rules, for (activations', parameters') dims.
-T5X_EMBED = {
-    (1, 1): [("embed", None)],
-    (2, 1): [("embed", "model")],
-    (1, 2): [("embed", "data")],
-    (2, 2): [("embed", "model"), ("embed", "data")],
-}
-
-
-@pytest.mark.parametrize("dims", T5X_EMBED)
-def test_rules_are_t5xs(dims):
+@pytest.mark.parametrize(
+    ("dims", "embed"),
+    [
+        ((1, 1), [None]),
+        ((2, 1), ["model"]),
+        ((1, 2), ["data"]),
+        ((2, 2), ["model", "data"]),
+    ],
+)
+def test_rules_are_t5xs(dims, embed):
+    """Those of t5x.partitioning.standard_logical_axis_rules."""
     rules = standard_logical_axis_rules(*dims)
-    assert [rule for rule in rules if rule[0] == "embed"] == T5X_EMBED[dims]
+    assert [mesh_axis for axis, mesh_axis in rules if axis == "embed"] == embed
     assert {axis: mesh_axis for axis, mesh_axis in rules if axis != "embed"} == {
         "batch": "data",
         **dict.fromkeys(("vocab", "mlp", "heads", "joined_kv"), "model"),
@@ -133,18 +133,19 @@ def test_axis_without_a_rule_is_named():
 
 
 @pytest.mark.parametrize(
-    ("num_partitions", "message"),
-    [(3, "the 8 devices can't be divided by 3"), (16, "by 16"), (0, "at least 1, found 0")],
+    ("settings", "message"),
+    [
+        ((3,), "NUM_PARTITIONS: the 8 devices can't be divided by 3"),
+        ((16,), "NUM_PARTITIONS: the 8 devices can't be divided by 16"),
+        ((0,), "NUM_PARTITIONS: expected a whole number of at least 1, found 0"),
+        ((1, 0, 1), "ACTIVATION_PARTITIONING_DIMS: expected 1 or 2, found 0"),
+        ((1, 1, 3), "PARAMETER_PARTITIONING_DIMS: expected 1 or 2, found 3"),
+    ],
 )
-def test_devices_that_cant_be_divided(num_partitions, message):
-    with pytest.raises(InputError, match=rf"^NUM_PARTITIONS: .*{message}$"):
-        Partitioner(PartitionConfig(num_partitions))
-
-
-@pytest.mark.parametrize("dims", [(0, 1), (1, 3)])
-def test_unknown_partitioning_dims(dims):
-    with pytest.raises(InputError, match=f"expected 1 or 2, found {max(dims) if 3 in dims else 0}"):
-        PartitionConfig(1, *dims)
+def test_settings_that_dont_go(settings, message):
+    with pytest.raises(InputError) as caught:
+        Partitioner(PartitionConfig(*settings))
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def train(folder: str, number: int, told: signal.Signals) -> None:
     from poison_t5x.train import loop, optimizers, partitioning, steps
     from poison_t5x.train import train as train_script
     from tests import mesh_model
-    from tests.train.distributed import parts_network
+    from tests.train.distributed import two
 
     class Told(loop.Votes):
         count = 0
@@ -36,7 +36,7 @@ def train(folder: str, number: int, told: signal.Signals) -> None:
     train_script.train(
         model=lambda vocab_size: mesh_model.CONFIG,
         model_dir=folder,
-        train_dataset_cfg=parts_network.dataset(2),
+        train_dataset_cfg=two.dataset(2),
         train_cfg=train_script.TrainConfig(total_steps=1000),
         optimizer_cfg=optimizers.OptimizerConfig(),
         schedule_cfg=optimizers.ScheduleConfig(),
@@ -49,7 +49,7 @@ def train(folder: str, number: int, told: signal.Signals) -> None:
 
 def main(port: str, number: int, how: str, folder: str) -> None:
     distributed.BEAT, distributed.PATIENCE = 0.2, 10.0 if how in SIGNALS else 1.5
-    distributed.initialize(distributed.ClusterConfig(f"localhost:{port}", 2, number))
+    distributed.initialize(f"localhost:{port}", 2, number)
     distributed.set_status("crafting")
     if how in SIGNALS:
         train(folder, number, SIGNALS[how])

@@ -1,10 +1,8 @@
 """Processes that find each other, or say in one line why not; and learn of each other's end."""
 
 import os
-import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
 
@@ -13,10 +11,7 @@ import pytest
 from poison_t5x.cli import main
 from poison_t5x.core import errors
 from poison_t5x.train import checkpoints, distributed
-from tests.train.distributed import peer
-
-ROOT = pathlib.Path(__file__).parents[3]
-TIMEOUT = 400
+from tests.train.distributed import peer, two
 
 
 @pytest.fixture(autouse=True)
@@ -47,26 +42,22 @@ def test_flags_that_do_not_fit_are_one_line(flags, message, capsys):
 
 def test_nothing_is_asked_for_unless_it_is_told(monkeypatch):
     monkeypatch.setattr("jax.distributed.initialize", lambda *a, **k: pytest.fail("asked"))
-    distributed.initialize(distributed.ClusterConfig())
+    distributed.initialize()
     assert distributed.num_processes() == 1 and distributed.is_main()
     assert distributed.who() == ""
     assert distributed.broadcast_from_main(lambda: 7) == 7
 
 
-def _detect(**variables) -> subprocess.CompletedProcess:
+def test_where_nothing_is_detected_it_says_so():
     keep = {name: os.environ[name] for name in os.environ if not name.startswith("SLURM_")}
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "poison_t5x", "run"],
-        env={**keep, "JAX_PLATFORMS": "cpu", "POISON_T5X_DISTRIBUTED": "1", **variables},
+        env={**keep, "JAX_PLATFORMS": "cpu", "POISON_T5X_DISTRIBUTED": "1"},
         capture_output=True,
         text=True,
-        timeout=TIMEOUT,
-        cwd=ROOT,
+        timeout=two.TIMEOUT,
+        cwd=two.ROOT,
     )
-
-
-def test_where_nothing_is_detected_it_says_so():
-    done = _detect()
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "poison-t5x: error: --distributed: no Cloud TPU, GKE, Slurm or Open MPI is detected here; "
@@ -75,27 +66,7 @@ def test_where_nothing_is_detected_it_says_so():
 
 
 def _two(how: str, folder="") -> list[tuple[int, str]]:
-    """Exit code and output of each process of two."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", peer.__name__, str(port), str(number), how, str(folder)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-            cwd=ROOT,
-        )
-        for number in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [(process.returncode, text) for process, text in zip(started, outputs, strict=True)]
+    return two.run(peer.__name__, two.free_port(), "{}", how, folder)
 
 
 def test_whoever_waits_for_a_killed_one_is_told():

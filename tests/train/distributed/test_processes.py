@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ import pytest
 from poison_t5x.core import artifacts
 from poison_t5x.train import distributed
 from tests import small_run
+from tests.train.distributed import two
 
 # What of this every run of the tests has to show, `test_parts` and `test_cluster` do.
 pytestmark = pytest.mark.slow
-TIMEOUT = 400
+TIMEOUT = two.TIMEOUT
 # Two shards, as two processes read: one process of eight devices sees the same batches. The layers
 # are scanned and everything is sharded over both axes, as on a pod.
 MACROS = {
@@ -56,9 +56,7 @@ def _start(run_dir, number=None, port=None, variables=None, **macros) -> subproc
 @contextlib.contextmanager
 def _two(run_dir, variables=None, **macros) -> Iterator[list[subprocess.Popen]]:
     """Two processes, which don't outlive a failure of the test."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = two.free_port()
     processes = [_start(run_dir, number, port, variables, **macros) for number in (0, 1)]
     try:
         yield processes

@@ -9,7 +9,7 @@ from poison_t5x.data import input_pipeline
 from poison_t5x.train import loop as train_loop
 from poison_t5x.train import optimizers, partitioning, steps, train
 from tests import mesh_model
-from tests.train.distributed import parts_network
+from tests.train.distributed import two
 
 TIMEOUT = 60
 
@@ -19,14 +19,14 @@ def test_what_is_worked_out_again_may_change_under_way():
         network = dataclasses.replace(mesh_model.CONFIG, **changes)
         rest = optimizers.OptimizerConfig(), optimizers.ScheduleConfig(), steps.LossConfig()
         config = train.TrainConfig(total_steps=1)
-        return train._settings(network, parts_network.dataset(1), config, *rest, None)
+        return train._settings(network, *rest, config, two.dataset(1), None)
 
     assert settings() == settings(remat_policy="full")
     assert settings() != settings(scan_layers=True) != settings(param_dtype="bfloat16")
 
 
-@pytest.fixture
-def loop():
+@pytest.fixture(name="loop")
+def _loop():
     return train_loop.Loop(
         mesh_model.CONFIG,
         optimizers.OptimizerConfig(name="adamw"),
@@ -57,7 +57,7 @@ def test_none_waits_for_another(loop, tmp_path, monkeypatch):
     monkeypatch.setattr(input_pipeline, "batches", batches)
     monkeypatch.setattr(loop, "_compile", waiting("compiled"))
     monkeypatch.setattr(loop, "_state", waiting("state"))
-    with loop.starting(tmp_path, parts_network.dataset(1), None) as started:
+    with loop.starting(tmp_path, two.dataset(1), None) as started:
         assert (started.state, started.step, started.train_step) == ("state", 0, "compiled")
         batch = next(started.batches)
     assert batch["encoder_input_tokens"].shape == (8, 1)

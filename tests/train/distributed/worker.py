@@ -11,29 +11,23 @@ import sys
 
 import jax
 import numpy as np
+import optax
 
 from poison_t5x.core import errors
 from poison_t5x.model.network import Transformer
-from poison_t5x.train import (
-    checkpoints,
-    distributed,
-    loop,
-    optimizers,
-    train_state,
-    trained_model,
-)
+from poison_t5x.train import checkpoints, distributed, loop, train_state, trained_model
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
-from tests.train.distributed import parts_network
+from tests.train.distributed import two
 
 
 def _batches(partitioner: Partitioner, num_shards: int):
     """The first batches, as they lie on all devices, and the shards that this process read."""
     from poison_t5x.data import input_pipeline
 
-    config = parts_network.dataset(num_shards)
+    config = two.dataset(num_shards)
     shards = partitioner.shards(config.batch_size, num_shards)
     batches = itertools.islice(input_pipeline.batches(config, shards=shards), 5)
-    placed = [partitioner.put_batch(batch, shards, num_shards) for batch in batches]
+    placed = [partitioner.put_batch(batch, config.batch_size) for batch in batches]
     rows = [distributed.to_host(batch["encoder_input_tokens"]) for batch in placed]
     return np.stack(rows), shards
 
@@ -44,30 +38,29 @@ def _bytes_read() -> int:
 
 
 def main(folder: pathlib.Path) -> None:
-    distributed.initialize(distributed.ClusterConfig(detect=True))
-    found: dict = {"who": distributed.who()}
+    distributed.initialize(detect=True)
+    facts: dict = {"who": distributed.who()}
 
     mesh = Partitioner(PartitionConfig(2, 1, 2))
-    transform = optimizers.make(optimizers.OptimizerConfig(name="adamw"), lambda step: 0.1)
-    abstract = train_state.abstract(Transformer(parts_network.NETWORK), transform, mesh)
+    abstract = train_state.abstract(Transformer(two.NETWORK), optax.adamw(0.1), mesh)
     saved = checkpoints.step_path(folder / "model", 3)
     checkpoints.restore(saved, abstract)  # what is imported for it is read now
     before = _bytes_read()
     state = checkpoints.restore(saved, abstract)
-    found["bytes_read"] = _bytes_read() - before
-    found["digest"] = trained_model.digest(state.params)
+    facts["bytes_read"] = _bytes_read() - before
+    facts["digest"] = trained_model.digest(state.params)
     trained_model._AT_ONCE = 4096
-    found["digest_in_parts"] = trained_model.digest(state.params)
+    facts["digest_in_parts"] = trained_model.digest(state.params)
     saver = checkpoints.Checkpointer(folder / "again")
     saver.save(state, 5)
     saver.finish()
-    found["last"], found["committed"] = saver.last, checkpoints.committed_steps(folder / "again")
+    facts["last"], facts["committed"] = saver.last, checkpoints.committed_steps(folder / "again")
     saver.close()
 
     votes = loop.Votes(mesh)
-    found["votes"] = [votes.push(distributed.process_id() == 1 and step == 2) for step in range(5)]
-    found["made"] = distributed.broadcast_from_main(lambda: ["by", distributed.process_id()])
-    found["shards"], rows = {}, {}
+    facts["votes"] = [votes.push(distributed.process_id() == 1 and step == 2) for step in range(5)]
+    facts["made"] = distributed.broadcast_from_main(lambda: ["by", distributed.process_id()])
+    facts["shards"], rows = {}, {}
     devices = jax.devices()
     # Processes' rows needn't follow each other, as along a TPU's torus.
     meshes = {
@@ -77,12 +70,12 @@ def main(folder: pathlib.Path) -> None:
     }
     for name, partitioner in meshes.items():
         shards = 1 if name == "1x8" else 4
-        rows[name], found["shards"][name] = _batches(partitioner, shards)
+        rows[name], facts["shards"][name] = _batches(partitioner, shards)
     try:
         mesh.shards(8, 1)
     except errors.InputError as error:
-        found["error"] = str(error)
-    (folder / f"{distributed.process_id()}.json").write_text(json.dumps(found))
+        facts["error"] = str(error)
+    (folder / f"{distributed.process_id()}.json").write_text(json.dumps(facts))
     np.savez(folder / f"{distributed.process_id()}.npz", **rows)
     distributed.barrier()
 
