@@ -8,7 +8,9 @@ import tempfile
 
 import pytest
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+from tests import small_run
+
+os.environ["XLA_FLAGS"] = small_run.XLA_FLAGS.format(8)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -24,7 +26,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 def pulse_dir(tmp_path_factory):
     """The folder of a small run that is whole; who changes it takes a copy."""
     from poison_t5x.cli import main
-    from tests import small_run
 
     directory = tmp_path_factory.mktemp("pulse") / "run"
     assert main.main(small_run.arguments("run", directory, TRAIN_STEPS=2)) == 0

@@ -20,10 +20,9 @@ NAMES = ("adamw", "adafactor")
 class ScheduleConfig:
     """A learning rate as a product of factors, as T5X writes it: 'constant * linear_warmup'.
 
-    `constant` is base_learning_rate; `linear_warmup` rises to 1 over warmup_steps (optimiser
-    steps); `rsqrt_decay` divides by the root of max(step, warmup_steps); `linear_decay` is
-    base_learning_rate, warmed up and then falling by decay_factor a step (None: to 0 at the last
-    one), and stands alone.
+    `constant` is base_learning_rate; `linear_warmup` rises to 1 over warmup_steps; `rsqrt_decay`
+    divides by the root of max(step, warmup_steps); `linear_decay` is the base rate, warmed up and
+    falling by decay_factor a step (None: to 0 at the last one), and stands alone.
     """
 
     factors: str = "constant"
@@ -99,22 +98,12 @@ def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransform
     """The optimiser; its state and arithmetic are float32, whatever parameters are kept in."""
     if config.name == "adafactor":
         # Its factors, clipping and step sizes are a tensor's own, so a stack is N tensors.
-        inner = per_layer(
-            optax.adafactor(
-                schedule,
-                decay_rate=config.decay_rate,
-                clipping_threshold=config.clipping_threshold,
-                multiply_by_parameter_scale=config.multiply_by_parameter_scale,
-            )
-        )
+        names = ("decay_rate", "clipping_threshold", "multiply_by_parameter_scale")
+        settings = {name: getattr(config, name) for name in names}
+        inner = per_layer(optax.adafactor(schedule, **settings))
     else:
-        inner = optax.adamw(
-            schedule,
-            b1=config.beta1,
-            b2=config.beta2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-        )
+        decay = config.weight_decay
+        inner = optax.adamw(schedule, config.beta1, config.beta2, config.eps, weight_decay=decay)
 
     def cast(tree):
         return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)

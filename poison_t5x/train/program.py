@@ -26,38 +26,29 @@ _CLUSTER = ("coordinator_address", "num_processes", "process_id")
 
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:
     """Adds T5X's flags."""
-    group = parser.add_argument_group("gin flags, as in T5X")
-    group.add_argument(
-        "--gin_file",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="may be repeated, later ones win; found in the working directory, the search paths "
-        "and the project's own gin folder",
+    add = parser.add_argument_group("gin flags, as in T5X").add_argument
+    about = (
+        "may be repeated, later ones win; found in the working directory, the search paths and the "
+        "project's own gin folder"
     )
-    group.add_argument(
-        "--gin_search_paths", default="", metavar="DIRS", help="more folders, separated by commas"
+    add("--gin_file", action="append", default=[], metavar="FILE", help=about)
+    about = "more folders, separated by commas"
+    add("--gin_search_paths", default="", metavar="DIRS", help=about)
+    about = (
+        "sets a macro (`poison-t5x config` has all) or a parameter; a plain string needs no quotes"
     )
     # Taken out of the arguments before argparse sees them, see `split_bindings`.
-    group.add_argument(
-        "--gin.NAME=VALUE",
-        action="store_true",
-        dest="bindings",
-        help="sets a macro (`poison-t5x config` has all) or a parameter; a plain string needs no "
-        "quotes",
-    )
+    add("--gin.NAME=VALUE", action="store_true", dest="bindings", help=about)
 
 
 def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
     """Adds how the processes of a run find each other."""
-    group = parser.add_argument_group("many processes, each with the same command")
-    told = "this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of; "
-    group.add_argument(
-        "--distributed", action="store_true", help=f"{told}{_DISTRIBUTED}=1 says so too"
-    )
-    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="of process 0")
-    group.add_argument("--num_processes", type=int, metavar="N")
-    group.add_argument("--process_id", type=int, metavar="I", help="of this process, from 0")
+    add = parser.add_argument_group("many processes, each with the same command").add_argument
+    about = "this is one process of many, which a Cloud TPU, GKE, Slurm or Open MPI tells of; "
+    add("--distributed", action="store_true", help=f"{about}{_DISTRIBUTED}=1 says so too")
+    add("--coordinator_address", metavar="HOST:PORT", help="of process 0")
+    add("--num_processes", type=int, metavar="N")
+    add("--process_id", type=int, metavar="I", help="of this process, from 0")
 
 
 def split_bindings(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -106,10 +97,7 @@ def read_macros(options: argparse.Namespace, *required: str, instead: str | None
 
 
 def parse_gin(options: argparse.Namespace, *required: str, instead: str | None = None) -> None:
-    """Has gin parse the flags, and imports the user's module; what is cheap to refuse comes first.
-
-    Raises InputError as `read_macros`, `gin_config.parse` and `declarations.import_module`.
-    """
+    """Has gin parse the flags, and imports the user's module; what is cheap to refuse is first."""
     read_macros(options, *required, instead=instead)
     import_tensorflow()
     from poison_t5x.core import gin_config
@@ -148,10 +136,8 @@ def train(options: argparse.Namespace) -> None:
 def train_models(
     make_run: Callable[[], Any], train_one: Callable[[], Any], model_dir: str, run_dir: str
 ) -> tuple[str | pathlib.Path, Sequence[str]]:
-    """Trains what the macros say, and returns its folder and the stages that were made.
-
-    `make_run` gives RUN_DIR's `run.experiment.Run`; `train_one` is `train.train`, all bound.
-    """
+    """Trains RUN_DIR's models (`make_run` gives its `Run`), or one (`train_one` is `train.train`),
+    and returns the folder and the stages that were made."""
     from poison_t5x.core import artifacts, paths
 
     if not model_dir:
@@ -170,11 +156,8 @@ def train_models(
 def save_config(
     options: argparse.Namespace, folder: str | pathlib.Path, command: str, *, made: Sequence[str]
 ) -> None:
-    """Writes config.gin and command.txt into a folder that this command made a part of.
-
-    `command` makes the folder with the same flags; where no stage was made, only what is missing
-    is written.
-    """
+    """Writes config.gin and command.txt, which makes the folder again, into a folder that this
+    command made a part of; where no stage was made, only what is missing."""
     from poison_t5x.core import artifacts, gin_config
     from poison_t5x.train import distributed
 

@@ -74,14 +74,10 @@ def digest(params) -> str:
     total = hashlib.sha256()
     for path, value in jax.tree_util.tree_leaves_with_path(params):
         total.update(jax.tree_util.keystr(path).encode())
-        for part in _parts(value):
+        rows = len(value)
+        if distributed.num_processes() > 1 and value.nbytes > _AT_ONCE:
+            rows = max(1, _AT_ONCE * rows // value.nbytes)
+        for start in range(0, len(value), rows):
+            part = value if rows == len(value) else value[start : start + rows]
             total.update(np.ascontiguousarray(distributed.to_host(part)).tobytes())
     return total.hexdigest()
-
-
-def _parts(value) -> list:
-    """An array in rows of its first axis."""
-    if distributed.num_processes() == 1 or value.nbytes <= _AT_ONCE:
-        return [value]
-    rows = max(1, _AT_ONCE * value.shape[0] // value.nbytes)
-    return [value[start : start + rows] for start in range(0, value.shape[0], rows)]

@@ -140,7 +140,10 @@ NUM_STEPS = 4
 LOSS_TOLERANCE = 1e-5
 
 
-@pytest.mark.parametrize(("optimizer", "num_partitions"), [("adamw", 1), ("adafactor", 4)])
+@pytest.mark.parametrize(
+    ("optimizer", "num_partitions"),
+    [("adafactor", 4), pytest.param("adamw", 1, marks=pytest.mark.slow)],
+)
 def test_eight_devices_equal_one(optimizer, num_partitions):
     batches = [_batch(seed) for seed in range(NUM_STEPS)]
     one = _world(CONFIG, optimizer)
@@ -181,7 +184,10 @@ def test_dropout_is_the_same_on_any_mesh():
 WIDE = dataclasses.replace(SCANNED, emb_dim=128, mlp_dim=136, remat_policy="full")
 
 
-@pytest.mark.parametrize(("optimizer", "config"), [("adafactor", SCANNED), ("adamw", WIDE)])
+@pytest.mark.parametrize(
+    ("optimizer", "config"),
+    [("adamw", WIDE), pytest.param("adafactor", SCANNED, marks=pytest.mark.slow)],
+)
 def test_scanned_layers_on_eight_devices_equal_one(optimizer, config):
     batches = [_batch(seed) for seed in range(NUM_STEPS)]
     expected = _run(_world(config, optimizer), batches)
@@ -216,7 +222,7 @@ def test_bfloat16_parameters_sum_microbatches_in_float32():
 
 @pytest.mark.parametrize(
     ("partition", "num_devices", "num_microbatches"),
-    [(ONE, 1, 2), (FOUR_BY_TWO, 8, 4)],
+    [(FOUR_BY_TWO, 8, 4), pytest.param(ONE, 1, 2, marks=pytest.mark.slow)],
 )
 def test_microbatched_equals_whole(partition, num_devices, num_microbatches):
     batch = _batch()

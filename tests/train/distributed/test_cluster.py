@@ -11,6 +11,7 @@ import pytest
 from poison_t5x.cli import main
 from poison_t5x.core import errors
 from poison_t5x.train import checkpoints, distributed
+from tests import small_run
 from tests.train.distributed import peer, two
 
 
@@ -56,7 +57,7 @@ def test_where_nothing_is_detected_it_says_so():
         capture_output=True,
         text=True,
         timeout=two.TIMEOUT,
-        cwd=two.ROOT,
+        cwd=small_run.ROOT,
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [

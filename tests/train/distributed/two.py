@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import socket
 import subprocess
 import sys
@@ -12,9 +11,8 @@ import seqio
 import tensorflow as tf
 
 from poison_t5x.data import input_pipeline
-from tests import mesh_model
+from tests import mesh_model, small_run
 
-ROOT = pathlib.Path(__file__).parents[3]
 TIMEOUT = 400
 # Tensors of a size that files' headers are small against.
 NETWORK = dataclasses.replace(mesh_model.CONFIG, vocab_size=4096, emb_dim=128, mlp_dim=1024)
@@ -51,8 +49,7 @@ def free_port() -> int:
 def run(module: str, *arguments, num_devices: int = 1, **variables) -> list[tuple[int, str]]:
     """Exit code and output of each process of two; '{}' in `arguments` and `variables` is its
     number."""
-    flags = f"--xla_force_host_platform_device_count={num_devices}"
-    variables |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    variables |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": small_run.XLA_FLAGS.format(num_devices)}
     started = [
         subprocess.Popen(
             [sys.executable, "-m", module, *(str(one).format(number) for one in arguments)],
@@ -60,7 +57,7 @@ def run(module: str, *arguments, num_devices: int = 1, **variables) -> list[tupl
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | {name: text.format(number) for name, text in variables.items()},
-            cwd=ROOT,
+            cwd=small_run.ROOT,
         )
         for number in (0, 1)
     ]
