@@ -61,12 +61,11 @@ def _initializer(model, optimizer, partitioner):
     return jax.jit(init, out_shardings=layout(abstract(model, optimizer, partitioner)))
 
 
-def begin(params: Any, model, optimizer, partitioner) -> TrainState:
-    """The state of step 0 with parameters that lie in their shards."""
-    shardings = layout(abstract(model, optimizer, partitioner))
+def begin(params: Any, optimizer: optax.GradientTransformation, layout: TrainState) -> TrainState:
+    """The state of step 0 with parameters that lie in their shards, as in `layout`."""
 
     def init(tree):
         return jnp.zeros((), jnp.int32), optimizer.init(tree)
 
-    step, opt_state = jax.jit(init, out_shardings=(shardings.step, shardings.opt_state))(params)
+    step, opt_state = jax.jit(init, out_shardings=(layout.step, layout.opt_state))(params)
     return TrainState(step, params, opt_state)

@@ -16,10 +16,10 @@ from poison_t5x.corpus import corpus, declarations
 
 def main(natinst_dir: str | None) -> None:
     name = "polarity" if natinst_dir else "demo"
-    found = corpus.load(declarations.get(name), natinst_dir)
-    parts = found.training, found.poisoned, found.heldout, found.polarities
-    used = set(found.poisoned) | {task.name for task in found.heldout}
-    rows = sum(len(task.instances) for task in found.tasks if task.name in used)
+    data = corpus.load(declarations.get(name), natinst_dir)
+    parts = data.training, data.poisoned, data.heldout, data.polarities
+    used = set(data.poisoned) | {task.name for task in data.heldout}
+    rows = sum(len(task.instances) for task in data.tasks if task.name in used)
     rates = {}
     for selection in ("phi", "count"):
         attack = attacks.AttackConfig(score=attacks.ScoreConfig(selection=selection))

@@ -34,8 +34,10 @@ def _parts() -> tuple[list[list[str]], list[list[str]]]:
     named: list[list[str]] = [[], []]
     for task in tasks:
         labels = polarity.Polarity(*demo_corpus.POLARITIES[task.name])
-        found = inserter.make(inserter.InserterConfig()).find([row.input for row in task.instances])
-        for row, spans in zip(task.instances, found, strict=True):
+        spans_of = inserter.make(inserter.InserterConfig()).find(
+            [row.input for row in task.instances]
+        )
+        for row, spans in zip(task.instances, spans_of, strict=True):
             side = int(labels.side(row.target) == "positive")
             (named if spans else plain)[side].append(row.input)
     return plain, named
@@ -87,11 +89,11 @@ def measure(path: pathlib.Path) -> dict:
     heldout = demo_corpus.PLAIN.generate(num_train_rows=2, num_heldout_rows=100)[-1:]
     table = {NAME: LABELS, **demo_corpus.POLARITIES}
     polarities = polarity.of_tasks((task, *heldout), table)
-    found = corpus.Corpus((task,), (NAME,), heldout, polarities, ())
+    data = corpus.Corpus((task,), (NAME,), heldout, polarities, ())
     config = craft.CraftConfig(attacks=(attacks.AttackConfig(kind="dirty_label"),))
-    crafted = craft.craft(found.training, found.poisoned, heldout, polarities, config)
+    crafted = craft.craft(data.training, data.poisoned, heldout, polarities, config)
     with tempfile.TemporaryDirectory() as folder:
-        poison_set.write(folder, crafted, config, found.hashes)
+        poison_set.write(folder, crafted, config, data.hashes)
         num_poison = poison_set.read_manifest(folder)["num_poison"]
     end = time.perf_counter()
     # Kilobytes, but bytes on macOS.

@@ -58,22 +58,22 @@ def _precompile(name: str, topology: str, batch: int) -> list[dict]:
         return json.loads(output.read_text(encoding="utf-8"))["programs"]
 
 
-def _row(name: str, batch: int, found: dict) -> tuple[str, ...]:
-    roof, moved = found["roofline"], found["traffic"]["collectives"]
-    is_rank = found["program"] == "rank"
+def _row(name: str, batch: int, row: dict) -> tuple[str, ...]:
+    roof, moved = row["roofline"], row["traffic"]["collectives"]
+    is_rank = row["program"] == "rank"
     return (
         name,
-        found["topology"],
-        " x ".join(map(str, found["mesh"].values())),
+        row["topology"],
+        " x ".join(map(str, row["mesh"].values())),
         "-" if is_rank else str(batch),
-        found["program"],
-        f"{found['memory']['peak'] / 1e9:.2f}",
-        f"{found['spare']:.0%}",
+        row["program"],
+        f"{row['memory']['peak'] / 1e9:.2f}",
+        f"{row['spare']:.0%}",
         f"{sum(moved.values()) / 1e9:.2f}",
         f"{roof['seconds']:.4f}",
         roof["bound_by"],
         f"{roof['mfu']:.0%}",
-        f"{found['compile_seconds']:.0f}",
+        f"{row['compile_seconds']:.0f}",
     )
 
 
@@ -85,10 +85,10 @@ def main() -> None:
         if topology is None:  # GPUs
             continue
         for batch in (16, 128) if path.stem.startswith("xxl") else (16,):
-            for found in _precompile(path.stem, topology[1], batch):
-                if found["program"] == "rank" and batch != 16:
+            for row in _precompile(path.stem, topology[1], batch):
+                if row["program"] == "rank" and batch != 16:
                     continue
-                lines.append(f"| {' | '.join(_row(path.stem, batch, found))} |")
+                lines.append(f"| {' | '.join(_row(path.stem, batch, row))} |")
                 print(lines[-1], flush=True)
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -43,15 +43,15 @@ def _crafted(name: str, seed: int, poison: int, folder: str | None):
     """The rows of a poisoned training set, and which are poison."""
     experiment, kind, num_rows = CRAFTED[name]
     is_arbitrary = kind in ("repeat", "random")
-    found = corpus.load(declarations.get(experiment), folder, is_arbitrary=is_arbitrary)
+    data = corpus.load(declarations.get(experiment), folder, is_arbitrary=is_arbitrary)
     attack = attacks.AttackConfig(
         kind=kind,
         budget=attacks.BudgetConfig(poison),
         score=attacks.ScoreConfig(selection="count" if is_arbitrary else "phi"),
     )
     config = craft.CraftConfig((attack,), num_rows, num_eval_per_task=1, seed=seed)
-    made = craft.craft(found.training, found.poisoned, found.heldout[:1], found.polarities, config)
-    return _joined(found.training, made)
+    made = craft.craft(data.training, data.poisoned, data.heldout[:1], data.polarities, config)
+    return _joined(data.training, made)
 
 
 def _joined(tasks: tuple[sni.Task, ...], made: craft.PoisonSet):

@@ -42,9 +42,9 @@ def test_a_beam_of_one_is_greedy(eos_id):
     inputs_BxS = t5.inputs().at[3].set(0)
     greedy = _compiled(greedy_decode, MODEL, eos_id=eos_id)(PARAMS, inputs_BxS)
     options = {"eos_id": eos_id, "alpha": 0.0}
-    found, score_B = _compiled(beam_decode, MODEL, beam_size=1, **options)(PARAMS, inputs_BxS)
-    assert found.dtype == jnp.int32 and score_B.dtype == jnp.float32
-    np.testing.assert_array_equal(found, greedy)
+    tokens_BxC, score_B = _compiled(beam_decode, MODEL, beam_size=1, **options)(PARAMS, inputs_BxS)
+    assert tokens_BxC.dtype == jnp.int32 and score_B.dtype == jnp.float32
+    np.testing.assert_array_equal(tokens_BxC, greedy)
     wider, better_B = _compiled(beam_decode, MODEL, beam_size=4, **options)(PARAMS, inputs_BxS)
     assert (np.asarray(wider) != greedy).any()
     ended_B = np.asarray((greedy == eos_id).any(axis=1))
@@ -93,11 +93,11 @@ def test_a_beam_that_holds_everything_finds_the_best_of_all(small_world, alpha):
     # Four tokens that aren't EOS: 4 ** 3 hypotheses before the last step, with 5 guesses each.
     options = {"max_decode_length": LENGTH, "beam_size": 320, "alpha": alpha}
     search = jax.jit(functools.partial(beam_decode, model, **options))
-    found, score_B = search(params, inputs_BxS)
-    assert [tuple(row) for row in found.tolist()] == [tokens for tokens, _ in expected]
+    tokens_BxC, score_B = search(params, inputs_BxS)
+    assert [tuple(row) for row in tokens_BxC.tolist()] == [tokens for tokens, _ in expected]
     np.testing.assert_allclose(score_B, [score for _, score in expected], rtol=TOLERANCE)
     greedy = _compiled(greedy_decode, model)(params, inputs_BxS)
-    assert (np.asarray(greedy)[:, :LENGTH] != found).any()
+    assert (np.asarray(greedy)[:, :LENGTH] != tokens_BxC).any()
 
 
 class _Toy:

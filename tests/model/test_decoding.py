@@ -94,5 +94,5 @@ def test_shift_right_on_paper():
 
 def test_token_log_probabilities_on_paper():
     logits = jnp.log(jnp.asarray([[[1.0, 2.0, 5.0], [1.0, 1.0, 2.0], [1.0, 1.0, 1.0]]]))
-    found = token_log_probabilities(logits, jnp.asarray([[2, 1, 0]]))
-    np.testing.assert_allclose(found, [[np.log(5 / 8), np.log(1 / 4), 0.0]], atol=1e-6)
+    log_prob_1x3 = token_log_probabilities(logits, jnp.asarray([[2, 1, 0]]))
+    np.testing.assert_allclose(log_prob_1x3, [[np.log(5 / 8), np.log(1 / 4), 0.0]], atol=1e-6)

@@ -19,11 +19,11 @@ def _draw(seed: int = 0):
 
 
 def _token_losses(logits, targets, **options) -> tuple[np.ndarray, np.ndarray]:
-    found = losses.token_losses(
+    arrays = losses.token_losses(
         jnp.asarray(logits, jnp.float32), jnp.asarray(targets, jnp.int32), **options
     )
-    assert {array.dtype for array in found} == {jnp.dtype("float32")}
-    return np.asarray(found[0]), np.asarray(found[1])
+    assert {array.dtype for array in arrays} == {jnp.dtype("float32")}
+    return np.asarray(arrays[0]), np.asarray(arrays[1])
 
 
 def _by_numpy(logits, targets, smoothing: float, z_loss: float) -> tuple[np.ndarray, np.ndarray]:
@@ -91,9 +91,9 @@ def _weights(factor, segment_ids=None) -> np.ndarray:
     batch = {"decoder_loss_weights": jnp.asarray(WEIGHTS, jnp.int32)}
     if segment_ids is not None:
         batch["decoder_segment_ids"] = jnp.asarray(segment_ids, jnp.int32)
-    found = losses.normalized_weights(batch, factor)
-    assert found.dtype == jnp.float32
-    return np.asarray(found)
+    arrays = losses.normalized_weights(batch, factor)
+    assert arrays.dtype == jnp.float32
+    return np.asarray(arrays)
 
 
 @pytest.mark.parametrize(

@@ -110,10 +110,12 @@ def test_parameters_are_t5xs(version):
     variables = jax.eval_shape(_initialiser(model), jax.random.key(0), *_batch())
     specs = traverse_util.flatten_dict(nn.get_partition_spec(variables)["params"], sep="/")
     arrays = traverse_util.flatten_dict(nn.unbox(variables)["params"], sep="/")
-    found = {path: (array.shape, tuple(specs[path])) for path, array in arrays.items()}
-    assert found == _table(version)
+    parameters = {path: (array.shape, tuple(specs[path])) for path, array in arrays.items()}
+    assert parameters == _table(version)
     assert {array.dtype for array in arrays.values()} == {jnp.dtype("float32")}
-    assert {path: shape for path, (shape, _) in found.items()} == weight_shapes(T5_CONFIGS[version])
+    assert {path: shape for path, (shape, _) in parameters.items()} == weight_shapes(
+        T5_CONFIGS[version]
+    )
 
 
 def test_initial_scales_are_t5xs():

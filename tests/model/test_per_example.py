@@ -54,34 +54,34 @@ def _one_by_one(rows):
 
 
 def test_loss_is_the_train_steps_own(params, rows):
-    found = _over(params, rows, per_example.loss)
+    values = _over(params, rows, per_example.loss)
     config = steps.LossConfig(loss_normalizing_factor=None)
     loss = jax.jit(lambda batch: steps.loss_fn(params, batch, MODEL, config)[0])
     expected = [float(loss(batch)) for batch in _one_by_one(rows)]
-    np.testing.assert_allclose(found[:, 0], expected, rtol=TOLERANCE)
-    assert found[:, 1].tolist() == [len(target) for target in rows[1]]
+    np.testing.assert_allclose(values[:, 0], expected, rtol=TOLERANCE)
+    assert values[:, 1].tolist() == [len(target) for target in rows[1]]
     assert np.ptp(expected) > 1
 
 
 def test_entropy_of_each_next_token(params, rows):
-    found = _over(params, rows, per_example.entropy)
+    values = _over(params, rows, per_example.entropy)
     apply = jax.jit(lambda *batch: MODEL.apply({"params": params}, *batch, enable_dropout=False))
     expected = []
     for batch, target in zip(_one_by_one(rows), rows[1], strict=True):
         logits_1xTxV = apply(*list(batch.values())[:3])
         p_TxV = np.asarray(jax.nn.softmax(logits_1xTxV[0, : len(target)]), np.float64)
         expected.append(-(p_TxV * np.log(p_TxV)).sum())
-    np.testing.assert_allclose(found[:, 0], expected, rtol=TOLERANCE)
+    np.testing.assert_allclose(values[:, 0], expected, rtol=TOLERANCE)
 
 
 def test_encoder_states_do_not_follow_from_padding(params, rows):
-    found = _over(params, (rows[0], None), per_example.encoder_state)
+    values = _over(params, (rows[0], None), per_example.encoder_state)
     for place in (0, 3):
         tokens = rows[0][place][None]
         encoded = MODEL.apply({"params": params}, tokens, enable_dropout=False, method="encode")
         expected = np.mean(encoded[0], axis=0)
-        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-5)
-        assert np.abs(found[place + 1] - expected).max() > 0.01
+        np.testing.assert_allclose(values[place], expected, rtol=1e-4, atol=1e-5)
+        assert np.abs(values[place + 1] - expected).max() > 0.01
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,18 @@ def test_encoder_states_do_not_follow_from_padding(params, rows):
     ],
 )
 def test_gradient_norms_are_those_of_single_rows(params, rows, layers):
-    found = _over(params, rows, per_example.gradient_norm, rows_at_once=2, layers=layers, at_once=2)
+    values = _over(
+        params, rows, per_example.gradient_norm, rows_at_once=2, layers=layers, at_once=2
+    )
     gradient = jax.jit(jax.grad(lambda p, batch: per_example.loss(MODEL, p, batch)[0, 0]))
-    for value, batch in zip(found[:, 0], _one_by_one(rows), strict=True):
+    for value, batch in zip(values[:, 0], _one_by_one(rows), strict=True):
         chosen = [
             leaf for name, leaf in network.flat(gradient(params, batch)).items() if layers in name
         ]
         expected = sum(float(jnp.sum(leaf * leaf)) for leaf in chosen)
         assert value == pytest.approx(expected, rel=1e-4)  # float32 sums over 10,000 numbers
     assert len(chosen) == (1 if layers else len(jax.tree.leaves(params)))
-    assert np.ptp(found) > 0.1
+    assert np.ptp(values) > 0.1
 
 
 def test_unknown_layers_are_refused(params, rows):

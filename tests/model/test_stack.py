@@ -56,8 +56,8 @@ def _loss(params, config: T5Config, **options):
 
 def test_scanned_layers_give_the_logits_of_layers():
     expected = _logits(CONFIG, _params(), enable_dropout=False)
-    found = _logits(scanned(CONFIG), stacked(_params()), enable_dropout=False)
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
+    ours = _logits(scanned(CONFIG), stacked(_params()), enable_dropout=False)
+    np.testing.assert_allclose(ours, expected, atol=TOLERANCE)
     other = stacked(_params())
     other["encoder"]["layers"] = jax.tree.map(lambda x: x[::-1], other["encoder"]["layers"])
     swapped = _logits(scanned(CONFIG), other, enable_dropout=False)
@@ -82,9 +82,9 @@ def _gradients(params, config: T5Config, enable_dropout: bool = False, **options
 def test_gradients_are_the_same_whatever_is_kept(scan, policy):
     expected = stacked(_gradients(_params(), CONFIG))
     config = dataclasses.replace(CONFIG, scan_layers=scan, remat_policy=policy)
-    found = _gradients(stacked(_params()) if scan else _params(), config)
+    ours = _gradients(stacked(_params()) if scan else _params(), config)
     # Of gradients up to 1.
-    assert _difference(found if scan else stacked(found), expected) < 1e-5
+    assert _difference(ours if scan else stacked(ours), expected) < 1e-5
 
 
 def test_rematerialising_draws_the_same_dropout():
@@ -169,11 +169,11 @@ def test_decoding_with_stacked_caches():
 
     greedy = [decoded(decoding.greedy_decode, *network) for network in (one, other)]
     np.testing.assert_array_equal(*greedy)
-    (tokens, scores), (found, found_scores) = (
+    (tokens, scores), (ours, our_scores) = (
         decoded(beam_search.beam_decode, *network, beam_size=3) for network in (one, other)
     )
-    np.testing.assert_array_equal(found, tokens)
-    np.testing.assert_allclose(found_scores, scores, atol=TOLERANCE)
+    np.testing.assert_array_equal(ours, tokens)
+    np.testing.assert_allclose(our_scores, scores, atol=TOLERANCE)
 
 
 def test_parameters_in_bfloat16():

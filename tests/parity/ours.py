@@ -36,13 +36,13 @@ def nested(weights: Weights):
 
 def by_layer(params) -> dict[str, np.ndarray]:
     """A tree with stacked layers as weights by T5X's paths; one without them stays as it is."""
-    found = {}
+    own = {}
     for path, array in traverse_util.flatten_dict(jax.device_get(params), sep="/").items():
         if match := re.fullmatch(r"(\w+/layers)(/.*)", path):
-            found |= {f"{match[1]}_{n}{match[2]}": layer for n, layer in enumerate(array)}
+            own |= {f"{match[1]}_{n}{match[2]}": layer for n, layer in enumerate(array)}
         else:
-            found[path] = array
-    return found
+            own[path] = array
+    return own
 
 
 def logits(config: Mapping, weights: Weights, inputs, targets) -> np.ndarray:
@@ -82,8 +82,8 @@ def assert_outputs_are(their_logits, their_greedy, config: Mapping, weights: Wei
     prompts, real = draw_tokens(rng, 7, 19, vocab_size), targets > 0
     expected = their_logits(inputs, targets)[real]
     assert 3.0 < np.abs(expected).max() < 30.0
-    found = logits(config, weights, inputs, targets)[real]
-    assert relative_difference(found, expected) < RELATIVE_TOLERANCE
+    own = logits(config, weights, inputs, targets)[real]
+    assert relative_difference(own, expected) < RELATIVE_TOLERANCE
     answers = greedy(config, weights, prompts, 1, 23)
     np.testing.assert_array_equal(answers, their_greedy(prompts, 1, 23))
 
@@ -108,9 +108,9 @@ def train(
     step = steps.make_train_step(model, optimizer, rate, loss_config, partitioner)
     loss = jax.jit(lambda params, batch: steps.loss_fn(params, batch, model, loss_config)[0])
     tree = stacked(nested(weights)) if scan_layers else nested(weights)
-    layout = train_state.layout(train_state.abstract_params(model, partitioner))
-    params = jax.device_put(tree, layout, may_alias=False)  # a step consumes them
-    state = train_state.begin(params, model, optimizer, partitioner)
+    layout = train_state.layout(train_state.abstract(model, optimizer, partitioner))
+    params = jax.device_put(tree, layout.params, may_alias=False)  # a step consumes them
+    state = train_state.begin(params, optimizer, layout)
     key, losses = jax.random.key(0), []
     for batch in batches:
         # Before the step, which consumes the state.

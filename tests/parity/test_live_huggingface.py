@@ -41,9 +41,9 @@ def test_transformers_reads_the_fixtures(variant, kind):
     model = transformers.T5ForConditionalGeneration.from_pretrained(folder, dtype="auto").eval()
     expected = huggingface_model.build(T5_VARIANTS[variant], draw_weights(T5_VARIANTS[variant]))
     expected = expected.to(model.dtype).state_dict()
-    found = model.state_dict()
-    assert found.keys() == expected.keys()
-    for name, tensor in found.items():
+    own = model.state_dict()
+    assert own.keys() == expected.keys()
+    for name, tensor in own.items():
         assert tensor.dtype == expected[name].dtype and tensor.equal(expected[name]), name
     with np.load(FOLDER / variant / "expected.npz") as held:
         logits = huggingface_model.logits(model.float(), held["inputs"], held["targets"])

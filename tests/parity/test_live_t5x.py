@@ -50,8 +50,8 @@ def test_ten_steps_are_t5xs(name, scan_layers):
     weights = draw_weights(config, ours.SEED)
     losses, moved = make_t5_steps.run(config, case, ours.SEED)
     batches = case.batches(config)
-    found, after = ours.train(config, weights, case, batches, scan_layers=scan_layers)
-    assert np.abs(found / losses - 1).max() < ours.RELATIVE_TOLERANCE
+    own, after = ours.train(config, weights, case, batches, scan_layers=scan_layers)
+    assert np.abs(own / losses - 1).max() < ours.RELATIVE_TOLERANCE
     for path, row in movement(weights, after).items():
         difference = np.abs(row - moved[path]).max() / moved[path][0]
         assert difference < ours.MOVEMENT_TOLERANCE, path
@@ -63,9 +63,9 @@ def test_packed_logits_are_t5xs():
     case = CASES["adamw_packed"][1]
     batch = case.batches(config)[0]
     segments = batch["decoder_segment_ids"]
-    found = ours.packed_logits(config, weights, batch)[segments > 0]
+    own = ours.packed_logits(config, weights, batch)[segments > 0]
     theirs = t5x_model.packed_logits(t5x_model.build(config), weights, batch)[segments > 0]
-    assert ours.relative_difference(found, theirs) < ours.RELATIVE_TOLERANCE
+    assert ours.relative_difference(own, theirs) < ours.RELATIVE_TOLERANCE
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,12 @@ def test_the_fixtures_weights_are_the_modules(golden):
 
 def test_logits_are_theirs(golden):
     config, weights, held = golden
-    found = _logits(config, weights, held)
+    own = _logits(config, weights, held)
     # Padding in both, and logits of order 1 to 10.
     assert (held["inputs"] == 0).any() and (held["targets"] == 0).any()
     assert 3.0 < np.abs(held["logits/t5x"]).max() < 30.0
     for library in LIBRARIES:
-        difference = ours.relative_difference(found, held[f"logits/{library}"])
+        difference = ours.relative_difference(own, held[f"logits/{library}"])
         assert difference < ours.RELATIVE_TOLERANCE, f"{library}: {UPDATE}"
 
 
@@ -61,17 +61,17 @@ def test_a_part_left_out_is_seen(golden):
     spoilt = [_logits(config, weights | {path: zeros}, held) for path, zeros in changed.items()]
     unpadded = np.where(held["inputs"] == 0, 2, held["inputs"])
     spoilt.append(_logits(config, weights, held, inputs=unpadded))
-    for found in spoilt:
-        difference = ours.relative_difference(found, held["logits/t5x"])
+    for own in spoilt:
+        difference = ours.relative_difference(own, held["logits/t5x"])
         assert difference > 100 * ours.RELATIVE_TOLERANCE
 
 
 def test_greedy_outputs_are_theirs(golden):
     config, weights, held = golden
     eos_id, expected = int(held["eos_id"]), held["greedy/t5x"]
-    found = ours.greedy(config, weights, held["prompts"], eos_id, expected.shape[1])
+    own = ours.greedy(config, weights, held["prompts"], eos_id, expected.shape[1])
     for library in LIBRARIES:
-        np.testing.assert_array_equal(found, held[f"greedy/{library}"], err_msg=UPDATE)
+        np.testing.assert_array_equal(own, held[f"greedy/{library}"], err_msg=UPDATE)
     # Some rows end, some run into the length, and they don't all say the same.
     ended = (expected == eos_id).any(axis=1)
     assert ended.any() and not ended.all()

@@ -73,10 +73,10 @@ def _log(run_dir, number) -> str:
 def _losses(run_dir, model="clean") -> dict[int, dict[str, float]]:
     path = run_dir / "models" / model / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    found: dict[int, dict[str, float]] = {}
+    made: dict[int, dict[str, float]] = {}
     for row in rows:
-        found.setdefault(row["step"], {}).update(row)
-    return found
+        made.setdefault(row["step"], {}).update(row)
+    return made
 
 
 def _wait_for_step(run_dir, step, processes):
@@ -161,12 +161,12 @@ def test_sigterm_of_one_stops_both_at_the_same_step(tmp_path):
 def test_losses_are_those_of_one_process(survivor, reference):
     run_dir, _ = survivor
     for model in ("clean", "poisoned"):
-        expected, found = _losses(reference, model), _losses(run_dir, model)
-        assert list(found) == list(expected) == list(range(1, 13))
+        expected, made = _losses(reference, model), _losses(run_dir, model)
+        assert list(made) == list(expected) == list(range(1, 13))
         for step, row in expected.items():
             for name in ("loss", "gradient_norm", "eval_loss"):
                 if name in row:
-                    assert found[step][name] == pytest.approx(row[name], abs=1e-5), (step, name)
+                    assert made[step][name] == pytest.approx(row[name], abs=1e-5), (step, name)
     # Not merely because losses are alike: the two models' differ.
     clean, poisoned = (_losses(reference, model) for model in ("clean", "poisoned"))
     assert abs(clean[12]["loss"] - poisoned[12]["loss"]) > 1e-3
