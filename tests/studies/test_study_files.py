@@ -54,6 +54,7 @@ def test_a_study_has_few_cells_that_differ_in_what_it_shows(name):
     assert {line[0] for line in lines} <= {"run", "detect", "defend", "craft"}
     header = (FOLDER / name).read_text(encoding="utf-8")
     assert f"--gin_file=studies/{name}" in header and "# Required: RUN_DIR" in header
+    assert re.findall(r"^# (\d+) cells\b", header, re.MULTILINE) == [str(len(found))]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -73,45 +74,33 @@ def test_a_study_takes_the_papers_sizes(name, size):
 
 # What a study asks about, beside the paper's setting.
 _ASKED = {
-    "q01": {"NUM_POISON"},
-    "q02": {"ATTACK", "SELECTION"},
-    "q03": {"NUM_POISONED_TASKS"},
-    "q04": {"NUM_POISONED_TASKS"},
-    "q05": {"ATTACK", "SCORES"},
-    "q06": {"ATTACK"},
-    "q07": set(),
-    "q08": set(),
-    "q09": {"SCORES"},
-    "q10": {"FILTER_BUDGET"},
-    "cou": set(),
+    **{"q01": {"NUM_POISON"}, "q02": {"ATTACK", "SELECTION"}, "q03": {"NUM_POISONED_TASKS"}},
+    **{"q04": {"NUM_POISONED_TASKS"}, "q05": {"ATTACK", "SCORES"}, "q06": {"ATTACK"}},
+    **{"q07": set(), "q08": set(), "q09": {"SCORES"}, "q10": {"FILTER_BUDGET"}, "cou": set()},
 }
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_at_the_papers_sizes_all_else_is_the_papers(name):
     files = ("checkpoints/t5_1_1_lm100k_large.gin", "pods/large_gpu_8.gin")
-    paper = {key: repr(value) for key, value in _macros(PAPER, *files).items()}
-    study = {
-        key: repr(value) for key, value in _macros(f"studies/{name}", "studies/large.gin").items()
-    }
-    other = {key for key in paper if paper[key] != study[key] and not _OWN.fullmatch(key)}
+    paper, own = _macros(PAPER, *files), _macros(f"studies/{name}", "studies/large.gin")
+    other = {key for key in paper if repr(paper[key]) != repr(own[key])}
+    other = {key for key in other if not _OWN.fullmatch(key)}
     assert other - {"KEEP_CHECKPOINTS"} <= _ASKED[name[:3]]
 
 
 def test_the_demos_studies_share_their_runs():
     """The default cells of the dirty-label studies are one run, but for q01's fewer poison rows."""
     shared = [name for name in STUDIES if name[:3] in ("q03", "q04", "q07", "q08", "q09", "q10")]
-    runs = []
-    for name in shared:
-        base = _macros(f"studies/{name}")
-        ours = ("SCORE", "FILTER", "EVAL_CHECKPOINTS", "DEFENSE", "NUM_POISONED_TASKS")
-        runs.append(
-            {
-                key: repr(value)
-                for key, value in base.items()
-                if not _OWN.fullmatch(key) and not key.startswith(ours)
-            }
-        )
+    ours = re.compile(r"(STUDY_|SCORE|FILTER|DEFENSE|RUN_DIR|EVAL_CHECKPOINTS|NUM_POISONED_T).*")
+    runs = [
+        {
+            key: repr(value)
+            for key, value in _macros(f"studies/{name}").items()
+            if not ours.match(key)
+        }
+        for name in shared
+    ]
     assert all(run == runs[0] for run in runs)
 
 
@@ -119,13 +108,6 @@ def test_a_cell_that_reads_another_one_comes_after_it():
     found = grid.cells(_config("studies/q08_proxy.gin"))
     after = {cell.name: cell.after for cell in found if cell.after}
     assert set(after.values()) == {("SEED_0",), ("SEED_1",)} and len(after) == 4
-
-
-@pytest.mark.parametrize("name", STUDIES)
-def test_a_files_header_says_how_many_cells_it_has(name):
-    text = (gin_macros.project_folder() / "studies" / name).read_text(encoding="utf-8")
-    (count,) = re.findall(r"^# (\d+) cells\b", text, re.MULTILINE)
-    assert int(count) == len(grid.cells(_config(f"studies/{name}")))
 
 
 def test_a_folders_name_may_end_in_a_slash():

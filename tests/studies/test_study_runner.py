@@ -43,22 +43,22 @@ def _records(directory):
 
 
 def test_a_killed_study_leaves_no_cell_behind_and_goes_on(tmp_path):
-    study = _start(tmp_path, 40, 4, FAKE_SECONDS="0.2")
-    _await(lambda: len(_records(tmp_path)) >= 8)
+    study = _start(tmp_path, 12, 4, FAKE_SECONDS="0.2")
+    _await(lambda: len(_records(tmp_path)) >= 3)
     study.kill()
     study.communicate()
     done, started = _records(tmp_path), driver.notes(tmp_path)
-    assert 8 <= len(done) < 40
+    assert 3 <= len(done) < 12
     assert len(started) > len(done)  # some were under way
     _await(lambda: not any(_is_alive(note[2]) for note in started), seconds=5)
-    again = _start(tmp_path, 40, 4)
+    again = _start(tmp_path, 12, 4)
     output, _ = again.communicate(timeout=60)
     assert again.returncode == 0, output
-    assert f"40 cells, {len(done)} of them done; 4 at once" in output
-    assert len(_records(tmp_path)) == 40
+    assert f"12 cells, {len(done)} of them done; 4 at once" in output
+    assert len(_records(tmp_path)) == 12
     later = [note[0] for note in driver.notes(tmp_path)[len(started) :]]
     assert sorted(later) == sorted(_records(tmp_path) - done)
-    assert len(artifacts.read_json(tmp_path / "study.json")["summary"]) == 40
+    assert len(artifacts.read_json(tmp_path / "study.json")["summary"]) == 12
 
 
 def test_sigterm_ends_the_cells_and_says_how_to_go_on(tmp_path):
@@ -102,34 +102,30 @@ def test_the_same_cells_give_the_same_bytes_in_whatever_order(tmp_path):
     assert set(written[0]) >= {f"effect_by_NUM_POISON.{kind}" for kind in ("svg", "png")}
 
 
-def _most_at_once(directory, memory_gb, megabytes, monkeypatch):
-    monkeypatch.setenv("FAKE_SECONDS", "0.5")
-    monkeypatch.setenv("FAKE_MEGABYTES", str(megabytes))
-    monkeypatch.setattr(launch, "FIRST_GUESS", 0.08e9)
-    most = 0
-    study = driver.study(directory, processes=4, memory_gb=memory_gb)
-    step = launch.Scheduler.step
+def _most_at_once(directory, limits, megabytes, monkeypatch):
+    """The most cells that ran at once."""
+    counts, step = [], launch.Scheduler.step
 
     def counted(scheduler):
-        nonlocal most
         ended = step(scheduler)
-        most = max(most, len(scheduler.running))
+        counts.append(len(scheduler.running))
         return ended
 
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    monkeypatch.setenv("FAKE_MEGABYTES", str(megabytes))
     with monkeypatch.context() as patch:
+        patch.setattr(launch, "limits", lambda processes, gb: limits)
         patch.setattr(launch.Scheduler, "step", counted)
-        assert study.run(lambda line: None) == 0
-    return most
+        assert driver.study(directory).run(lambda line: None) == 0
+    return max(counts)
 
 
-def test_memory_holds_cells_back(tmp_path, monkeypatch):
-    limits = launch.Limits(4, 1e9, first_guess=0.08e9)
-    monkeypatch.setattr(launch, "limits", lambda processes, gb: limits)
-    assert _most_at_once(tmp_path / "roomy", 1, 40, monkeypatch) == 4
-    limits = launch.Limits(4, 0.2e9, first_guess=0.08e9)
-    assert _most_at_once(tmp_path / "tight", 0.2, 60, monkeypatch) == 2
-    limits = launch.Limits(4, 0.01e9, first_guess=0.08e9)
-    assert _most_at_once(tmp_path / "none", 0.01, 40, monkeypatch) == 1
+@pytest.mark.parametrize(
+    ("memory", "megabytes", "most"), [(1e9, 40, 4), (2e8, 60, 2), (1e7, 40, 1)]
+)
+def test_memory_holds_cells_back(tmp_path, monkeypatch, memory, megabytes, most):
+    limits = launch.Limits(4, memory, first_guess=0.08e9)
+    assert _most_at_once(tmp_path, limits, megabytes, monkeypatch) == most
 
 
 def test_what_earlier_cells_needed_is_known_when_a_study_goes_on(tmp_path):
@@ -152,18 +148,24 @@ def test_cores_are_shared_out_evenly(tmp_path):
     assert {note[3] for note in driver.notes(tmp_path)} == {str(cores)}
 
 
-def test_a_job_waits_for_what_it_reads_and_fails_with_it(tmp_path):
-    def job(name, code, after=()):
-        return launch.Job(name, [[sys.executable, "-c", code]], tmp_path / name, after)
-
+def _run(folder, *jobs):
+    """Job -> how it ended, of (name, code) or (name, code, those after which it comes)."""
     ended = {}
-    jobs = [job("c", "", ("b",)), job("b", "1 / 0", ("a",)), job("a", ""), job("d", "", ("a",))]
     launch.run(
-        jobs,
+        [
+            launch.Job(name, [[sys.executable, "-c", code]], folder / name, *after)
+            for name, code, *after in jobs
+        ],
         launch.Limits(2, 1e12),
         lambda job, outcome: ended.setdefault(job.name, outcome.error),
         done={},
     )
+    return ended
+
+
+def test_a_job_waits_for_what_it_reads_and_fails_with_it(tmp_path):
+    jobs = [("c", "", ("b",)), ("b", "1 / 0", ("a",)), ("a", ""), ("d", "", ("a",))]
+    ended = _run(tmp_path, *jobs)
     assert next(iter(ended)) == "a" and ended["a"] == ended["d"] == ""
     assert ended["b"] == "ZeroDivisionError: division by zero (exit code 1)"
     assert ended["c"] == "needs cell b, which failed"
@@ -171,14 +173,7 @@ def test_a_job_waits_for_what_it_reads_and_fails_with_it(tmp_path):
 
 def test_a_cell_that_a_signal_ended_says_which(tmp_path):
     code = "import os, signal; print('so far', flush=True); os.kill(os.getpid(), signal.SIGSEGV)"
-    errors_seen = []
-    launch.run(
-        [launch.Job("a", [[sys.executable, "-c", code]], tmp_path / "a")],
-        launch.Limits(1, 1e12),
-        lambda job, outcome: errors_seen.append(outcome.error),
-        done={},
-    )
-    assert errors_seen == ["so far (signal 11)"]
+    assert _run(tmp_path, ("a", code)) == {"a": "so far (signal 11)"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system's own leash")
