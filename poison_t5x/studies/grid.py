@@ -1,7 +1,6 @@
 """A study's settings (gin/runs/study.gin), its cells, and the commands that make each cell."""
 
 import ast
-import dataclasses
 import hashlib
 import itertools
 import operator
@@ -9,7 +8,9 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 import poison_t5x
 from poison_t5x.core import artifacts, checks, errors, gin_macros
@@ -30,85 +31,29 @@ _ARITHMETIC = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class StudyConfig:
+_Names = str | list[str] | None
+
+
+class StudyConfig(msgspec.Struct, frozen=True, rename=lambda name: f"STUDY_{name.upper()}"):
     """A study: gin/runs/study.gin says what each of the macros STUDY_… means.
 
-    Attributes:
-      directory: the study's folder, RUN_DIR.
-      base: macro -> value of all macros: for what a cell doesn't set.
-      memory_gb: in 10^9 bytes.
-      store_dir: of finished stages; None for a folder of the study's own.
+    `directory` is the study's folder, RUN_DIR; `base` all macros, for what a cell doesn't set;
+    `memory_gb` in 10^9 bytes; `store_dir` of finished stages, None for a folder of the study's own.
     """
 
-    directory: str
-    base: Mapping[str, Any]
-    grid: Mapping[str, Sequence[Any]]
-    cells: Sequence[Mapping[str, Any]] = ()
+    grid: dict[str, Annotated[list[Any], msgspec.Meta(min_length=1)]]
+    cells: list[dict[str, Any]] = []
     command: str = "run"
-    defense_macros: Sequence[str] = ()
-    processes: int | None = None
-    memory_gb: float | None = None
-    x: Sequence[str] = ()
-    lines: Sequence[str] = ()
-    measures: Sequence[str] = ("effect",)
+    defense_macros: _Names = None
+    processes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    memory_gb: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    x: _Names = None
+    lines: _Names = None
+    measures: _Names = None
     question: str | None = None
-    store_dir: str | None = None
-
-    def __post_init__(self):
-        checks.path("RUN_DIR", self.directory)
-        for name, value, check in (
-            ("STAGE_STORE_DIR", self.store_dir, checks.path),
-            ("STUDY_PROCESSES", self.processes, checks.whole_number),
-            ("STUDY_MEMORY_GB", self.memory_gb, checks.number),
-            ("STUDY_QUESTION", self.question, checks.phrase),
-        ):
-            if value is not None:
-                check(name, value)
-        for name in ("defense_macros", "x", "lines", "measures"):
-            object.__setattr__(self, name, _names(f"STUDY_{name.upper()}", getattr(self, name)))
-        self._check_cells()
-        set_by_cells = [*self.grid, *itertools.chain(*self.cells), *self.defense_macros]
-        shown = [name for name in (*self.x, *self.lines) if name not in DIMENSIONS]
-        for name in dict.fromkeys([*set_by_cells, *shown]):
-            if _RESERVED.fullmatch(str(name)):
-                raise errors.InputError(f"study: cells can't set {name}, which is the study's own")
-            if name not in self.base:
-                raise errors.InputError(
-                    f"unknown macro {name}{errors.nearest(str(name), self.base)}"
-                )
-
-    def _check_cells(self) -> None:
-        _expect(isinstance(self.grid, Mapping), "STUDY_GRID", "{macro: values}", self.grid)
-        for name, values in self.grid.items():
-            is_list = _is_list(values) and values
-            _expect(is_list, "STUDY_GRID", f"a list of values for {name}", values)
-        are_cells = _is_list(self.cells) and all(isinstance(cell, Mapping) for cell in self.cells)
-        _expect(are_cells, "STUDY_CELLS", "a list of {macro: value}", self.cells)
-        for cell in ({}, *self.cells):
-            checks.one_of("STUDY_COMMAND", cell.get("STUDY_COMMAND", self.command), COMMANDS)
-        if not self.grid and not self.cells:
-            raise errors.InputError(
-                "STUDY_GRID and STUDY_CELLS are empty: give --gin_file=studies/NAME.gin, or "
-                "--gin.STUDY_GRID=\"{'NUM_POISON': (25, 50, 100)}\""
-            )
-
-
-def _expect(is_so: Any, name: str, expected: str, value: Any) -> None:
-    if not is_so:
-        raise errors.InputError(f"{name}: expected {expected}, found {value!r}")
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _names(name: str, value: Any) -> tuple[str, ...]:
-    """One name, a list of them, or None, as a tuple."""
-    names = () if value is None else (value,) if isinstance(value, str) else value
-    are_names = _is_list(names) and all(isinstance(item, str) for item in names)
-    _expect(are_names, name, "a name or a list of names", value)
-    return tuple(names)
+    base: dict[str, Any] = msgspec.field(default_factory=dict, name="base")
+    directory: str = msgspec.field(default="", name="RUN_DIR")
+    store_dir: str | None = msgspec.field(default=None, name="STAGE_STORE_DIR")
 
 
 def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
@@ -119,11 +64,38 @@ def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
     """
     base = {name: gin_macros.resolve(name, macros) for name in macros}
     checks.path("RUN_DIR", base.get("RUN_DIR"))
-    own = [field.name for field in dataclasses.fields(StudyConfig)[2:-1]]
-    fields = {name: base[f"STUDY_{name.upper()}"] for name in own}
-    fields["measures"] = fields["measures"] or ("effect",)
-    directory, store_dir = os.path.normpath(base["RUN_DIR"]), base.get("STAGE_STORE_DIR")
-    return StudyConfig(directory, base, store_dir=store_dir, **fields)
+    try:
+        config = msgspec.convert({**base, "base": base}, StudyConfig)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$.")
+        name, *_ = re.split(r"\W", place)
+        text = f"{name}: {message[:1].lower()}{message[1:]}, found {base.get(name)!r}"
+        raise errors.InputError(text) from None
+    if not config.grid and not config.cells:
+        raise errors.InputError(
+            "STUDY_GRID and STUDY_CELLS are empty: give --gin_file=studies/NAME.gin, or "
+            "--gin.STUDY_GRID=\"{'NUM_POISON': (25, 50, 100)}\""
+        )
+    for cell in ({}, *config.cells):
+        checks.one_of("STUDY_COMMAND", cell.get("STUDY_COMMAND", config.command), COMMANDS)
+    names = {name: _names(getattr(config, name)) for name in ("defense_macros", "x", "lines")}
+    shown = [name for name in (*names["x"], *names["lines"]) if name not in DIMENSIONS]
+    set_by_cells = [*config.grid, *itertools.chain(*config.cells), *names["defense_macros"]]
+    for name in dict.fromkeys([*set_by_cells, *shown]):
+        if _RESERVED.fullmatch(name):
+            raise errors.InputError(f"study: cells can't set {name}, which is the study's own")
+        if name not in base:
+            raise errors.InputError(f"unknown macro {name}{errors.nearest(name, base)}")
+    return msgspec.structs.replace(
+        config,
+        **names,
+        measures=_names(config.measures) or ("effect",),
+        directory=os.path.normpath(config.directory),
+    )
+
+
+def _names(value: _Names) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 class StudyCell(NamedTuple):

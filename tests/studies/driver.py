@@ -10,11 +10,10 @@ BASE = {"NUM_POISON": 100, "SEED": 0, "TRAIN_STEPS": 10, "PROXY": "ngrams", "ATT
 BASE |= {"STUDY_COMMAND": "run", "POISON_RATE": 0.1}
 
 
-def config(directory: str | pathlib.Path, /, **fields) -> grid.StudyConfig:
-    values = {"NUM_POISON": (10, 20), "SEED": (0, 1)}
-    return grid.StudyConfig(
-        **{"directory": str(directory), "base": BASE, "grid": values, "x": "NUM_POISON", **fields}
-    )
+def config(directory: str | pathlib.Path, /, base=BASE, **fields) -> grid.StudyConfig:
+    values = {"grid": {"NUM_POISON": (10, 20), "SEED": (0, 1)}, "x": "NUM_POISON", **fields}
+    own = {f"STUDY_{name.upper()}": value for name, value in values.items()}
+    return grid.from_macros({**base, "RUN_DIR": str(directory), **own})
 
 
 def study(directory: pathlib.Path, **fields) -> command.Study:

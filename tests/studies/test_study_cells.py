@@ -67,7 +67,7 @@ def test_a_cells_command_has_the_studys_flags_then_its_own():
         "--gin.STAGE_STORE_DIR='runs/s/store'",
         "--gin.COMPILATION_CACHE_DIR='runs/s/store/compiled'",
     ]
-    (line,) = _commands(_config(store_dir="shared"), 0)
+    (line,) = _commands(_config(base={**driver.BASE, "STAGE_STORE_DIR": "shared"}), 0)
     assert "--gin.STAGE_STORE_DIR='shared'" in line
 
 
@@ -108,9 +108,8 @@ def test_a_cell_may_read_another_ones_folder():
 
 @pytest.mark.parametrize(("fields", "message"), json.loads(REFUSED.read_text()))
 def test_what_makes_no_study_is_refused_in_one_line(fields, message):
-    base = {**driver.BASE, "STUDY_COMMAND": "run", "RUN_DIR": "r", "STUDY_GRID": {}}
     with pytest.raises(errors.InputError) as caught:
-        grid.cells(_config(**{"base": base, **fields}))
+        grid.cells(_config(**fields))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -133,7 +132,7 @@ def test_a_cell_is_another_one_with_other_settings_only():
         return grid.fingerprint(grid.cells(config)[0], config, parameters)
 
     first = prints()
-    assert first == prints(x="SEED", store_dir="y", processes=3)
+    assert first == prints(x="SEED", base={**driver.BASE, "STAGE_STORE_DIR": "y"}, processes=3)
     assert first != prints(base={**driver.BASE, "TRAIN_STEPS": 11})
     assert first != prints("strip.Strip.num_mixed = 8")
     assert first != prints(command="detect")

@@ -110,7 +110,9 @@ def test_a_cell_that_reads_another_one_comes_after_it():
     assert set(after.values()) == {("SEED_0",), ("SEED_1",)} and len(after) == 4
 
 
-def test_a_folders_name_may_end_in_a_slash():
+def test_a_folder_must_be_named_and_may_end_in_a_slash():
+    with pytest.raises(errors.InputError, match="RUN_DIR: expected a path, found None"):
+        grid.from_macros({"RUN_DIR": None})
     macros = _macros("studies/q08_proxy.gin") | {"RUN_DIR": "runs/q08/"}
     found = grid.cells(grid.from_macros(macros))
     assert sum(bool(cell.after) for cell in found) == 4
