@@ -236,7 +236,8 @@ def test_the_end_of_a_worker_is_one_line():
 
 
 _ENDLESS = """
-import itertools, multiprocessing
+import itertools, multiprocessing, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has turned it off
 from poison_t5x.attack import inserter as inserters
 if __name__ == "__main__":
     found = inserters.find_all(
@@ -268,13 +269,17 @@ def test_the_parent_s_end_is_the_workers_end(number, tmp_path):
     options = {"text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     process = subprocess.Popen([sys.executable, script], start_new_session=True, **pipes, **options)
-    children = [int(pid) for pid in process.stdout.readline().split()]
-    assert children
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # as a terminal does
-    else:
-        process.kill()
-    _, stderr = process.communicate(timeout=30)
+    try:
+        children = [int(pid) for pid in process.stdout.readline().split()]
+        assert children
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.kill()
+        _, stderr = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     assert process.returncode == -number
     assert all(map(_ends, children))
     if number == signal.SIGINT:
