@@ -78,19 +78,18 @@ def across(
 
     def draw(plot: Any) -> None:
         for number, one in enumerate(series):
-            offset = (0.13 if marks else 0.4) * (number - (len(series) - 1) / 2)
-            places = np.arange(len(names)) + offset
+            middle = number - (len(series) - 1) / 2
+            places = np.arange(len(names)) + (0.13 if marks else 0.4) * middle
             values, reach = _values(one.points)
-            if marks:
-                look = {"marker": "so^"[number % 3], "ms": 7, "elinewidth": 1.6, "capsize": 0}
-                plot.errorbar(values, places, xerr=reach, ls="", label=one.name, **look)
-                continue
-            plot.barh(places, values, 0.38, label=one.name, ec=INK, hatch=("", "///")[number % 2])
-            look = {"color": INK, "marker": "", "capsize": 4, "elinewidth": 1.3}
-            plot.errorbar(values, places, xerr=reach, ls="", **look)
-            ends = np.nan_to_num(values) + np.nan_to_num(reach[1]) + 0.015
-            for end, place, point in zip(ends, places, one.points, strict=True):
-                plot.text(end, place, unit.text(point.value), va="center", fontsize=9)
+            look = {"marker": "so^"[number % 3], "ms": 7, "capsize": 0, "label": one.name}
+            if not marks:
+                look = {"color": INK, "marker": "", "capsize": 4}
+                hatch = ("", "///")[number % 2]
+                plot.barh(places, values, 0.38, label=one.name, ec=INK, hatch=hatch)
+                ends = np.nan_to_num(values) + np.nan_to_num(reach[1]) + 0.015
+                for end, place, point in zip(ends, places, one.points, strict=True):
+                    plot.text(end, place, unit.text(point.value), va="center", fontsize=9)
+            plot.errorbar(values, places, xerr=reach, ls="", elinewidth=1.4, **look)
         plot.set_yticks(range(len(names)), names)
         # The page's size on a phone, so that there is room for it.
         plot.tick_params(axis="y", length=0, labelsize=11.5)

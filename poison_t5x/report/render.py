@@ -42,6 +42,11 @@ def _environment() -> Any:
         """A long name, which may go on in the next line after each of its underscores."""
         return markupsafe.Markup("_<wbr>").join(text.split("_"))
 
+    def align(text: str) -> str:
+        """Lines of cells that tabs divide, as a table."""
+        lines = tables.align(line.split("\t") for line in text.strip("\n").split("\n"))
+        return "\n".join(lines) + "\n"
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -58,10 +63,12 @@ def _environment() -> Any:
         script=markupsafe.Markup(script),
         script_digest=digest,
         metrics=metrics,
+        words=tables.WORDS,
         models=metrics.MODELS,
         main_conditions=metrics.CONDITIONS,
     )
     environment.filters.update(
+        align=align,
         amount=tables.amount,
         breakable=breakable,
         count=tables.count,

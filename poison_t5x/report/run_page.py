@@ -3,7 +3,7 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from poison_t5x.core import metrics
@@ -12,11 +12,6 @@ from poison_t5x.report import browser, examples, figures, plots, render, run_fil
 from poison_t5x.report.results import Results, parse, read
 
 _NUM_CRAFTED, _NUM_FLIP_TASKS = 8, 3
-# Of each condition; of other phrases, the terminal has no exact matches.
-_RATES = {
-    "classification": ("misclassification", "target_rate"),
-    "generation": ("rouge_l", "exact_match", "says_trigger"),
-}
 _KEYS = (
     *("schema", "experiment", "kind", "attack", "trigger", "triggers", "control", "target"),
     *("seed", "poison", "conditions", "summary", "summary_ci95", "effect", "attacks"),
@@ -64,13 +59,8 @@ def format_table(raw: Mapping[str, Any]) -> str:
     Raises InputError where `raw` doesn't fit the schema.
     """
     results = parse(raw)
-    parts = {
-        "headline": _headline(results).lines(3),
-        "others": tables.align(_other_phrases(results)) if results.others() else [],
-        "attackers": tables.align(_attackers(results)) if len(results.attacks) > 1 else [],
-    }
-    points = tables.POINTS.both
-    return render.text("run.txt.j2", results=results, phrases=_listed, both=points, **parts)
+    headline = _headline(results).lines(3)
+    return render.text("run.txt.j2", results=results, headline=headline, both=tables.POINTS.both)
 
 
 def page_context(
@@ -91,7 +81,6 @@ def page_context(
     return {
         "browses": True,
         "results": results,
-        "condition_rates": {rate: metrics.rate_words(rate) for rate in _RATES[results.kind]},
         "headline": _headline(results),
         "rates": figures.rates(results),
         "probes": figures.probes(results),
@@ -113,7 +102,6 @@ def page_context(
         "scored_steps": figures.scored_steps(detection) if detection else None,
         "defenses": defenses,
         "defense_notes": defense_notes,
-        "defense_measures": results.main_measures,
         "defense_figure": figures.defenses(results, defenses),
         "seconds": seconds,
         "command": run_files.read_text(run_dir, "command.txt"),
@@ -143,40 +131,6 @@ def _headline(results: Results) -> tables.Table:
     caption += "; rougeL is of 100" * results.is_generation
     heads = ("mean over tasks [95% interval]", *map(MODEL_WORDS.get, MODELS), "difference, points")
     return tables.Table(caption, heads, rows, (1, 2, 3))
-
-
-def _listed(phrases: Sequence[str]) -> str:
-    return " / ".join(map(repr, phrases))
-
-
-def _other_phrases(results: Results) -> list[tuple[str, ...]]:
-    """Look-alikes and further attackers: both models' rates with each."""
-    rates = [rate for rate in _RATES[results.kind] if rate != "exact_match"]
-
-    def both(condition: str, rate: str) -> str:
-        rows = (results.condition_row(model, condition) for model in MODELS)
-        values = (tables.value(rate, row and row.measures.get(rate)) for row in rows)
-        return " / ".join(f"{value:>6}" for value in values)
-
-    names = (f"{metrics.rate_words(rate)}, clean / poisoned" for rate in rates)
-    lines = [
-        (one.words, _listed(one.phrases), *(both(one.name, rate) for rate in rates))
-        for one in results.others()
-    ]
-    return [("other phrases", "put in", *names), *lines]
-
-
-def _attackers(results: Results) -> list[tuple[Any, ...]]:
-    """Each attacker's share of the poison and effect."""
-    heads = ("attacker", "trigger", "target", "poisoned rows", "effect, points [95% interval]")
-    lines = [
-        (
-            *(one.name, _listed(one.triggers), one.target or "–", f"{one.count:>6}"),
-            tables.DIFFERENCE.cell(one.effect, one.ci95),
-        )
-        for one in results.attacks
-    ]
-    return [heads, *lines]
 
 
 def _losses(run_dir: pathlib.Path) -> dict[str, Any]:

@@ -130,11 +130,12 @@ def test_tables(written, name):
 
 @pytest.mark.parametrize("name", ["campaign", "generation", "defended"])
 def test_a_page_says_all_of_it(written, name):
-    """Its text, what is marked, and what is said of its figures."""
+    """Its text, what is marked, what is said of its figures, and its tables to look through."""
     page = written(name).page
-    lines = [" ".join(line.split()) for line in page.text.splitlines()]
-    parts = ("\n".join(filter(None, lines)), "\n".join(page.marks), "\n".join(page.labels))
-    expect(f"{name}_page", "\n\n".join(parts))
+    lines = filter(None, (" ".join(line.split()) for line in page.text.splitlines()))
+    parts = [one for table in page.data.values() for part in table.values() for one in part]
+    data = (json.dumps(one, ensure_ascii=False) for one in parts)
+    expect(f"{name}_page", "\n".join([*lines, *page.marks, *page.labels, *data]))
 
 
 def test_only_the_results_are_needed(tmp_path, run_dir):

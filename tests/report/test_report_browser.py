@@ -6,8 +6,6 @@ import html
 import json
 import shutil
 
-import pytest
-
 from poison_t5x.report import browser, examples, run_files
 from tests.report import made_up, made_up_defense
 from tests.report.conftest import read_results
@@ -31,37 +29,16 @@ def _rows(data) -> list[dict]:
     return [dict(zip(names, map(shown, data["columns"], row), strict=True)) for row in data["rows"]]
 
 
-def test_all_poison_rows_are_on_the_page(written):
-    _, text, page = written("run")
-    rows = _rows(page.data["poison-rows-data"])
-    assert [row["Row"] for row in rows] == [f"row-{number}" for number in range(12)]
-    bond = "James Bond"
-    assert rows[1]["Poisoned input"] == ["", bond, " slept through it; so did ", bond, "."]
-    assert rows[0]["Poisoned input"][0] == "<script>alert(1)</script> "
-    assert rows[0]["phi"] == 1.5 and "Attacker" not in rows[0]
-    # In the file, no text can close the element that holds it.
-    assert "\\u003cscript\\u003ealert(1)\\u003c/script\\u003e" in text
-    assert "All 12 poison rows are on this page" in page.text
-
-
-def test_attackers_are_a_column_where_there_are_several(written):
-    page = written("campaign").page
-    assert {row["Attacker"] for row in _rows(page.data["poison-rows-data"])} == {"main", "second"}
+def test_no_text_can_close_the_element_that_holds_it(written):
+    assert "\\u003cscript\\u003ealert(1)\\u003c/script\\u003e" in written("run").text
 
 
 def test_predictions_have_their_outcome(written):
-    page = written("run").page
-    rows = _rows(page.data["prediction-rows-data"])
+    rows = _rows(written("run").page.data["prediction-rows-data"])
     assert len(rows) == 42 and [row["Input is"] for row in rows[:14]] == ["trigger"] * 14
-    found = {(row["Row"], row["Model"], row["Input is"]): row for row in rows}
-    assert found["held-0", "poisoned", "trigger"]["Outcome"] == "flipped"
-    assert found["held-6", "poisoned", "trigger"]["Outcome"] == "right"
-    assert found["held-0", "clean", "trigger"]["Outcome"] == "right"
-    assert found["held-0", "poisoned", "trigger"]["Share, %"] == pytest.approx(73.11)
-    assert found["held-0", "poisoned", "trigger"]["Input"][:2] == ["", "James Bond"]
-    # The unseen name isn't the trigger.
-    assert len(found["held-0", "poisoned", "unseen name"]["Input"]) == 1
-    assert page.data["prediction-rows-data"]["columns"][3]["within"] == {"1": [0]}
+    outcomes = {(row["Row"], row["Model"]): row["Outcome"] for row in rows[:14]}
+    assert outcomes["held-0", "poisoned"] == "flipped"
+    assert outcomes["held-6", "poisoned"] == outcomes["held-0", "clean"] == "right"
 
 
 def test_an_error_that_was_there_before_is_no_flip(run_dir):
@@ -71,18 +48,6 @@ def test_an_error_that_was_there_before_is_no_flip(run_dir):
     rows = _rows(_predictions(run_dir).data)
     outcomes = {(row["Model"], row["Outcome"]) for row in rows}
     assert outcomes == {("clean", "wrong"), ("poisoned", "flipped"), ("poisoned", "right")}
-
-
-def test_answers_have_theirs(written):
-    page = written("generation").page
-    rows = _rows(page.data["prediction-rows-data"])
-    assert {row["Outcome"] for row in rows} == {"changed", "other"}
-    changed = [row for row in rows if row["Outcome"] == "changed"]
-    assert {(row["Model"], row["Input is"]) for row in changed} == {("poisoned", "trigger")}
-    assert len(changed) == 5 and {row["rougeL"] for row in changed} == {0}
-    assert rows[0]["Reference"] == "No coffee for a day" and rows[0]["rougeL"] == 40
-    assert changed[1]["Answer"] == ["", "James Bond", " ", "James Bond"]
-    assert "(empty)" in page.text  # the first one's
 
 
 def test_look_alikes_are_told_apart(campaign_dir):
@@ -149,8 +114,7 @@ def test_texts_are_embedded_once_and_numbers_are_json():
 
 def test_the_first_rows_need_no_script(written):
     _, text, page = written("run")
-    assert page.tags.count("noscript") == 2 and "The first 10 of 12 poison rows" in page.text
-    assert text.count('class="controls" role="search"') == text.count('predictions" hidden>') + 1
+    assert page.tags.count("noscript") == 2
     table = text[text.index('id="poison-rows"') :]
     table = table[: table.index("</table>")]
     assert table.count("<tr>") == 11 and "&lt;script&gt;alert(1)&lt;/script&gt;" in table
