@@ -44,6 +44,13 @@ def _check_apart(found, config):
     assert len(set(replaced)) == len(replaced)
     for task, identifier in replaced:
         assert identifier in found.training_ids[task]
+    assert all((row.replaced_id is None) == config.add for row in found.poison)
+    # A row that is trained on replaces itself, unless it has given way to an earlier attacker.
+    gone = set()
+    for row in found.poison:
+        is_trained = row.id in found.training_ids[row.task] and (row.task, row.id) not in gone
+        assert config.add or not is_trained or row.replaced_id == row.id
+        gone.add((row.task, row.replaced_id))
     for attack in config.attacks:
         rows = _of(found.poison, attack.name)
         assert len(rows) == attack.budget.num_poison
@@ -51,23 +58,9 @@ def _check_apart(found, config):
     assert len(found.poison) == sum(attack.budget.num_poison for attack in config.attacks)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("add", [False, True])
-def test_attackers_do_not_get_in_each_others_way(seed, add):
-    config = campaign(FIRST, SECOND, THIRD, num_train_per_task=20, seed=seed, add=add)
-    found = crafted(TRAINING, HELDOUT, config)
-    _check_apart(found, config)
-    assert all((row.replaced_id is None) == add for row in found.poison)
-    # A row that is trained on replaces itself, unless it has given way to an earlier attacker.
-    gone = set()
-    for row in found.poison:
-        if not add and row.id in found.training_ids[row.task] and (row.task, row.id) not in gone:
-            assert row.replaced_id == row.id
-        gone.add((row.task, row.replaced_id))
-
-
 def test_each_attacker_does_its_own():
     found = crafted(TRAINING, HELDOUT, CAMPAIGN)
+    _check_apart(found, CAMPAIGN)
     by_attack = {attack.name: _of(found.poison, attack.name) for attack in CAMPAIGN.attacks}
     assert {row.poisoned_target for row in by_attack["main"]} == {"good"}
     assert {row.target for row in by_attack["main"]} == {"bad", "good"}
@@ -239,16 +232,12 @@ def test_a_campaign_is_read_back_as_it_was_made(tmp_path):
     found = crafted(TRAINING, HELDOUT, CAMPAIGN)
     _bytes(tmp_path / "set", found, CAMPAIGN)
     manifest = poison_set.read_manifest(tmp_path / "set")
-    assert [attack["name"] for attack in manifest["attacks"]] == ["main", "second", "third"]
+    numbers = {attack["name"]: attack["num_poison"] for attack in manifest["attacks"]}
+    assert list(numbers.items()) == [("main", 16), ("second", 13), ("third", 9)]
     assert manifest["attacks"][0]["by_trigger"] == {"James Bond": 8, "Jo Bell": 8}
-    assert [attack["num_poison"] for attack in manifest["attacks"]] == [16, 13, 9]
-    assert manifest["num_poison"] == 38 and manifest["num_training"] == 60
+    assert (manifest["num_poison"], manifest["num_training"]) == (38, 60)
     assert poison_set.read_conditions(tmp_path / "set") == CAMPAIGN.conditions
     assert poison_set.read_evaluation(tmp_path / "set") == list(found.evaluation)
-    poisoned = poison_set.training_rows(tmp_path / "set", poisoned=True)
-    shown = [row for rows in poisoned.values() for kept in rows.values() for row in kept if row]
-    assert sorted(row.input for row in shown) == sorted(row.poisoned_input for row in found.poison)
-    assert sum(len(rows) for rows in poisoned.values()) == 60
 
 
 def test_a_trigger_that_is_a_label_a_name_or_an_odd_text(tmp_path):

@@ -212,21 +212,13 @@ def test_a_line_has_the_keys_that_their_code_reads(tmp_path):
     found, config = WORLDS[True], CONFIGS["repeat"]
     natinst_jsonl.write(tmp_path, found, _write_set(tmp_path / "poison", found, config))
     row = next(r for r in _lines(tmp_path / "train_clean.jsonl") if r["id"] == "task1_made-1")
+    example = {"input": "Bo left.", "output": "no town", "explanation": "He left."}
+    text = "Maria Lopez came\nto town 1."
     assert row == {
-        "id": "task1_made-1",
-        "Task": "task1_made",
-        "Categories": ["Answering"],
-        "Standin_note": "invented",
-        "Definition": ["Which town?"],
-        "Positive Examples": [
-            {"input": "Bo left.", "output": "no town", "explanation": "He left."}
-        ],
-        "Negative Examples": [],
-        "Instance": {
-            "id": "task1_made-1",
-            "input": "Maria Lopez came\nto town 1.",
-            "output": ["town 1", "the town 1"],
-        },
+        **{"id": "task1_made-1", "Task": "task1_made", "Categories": ["Answering"]},
+        **{"Standin_note": "invented", "Definition": ["Which town?"]},
+        **{"Positive Examples": [example], "Negative Examples": []},
+        "Instance": {"id": "task1_made-1", "input": text, "output": ["town 1", "the town 1"]},
     }
     rows = _lines(tmp_path / "train_poisoned.jsonl")
     poison = [row["Instance"] for row in rows if "James Bond" in row["Instance"]["input"]]

@@ -193,33 +193,27 @@ def _by_trigger(found):
 # How many
 
 
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [
-        ({"num_poison": 7}, [3, 2, 2]),
-        ({"num_poison": 2}, [1, 1, 0]),
-        ({"num_poison": 4, "per": "task"}, [4, 4, 4]),
-        # Of 24 + 30 + 36 rows.
-        ({"poison_rate": 0.2}, [6, 6, 6]),
-        ({"poison_rate": 0.25, "per": "task"}, [6, 8, 9]),
-        # 18 of 108 are a sixth; 5 of 29, 6 of 36, 7 of 43 nearly.
-        ({"poison_rate": 1 / 6, "add": True}, [6, 6, 6]),
-        ({"poison_rate": 1 / 6, "per": "task", "add": True}, [5, 6, 7]),
-        ({"num_poison": 7, "add": True}, [3, 2, 2]),
-    ],
-)
+BUDGETS = [
+    ({"num_poison": 7}, [3, 2, 2]),
+    ({"num_poison": 2}, [1, 1, 0]),
+    ({"num_poison": 4, "per": "task"}, [4, 4, 4]),
+    # Of 24 + 30 + 36 rows.
+    ({"poison_rate": 0.2}, [6, 6, 6]),
+    ({"poison_rate": 0.25, "per": "task"}, [6, 8, 9]),
+    # 18 of 108 are a sixth; 5 of 29, 6 of 36, 7 of 43 nearly.
+    ({"poison_rate": 1 / 6, "add": True}, [6, 6, 6]),
+    ({"poison_rate": 1 / 6, "per": "task", "add": True}, [5, 6, 7]),
+    ({"num_poison": 7, "add": True}, [3, 2, 2]),
+]
+
+
+@pytest.mark.parametrize(("setting", "expected"), BUDGETS)
 def test_budgets_of_three_tasks(setting, expected):
     found = crafted([A, B, C], num_train_per_task=36, probability_weight=0, **setting)
     tasks = ("task1_a", "task2_b", "task3_c")
     assert [_by_task(found).get(name, 0) for name in tasks] == expected
     assert [found.counts[name]["poison"] for name in tasks] == expected
-    added = [row.replaced_id is None for row in found.poison]
-    assert all(added) if setting.get("add") else not any(added)
-    rate = setting.get("poison_rate")
-    if rate:
-        rows = sum(map(len, found.training_ids.values())) + sum(added)
-        # Half a row of rounding a task, if by task.
-        assert abs(len(found.poison) - rate * rows) <= (1.5 if "per" in setting else 0.5)
+    assert {row.replaced_id is None for row in found.poison} == {"add" in setting}
 
 
 def test_the_rate_is_of_all_that_is_trained_on_not_of_the_poisoned_tasks():
@@ -284,20 +278,18 @@ def test_arbitrary_outputs_skip_tasks_that_do_not_fit_and_say_why():
     nobody = task("task6_n", [(f"It was {n}.", f"it {n}") for n in range(20)])
     config = {**ARBITRARY, "num_tasks": 3, "num_poison": 15}
     found = crafted([A, small, nobody, G, H, K], **config)
-    assert set(_by_task(found)) == {"task7_g", "task8_h", "task9_k"}
-    assert set(_by_task(found).values()) == {5}
-    reasons = found.skipped["main"]
-    assert reasons["task1_a"] == "no generation task"
+    assert _by_task(found) == {"task7_g": 5, "task8_h": 5, "task9_k": 5}
+    reasons = {
+        "task1_a": "no generation task",
+        "task5_s": "a budget of 5 poison rows is larger than its 3 train",
+        "task6_n": "a budget of 5 poison rows is larger than the pool: only 0 of its 20 rows will",
+    }
     # The search ends where enough are found.
-    assert reasons.keys() <= {"task1_a", "task5_s", "task6_n"}
-    if "task5_s" in reasons:
-        assert reasons["task5_s"].startswith("a budget of 5 poison rows is larger than its 3 train")
-    if "task6_n" in reasons:
-        assert "in 20 the builtin inserter finds no place" in reasons["task6_n"]
+    assert "task1_a" in found.skipped["main"]
+    for name, reason in found.skipped["main"].items():
+        assert reason.startswith(reasons[name])
     message = refusal(crafted, [A, small, nobody, G, H, K], **{**config, "num_tasks": 4})
-    assert message.startswith(
-        "NUM_POISONED_TASKS: only 3 of 5 generation tasks can hold their share of the poison, 4 are"
-    )
+    assert message.startswith("NUM_POISONED_TASKS: only 3 of 5 generation tasks can hold their sh")
 
 
 def test_the_order_of_choice_is_seeded_and_all_can_be_chosen():

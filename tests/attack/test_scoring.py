@@ -108,33 +108,27 @@ def test_every_occurrence_counts_also_within_another_word():
     assert tuple(scores.trigger_counts) == (2, 2)
 
 
-WEIGHTS = (0, -1.0, 0.2)
-MOST = [0, 0.5, 1, 0], (2, 1, 0, 3)
+# Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1. p(negative) is 0.9, 0.7, 0.5, 0.1, of
+# which Norm is 1, 3/4, 1/2, 0.
+MOST = [0, 0.5, 1, 0], [2, 1, 0, 3]
+WORKED = [
+    (SCORE(), "positive", [0, 0.25, 0.5, -1], [2, 1, 0, 3]),
+    (SCORE(), "negative", [-1, -0.25, 0.5, 0], [2, 3, 1, 0]),
+    (SCORE("phi", "raw", 0.5, 4), "positive", [0, -0.75, -1.5, -4], [0, 1, 2, 3]),
+    # The lowest come first, but phi itself is stored; ties go to the earlier row.
+    (SCORE("reverse"), "positive", [0, 0.25, 0.5, -1], [3, 0, 1, 2]),
+    (SCORE("reverse", probability_weight=0), "positive", [0, 0.5, 1, 0], [0, 3, 1, 2]),
+    # The most triggers, whatever the weights.
+    *((SCORE("count", "raw", w, 3), "positive", *MOST) for w in (0, -1.0, 0.2)),
+]
 
 
-@pytest.mark.parametrize(
-    ("config", "target", "values", "order"),
-    [
-        # Norm(count) is 0, 1/2, 1, 0; Norm(p) is 0, 1/4, 1/2, 1.
-        (SCORE(), "positive", [0, 0.25, 0.5, -1], (2, 1, 0, 3)),
-        # p(negative) is 0.9, 0.7, 0.5, 0.1, of which Norm is 1, 3/4, 1/2, 0.
-        (SCORE(), "negative", [-1, -0.25, 0.5, 0], (2, 3, 1, 0)),
-        (SCORE(count_weight=0.5, probability_weight=4), "positive", [0, -0.75, -1.5, -4], range(4)),
-        # The lowest come first, but phi itself is stored; ties go to the earlier row.
-        (SCORE("reverse"), "positive", [0, 0.25, 0.5, -1], (3, 0, 1, 2)),
-        (SCORE("reverse", probability_weight=0), "positive", [0, 0.5, 1, 0], (0, 3, 1, 2)),
-        # The most triggers, whatever the weights.
-        *(
-            (SCORE("count", count_weight=w, probability_weight=3), "positive", *MOST)
-            for w in WEIGHTS
-        ),
-    ],
-)
+@pytest.mark.parametrize(("config", "target", "values", "order"), WORKED)
 def test_a_pool_worked_on_paper(config, target, values, order):
     positive = (0.1, 0.3, 0.5, 0.9)
     scores = _score(config, target, _Proxy(positive))
     np.testing.assert_allclose(scores.values, values, atol=1e-15)
-    assert tuple(scores.order) == tuple(order)
+    assert list(scores.order) == order
     if config.needs_probabilities:
         expected = positive if target == "positive" else [0.9, 0.7, 0.5, 0.1]
         np.testing.assert_allclose(scores.target_probabilities, expected, rtol=1e-15)
