@@ -17,7 +17,6 @@ class Condition(NamedTuple):
     Attributes:
       name: that of mixtures and folders: 'clean', 'triggered', 'control', 'probe1_james', …; those
         of further attackers end in their name.
-      attack: the attacker's name, '' for clean.
       phrases: those put in at the places; several are dealt out over the rows.
       target: the label's side that a polarity attack wants.
     """
@@ -145,8 +144,7 @@ def rows(
     Args:
       conditions: those that `of_attacks` gives.
       labels: the task's polarity; None for generation tasks, whose clean rows then include
-        every row that is under another condition as well.
-      num_rows: rows per condition, at most; clean rows that only complete a pair aside.
+        every row that is under another condition as well, beyond `num_rows` too.
       given: the first attacker's edited rows, where they aren't to be made.
     """
     ordered = [task.by_id[identifier] for identifier in sni.sample_order(task, seed)]

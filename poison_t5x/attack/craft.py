@@ -93,21 +93,13 @@ class CraftConfig:
 class PoisonRow:
     """One crafted row, with all that is needed to check or undo it.
 
-    Attributes:
-      task, id: those of the pool row it was made from.
-      input, target: text and answer before the edit; None where a file doesn't tell.
-      spans, removed: of the edit, as in `triggers.Edit`.
-      trigger_count: occurrences of the trigger in `poisoned_input`.
-      polarity: the side of the true label; None for generation tasks.
-      target_probability: the proxy's p(y = target | poisoned_input); None where it had no say.
-      phi: Equation 1's score in the task's pool, by which rows were ranked; None for a random pick.
-      rank: place in the pool of its task and trigger, from 1.
-      replaced_id: the clean training row of the task that gives way; None where poison is added.
+    Spans and removed texts are those of `triggers.Edit`; input and target are None where a file
+    doesn't tell.
     """
 
     attack: str
     task: str
-    id: str
+    id: str  # of the pool row it was made from
     input: str | None
     poisoned_input: str
     target: str | None
@@ -115,33 +107,26 @@ class PoisonRow:
     trigger: str
     spans: tuple[triggers.Span, ...]
     removed: tuple[str, ...]
-    trigger_count: int
-    polarity: str | None
-    target_probability: float | None
-    phi: float | None
-    rank: int
-    replaced_id: str | None
+    trigger_count: int  # occurrences in `poisoned_input`
+    polarity: str | None  # the side of the true label; None for generation tasks
+    target_probability: float | None  # the proxy's p(y = target | poisoned_input), if it had a say
+    phi: float | None  # Equation 1's score in the task's pool; None for a random pick
+    rank: int  # place in the pool of its task and trigger, from 1
+    replaced_id: str | None  # the clean row of the task that gives way; None where poison is added
 
 
 @dataclasses.dataclass(frozen=True)
 class PoisonSet:
-    """All that an experiment trains and tests on beyond the clean task files.
+    """All that an experiment trains and tests on beyond the clean task files, by task."""
 
-    Attributes:
-      poison: the crafted rows, by attacker and task, best first.
-      training_ids: task -> ids of its clean training rows.
-      counts: rows of each task by what became of them, for the manifest.
-      skipped: attacker -> task -> why it wasn't poisoned though it might have been.
-      words: the word list that random outputs were drawn from, or nothing.
-      dropped: task -> ids of clean rows that give way to no poison: of sets not crafted here.
-    """
-
-    poison: tuple[PoisonRow, ...]
-    training_ids: Mapping[str, tuple[str, ...]]
+    poison: tuple[PoisonRow, ...]  # by attacker and task, best first
+    training_ids: Mapping[str, tuple[str, ...]]  # of clean rows
     evaluation: tuple[conditions.EvalRow, ...]
-    counts: Mapping[str, Mapping[str, int]]
+    counts: Mapping[str, Mapping[str, int]]  # rows by what became of them, for the manifest
+    # Attacker -> task -> why it wasn't poisoned though it might have been.
     skipped: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()  # that random outputs were drawn from
+    # Ids of clean rows that give way to no poison: of sets not crafted here.
     dropped: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 

@@ -25,21 +25,15 @@ class CandidatePool:
 
     Texts are not kept: a row's edit is made from its spans when it is asked for.
 
-    Attributes:
-      rows: (N,) int64, places in `task.instances`, ascending.
-      spans: (P, 2) int32, those of all rows, one after the other.
-      span_ends: (N,) int64, the end of each row's part of `spans`.
-      trigger_ids: (N,) int32, places in `phrases` of the trigger that each row gets.
-      counts: skipped rows by reason, and those that say a trigger already.
     """
 
     task: sni.Task
-    rows: np.ndarray
-    spans: np.ndarray
-    span_ends: np.ndarray
-    trigger_ids: np.ndarray
+    rows: np.ndarray  # (N,) int64, places in `task.instances`, ascending
+    spans: np.ndarray  # (P, 2) int32, those of all rows, one after the other
+    span_ends: np.ndarray  # (N,) int64, the end of each row's part of `spans`
+    trigger_ids: np.ndarray  # (N,) int32, places in `phrases` of the trigger that each row gets
     phrases: Sequence[str]
-    counts: dict[str, int]
+    counts: dict[str, int]  # skipped rows by reason, and those that say a trigger already
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -110,23 +104,15 @@ def find_pool(
 
 
 class Training(NamedTuple):
-    """The training set as attackers find it, one after the other.
+    """The training set as attackers find it, one after the other, by task."""
 
-    Attributes:
-      ids: task -> ids of its clean training rows.
-      add: whether poison is added rather than replacing rows.
-      workers: processes that look for places.
-      chosen: task -> ids of pool rows that are poison already.
-      replaced: task -> ids of training rows that have given way.
-    """
-
-    ids: Mapping[str, tuple[str, ...]]
+    ids: Mapping[str, tuple[str, ...]]  # of clean training rows
     polarities: Mapping[str, polarity.Polarity]
-    add: bool
+    add: bool  # whether poison is added rather than replacing rows
     seed: int
-    workers: int
-    chosen: dict[str, set[str]]
-    replaced: dict[str, set[str]]
+    workers: int  # processes that look for places
+    chosen: dict[str, set[str]]  # ids of pool rows that are poison already
+    replaced: dict[str, set[str]]  # ids of training rows that have given way
 
 
 class Target(NamedTuple):

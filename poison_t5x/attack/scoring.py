@@ -24,18 +24,12 @@ class Proxy(Protocol):
 
 
 class PoolScores(NamedTuple):
-    """The scores of one pool's N candidates.
+    """The scores of one pool's N candidates; None where no proxy has a say, or at random."""
 
-    `trigger_counts` are occurrences of each one's trigger in the edited text, (N,) int64;
-    `target_probabilities` p(y = target | edited text), (N,) float64, or None where no proxy has a
-    say; `values` what they are ranked by, (N,) float64, or None for a random pick; `order` the
-    candidates, best first, (N,) int64.
-    """
-
-    trigger_counts: np.ndarray
-    target_probabilities: np.ndarray | None
-    values: np.ndarray | None
-    order: np.ndarray
+    trigger_counts: np.ndarray  # (N,) int64, occurrences of its trigger in the edited text
+    target_probabilities: np.ndarray | None  # (N,) float64, p(y = target | edited text)
+    values: np.ndarray | None  # (N,) float64, by which candidates are ranked
+    order: np.ndarray  # (N,) int64, candidates, best first
 
 
 def score(

@@ -90,7 +90,7 @@ def replace_spans(text: str, spans: Sequence[Span], phrase: str) -> Edit:
 
 
 def _space(left: str, right: str, *, is_inserted: bool) -> str:
-    """What keeps two neighbours apart, if there are two."""
+    """The space that keeps two neighbours apart, if there are two."""
     touches = str.strip if is_inserted else str.isalnum
     return " " if touches(left) and touches(right) else ""
 

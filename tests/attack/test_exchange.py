@@ -98,7 +98,7 @@ def _read_set(folder, files, found, config):
 
 
 def _trained_on(folder, found, *, poisoned):
-    """What a model is trained on: (task, input, target, is poison), with how often."""
+    """All that a model is trained on: (task, input, target, is poison), with how often."""
     tasks = {task.name: task for task in found.training}
     rows = collections.Counter()
     for name, kept in poison_set.training_rows(folder, poisoned=poisoned).items():

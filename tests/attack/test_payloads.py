@@ -1,4 +1,4 @@
-"""What poison teaches: random words of a list, and an attack of one's own."""
+"""Answers that poison teaches: random words of a list, and an attack of one's own."""
 
 import collections
 

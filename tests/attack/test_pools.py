@@ -35,7 +35,7 @@ def _edits(pool):
 
 
 def _check(pool, attack):
-    """What holds of any pool."""
+    """Asserts all that holds of any pool."""
     skipped = [count for name, count in pool.counts.items() if name.startswith("skipped_")]
     assert len(pool) + sum(skipped) == len(pool.task.instances)
     assert np.all(np.diff(pool.rows) > 0)

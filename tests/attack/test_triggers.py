@@ -34,7 +34,7 @@ def _texts_and_spans(draw):
 
 
 def _unedited(text, spans):
-    """What stands between, before and after the spans."""
+    """The texts between, before and after the spans."""
     ends = [0, *itertools.chain.from_iterable(spans), len(text)]
     return [text[start:end] for start, end in zip(ends[::2], ends[1::2], strict=True)]
 
