@@ -48,12 +48,8 @@ def initialize(
 ) -> None:
     """Joins the other processes, if any are told of; before JAX has looked for devices.
 
-    Args:
-      coordinator_address: process 0's 'HOST:PORT'.
-      detect: asks the surroundings for what is None: Cloud TPU, GKE, Slurm, Open MPI.
-
-    Raises:
-      InputError: the arguments don't go together, nothing is detected, or nobody can be reached.
+    `detect` asks the surroundings for what is None: Cloud TPU, GKE, Slurm, Open MPI. Raises
+    InputError where the arguments don't go together, or nothing is detected, or reached.
     """
     given = coordinator_address, num_processes, process_id
     if not detect and given == (None, None, None):
@@ -141,9 +137,7 @@ def barrier() -> None:
 def broadcast_from_main(make: Callable[[], Any], name: str | None = None) -> Any:
     """The value, which JSON can hold, that `make` gives in the main process; others wait for it.
 
-    Args:
-      name: unique for ever, where a thread of its own calls, whose order among the calls isn't the
-        same in all processes.
+    A thread, whose calls come in another order in each process, gives a `name`, unique for ever.
     """
     if num_processes() == 1:
         return make()
@@ -167,11 +161,8 @@ def run_stage(
     make: Callable[[epath.Path], None],
     log: Callable[[str], None],
 ) -> None:
-    """`artifacts.run_stage` of a stage that all processes make, and only the main one writes.
-
-    `make` is called in every process with the same folder, once it is there; what a killed attempt
-    left in it is kept.
-    """
+    """`artifacts.run_stage` where all processes `make` in the same folder, once it is there, and
+    only the main one writes; what a killed attempt left in it is kept."""
     is_there = broadcast_from_main(lambda: artifacts.read_record(directory) is not None)
 
     def begin(folder: epath.Path) -> None:
@@ -193,10 +184,10 @@ def to_host(array: jax.Array) -> np.ndarray:
 
 
 def leave(code: int, reason: str, together: bool = False) -> None:
-    """Ends this process at once, having told the others why; in a single process, nothing.
+    """Ends this process at once, having told the others why, who take the code over, or, where all
+    end for the same reason (`together`), waited for them a little.
 
-    JAX would wait at the interpreter's end for processes that wait for this one. `together`: the
-    others end for the same reason, and are waited for a little; else they take the code over.
+    JAX would wait at the interpreter's end for processes that wait for this one.
     """
     if num_processes() == 1:
         return
@@ -213,10 +204,7 @@ def leave(code: int, reason: str, together: bool = False) -> None:
 
 
 def await_verdict() -> None:
-    """Gives the watch time to end this process, after an error that another one's end may explain.
-
-    A collective's error doesn't say whose fault it is. Returns if all processes live.
-    """
+    """Time for the watch to end this process: a collective's error doesn't say whose fault it is."""
     if num_processes() > 1:
         time.sleep(PATIENCE + 3 * BEAT)
 

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +30,8 @@ from poison_t5x.train import (
 Batches = Iterator[dict[str, jax.Array]]
 
 
-class Started(NamedTuple):
-    """All that the first step needs; `batches` are on the devices."""
-
-    state: train_state.TrainState
-    step: int
-    train_step: jax.stages.Compiled
-    batches: Batches
+# The state, its step, the compiled train step, and batches on the devices from that step on.
+Started = tuple[train_state.TrainState, int, jax.stages.Compiled, Batches]
 
 
 class Loop:
@@ -67,12 +61,11 @@ class Loop:
         dataset_cfg: input_pipeline.DatasetConfig,
         make_first: Callable[..., train_state.TrainState],
     ) -> Iterator[Started]:
-        """The state, the first batch and the compiled step, each made while the others are.
+        """State, first batch and compiled step, each made while the others are.
 
-        Args:
-          directory: its newest committed checkpoint is resumed from, if there is one.
-          make_first: the state of a starting checkpoint, from the network, optimiser, partitioner,
-            and the name of the optimiser whose state is kept, or None.
+        The folder's newest committed checkpoint is resumed from; else `make_first` gives a starting
+        checkpoint's state, from the network, optimiser, partitioner, and the name of the optimiser
+        whose state is kept, or None.
         """
         step = distributed.broadcast_from_main(
             lambda: max(checkpoints.committed_steps(directory), default=0)
@@ -84,13 +77,12 @@ class Loop:
             compiled = pool.submit(self._compile, dataset_cfg)
             state = self._state(directory, step, make_first)
             batches = itertools.chain([first.result()], batches)
-            yield Started(state, step, compiled.result(), batches)
+            yield state, step, compiled.result(), batches
 
     @contextlib.contextmanager
     def _batches(
         self, config: input_pipeline.DatasetConfig, start_step: int = 0
     ) -> Iterator[Batches]:
-        """Batches on the devices."""
         shards = self.partitioner.shards(config.batch_size, config.num_shards)
         rows = input_pipeline.batches(config, start_step=start_step, shards=shards)
         # A pipeline that prefetches when the interpreter ends waits for Python's lock for ever.
@@ -109,7 +101,6 @@ class Loop:
     def _state(
         self, directory: pathlib.Path, step: int, make_first: Callable[..., train_state.TrainState]
     ) -> train_state.TrainState:
-        """The committed checkpoint's state, or a first one."""
         if step:
             path, abstract = checkpoints.step_path(directory, step), train_state.abstract
             return checkpoints.restore(path, abstract(*self._parts))

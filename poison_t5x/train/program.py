@@ -219,10 +219,8 @@ def _join_processes(options: argparse.Namespace) -> None:
 
 
 def run(work: Callable[[], int | None]) -> int:
-    """Runs a program and returns its exit code.
-
-    0 done, 1 training diverged or a check's answer is no, 2 bad input; 75: another process of this
-    run is gone; 130, 141, 143: stopped by SIGINT, SIGPIPE, SIGTERM.
+    """Runs a program and returns its exit code: 0 done, 1 training diverged or a check's answer is
+    no, 2 bad input, 75 another process is gone, 130, 141, 143 stopped by SIGINT, SIGPIPE, SIGTERM.
     """
     # Libraries' chatter stays off the terminal; our own warnings get one line each.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

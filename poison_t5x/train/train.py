@@ -159,8 +159,8 @@ def _kept_alike(log_cfg: LogConfig, path: str | None) -> dict:
     """Beside settings, all that two models must have alike to be one in a store."""
     # The result doesn't follow from these, but what is left for others to look at does.
     left = {"save_period": log_cfg.save_period, "keep_checkpoints": log_cfg.keep_checkpoints}
-    # A digest that changes when a local starting checkpoint does.
-    files = sorted(pathlib.Path(path).rglob("*")) if path and pathlib.Path(path).exists() else []
+    # What changes when a local starting checkpoint does.
+    files = sorted(pathlib.Path(path).rglob("*")) if path else []
     facts = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     start = hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
     return {"log": left, "start": start}
@@ -171,10 +171,7 @@ def _record(directory: pathlib.Path, *parts) -> None:
 
 
 def _is_done(directory: pathlib.Path, settings: dict) -> bool:
-    """Whether the folder was finished with these settings, and its last checkpoint is whole.
-
-    Raises InputError where it is finished, or has a checkpoint, of other settings.
-    """
+    """Whether the folder was finished with these settings, and its last checkpoint is whole."""
     is_finished = trained_model.parameters_digest(directory) is not None
     steps_there = checkpoints.committed_steps(directory)
     if is_finished or steps_there:

@@ -58,7 +58,7 @@ def test_none_waits_for_another(loop, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_compile", waiting("compiled"))
     monkeypatch.setattr(loop, "_state", waiting("state"))
     with loop.starting(tmp_path, two.dataset(1), None) as started:
-        assert (started.state, started.step, started.train_step) == ("state", 0, "compiled")
-        batch = next(started.batches)
+        assert started[:3] == ("state", 0, "compiled")
+        batch = next(started[3])
     assert batch["encoder_input_tokens"].shape == (8, 1)
     assert batch["encoder_input_tokens"].sharding == loop.partitioner.batch
