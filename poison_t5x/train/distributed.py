@@ -204,7 +204,7 @@ def leave(code: int, reason: str, together: bool = False) -> None:
 
 
 def await_verdict() -> None:
-    """Time for the watch to end this process: a collective's error doesn't say whose fault it is."""
+    """Time for the watch to end this process: a collective's error doesn't say whose it is."""
     if num_processes() > 1:
         time.sleep(PATIENCE + 3 * BEAT)
 
