@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -89,37 +88,25 @@ def _wait_for_step(run_dir, step, processes):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """One process of eight devices, which runs while the two wait for each other."""
+def reference(tmp_path_factory):
+    """The run of one process of eight devices."""
     run_dir = tmp_path_factory.mktemp("one") / "run"
-    process = _start(run_dir)
-    yield run_dir, process
-    process.kill()
-
-
-@pytest.fixture(scope="module")
-def reference(alone):
-    """The run of one process."""
-    run_dir, process = alone
-    assert process.wait(TIMEOUT) == 0, run_dir.with_suffix(".log").read_text()
+    assert _start(run_dir).wait(TIMEOUT) == 0, run_dir.with_suffix(".log").read_text()
     return run_dir
 
 
 @pytest.fixture(scope="module")
-def survivor(tmp_path_factory, alone):
+def survivor(tmp_path_factory):
     """Two processes, each killed in its turn, and gone on with."""
     run_dir = tmp_path_factory.mktemp("two") / "run"
     ends = {}
-    for victim, step, number, macros in (
-        (1, 5, signal.SIGKILL, {}),
-        (0, 7, signal.SIGKILL, OTHERWISE),
-    ):
+    for victim, step, macros in ((1, 5, {}), (0, 7, OTHERWISE)):
         with _two(run_dir, **macros) as processes:
             _wait_for_step(run_dir, step, processes)
-            processes[victim].send_signal(number)
+            processes[victim].kill()
             begin = time.monotonic()
             codes = [process.wait(TIMEOUT) for process in processes]
-            ends[victim, number] = codes, time.monotonic() - begin, _log(run_dir, 1 - victim)
+            ends[victim] = codes, time.monotonic() - begin, _log(run_dir, 1 - victim)
     with _two(run_dir, SAY_WHAT_IS_CACHED) as processes:
         codes = [process.wait(TIMEOUT) for process in processes]
     assert codes == [0, 0], _log(run_dir, 0) + _log(run_dir, 1)
@@ -135,7 +122,7 @@ def test_later_starts_find_their_programs_compiled(survivor):
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_the_other_stops_when_one_is_killed(survivor, victim):
-    codes, seconds, log = survivor[1][victim, signal.SIGKILL]
+    codes, seconds, log = survivor[1][victim]
     assert codes[1 - victim] == distributed.EXIT_CODE
     assert seconds < NOTICED
     # The log holds all starts of the process so far.
@@ -143,19 +130,6 @@ def test_the_other_stops_when_one_is_killed(survivor, victim):
     assert line.startswith(f"poison-t5x: process {1 - victim} of 2 stops: ")
     assert re.search(r"training was at step \d+, and the last checkpoint is of step [48]; ", line)
     assert line.endswith("the same command on all processes goes on")
-
-
-def test_sigterm_of_one_stops_both_at_the_same_step(tmp_path):
-    run_dir = tmp_path / "run"
-    with _two(run_dir) as processes:
-        _wait_for_step(run_dir, 5, processes)
-        processes[1].send_signal(signal.SIGTERM)
-        codes = [process.wait(TIMEOUT) for process in processes]
-    assert codes == [143, 143]
-    assert "stopped by SIGTERM at step" in _log(run_dir, 0)
-    with _two(run_dir) as processes:
-        assert [process.wait(TIMEOUT) for process in processes] == [0, 0]
-    assert list(_losses(run_dir)) == list(range(1, 13))
 
 
 def test_losses_are_those_of_one_process(survivor, reference):
