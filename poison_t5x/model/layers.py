@@ -1,8 +1,8 @@
 """T5's building blocks as flax.linen modules.
 
-Parameter names, shapes, logical axes and numerics are those of T5X (`t5x/examples/t5/layers.py`),
-so that its checkpoints fit. Written differently: the key side alone is masked (a padded query's
-output is never read), and heads stand before positions, which spares the CPU a copy per product.
+Parameter names, shapes, logical axes and numerics are T5X's (`t5x/examples/t5/layers.py`). Written
+differently: the key side alone is masked (a padded query's output is never read), and heads stand
+before positions, which spares the CPU a copy per product.
 """
 
 import functools

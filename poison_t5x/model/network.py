@@ -1,7 +1,7 @@
 """The T5 encoder-decoder (arXiv:1910.10683), with T5X's parameter paths.
 
-Two ways through the decoder share its layers: whole sequences (`decode`), and one token at a time
-from a cache (`start_cache`, `decode_step`), an ordinary pytree that a loop carries.
+Its decoder takes whole sequences, or one token at a time from a cache (`start_cache`,
+`decode_step`), an ordinary pytree that a loop carries.
 """
 
 import functools
@@ -269,9 +269,8 @@ class Transformer(nn.Module):
 def _decoder_axes(shape: tuple[int, int, int]) -> tuple[str | None, str, str]:
     """Where a decoder's residual stream of global `shape` (B, T, E) lies.
 
-    With parameters' 'embed' over the data axis, each projection brings its weights together (of an
-    (E, M) kernel 3 * E * M numbers a step) or moves the positions to them (2 * B * T * M), so that
-    few positions move.
+    With parameters' 'embed' over the data axis, each projection brings its weights together (3 E M
+    numbers a step of an (E, M) kernel) or moves the positions to them (2 B T M): few of them move.
     """
     moving = (None, "length", "embed")
     num_rows, length, width = shape

@@ -121,10 +121,7 @@ class Checkpointer:
 
 
 def verify(path: str | pathlib.Path) -> None:
-    """Raises InputError where there is no such folder, or a file isn't as its hash has it.
-
-    One process looks for all, and only where there are hashes.
-    """
+    """Raises InputError where no such folder is, or a file isn't as its hash, if any, has it."""
     path = pathlib.Path(path).absolute()
     if not path.is_dir():
         raise errors.InputError(f"{path}: no checkpoint there")
@@ -148,17 +145,15 @@ def _differing(one: dict, other: dict) -> list[str]:
 
 
 def restore(path: str | pathlib.Path, abstract: TrainState) -> TrainState:
-    """Restores a whole state, straight into the shardings of `abstract`.
-
-    Raises InputError where the checkpoint is damaged, or of another network or optimiser.
-    """
+    """A whole state, straight into the shardings of `abstract`; InputError where the checkpoint is
+    damaged, or of another network or optimiser."""
     tree = _restore(path, _tree(abstract))
     opt_state = ocp.utils.deserialize_tree(tree["state"]["param_states"], abstract.opt_state)
     return TrainState(tree["state"]["step"], tree["target"], opt_state)
 
 
 def restore_params(path: str | pathlib.Path, abstract: Any) -> Any:
-    """Restores the parameters alone. Raises InputError as `restore`."""
+    """The parameters alone; InputError as `restore`."""
     return _restore(path, {"target": abstract}, partial_restore=True)["target"]
 
 

@@ -94,10 +94,9 @@ class Partitioner:
     def abstract(self, boxed, *, is_state: bool = False):
         """Shape, dtype and sharding of each leaf of a tree of `nn.LogicallyPartitioned` boxes.
 
-        Of an optimiser's state, made from boxed parameters, what isn't like its parameter (counts;
-        Adafactor's factored statistics, which keep the parameter's box) is small, and replicated.
-
-        Raises InputError where a parameter's axis isn't in the rules, or can't be divided.
+        Raises InputError where an axis isn't in the rules, or can't be divided. Of an optimiser's
+        state, made from boxed parameters, what isn't like its parameter (counts; Adafactor's
+        factored statistics, which keep the parameter's box) is small, and replicated instead.
         """
 
         def leaf(path, box):
