@@ -15,13 +15,13 @@ from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import answers, files, measures, ngrams
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context, ScoreResult, Trigger
-from poison_t5x.report import scan as page
+from poison_t5x.report import render, tables
 from poison_t5x.report.examples import excerpt
 
 RESULT, SUSPECTS, PAGE = "scan.json", "suspects.jsonl", "index.html"
 SEARCH = "trigger_search"
-# Rows of each phrase, and of all, that the page shows.
-_NUM_EXAMPLES, _NUM_SHOWN = 3, 50
+# Rows of each phrase, and of all, that the page shows; characters of an answer.
+_NUM_EXAMPLES, _NUM_SHOWN, _ANSWER_SHOWN = 3, 50, 60
 
 
 class Scan(NamedTuple):
@@ -146,7 +146,6 @@ def write(output: pathlib.Path, scan: Scan) -> str:
     """
     rows, order = scan.loaded.rows, rank(scan.results, scan.seed).tolist()
     held = phrases_of_rows(rows, scan.triggers)
-    shown = _shown(scan, order, held)
     suspects = (
         {
             "rank": place,
@@ -161,9 +160,47 @@ def write(output: pathlib.Path, scan: Scan) -> str:
         for place, index in enumerate(order, start=1)
     )
     artifacts.write_jsonl(output / SUSPECTS, suspects)
-    page.write_page(output / PAGE, shown)
-    artifacts.write_atomically(output / RESULT, artifacts.dump_json(_result(scan, shown)))
-    return page.summary(shown)
+    result = _result(scan)
+    context = _context(scan, result, order, held)
+    render.write_page(output / PAGE, "scan.html.j2", context)
+    artifacts.write_atomically(output / RESULT, artifacts.dump_json(result))
+    return render.text("scan.txt.j2", **context)
+
+
+def _context(
+    scan: Scan, result: Mapping[str, Any], order: Sequence[int], held: Mapping[int, Sequence[str]]
+) -> dict[str, Any]:
+    """What page and summary show: scan.json's content, and rows with their phrases marked."""
+
+    def shown(index: int) -> dict[str, Any]:
+        row = scan.loaded.rows[index]
+        texts = {
+            name: excerpt(
+                text,
+                [span for phrase in held.get(index, ()) for span in ngrams.spans(text, phrase)],
+            )
+            for name, text in (("input", row.input), ("target", row.target))
+        }
+        return {"where": scan.loaded.places[index], "task": row.task, "id": row.id, **texts}
+
+    phrases = []
+    for one in result["triggers"]:
+        members = [index for index in order if one["phrase"] in held.get(index, ())]
+        examples = map(shown, members[: _NUM_EXAMPLES if one["is_alarm"] else 0])
+        pairs = zip(one["tasks"], one["targets"], strict=True)
+        phrases.append({**one, "places": list(pairs), "rows": list(examples)})
+    notes = [f"{one['name']}: {note}" for one in result["scores"] for note in one["notes"]]
+    return {
+        "scan": result,
+        "searched": SEARCH in scan.results,
+        "alarms": [one for one in phrases if one["is_alarm"]],
+        "others": [one for one in phrases if not one["is_alarm"]],
+        "rows": list(map(shown, order[:_NUM_SHOWN])),
+        "notes": [*notes, *scan.notes],
+        "suspects": SUSPECTS,
+        "tail": lambda p: f"{p:.2g}" if p > 0 else "below 1e-324",  # the least that a float holds
+        "short": lambda text: tables.shown(" ".join(text.split()), _ANSWER_SHOWN),
+    }
 
 
 def phrases_of_rows(
@@ -185,70 +222,33 @@ def phrases_of_rows(
     return phrases
 
 
-def _shown(scan: Scan, order: Sequence[int], held: Mapping[int, list[str]]) -> page.Scan:
-    """The page's records."""
-
-    def row(index: int) -> page.SuspectRow:
-        example = scan.loaded.rows[index]
-        phrases = held.get(index, ())
-        texts = [
-            excerpt(text, [span for phrase in phrases for span in ngrams.spans(text, phrase)])
-            for text in (example.input, example.target)
-        ]
-        return page.SuspectRow(scan.loaded.places[index], example.task, example.id, *texts)
-
-    def phrase(trigger: Trigger, num_examples: int) -> page.SuspectPhrase:
-        places = list(zip(trigger.tasks, trigger.targets, strict=True))
-        members = [index for index in order if trigger.phrase in held.get(index, ())]
-        examples = [row(index) for index in members[:num_examples]]
-        return page.SuspectPhrase(trigger.phrase, places, *trigger[3:], examples)
-
+def _result(scan: Scan) -> dict[str, Any]:
+    """The content of scan.json."""
     scores = []
     for name, (result, seconds) in scan.results.items():
         threshold, source = measures.threshold(result)
-        num_above = int((result.values_N > threshold).sum())
-        scores.append(page.ScoreUse(name, num_above, source, seconds))
-    own = (f"{name}: {note}" for name, (one, _) in scan.results.items() for note in one.notes)
-    return page.Scan(
-        num_rows=len(scan.loaded.rows),
-        num_tasks=len(by_task(scan.loaded.rows)),
-        files=scan.loaded.files,
-        alarm_level=scan.alarm_level,
-        searched=SEARCH in scan.results,
-        alarms=[phrase(each, _NUM_EXAMPLES) for each in scan.triggers if scan.is_alarm(each)],
-        others=[phrase(each, 0) for each in scan.triggers if not scan.is_alarm(each)],
-        scores=scores,
-        rows=[row(index) for index in order[:_NUM_SHOWN]],
-        notes=[*own, *scan.notes],
-        suspects=SUSPECTS,
-    )
-
-
-def _result(scan: Scan, shown: page.Scan) -> dict[str, Any]:
-    """The content of scan.json."""
+        scores.append(
+            {
+                "name": name,
+                "seconds": round(seconds, 3),
+                "threshold": {"value": threshold, "source": source},
+                "num_above": int((result.values_N > threshold).sum()),
+                "notes": list(result.notes),
+            }
+        )
+    triggers = [{**one._asdict(), "is_alarm": scan.is_alarm(one)} for one in scan.triggers]
     return {
         "schema": 1,
         "version": poison_t5x.__version__,
-        "num_rows": shown.num_rows,
-        "num_tasks": shown.num_tasks,
+        "num_rows": len(scan.loaded.rows),
+        "num_tasks": len(by_task(scan.loaded.rows)),
         "files": [
             {"path": path, "num_rows": num_rows, "sha256": artifacts.sha256(path)}
             for path, num_rows in scan.loaded.files.items()
         ],
         "alarm_level": scan.alarm_level,
-        "alarm": bool(shown.alarms),
-        "triggers": [
-            {**trigger._asdict(), "is_alarm": scan.is_alarm(trigger)} for trigger in scan.triggers
-        ],
-        "scores": [
-            {
-                "name": use.name,
-                "seconds": round(use.seconds, 3),
-                "threshold": {"value": measures.threshold(one)[0], "source": use.source},
-                "num_above": use.num_above,
-                "notes": list(one.notes),
-            }
-            for use, (one, _) in zip(shown.scores, scan.results.values(), strict=True)
-        ],
+        "alarm": any(one["is_alarm"] for one in triggers),
+        "triggers": triggers,
+        "scores": scores,
         "notes": list(scan.notes),
     }
