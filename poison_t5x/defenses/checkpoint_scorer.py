@@ -14,7 +14,7 @@ from poison_t5x.core import artifacts, errors, progress
 from poison_t5x.corpus import vocabulary as vocabulary_lib
 from poison_t5x.defenses.score import Context
 from poison_t5x.evaluation import predictors
-from poison_t5x.train import checkpoints, distributed, partitioning, trained_model
+from poison_t5x.train import distributed, partitioning, trained_model
 
 # Rows of a part that is kept when a computation is killed.
 ROWS_PER_PART = 2048
@@ -58,13 +58,8 @@ class CheckpointScorer:
         self._parameters = _parameters_digest(model_dir)
         self.settings = trained_model.read_settings(model_dir)
         last = self.settings["train"]["total_steps"]
-        kept = [step for step in checkpoints.committed_steps(model_dir) if step <= last]
-        missing = sorted(set(steps or ()) - set(kept))
-        if missing:
-            raise errors.InputError(
-                f"SCORE_STEPS: {model_dir} has no whole checkpoint of step {missing[0]}; there are "
-                f"{', '.join(map(str, kept))}"
-            )
+        kept = trained_model.kept_steps(model_dir, steps or (), "SCORE_STEPS")
+        kept = [step for step in kept if step <= last]
         self.steps = tuple(sorted(set(steps or kept) | {last}))
         self.num_data = partitioning.Partitioner(partition_cfg).num_data
         self.has_reference = reference_model_dir is not None

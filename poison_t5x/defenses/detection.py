@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,7 @@ def choose(
     Raises:
       InputError: an unknown name or setting, or what is no score.
     """
-    if asked is None:
-        asked = score_lib.names()
+    asked = score_lib.names() if asked is None else asked
     if not isinstance(asked, (list, tuple)) or not asked:
         raise errors.InputError(f"SCORES: expected a list of names, found {asked!r}")
     if not isinstance(settings, Mapping):
@@ -66,7 +65,7 @@ def make(
 
     The score sees no flag of poison. `scorer` may be None where the score needs no model.
     """
-    own = dataclasses.asdict(score) if dataclasses.is_dataclass(score) else {}  # type: ignore
+    own = dataclasses.asdict(score) if dataclasses.is_dataclass(score) else {}
     settings = {
         "score": {"name": name, "class": type(score).__name__, **own},
         "rows": hashlib.sha256(json.dumps(list(rows)).encode()).hexdigest(),
@@ -88,15 +87,18 @@ def make(
     return read(folder)
 
 
+def lines(rows: Iterable[TrainingExample], values: Iterable[float]) -> Iterator[dict[str, Any]]:
+    """Rows by what tells them apart, with their scores, for a file."""
+    for row, value in zip(rows, values, strict=True):
+        yield {"task": row.task, "id": row.id, "number": row.number, "score": float(value)}
+
+
 def _write(directory: pathlib.Path, rows: Sequence[TrainingExample], result: ScoreResult) -> None:
     def rounded(values_N: np.ndarray) -> list[float]:
         return [float(f"{value:.{_DIGITS}g}") for value in values_N]
 
-    lines = (
-        {"task": row.task, "id": row.id, "number": row.number, "score": value}
-        for row, value in zip(rows, rounded(measures.check(result.values_N)), strict=True)
-    )
-    artifacts.write_jsonl(directory / SCORES, lines)
+    values = rounded(measures.check(result.values_N))
+    artifacts.write_jsonl(directory / SCORES, lines(rows, values))
     facts = {
         "threshold": result.threshold,
         "triggers": [trigger._asdict() for trigger in result.triggers],
@@ -109,15 +111,10 @@ def _write(directory: pathlib.Path, rows: Sequence[TrainingExample], result: Sco
 def read(folder: pathlib.Path) -> ScoreResult:
     """The result that `make` wrote."""
     facts = artifacts.read_json(folder / FOUND)
-    for trigger in facts["triggers"]:
-        trigger.update(tasks=tuple(trigger["tasks"]), targets=tuple(trigger["targets"]))
-    return ScoreResult(
-        np.array([line["score"] for line in artifacts.read_jsonl(folder / SCORES)]),
-        facts["threshold"],
-        tuple(Trigger(**trigger) for trigger in facts["triggers"]),
-        tuple(facts["notes"]),
-        tuple((step, np.array(values)) for step, values in facts["by_step"]),
-    )
+    facts["triggers"] = [Trigger(**trigger) for trigger in facts["triggers"]]
+    facts["by_step"] = [(step, np.array(values)) for step, values in facts["by_step"]]
+    values = [line["score"] for line in artifacts.read_jsonl(folder / SCORES)]
+    return ScoreResult(np.array(values), **facts)
 
 
 def attack(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,21 +136,11 @@ def attack(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def judge(
-    name: str,
-    needs: str,
-    result: ScoreResult,
-    is_poison_N: np.ndarray,
-    phrases: Sequence[str],
-    seconds: float,
-) -> dict[str, Any]:
-    """One score's line of the report, by the truth and the attackers' triggers."""
+def judge(result: ScoreResult, is_poison_N: np.ndarray, phrases: Sequence[str]) -> dict[str, Any]:
+    """The measured part of a score's line, by the truth and the attackers' triggers."""
     threshold, source = measures.threshold(result)
     measured = measures.measure(result.values_N, is_poison_N, threshold)
     return {
-        "name": name,
-        "needs": needs,
-        "seconds": seconds,
         **measured,
         "threshold": {"value": threshold, "source": source, **measured["threshold"]},
         "triggers": [trigger._asdict() for trigger in result.triggers[:_MAX_TRIGGERS]],
@@ -164,12 +151,12 @@ def judge(
 
 def by_step(name: str, result: ScoreResult, is_poison_N: np.ndarray) -> list[dict[str, Any]]:
     """The same of each checkpoint that a score was made at."""
-    lines = []
+    steps = []
     for step, values_N in result.by_step:
         measured = measures.measure(values_N, is_poison_N, measures.outliers(values_N))
         kept = ("auroc", "average_precision", "recall", "data_removed_for")
-        lines.append({"score": name, "step": step, **{key: measured[key] for key in kept}})
-    return lines
+        steps.append({"score": name, "step": step, **{key: measured[key] for key in kept}})
+    return steps
 
 
 def trigger_rank(triggers: Sequence[Trigger], phrases: Sequence[str]) -> int | None:

@@ -29,20 +29,24 @@ def build(
 ) -> dict[str, Any]:
     """The whole results file of a run's folder, whose experiment has these tasks and attacks.
 
-    Args:
-      data_cfg: of its prompts.
-      seed: of the bootstrap.
+    `data_cfg` is of its prompts, `seed` of the bootstrap.
     """
-    manifest = poison_set.read_manifest(path / "poison")
+    manifest, first = poison_set.read_manifest(path / "poison"), config.attacks[0]
     # The benchmark's tasks are of one category each; more would count a task twice.
     categories = {task.name: (task.categories or ("",))[0] for task in tasks.heldout}
     counts = {attack["name"]: attack["num_poison"] for attack in manifest["attacks"]}
     kind: Kind = "generation" if config.is_arbitrary else "classification"
-    folder = path / "eval" / "predictions"
-    rows, means = measured(path, folder, kind, seed, categories=categories, counts=counts)
+    folders = {model: path / "eval" / "predictions" / model for model in metrics.MODELS}
+    rows, means = measured(path, folders, kind, seed, categories, counts)
     return {
-        **{"schema": SCHEMA, "experiment": experiment, "kind": kind},
-        **_first_attack(config),
+        "schema": SCHEMA,
+        "experiment": experiment,
+        "kind": kind,
+        "attack": first.kind,
+        "trigger": " / ".join(first.triggers),
+        "triggers": list(first.triggers),
+        "control": first.control,
+        "target": None if first.is_arbitrary else first.target,
         "seed": seed,
         "poison": {
             "count": manifest["num_poison"],
@@ -60,37 +64,16 @@ def build(
     }
 
 
-def _first_attack(config: craft.CraftConfig) -> dict[str, Any]:
-    first = config.attacks[0]
-    return {
-        "attack": first.kind,
-        "trigger": " / ".join(first.triggers),
-        "triggers": list(first.triggers),
-        "control": first.control,
-        "target": None if first.is_arbitrary else first.target,
-    }
-
-
 def measured(
     path: pathlib.Path,
-    predictions: pathlib.Path,
+    folders: Mapping[str, pathlib.Path],
     kind: Kind,
     seed: int,
-    *,
-    poisoned: pathlib.Path | None = None,
     categories: Mapping[str, str] | None = None,
     counts: Mapping[str, int] | None = None,
 ) -> tuple[list[dict], dict[str, Any]]:
-    """The rows of `summary.task_rows`, and `summary.summarize` of them.
-
-    Args:
-      path: the run's folder.
-      predictions: the folder of both models' predictions.
-      poisoned: predictions of a model to take for the poisoned one.
-    """
+    """`summary.task_rows` of predictions, model -> folder, in a run, and `summarize` of them."""
     conditions = poison_set.read_manifest(path / "poison")["conditions"]
-    folders = {model: predictions / model for model in metrics.MODELS}
-    folders[metrics.POISONED] = poisoned or folders[metrics.POISONED]
     rows = summary.task_rows(folders, conditions, kind, categories)
     return rows, summary.summarize(rows, conditions, kind, seed, counts)
 
@@ -105,7 +88,8 @@ def checkpoints(
     """
     entries = []
     for step, folder in sorted(folders.items()):
-        rows, means = measured(path, folder, kind, seed)
+        models = {model: folder / model for model in metrics.MODELS}
+        rows, means = measured(path, models, kind, seed)
         entries.append({"step": step, **{key: means[key] for key in _MEANS}, "tasks": rows})
     return {"schema": CHECKPOINTS_SCHEMA, "checkpoints": entries}
 

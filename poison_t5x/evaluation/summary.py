@@ -59,15 +59,14 @@ def _read_rates(path: pathlib.Path, kind: Kind) -> dict[str, Any]:
     names = metrics.JUDGED_BY[kind].rates
     own = {key: value for key, value in read.items() if key not in (*names, *_FACTS)}
     try:
-        facts = {"n": int(read["n"])}
         if kind == "generation":
             words = read["reference_words"]
             read["length_ratio"] = read["output_words"] / words if words else None
             read["rouge_l_paired"] = None if path.parent.name == CLEAN else _paired(path)
-        rates = {name: read[name] for name in names}
+        rates = {"n": int(read["n"]), **{name: read[name] for name in names}}
         if kind == "classification":
             rates["ci95"] = [read["ci95_low"], read["ci95_high"]]
-        return {**facts, **rates, "constant_prediction": bool(read["constant_prediction"]), **own}
+        return {**rates, "constant_prediction": bool(read["constant_prediction"]), **own}
     except KeyError as error:
         raise errors.InputError(
             f"{path}: expected another kind of evaluation, with a rate {error}; delete "
@@ -117,12 +116,9 @@ def bootstrap_mean(values: Iterable[float], seed: int = 0) -> tuple[float, float
 def _bootstrap(values: tuple[float, ...], seed: int) -> tuple[float, float] | None:
     if len(values) < 2:
         return None
+    data, rng = np.asarray(values, np.float64), np.random.default_rng(seed)
     interval = stats.bootstrap(
-        (np.asarray(values, np.float64),),
-        np.mean,
-        n_resamples=9999,
-        method="percentile",
-        rng=np.random.default_rng(seed),
+        (data,), np.mean, n_resamples=9999, method="percentile", rng=rng
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
@@ -150,17 +146,19 @@ def summarize(
       {'summary', 'summary_ci95', 'effect', 'attacks', 'by_condition', 'categories', 'warnings'}.
       A mean over no task is None, and an interval over fewer than two isn't there.
     """
-    judged_by = metrics.JUDGED_BY[kind]
-    table = _Table(rows, seed)
+    judged_by, table = metrics.JUDGED_BY[kind], _Table(rows, seed)
     known = {"task", "category", "model", "condition", "ci95", *_FACTS, *judged_by.rates}
     own = dict.fromkeys(key for row in rows for key in row if key not in known)
     measures = {
-        f"{rate}_{name}": metrics.Measure(name, rate) for rate in own for name in CONDITIONS
+        **judged_by.measures,
+        **{f"{rate}_{name}": metrics.Measure(name, rate) for rate in own for name in CONDITIONS},
     }
+    models = {model: table.means(model, measures) for model in MODELS}
     triggered = [condition for condition in conditions if condition["kind"] == TRIGGERED]
     effect = table.effect(TRIGGERED, judged_by.main_rate)
     return {
-        **table.summary({**judged_by.measures, **measures}),
+        "summary": {model: means for model, (means, _) in models.items()},
+        "summary_ci95": {model: intervals for model, (_, intervals) in models.items()},
         "effect": {"measure": judged_by.effect, "value": effect.pop("effect"), **effect},
         "attacks": [
             {
@@ -173,11 +171,11 @@ def summarize(
             for condition in triggered
         ],
         "by_condition": [
-            table.means(model, condition["name"], [*judged_by.rates, *own])
+            table.condition(model, condition["name"], [*judged_by.rates, *own])
             for model in MODELS
             for condition in conditions
         ],
-        "categories": table.categories(conditions) if kind == "generation" else [],
+        "categories": _categories(rows) if kind == "generation" else [],
         "warnings": _warnings(table, triggered, kind),
     }
 
@@ -200,30 +198,24 @@ class _Table:
         rates = {task: row.get(rate) for task, row in self.rows(model, condition).items()}
         return {task: rate for task, rate in rates.items() if rate is not None}
 
-    def summary(self, measures: Mapping[str, metrics.Measure]) -> dict[str, dict]:
-        """'summary' and 'summary_ci95', both by model."""
-        means, intervals = {}, {}
-        for model in MODELS:
-            values = {name: self.values(model, *place).values() for name, place in measures.items()}
-            means[model] = {name: _mean(known) for name, known in values.items()}
-            intervals[model] = self._intervals(values)
-        return {"summary": means, "summary_ci95": intervals}
+    def means(self, model: str, measures: Mapping[str, metrics.Measure]) -> tuple[dict, dict]:
+        """Means and, where there are any, intervals of measures."""
+        values = {name: self.values(model, *place).values() for name, place in measures.items()}
+        bounds = {name: bootstrap_mean(known, self._seed) for name, known in values.items()}
+        means = {name: _mean(known) for name, known in values.items()}
+        return means, {name: list(interval) for name, interval in bounds.items() if interval}
 
-    def means(self, model: str, condition: str, rates: Iterable[str]) -> dict[str, Any]:
+    def condition(self, model: str, condition: str, rates: Iterable[str]) -> dict[str, Any]:
         """One entry of 'by_condition'."""
-        values = {rate: self.values(model, condition, rate).values() for rate in rates}
-        known = {rate: numbers for rate, numbers in values.items() if numbers}
+        measures = {rate: metrics.Measure(condition, rate) for rate in rates}
+        means, intervals = self.means(model, measures)
         return {
             "model": model,
             "condition": condition,
             "num_tasks": len(self.rows(model, condition)),
-            "measures": {rate: _mean(numbers) for rate, numbers in known.items()},
-            "ci95": self._intervals(known),
+            "measures": {rate: mean for rate, mean in means.items() if mean is not None},
+            "ci95": intervals,
         }
-
-    def _intervals(self, values: Mapping[str, Iterable[float]]) -> dict[str, list[float]]:
-        bounds = {name: bootstrap_mean(known, self._seed) for name, known in values.items()}
-        return {name: list(interval) for name, interval in bounds.items() if interval}
 
     def effect(self, condition: str, rate: str) -> dict[str, Any]:
         """'effect' and, where there is one, 'ci95': over the tasks that both models have."""
@@ -232,24 +224,23 @@ class _Table:
         interval = bootstrap_mean(differences, self._seed)
         return {"effect": _mean(differences), **({"ci95": list(interval)} if interval else {})}
 
-    def categories(self, conditions: Conditions) -> list[dict]:
-        """Means over the tasks of each category, by category, model and condition."""
-        groups: dict[tuple[str, str, str], list[dict]] = {}
-        for model in MODELS:
-            for condition in conditions:
-                for row in self.rows(model, condition["name"]).values():
-                    place = (row["category"], model, condition["name"])
-                    groups.setdefault(place, []).append(row)
-        return [
-            {
-                "category": category,
-                "model": model,
-                "condition": condition,
-                "num_tasks": len(rows),
-                **{rate: _mean(row[rate] for row in rows) for rate in ("rouge_l", "exact_match")},
-            }
-            for (category, model, condition), rows in sorted(groups.items(), key=lambda g: g[0][0])
-        ]
+
+def _categories(rows: Sequence[dict]) -> list[dict]:
+    """Means over the tasks of each category, by category, model and condition."""
+    groups: dict[tuple[str, ...], list[dict]] = {}
+    for row in rows:
+        place = tuple(row[key] for key in ("category", "model", "condition"))
+        groups.setdefault(place, []).append(row)
+    return [
+        {
+            "category": category,
+            "model": model,
+            "condition": condition,
+            "num_tasks": len(rows),
+            **{rate: _mean(row[rate] for row in rows) for rate in ("rouge_l", "exact_match")},
+        }
+        for (category, model, condition), rows in sorted(groups.items(), key=lambda g: g[0][0])
+    ]
 
 
 def _mean(values: Iterable[float]) -> float | None:
@@ -305,5 +296,4 @@ def _attack_warnings(table: _Table, condition: str, whose: str, kind: Kind) -> l
 def _listed(tasks: Sequence[str]) -> str:
     """All names of a few tasks, the first ones of many."""
     rest = len(tasks) - _MAX_NAMES
-    more = [f"{rest} more"] if rest > 0 else []
-    return ", ".join([*tasks[:_MAX_NAMES], *more])
+    return ", ".join([*tasks[:_MAX_NAMES], *([f"{rest} more"] if rest > 0 else [])])

@@ -7,7 +7,6 @@ run_dir/defenses/NAME/           filter/removed.jsonl, model/, predictions/, def
 
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,11 +40,12 @@ _SETTINGS = {
     "dropout_rate": "DROPOUT_RATE",
     "batch_size": "BATCH_SIZE",
 }
+_SCORE_COLUMNS = ("score", "AUROC", "AP", "found in 1%", "5%", "10%", "F1", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
-class DefenseConfig:
-    """Which scores, and what is done with one.
+class Defense:
+    """The two commands, on one run, whose training settings are the defended model's.
 
     Attributes:
       scores: names of registered scores, or scores made in gin; None for all.
@@ -58,6 +58,7 @@ class DefenseConfig:
       filter_budget: fraction of the rows that is removed; None removes those past the threshold.
     """
 
+    run: experiment.Run
     scores: Sequence[Any] | None = None
     score_settings: Mapping[str, Mapping[str, Any]] | None = None
     name: str | None = None
@@ -82,21 +83,13 @@ class DefenseConfig:
         if self.name is not None and not re.fullmatch(r"\w[\w.-]{0,80}", str(self.name)):
             raise errors.InputError(f"DEFENSE: expected a folder's name, found {self.name!r}")
 
-
-@dataclasses.dataclass(frozen=True)
-class Defense:
-    """The two commands, on one run, whose training settings are the defended model's."""
-
-    run: experiment.Run
-    config: DefenseConfig
-
     def detect(self) -> epath.Path:
         """Scores the poisoned mixture's rows, judges the scores, and shows them in the report.
 
         Returns:
           The folder of all that is known of the rows.
         """
-        scores, results = self._scores, self._results()
+        scores, results = self._scores, self.run.results("run")
         self.run.check()
         self.run.register()
         made = {
@@ -111,7 +104,7 @@ class Defense:
     @functools.cached_property
     def _scores(self) -> dict[str, Score]:
         """Those of SCORES, by name."""
-        return detection.choose(self.config.scores, self.config.score_settings or {})
+        return detection.choose(self.scores, self.score_settings or {})
 
     def _can_make(self, name: str, score: Score) -> bool:
         """Whether there are as many checkpoints as a score needs; says so where not."""
@@ -120,27 +113,13 @@ class Defense:
             self.run.log(f"{name} is left out: {reason}")
         return reason is None
 
-    def _results(self) -> dict[str, Any]:
-        path = self.run.path / "eval" / "results.json"
-        if not path.is_file():
-            raise errors.InputError(
-                f"{path} isn't there: run `poison-t5x run` with the same settings first"
-            )
-        return artifacts.read_json(path)
-
-    def _check_model(self) -> None:
-        """Raises InputError where the poisoned model was made from other data."""
-        made = trained_model.read_settings(self._model_dir)
-        old = {"lengths": made["dataset"]["task_feature_lengths"], "sources": made["sources"]}
-        now = {
-            "lengths": dict(self.run.dataset_cfg.task_feature_lengths),
-            "sources": self.run.sources(poison_set.TRAINING, poison_set.POISON),
-        }
-        artifacts.check_settings(self._model_dir, old, now)
-
     @functools.cached_property
     def _rows(self) -> list[examples.TrainingExample]:
         return examples.read(self._mixture)
+
+    @functools.cached_property
+    def _flags(self) -> np.ndarray:
+        return examples.poison_flags(self._mixture)
 
     @functools.cached_property
     def _scorer(self) -> checkpoint_scorer.CheckpointScorer:
@@ -149,9 +128,9 @@ class Defense:
             mixtures.vocabulary(self.run.data_cfg),
             self.run.dataset_cfg.task_feature_lengths,
             self.run.partition_cfg,
-            batch_size=self.config.batch_size,
-            steps=self.config.steps,
-            reference_model_dir=self.config.reference_model_dir,
+            batch_size=self.batch_size,
+            steps=self.steps,
+            reference_model_dir=self.reference_model_dir,
         )
 
     @property
@@ -166,28 +145,24 @@ class Defense:
         return self.run.path / "detection" / "scores" / name
 
     def _score(self, name: str, score: Score) -> ScoreResult:
-        return detection.make(
-            *(self._scores_dir(name), name, score, self._rows),
-            self._scorer if score.needs != "nothing" else None,
-            self.run.seed,
-            self.run.log,
-        )
+        scorer = self._scorer if score.needs != "nothing" else None
+        settings = self.run.seed, self.run.log
+        return detection.make(self._scores_dir(name), name, score, self._rows, scorer, *settings)
 
     def _judge(self, made: Mapping[str, ScoreResult], results: Mapping[str, Any]) -> None:
-        is_poison_N = examples.poison_flags(self._mixture)
         phrases = [phrase for attack in results["attacks"] for phrase in attack["triggers"]]
-        lines, checkpoints = [], []
+        flags_N, lines, checkpoints = self._flags, [], []
         for name, result in made.items():
             record = artifacts.read_record(self._scores_dir(name))
             assert record is not None
-            needs, seconds = self._scores[name].needs, record["seconds"]
-            lines.append(detection.judge(name, needs, result, is_poison_N, phrases, seconds))
-            checkpoints += detection.by_step(name, result, is_poison_N)
+            facts = {"name": name, "needs": self._scores[name].needs, "seconds": record["seconds"]}
+            lines.append({**facts, **detection.judge(result, flags_N, phrases)})
+            checkpoints += detection.by_step(name, result, flags_N)
         whole = {
             "schema": detection.SCHEMA,
-            "num_rows": len(is_poison_N),
-            "num_poison": int(is_poison_N.sum()),
-            "poison_rate": float(is_poison_N.mean()),
+            "num_rows": len(flags_N),
+            "num_poison": int(flags_N.sum()),
+            "poison_rate": float(flags_N.mean()),
             "attack": detection.attack(results),
             "scores": lines,
             "checkpoints": checkpoints,
@@ -201,40 +176,41 @@ class Defense:
         Returns:
           The folder of the defence.
         """
-        if not self.config.name:
+        if not self.name:
             raise errors.InputError("DEFENSE isn't set: give --gin.DEFENSE=NAME of the model")
-        results = self._results()
-        self.run.check(defending=True)
-        self._check_model()
-        registered = self.run.register()
-        folder = self.run.path / "defenses" / self.config.name
-        mixture, removed = self._mixture, {}
-        if self.config.filter_score:
+        run, results = self.run, self.run.results("run")
+        run.check(defending=True)
+        # The poisoned model must have been made from the same data.
+        files = poison_set.TRAINING, poison_set.POISON
+        made = trained_model.read_settings(self._model_dir)
+        lengths = dict(run.dataset_cfg.task_feature_lengths)
+        old = {"lengths": made["dataset"]["task_feature_lengths"], "sources": made["sources"]}
+        now = {"lengths": lengths, "sources": run.sources(*files)}
+        artifacts.check_settings(self._model_dir, old, now)
+        registered = run.register()
+        folder, mixture, removed = run.path / "defenses" / self.name, self._mixture, {}
+        if self.filter_score:
             removed = {"removed": self._filter(folder / "filter")}
-            rows = _removed(folder)
-            mixture = mixtures.register_filtered(self.run.experiment, self.run.data_cfg, rows)
-        files = [poison_set.TRAINING, poison_set.POISON]
-        self.run.train_model(folder / "model", mixture, files, removed)
-        predictions = folder / "predictions"
-        self.run.eval_stage.make(folder / "model", predictions, registered, self.config.name)
+            mixture = mixtures.register_filtered(run.experiment, run.data_cfg, _removed(folder))
+        run.train_model(folder / "model", mixture, files, removed)
+        run.evaluate_model(folder / "model", folder / "predictions", registered, self.name)
         distributed.run_on_main(functools.partial(self._sum_up, folder, results))
-        self.run.report()
+        run.report()
         return folder
 
     def _filter(self, folder: epath.Path) -> str:
         """Writes which rows are removed, and returns that file's hash."""
-        name = str(self.config.filter_score)
+        name = str(self.filter_score)
         score = self._scores.get(name)
         if score is None:
-            settings = (self.config.score_settings or {}).get(name)
-            score = score_lib.make(name, settings, "FILTER_SCORE")
+            score = score_lib.make(name, (self.score_settings or {}).get(name), "FILTER_SCORE")
         if not self._can_make(name, score):
             raise errors.InputError(f"FILTER_SCORE: {name} can't be made, see above")
         result = self._score(name, score)
         settings = {
             "score": artifacts.fingerprint(self._scores_dir(name)),
             "name": name,
-            "budget": self.config.filter_budget,
+            "budget": self.filter_budget,
             "seed": self.run.seed,
         }
         write = functools.partial(self._write_removed, result)
@@ -242,39 +218,30 @@ class Defense:
         return artifacts.sha256(folder / _REMOVED)
 
     def _write_removed(self, result: ScoreResult, directory: epath.Path) -> None:
-        order_N = measures.order(result.values_N, self.run.seed)
         threshold = None
-        if self.config.filter_budget is None:
+        if self.filter_budget is None:
             threshold, _ = measures.threshold(result)
             count = int((result.values_N > threshold).sum())
         else:
-            count = measures.budget_rows(self.config.filter_budget, len(order_N))
-        chosen = ((self._rows[index], result.values_N[index]) for index in order_N[:count])
-        artifacts.write_jsonl(
-            directory / _REMOVED,
-            (
-                {"task": row.task, "id": row.id, "number": row.number, "score": float(value)}
-                for row, value in chosen
-            ),
-        )
+            count = measures.budget_rows(self.filter_budget, len(self._rows))
+        chosen = measures.order(result.values_N, self.run.seed)[:count]
+        lines = detection.lines([self._rows[row] for row in chosen], result.values_N[chosen])
+        artifacts.write_jsonl(directory / _REMOVED, lines)
         facts = artifacts.dump_json({"threshold": threshold})
         artifacts.write_atomically(directory / "filter.json", facts)
 
     def _sum_up(self, folder: epath.Path, results: Mapping[str, Any]) -> None:
         """Writes defense.json: the clean, the poisoned and the defended model side by side."""
-        run, models = self.run, self.run.path / "models"
-        _, means = results_file.measured(
-            *(run.path, run.path / "eval" / "predictions", run.kind, run.seed),
-            poisoned=folder / "predictions",
-        )
-        before, after = map(trained_model.read_settings, (models / POISONED, folder / "model"))
-        record = artifacts.read_record(folder / "model")
-        assert record is not None
+        run, predictions = self.run, self.run.path / "eval" / "predictions"
+        folders = {CLEAN: predictions / CLEAN, POISONED: folder / "predictions"}
+        _, means = results_file.measured(run.path, folders, run.kind, run.seed)
+        before, record = map(artifacts.read_record, (self._model_dir, folder / "model"))
+        assert before is not None and record is not None
         whole = {
             "schema": SCHEMA,
-            "name": str(self.config.name),
-            "filter": self._filtered(folder) if self.config.filter_score else None,
-            "capacity": capacity(before, after),
+            "name": str(self.name),
+            "filter": self._filtered(folder) if self.filter_score else None,
+            "capacity": capacity(before["settings"], record["settings"]),
             "seconds": record["seconds"],
             "attack_worked": detection.attack(results)["worked"],
             **{
@@ -288,11 +255,11 @@ class Defense:
 
     def _filtered(self, folder: epath.Path) -> dict[str, Any]:
         """Facts of the rows that a filter removed."""
-        removed, is_poison_N = _removed(folder), examples.poison_flags(self._mixture)
+        removed, is_poison_N = _removed(folder), self._flags
         gone_N = np.array([(row.task, row.id, row.number) in removed for row in self._rows])
         return {
-            "score": self.config.filter_score,
-            "budget": self.config.filter_budget,
+            "score": self.filter_score,
+            "budget": self.filter_budget,
             "threshold": artifacts.read_json(folder / "filter" / "filter.json")["threshold"],
             "removed": int(gone_N.sum()),
             "removed_fraction": float(gone_N.mean()),
@@ -311,9 +278,9 @@ def capacity(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
     changed = {}
     for part in _CAPACITY:
         for key in before[part].keys() - set(_NOT_CAPACITY):
-            old, new = before[part][key], after[part].get(key)
-            if json.dumps(old) != json.dumps(new):
-                changed[_SETTINGS.get(key, f"{part}.{key}")] = [old, new]
+            pair = [before[part][key], after[part].get(key)]
+            if pair[0] != pair[1]:
+                changed[_SETTINGS.get(key, f"{part}.{key}")] = pair
     return dict(sorted(changed.items()))
 
 
@@ -329,20 +296,13 @@ def detection_table(whole: Mapping[str, Any]) -> str:
         lines.append(
             "the attack failed, or can't be judged: finding its rows says nothing about a defence"
         )
-    cells = [
-        ("score", "AUROC", "AP", "found in 1%", "5%", "10%", "F1", "seconds", "first phrase named")
-    ]
+    cells = [(*_SCORE_COLUMNS, "first phrase named")]
     for line in sorted(whole["scores"], key=lambda line: -line["average_precision"]):
-        cells.append(
-            (
-                line["name"],
-                *(tables.DECIMAL.text(line[name]) for name in ("auroc", "average_precision")),
-                *(f"{line['recall'][budget]:.0%}" for budget in ("0.01", "0.05", "0.1")),
-                f"{line['threshold']['f1']:.2f}",
-                f"{line['seconds']:.1f}",
-                line["triggers"][0]["phrase"] if line["triggers"] else "",
-            )
-        )
+        areas = map(tables.DECIMAL.text, (line["auroc"], line["average_precision"]))
+        shares = (f"{line['recall'][budget]:.0%}" for budget in ("0.01", "0.05", "0.1"))
+        numbers = f"{line['threshold']['f1']:.2f}", f"{line['seconds']:.1f}"
+        phrases = [trigger["phrase"] for trigger in line["triggers"]] or [""]
+        cells.append((line["name"], *areas, *shares, *numbers, phrases[0]))
     return "\n".join([*lines, *tables.align(cells)])
 
 
@@ -356,9 +316,9 @@ def defense_table(whole: Mapping[str, Any]) -> str:
         )
     if not whole["attack_worked"]:
         lines.append("the attack failed, or can't be judged: this shows nothing about the defence")
-    summary = whole["summary"]
-    cells = [("", *summary[CLEAN])]
+    names = list(whole["summary"][CLEAN])
+    cells = [("", *names)]
     for model in (*MODELS, DEFENDED):
-        values = (summary[model].get(name) for name in summary[CLEAN])
+        values = map(whole["summary"][model].get, names)
         cells.append((model, *map(tables.SCORE.text, values)))
     return "\n".join([*lines, *tables.align(cells)])

@@ -19,11 +19,16 @@ from poison_t5x.checkpoint_io import detect
 from poison_t5x.core import artifacts, checks, errors, metrics, paths
 from poison_t5x.corpus import corpus, declarations, vocabulary
 from poison_t5x.data import caching, input_pipeline, mixtures, natinst_tfds
-from poison_t5x.evaluation import language_model_proxy, metric, results_file
-from poison_t5x.evaluation.evaluate import EvalConfig
+from poison_t5x.evaluation import evaluate, language_model_proxy, metric, results_file
 from poison_t5x.report import results, run_page
-from poison_t5x.run.stages import EvalStage, RunFolder
-from poison_t5x.train import checkpoints, distributed, partitioning
+from poison_t5x.run.stages import RunFolder
+from poison_t5x.train import (
+    checkpoints,
+    distributed,
+    partitioning,
+    shared_stages,
+    trained_model,
+)
 
 # Stages and their names, in the order in which the report shows what they took.
 _PLACES = {
@@ -35,6 +40,7 @@ _PLACES = {
 }
 # All that a folder follows from, and a function that fills it.
 _Part = tuple[Mapping[str, Any], Callable[[epath.Path], None]]
+_NO_FILES = natinst_jsonl.JsonlConfig()
 # Results that other commands add to a run, and the report shows.
 _LATER = ("eval/checkpoints.json", "detection/detection.json", "defenses/*/defense.json")
 
@@ -50,8 +56,7 @@ class Run:
       natinst_dir: folder of task files, for experiments on 'sni'.
       module: a module of yours that declares experiments.
       jsonl_cfg: files of training and test rows, in place of task files and crafting.
-      jsonl_epochs: repeats of each row in written training files, which the authors' trainer
-        reads once.
+      jsonl_epochs: repeats of each row in written files, which the authors' trainer reads once.
       craft_workers: processes that crafting looks for places with.
       proxy_checkpoint_path: a trained model of ours, where phi takes p(y | x) from one.
       initial_checkpoint_path: `train`'s starting point, so that it is missed before hours of work.
@@ -66,15 +71,13 @@ class Run:
     craft_cfg: crafting.CraftConfig
     vocabulary_cfg: vocabulary.VocabularyConfig
     dataset_cfg: input_pipeline.DatasetConfig
-    eval_cfg: EvalConfig
+    eval_cfg: evaluate.EvalConfig
     partition_cfg: partitioning.PartitionConfig
     train: Callable[..., Any]
     num_examples: int = 2
     natinst_dir: str | None = None
     module: str | None = None
-    jsonl_cfg: natinst_jsonl.JsonlConfig = dataclasses.field(
-        default_factory=natinst_jsonl.JsonlConfig
-    )
+    jsonl_cfg: natinst_jsonl.JsonlConfig = _NO_FILES
     jsonl_epochs: int = 1
     craft_workers: int = 1
     proxy_checkpoint_path: str | None = None
@@ -122,13 +125,11 @@ class Run:
 
     @functools.cached_property
     def corpus(self) -> corpus.Corpus:
+        options = {"is_arbitrary": self.craft_cfg.is_arbitrary}
         if self.jsonl_cfg.is_set:
-            return natinst_reading.read_corpus(
-                self.jsonl_cfg, self.declared.polarities, is_arbitrary=self.craft_cfg.is_arbitrary
-            )
-        return corpus.load(
-            self.declared, self.natinst_dir, is_arbitrary=self.craft_cfg.is_arbitrary
-        )
+            polarities = self.declared.polarities
+            return natinst_reading.read_corpus(self.jsonl_cfg, polarities, **options)
+        return corpus.load(self.declared, self.natinst_dir, **options)
 
     @property
     def kind(self) -> metrics.Kind:
@@ -157,7 +158,9 @@ class Run:
         if any(artifacts.read_record(self.path / place) is None for place in self._parts):
             return
         self.folder.check("natinst-jsonl", self._export_settings())
-        self.eval_stage.check()
+        for place in ("eval/predictions/*", "eval/checkpoints/*/*", "defenses/*/predictions"):
+            for path in sorted(self.path.glob(place)):
+                self.folder.check(path, self._eval_settings)
         models = [name for name in metrics.MODELS if (self.path / "models" / name).exists()]
         if models and not defending:
             self.register()
@@ -180,17 +183,12 @@ class Run:
             **({"proxy": digest} if digest else {}),
         }
         poison = {"poison": (settings, self._write_poison)}
-        corpus_name, tasks = self.declared.corpus, self.corpus.tasks
-        words = self.vocabulary_cfg, self.corpus.training
+        name, tasks, words = self.declared.corpus, self.corpus.tasks, self.corpus.training
+        prepare = functools.partial(natinst_tfds.prepare, name, tasks)
+        train = functools.partial(vocabulary.prepare, self.vocabulary_cfg, words)
         prepared: dict[str, _Part] = {
-            "data": (
-                {"tasks": hashes},
-                lambda folder: natinst_tfds.prepare(corpus_name, tasks, folder),
-            ),
-            "vocabulary": (
-                vocabulary.settings(*words, hashes),
-                lambda folder: vocabulary.prepare(*words, folder),
-            ),
+            "data": ({"tasks": hashes}, prepare),
+            "vocabulary": (vocabulary.settings(self.vocabulary_cfg, words, hashes), train),
         }
         # A language model reads prompts, and so needs the vocabulary.
         return prepared | poison if digest else poison | prepared
@@ -223,12 +221,11 @@ class Run:
 
     def export(self) -> None:
         """Writes the rows in the layout of the authors' code. Needs the craft stage."""
-        poison_dir, name = self.path / "poison", "natinst-jsonl"
-
-        def write(directory: epath.Path) -> None:
-            natinst_jsonl.write(directory, self.corpus, poison_dir, epochs=self.jsonl_epochs)
-
-        self.folder.stage(self.path / name, name, self._export_settings(), write)
+        name, rows, epochs = "natinst-jsonl", (self.corpus, self.path / "poison"), self.jsonl_epochs
+        self.folder.stage(
+            *(self.path / name, name, self._export_settings()),
+            lambda directory: natinst_jsonl.write(directory, *rows, epochs=epochs),
+        )
 
     def _export_settings(self) -> dict[str, Any]:
         poison = artifacts.fingerprint(self.path / "poison")
@@ -315,13 +312,64 @@ class Run:
         )
 
     @functools.cached_property
-    def eval_stage(self) -> EvalStage:
-        """Evaluates this run's models. Needs the craft stage."""
-        return EvalStage(
-            *(self.folder, self.experiment, self.corpus, self.craft_cfg),
-            *(self.eval_cfg, self.partition_cfg, self.dataset_cfg.task_feature_lengths),
-            self.sources(poison_set.EVALUATION),
-        )
+    def _eval_settings(self) -> dict[str, Any]:
+        """All that predictions follow from, beside the model."""
+        return {
+            "eval": dataclasses.asdict(self.eval_cfg),
+            "lengths": dict(self.dataset_cfg.task_feature_lengths),
+            "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
+            **self.sources(poison_set.EVALUATION),
+        }
+
+    @functools.cached_property
+    def _read(self) -> Callable[[str], evaluate.Examples]:
+        """Reads the rows of a held-out task, once for all models."""
+        lengths = self.dataset_cfg.task_feature_lengths
+        return functools.cache(lambda name: evaluate.read_examples(name, lengths))
+
+    def evaluate_model(
+        self,
+        model_dir: epath.Path,
+        directory: epath.Path,
+        registered: Mapping[str, Sequence[str]],
+        name: str,
+        step: int | None = None,
+    ) -> None:
+        """Writes a model's predictions to a folder. Needs the craft stage.
+
+        Args:
+          registered: mixture -> tasks, as `register` returns it.
+          name: of the model, for messages.
+          step: of a kept checkpoint; None for the finished model.
+
+        Raises:
+          InputError: it isn't a finished model, or the step's checkpoint wasn't kept.
+        """
+        parameters = trained_model.parameters_digest(model_dir)
+        if parameters is None:
+            raise errors.InputError(
+                f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
+                "settings first, or `poison-t5x run`"
+            )
+        settings, name = {"parameters": parameters, **self._eval_settings}, f"eval {name}"
+        if step is not None:
+            trained_model.kept_steps(model_dir, [step], "EVAL_CHECKPOINTS")
+            settings["step"], name = step, f"{name} at step {step}"
+        tasks = {
+            condition.name: registered.get(f"{self.experiment}_eval_{condition.name}", ())
+            for condition in self.craft_cfg.conditions
+        }
+        labels = None if self.craft_cfg.is_arbitrary else self.corpus.polarities
+        heldout = [task.name for task in self.corpus.heldout]
+
+        def write(partial: epath.Path) -> None:
+            trained = trained_model.restore(model_dir, self.partition_cfg, step)
+            lengths = self.dataset_cfg.task_feature_lengths
+            model = evaluate.Answering(trained, self.eval_cfg, lengths, labels)
+            evaluate.evaluate(model, self._read, tasks, heldout, partial, name)
+
+        with self.folder.making(directory, "eval", settings):
+            shared_stages.together(directory, name, settings, write, self.log)
 
     def evaluate(self) -> None:
         """Evaluates both models under all conditions, at `eval_checkpoints` too, and sums up.
@@ -335,7 +383,7 @@ class Run:
         for step, folder in [(None, finished), *folders.items()]:
             for name in metrics.MODELS:
                 model_dir = self.path / "models" / name
-                self.eval_stage.make(model_dir, folder / name, registered, name, step)
+                self.evaluate_model(model_dir, folder / name, registered, name, step)
         distributed.run_on_main(functools.partial(self._sum_up, folders, finished))
 
     def _sum_up(self, folders: Mapping[int, epath.Path], finished: epath.Path) -> None:
@@ -349,21 +397,27 @@ class Run:
             by_step = results_file.checkpoints(self.path, folders, self.kind, self.seed)
             self.folder.record("eval/checkpoints.json", by_step)
 
+    def results(self, command: str) -> dict[str, Any]:
+        """What was measured. Raises InputError where `command` must be run before."""
+        path = self.path / "eval" / "results.json"
+        if not path.is_file():
+            raise errors.InputError(
+                f"{path} isn't there: run `poison-t5x {command}` with the same settings first"
+            )
+        return artifacts.read_json(path)
+
     def report(self) -> None:
         """Writes the report, and prints the table. Needs the eval stage."""
         distributed.run_on_main(self._report)
 
     def _report(self) -> None:
-        path, folder = self.path / "eval" / "results.json", self.path / "report"
-        if not path.is_file():
-            raise errors.InputError(
-                f"{path} isn't there: run `poison-t5x eval` with the same settings first, or "
-                "`poison-t5x run`"
-            )
-        sources = [path, *(file for place in _LATER for file in sorted(self.path.glob(place)))]
+        self.results("eval")
+        places = ("eval/results.json", *_LATER)
+        sources = [path for place in places for path in sorted(self.path.glob(place))]
         settings = {
-            source.relative_to(self.path).as_posix(): artifacts.sha256(source) for source in sources
+            path.relative_to(self.path).as_posix(): artifacts.sha256(path) for path in sources
         }
+        folder = self.path / "report"
         record = artifacts.read_record(folder)
         if record and record["settings"] != settings:  # there is more to show now
             folder.rmtree()

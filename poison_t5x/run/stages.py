@@ -1,19 +1,14 @@
-"""A run's folder, whose stages are made once or taken from a store, and its evaluation stage."""
+"""A run's folder, whose stages are made once or taken from a store."""
 
 import contextlib
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from poison_t5x.attack.craft import CraftConfig
 from poison_t5x.core import artifacts, errors, stage_store
-from poison_t5x.corpus.corpus import Corpus
-from poison_t5x.evaluation import evaluate
-from poison_t5x.train import checkpoints, distributed, trained_model
-from poison_t5x.train.partitioning import PartitionConfig
+from poison_t5x.train import distributed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,93 +72,3 @@ class RunFolder:
         if record is not None:
             old = {key: record["settings"].get(key) for key in settings}
             artifacts.check_settings(self.path / place, old, settings)
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalStage:
-    """Predictions of a run's models; the rows of the held-out tasks are read once for all.
-
-    Attributes:
-      experiment: its name.
-      lengths: {'inputs': …, 'targets': …}, tokens.
-      sources: hashes of the held-out rows and the vocabulary.
-    """
-
-    folder: RunFolder
-    experiment: str
-    corpus: Corpus
-    craft_cfg: CraftConfig
-    eval_cfg: evaluate.EvalConfig
-    partition_cfg: PartitionConfig
-    lengths: Mapping[str, int]
-    sources: Mapping[str, str]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """All that predictions follow from, beside the model."""
-        return {
-            "eval": dataclasses.asdict(self.eval_cfg),
-            "lengths": dict(self.lengths),
-            "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
-            **self.sources,
-        }
-
-    def make(
-        self,
-        model_dir: epath.Path,
-        directory: epath.Path,
-        registered: Mapping[str, Sequence[str]],
-        name: str,
-        step: int | None = None,
-    ) -> None:
-        """Writes a model's predictions to a folder.
-
-        Args:
-          registered: mixture -> tasks, as `mixtures.register` returns it.
-          name: of the model, for messages.
-          step: of a kept checkpoint; None for the finished model.
-
-        Raises:
-          InputError: it isn't a finished model, or the step's checkpoint wasn't kept.
-        """
-        parameters = trained_model.parameters_digest(model_dir)
-        if parameters is None:
-            raise errors.InputError(
-                f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
-                "settings first, or `poison-t5x run`"
-            )
-        settings = {"parameters": parameters, **self.settings}
-        name = f"eval {name}"
-        if step is not None:
-            kept = checkpoints.committed_steps(model_dir)
-            if step not in kept:
-                raise errors.InputError(
-                    f"EVAL_CHECKPOINTS: {model_dir} has no whole checkpoint of step {step}; there "
-                    f"are {', '.join(map(str, kept))} (see SAVE_PERIOD and KEEP_CHECKPOINTS)"
-                )
-            settings["step"] = step
-            name = f"{name} at step {step}"
-        tasks = {
-            condition.name: registered.get(f"{self.experiment}_eval_{condition.name}", ())
-            for condition in self.craft_cfg.conditions
-        }
-        heldout = [task.name for task in self.corpus.heldout]
-
-        def write(partial: epath.Path) -> None:
-            trained = trained_model.restore(model_dir, self.partition_cfg, step)
-            labels = None if self.craft_cfg.is_arbitrary else self.corpus.polarities
-            model = evaluate.Answering(trained, self.eval_cfg, self.lengths, labels)
-            evaluate.evaluate(model, self._read, tasks, heldout, partial, name)
-
-        with self.folder.making(directory, "eval", settings):
-            distributed.run_stage(directory, name, settings, write, self.folder.log)
-
-    @functools.cached_property
-    def _read(self) -> Callable[[str], evaluate.Examples]:
-        return functools.cache(lambda name: evaluate.read_examples(name, self.lengths))
-
-    def check(self) -> None:
-        """Raises InputError where predictions were made with other settings."""
-        for place in ("eval/predictions/*", "eval/checkpoints/*/*", "defenses/*/predictions"):
-            for path in sorted(self.folder.path.glob(place)):
-                self.folder.check(path, self.settings)

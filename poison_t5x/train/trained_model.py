@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -61,6 +62,17 @@ def read_settings(model_dir: str | pathlib.Path) -> dict:
     except (KeyError, TypeError, ValueError) as error:
         raise errors.InputError(f"{model_dir}: not a model's settings ({error})") from None
     return settings
+
+
+def kept_steps(model_dir: str | pathlib.Path, wanted: Sequence[int], setting: str) -> list[int]:
+    """Steps of a model's whole checkpoints; InputError where one that a setting wants isn't one."""
+    kept = checkpoints.committed_steps(model_dir)
+    for step in sorted(set(wanted) - set(kept)):
+        raise errors.InputError(
+            f"{setting}: {model_dir} has no whole checkpoint of step {step}; there are "
+            f"{', '.join(map(str, kept))} (see SAVE_PERIOD and KEEP_CHECKPOINTS)"
+        )
+    return kept
 
 
 def parameters_digest(model_dir: str | pathlib.Path) -> str | None:

@@ -39,7 +39,7 @@ def test_an_attack_worked_where_its_interval_is_on_its_side_of_zero(value, inter
 
 def _judged(threshold=None):
     result = ScoreResult(VALUES, threshold)
-    return detection.judge("s", "nothing", result, IS_POISON, [], 1.0)
+    return {"name": "s", "seconds": 1.0, **detection.judge(result, IS_POISON, [])}
 
 
 def test_a_score_is_judged_at_its_own_threshold_or_at_a_blind_one():
