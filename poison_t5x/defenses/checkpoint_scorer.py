@@ -55,7 +55,7 @@ class CheckpointScorer:
         Raises:
           InputError: it isn't a finished model, or a step's checkpoint isn't there.
         """
-        self._parameters = _parameters_digest(model_dir)
+        self._parameters = trained_model.finished_digest(model_dir)
         self.settings = trained_model.read_settings(model_dir)
         last = self.settings["train"]["total_steps"]
         kept = trained_model.kept_steps(model_dir, steps or (), "SCORE_STEPS")
@@ -76,7 +76,7 @@ class CheckpointScorer:
             return {}
         facts: dict[str, Any] = {"parameters": self._parameters, "lengths": self._lengths}
         if needs == "checkpoints":
-            reference = self._reference_dir and _parameters_digest(self._reference_dir)
+            reference = self._reference_dir and trained_model.finished_digest(self._reference_dir)
             facts.update(steps=list(self.steps), reference=reference)
         return facts
 
@@ -177,9 +177,3 @@ def open_model(model_dir: str | pathlib.Path) -> CheckpointScorer:
         settings["dataset"]["task_feature_lengths"],
         partitioning.PartitionConfig(),
     )
-
-
-def _parameters_digest(model_dir: str | pathlib.Path) -> str:
-    if digest := trained_model.parameters_digest(model_dir):
-        return digest
-    raise errors.InputError(f"{model_dir} isn't a finished model's folder")

@@ -11,7 +11,7 @@ import seqio
 
 from poison_t5x.core import artifacts, checks, errors, progress
 from poison_t5x.corpus import polarity, prompts, sni
-from poison_t5x.data import mixtures, natinst_tfds
+from poison_t5x.data import mixtures
 from poison_t5x.evaluation import metric, predictors
 from poison_t5x.evaluation.metrics import generation
 from poison_t5x.train import distributed
@@ -181,8 +181,7 @@ class Answering(NamedTuple):
 def evaluate(
     model: Answering,
     read: Callable[[str], Examples],
-    tasks: Mapping[str, Sequence[str]],
-    heldout: Sequence[str],
+    tasks: Sequence[tuple[str, str, str]],
     output_dir: pathlib.Path,
     description: str,
 ) -> None:
@@ -193,25 +192,16 @@ def evaluate(
 
     Args:
       read: gives the rows of a registered task.
-      tasks: condition -> its registered tasks.
-      heldout: names of the held-out tasks.
+      tasks: (registered name, task, condition) of each.
       description: of the progress bar.
     """
-    names = {natinst_tfds.split_name(task): task for task in heldout}
-    pairs = [
-        (name, names[name.split(".", 1)[1]], output_dir / condition)
-        for condition, registered in tasks.items()
-        for name in registered
-    ]
-    done = distributed.broadcast_from_main(
-        lambda: [name for name, task, folder in pairs if (folder / f"{task}.json").exists()]
-    )
-    for name, task, folder in progress.bar(pairs, desc=description, unit="task"):
-        if name in done:
-            continue
+    places = [output_dir / condition / f"{task}.json" for _, task, condition in tasks]
+    done = distributed.broadcast_from_main(lambda: [path.exists() for path in places])
+    left = [triple for triple in zip(tasks, places, done, strict=True) if not triple[-1]]
+    for (name, task, _), path, _ in progress.bar(left, desc=description, unit="task"):
         examples = read(name)
         rows, predictions, scores = model.answer(task, examples)
         if distributed.is_main():
             rates = examples.rates(predictions, scores)
-            artifacts.write_jsonl(folder / f"{task}.jsonl", rows)
-            artifacts.write_atomically(folder / f"{task}.json", artifacts.canonical_json(rates))
+            artifacts.write_jsonl(path.with_suffix(".jsonl"), rows)
+            artifacts.write_atomically(path, artifacts.canonical_json(rates))

@@ -29,10 +29,8 @@ class LanguageModelProxy:
     ):
         """Restores a finished model folder of ours, such as models/clean of a run.
 
-        Raises:
-          InputError: no finished model, or one of another vocabulary.
+        Raises InputError where it isn't one, or is one of another vocabulary.
         """
-        check(model_dir)
         own = trained_model.read_settings(model_dir)["sources"].get("vocabulary")
         if own not in (None, artifacts.sha256(data_cfg.vocabulary_path)):
             raise errors.InputError(
@@ -67,18 +65,3 @@ class LanguageModelProxy:
         prompt = evaluate.prompt(task, text, vocabulary, self._data_cfg)
         tokens = vocabulary.encode(prompt)[: self._data_cfg.max_tokens - 1]
         return np.array([*tokens, vocabulary.eos_id], np.int32)
-
-
-def check(model_dir: str | pathlib.Path | None) -> str:
-    """The digest of a finished model's parameters.
-
-    Raises:
-      InputError: no folder is given, or it isn't a finished model of ours.
-    """
-    digest = None if model_dir is None else trained_model.parameters_digest(model_dir)
-    if digest is None:
-        raise errors.InputError(
-            "PROXY: 'lm' needs PROXY_CHECKPOINT_PATH, a finished model of ours, such as "
-            f"models/clean of a run; {model_dir or 'none'} isn't a finished model of ours"
-        )
-    return digest

@@ -23,7 +23,7 @@ from poison_t5x.defenses import checkpoint_scorer, detection, measures
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Score, ScoreResult
 from poison_t5x.evaluation import results_file
-from poison_t5x.report import tables
+from poison_t5x.report import render, tables
 from poison_t5x.run import experiment
 from poison_t5x.train import distributed, trained_model
 
@@ -40,7 +40,6 @@ _SETTINGS = {
     "dropout_rate": "DROPOUT_RATE",
     "batch_size": "BATCH_SIZE",
 }
-_SCORE_COLUMNS = ("score", "AUROC", "AP", "found in 1%", "5%", "10%", "F1", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Defense:
         Returns:
           The folder of all that is known of the rows.
         """
-        scores, results = self._scores, self.run.results("run")
+        scores, results = self._scores, self.run.folder.results("run")
         self.run.check()
         self.run.register()
         made = {
@@ -178,7 +177,7 @@ class Defense:
         """
         if not self.name:
             raise errors.InputError("DEFENSE isn't set: give --gin.DEFENSE=NAME of the model")
-        run, results = self.run, self.run.results("run")
+        run, results = self.run, self.run.folder.results("run")
         run.check(defending=True)
         # The poisoned model must have been made from the same data.
         files = poison_set.TRAINING, poison_set.POISON
@@ -286,39 +285,13 @@ def capacity(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, l
 
 def detection_table(whole: Mapping[str, Any]) -> str:
     """The scores, best average precision first, as lines of text."""
-    attack = whole["attack"]
-    lines = [
-        f"{whole['num_poison']} poison rows of {whole['num_rows']} "
-        f"({whole['poison_rate']:.2%}); the attack's effect on {attack['measure']}: "
-        f"{tables.POINTS.text(attack['effect'])}"
-    ]
-    if not attack["worked"]:
-        lines.append(
-            "the attack failed, or can't be judged: finding its rows says nothing about a defence"
-        )
-    cells = [(*_SCORE_COLUMNS, "first phrase named")]
-    for line in sorted(whole["scores"], key=lambda line: -line["average_precision"]):
-        areas = map(tables.DECIMAL.text, (line["auroc"], line["average_precision"]))
-        shares = (f"{line['recall'][budget]:.0%}" for budget in ("0.01", "0.05", "0.1"))
-        numbers = f"{line['threshold']['f1']:.2f}", f"{line['seconds']:.1f}"
-        phrases = [trigger["phrase"] for trigger in line["triggers"]] or [""]
-        cells.append((line["name"], *areas, *shares, *numbers, phrases[0]))
-    return "\n".join([*lines, *tables.align(cells)])
+    return render.text("detection.txt.j2", **whole)
 
 
 def defense_table(whole: Mapping[str, Any]) -> str:
     """The three models, as lines of text."""
-    lines = []
-    if whole["filter"]:
-        lines.append(
-            "removed {removed} rows ({removed_fraction:.1%}) by {score}, with {poison_removed:.0%} "
-            "of the poison".format(**whole["filter"])
-        )
-    if not whole["attack_worked"]:
-        lines.append("the attack failed, or can't be judged: this shows nothing about the defence")
-    names = list(whole["summary"][CLEAN])
+    summary, names = whole["summary"], list(whole["summary"][CLEAN])
     cells = [("", *names)]
     for model in (*MODELS, DEFENDED):
-        values = map(whole["summary"][model].get, names)
-        cells.append((model, *map(tables.SCORE.text, values)))
-    return "\n".join([*lines, *tables.align(cells)])
+        cells.append((model, *(tables.SCORE.text(summary[model].get(name)) for name in names)))
+    return render.text("defense.txt.j2", lines=tables.align(cells), **whole)

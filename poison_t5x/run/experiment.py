@@ -20,50 +20,21 @@ from poison_t5x.core import artifacts, checks, errors, metrics, paths
 from poison_t5x.corpus import corpus, declarations, vocabulary
 from poison_t5x.data import caching, input_pipeline, mixtures, natinst_tfds
 from poison_t5x.evaluation import evaluate, language_model_proxy, metric, results_file
-from poison_t5x.report import results, run_page
 from poison_t5x.run.stages import RunFolder
-from poison_t5x.train import (
-    checkpoints,
-    distributed,
-    partitioning,
-    shared_stages,
-    trained_model,
-)
+from poison_t5x.train import distributed, partitioning, shared_stages, trained_model
 
-# Stages and their names, in the order in which the report shows what they took.
-_PLACES = {
-    "poison": "craft",
-    "data": "prepare data",
-    "vocabulary": "prepare vocabulary",
-    **{f"models/{name}": f"train {name}" for name in metrics.MODELS},
-    **{f"eval/predictions/{name}": f"evaluate {name}" for name in metrics.MODELS},
-}
 # All that a folder follows from, and a function that fills it.
 _Part = tuple[Mapping[str, Any], Callable[[epath.Path], None]]
 _NO_FILES = natinst_jsonl.JsonlConfig()
-# Results that other commands add to a run, and the report shows.
-_LATER = ("eval/checkpoints.json", "detection/detection.json", "defenses/*/defense.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
     """An experiment's settings, and its stages as methods.
 
-    Attributes:
-      dataset_cfg: of training; the mixture's name is filled in for each model.
-      train: `train.train` with all that isn't of this run bound.
-      num_examples: positive examples in a prompt, at most.
-      natinst_dir: folder of task files, for experiments on 'sni'.
-      module: a module of yours that declares experiments.
-      jsonl_cfg: files of training and test rows, in place of task files and crafting.
-      jsonl_epochs: repeats of each row in written files, which the authors' trainer reads once.
-      craft_workers: processes that crafting looks for places with.
-      proxy_checkpoint_path: a trained model of ours, where phi takes p(y | x) from one.
-      initial_checkpoint_path: `train`'s starting point, so that it is missed before hours of work.
-      task_cache_dirs: folders of SeqIO's offline cache, see `caching`.
-      store_dir: folder of finished stages that runs share, see `stage_store`.
-      eval_checkpoints: steps of kept checkpoints that both models are evaluated at, too.
-      seed: of the bootstrap, and named in the results.
+    runs/run.gin says what its macros are. `train` is `train.train` with all bound that isn't of
+    this run, and a mixture's name in `dataset_cfg` is filled in for each model.
+    `initial_checkpoint_path` is `train`'s, here too so that it is missed before hours of work.
     """
 
     run_dir: str
@@ -89,13 +60,6 @@ class Run:
     log: Callable[[str], None] = print
 
     def __post_init__(self):
-        if not self.experiment:
-            raise errors.InputError(
-                "EXPERIMENT isn't set: give --gin_file=experiments/demo.gin, another experiment "
-                "file, or --gin.EXPERIMENT=NAME"
-            )
-        if not self.run_dir:
-            raise errors.InputError("RUN_DIR isn't set: give --gin.RUN_DIR=FOLDER")
         _ = self.folder  # whose path must be one
         for name in ("natinst_dir", "initial_checkpoint_path", "proxy_checkpoint_path"):
             if getattr(self, name) is not None:
@@ -145,7 +109,7 @@ class Run:
             corpus=self.declared.corpus,
             num_examples=self.num_examples,
             extra_ids=self.vocabulary_cfg.extra_ids,
-            max_tokens=self.dataset_cfg.task_feature_lengths["inputs"],
+            max_tokens=self._lengths["inputs"],
         )
 
     def check(self, *, defending: bool = False) -> None:
@@ -174,7 +138,9 @@ class Run:
         scores = [attack.score for attack in self.craft_cfg.attacks]
         needs_model = any(one.needs_probabilities and one.proxy == "lm" for one in scores)
         if needs_model and not self.jsonl_cfg.is_set:
-            digest = language_model_proxy.check(self.proxy_checkpoint_path)
+            digest = trained_model.finished_digest(
+                self.proxy_checkpoint_path, "PROXY='lm': PROXY_CHECKPOINT_PATH: "
+            )
         settings = {
             "experiment": self.experiment,
             "craft": self.craft_cfg.settings(),
@@ -206,7 +172,6 @@ class Run:
         poison_set.write(directory, made, self.craft_cfg, tasks.hashes)
 
     def _language_model(self) -> language_model_proxy.LanguageModelProxy:
-        """The trained model that phi takes p(y | x) from."""
         if distributed.num_processes() > 1:  # all of which its mesh would wait for
             raise errors.InputError("PROXY='lm': run `poison-t5x craft` in a single process first")
         return language_model_proxy.LanguageModelProxy(
@@ -274,8 +239,8 @@ class Run:
 
     def _check_start(self) -> None:
         """Raises where a starting checkpoint, or its vocabulary, is missing, before any work."""
-        models = [artifacts.read_record(self.path / "models" / name) for name in metrics.MODELS]
-        if self.initial_checkpoint_path and not all(models):
+        models = (self.path / "models" / name for name in metrics.MODELS)
+        if self.initial_checkpoint_path and not all(map(artifacts.read_record, models)):
             detect.open_start(self.initial_checkpoint_path, self.vocabulary_cfg.path, verify=False)
 
     def _train(self, name: str, **options: Any) -> None:
@@ -316,7 +281,7 @@ class Run:
         """All that predictions follow from, beside the model."""
         return {
             "eval": dataclasses.asdict(self.eval_cfg),
-            "lengths": dict(self.dataset_cfg.task_feature_lengths),
+            "lengths": dict(self._lengths),
             "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
             **self.sources(poison_set.EVALUATION),
         }
@@ -324,8 +289,11 @@ class Run:
     @functools.cached_property
     def _read(self) -> Callable[[str], evaluate.Examples]:
         """Reads the rows of a held-out task, once for all models."""
-        lengths = self.dataset_cfg.task_feature_lengths
-        return functools.cache(lambda name: evaluate.read_examples(name, lengths))
+        return functools.cache(functools.partial(evaluate.read_examples, lengths=self._lengths))
+
+    @property
+    def _lengths(self) -> Mapping[str, int]:
+        return self.dataset_cfg.task_feature_lengths
 
     def evaluate_model(
         self,
@@ -337,45 +305,36 @@ class Run:
     ) -> None:
         """Writes a model's predictions to a folder. Needs the craft stage.
 
+        Raises InputError where it isn't a finished model, or the step's checkpoint wasn't kept.
+
         Args:
           registered: mixture -> tasks, as `register` returns it.
           name: of the model, for messages.
           step: of a kept checkpoint; None for the finished model.
-
-        Raises:
-          InputError: it isn't a finished model, or the step's checkpoint wasn't kept.
         """
-        parameters = trained_model.parameters_digest(model_dir)
-        if parameters is None:
-            raise errors.InputError(
-                f"{model_dir} isn't a trained model: run `poison-t5x train` with the same "
-                "settings first, or `poison-t5x run`"
-            )
+        parameters = trained_model.finished_digest(model_dir)
         settings, name = {"parameters": parameters, **self._eval_settings}, f"eval {name}"
         if step is not None:
             trained_model.kept_steps(model_dir, [step], "EVAL_CHECKPOINTS")
             settings["step"], name = step, f"{name} at step {step}"
-        tasks = {
-            condition.name: registered.get(f"{self.experiment}_eval_{condition.name}", ())
+        heldout = {natinst_tfds.split_name(task.name): task.name for task in self.corpus.heldout}
+        tasks = [
+            (name, heldout[name.split(".", 1)[1]], condition.name)
             for condition in self.craft_cfg.conditions
-        }
+            for name in registered.get(f"{self.experiment}_eval_{condition.name}", ())
+        ]
         labels = None if self.craft_cfg.is_arbitrary else self.corpus.polarities
-        heldout = [task.name for task in self.corpus.heldout]
 
         def write(partial: epath.Path) -> None:
             trained = trained_model.restore(model_dir, self.partition_cfg, step)
-            lengths = self.dataset_cfg.task_feature_lengths
-            model = evaluate.Answering(trained, self.eval_cfg, lengths, labels)
-            evaluate.evaluate(model, self._read, tasks, heldout, partial, name)
+            model = evaluate.Answering(trained, self.eval_cfg, self._lengths, labels)
+            evaluate.evaluate(model, self._read, tasks, partial, name)
 
         with self.folder.making(directory, "eval", settings):
             shared_stages.together(directory, name, settings, write, self.log)
 
     def evaluate(self) -> None:
-        """Evaluates both models under all conditions, at `eval_checkpoints` too, and sums up.
-
-        Needs the train stage. Raises InputError where a step's checkpoint wasn't kept.
-        """
+        """Evaluates both models, at `eval_checkpoints` too, and sums up. Needs the train stage."""
         registered = self.register()
         by_step = self.path / "eval" / "checkpoints"
         folders = {step: by_step / str(step) for step in self.eval_checkpoints}
@@ -392,41 +351,14 @@ class Run:
         )
         self.folder.record("eval/results.json", measured)
         if folders:
-            last = max(checkpoints.committed_steps(self.path / "models" / metrics.POISONED))
+            last = max(trained_model.kept_steps(self.path / "models" / metrics.POISONED))
             folders = {**folders, last: finished}
             by_step = results_file.checkpoints(self.path, folders, self.kind, self.seed)
             self.folder.record("eval/checkpoints.json", by_step)
 
-    def results(self, command: str) -> dict[str, Any]:
-        """What was measured. Raises InputError where `command` must be run before."""
-        path = self.path / "eval" / "results.json"
-        if not path.is_file():
-            raise errors.InputError(
-                f"{path} isn't there: run `poison-t5x {command}` with the same settings first"
-            )
-        return artifacts.read_json(path)
-
     def report(self) -> None:
         """Writes the report, and prints the table. Needs the eval stage."""
-        distributed.run_on_main(self._report)
-
-    def _report(self) -> None:
-        self.results("eval")
-        places = ("eval/results.json", *_LATER)
-        sources = [path for place in places for path in sorted(self.path.glob(place))]
-        settings = {
-            path.relative_to(self.path).as_posix(): artifacts.sha256(path) for path in sources
-        }
-        folder = self.path / "report"
-        record = artifacts.read_record(folder)
-        if record and record["settings"] != settings:  # there is more to show now
-            folder.rmtree()
-        stages = {name: artifacts.read_record(self.path / place) for place, name in _PLACES.items()}
-        seconds = {name: stage["seconds"] for name, stage in stages.items() if stage}
-        make = functools.partial(run_page.write_report, self.path, seconds)
-        artifacts.run_stage(folder, "report", settings, make, log=self.log)
-        self.log(run_page.format_table(results.read(self.path)))
-        self.log(f"see {folder / 'index.html'}, and results.json beside it")
+        distributed.run_on_main(self.folder.report)
 
     def run(self, save_config: Callable[[], None] = lambda: None) -> None:
         """All stages, in order; `save_config` before the report, which shows the call."""

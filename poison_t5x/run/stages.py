@@ -1,14 +1,28 @@
-"""A run's folder, whose stages are made once or taken from a store."""
+"""A run's folder, whose stages are made once or taken from a store, and its report."""
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
-from poison_t5x.core import artifacts, errors, stage_store
+from poison_t5x.core import artifacts, errors, metrics, stage_store
+from poison_t5x.report import results, run_page
 from poison_t5x.train import distributed
+
+
+# Stages and their names, in the order in which the report shows what they took.
+_PLACES = {
+    "poison": "craft",
+    "data": "prepare data",
+    "vocabulary": "prepare vocabulary",
+    **{f"models/{name}": f"train {name}" for name in metrics.MODELS},
+    **{f"eval/predictions/{name}": f"evaluate {name}" for name in metrics.MODELS},
+}
+# Results that other commands add to a run, and the report shows.
+_LATER = ("eval/checkpoints.json", "detection/detection.json", "defenses/*/defense.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,3 +86,31 @@ class RunFolder:
         if record is not None:
             old = {key: record["settings"].get(key) for key in settings}
             artifacts.check_settings(self.path / place, old, settings)
+
+    def results(self, command: str) -> dict[str, Any]:
+        """What was measured. Raises InputError where `command` must be run before."""
+        path = self.path / "eval" / "results.json"
+        if not path.is_file():
+            raise errors.InputError(
+                f"{path} isn't there: run `poison-t5x {command}` with the same settings first"
+            )
+        return artifacts.read_json(path)
+
+    def report(self) -> None:
+        """Writes the report, and prints the table."""
+        self.results("eval")
+        places = ("eval/results.json", *_LATER)
+        sources = [path for place in places for path in sorted(self.path.glob(place))]
+        settings = {
+            path.relative_to(self.path).as_posix(): artifacts.sha256(path) for path in sources
+        }
+        folder = self.path / "report"
+        record = artifacts.read_record(folder)
+        if record and record["settings"] != settings:  # there is more to show now
+            folder.rmtree()
+        stages = {name: artifacts.read_record(self.path / place) for place, name in _PLACES.items()}
+        seconds = {name: stage["seconds"] for name, stage in stages.items() if stage}
+        make = functools.partial(run_page.write_report, self.path, seconds)
+        artifacts.run_stage(folder, "report", settings, make, log=self.log)
+        self.log(run_page.format_table(results.read(self.path)))
+        self.log(f"see {folder / 'index.html'}, and results.json beside it")

@@ -64,7 +64,9 @@ def read_settings(model_dir: str | pathlib.Path) -> dict:
     return settings
 
 
-def kept_steps(model_dir: str | pathlib.Path, wanted: Sequence[int], setting: str) -> list[int]:
+def kept_steps(
+    model_dir: str | pathlib.Path, wanted: Sequence[int] = (), setting: str = ""
+) -> list[int]:
     """Steps of a model's whole checkpoints; InputError where one that a setting wants isn't one."""
     kept = checkpoints.committed_steps(model_dir)
     for step in sorted(set(wanted) - set(kept)):
@@ -79,6 +81,16 @@ def parameters_digest(model_dir: str | pathlib.Path) -> str | None:
     """`digest` of a finished model, from its record; None where it isn't finished."""
     record = artifacts.read_record(model_dir)
     return record["outputs"].get(DIGEST) if record else None
+
+
+def finished_digest(model_dir: str | pathlib.Path | None, where: str = "") -> str:
+    """The same; InputError, which begins with `where`, where it isn't finished or isn't there."""
+    if model_dir is not None and (sha256 := parameters_digest(model_dir)):
+        return sha256
+    raise errors.InputError(
+        f"{where}{model_dir} isn't a finished model of ours, such as models/clean of a run: run "
+        "`poison-t5x train` with the same settings first"
+    )
 
 
 def digest(params) -> str:

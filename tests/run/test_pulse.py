@@ -196,7 +196,7 @@ def test_a_record_without_its_digest_is_not_evaluated_and_is_made_again(run_dir,
     whole = artifacts.read_json(path)
     path.write_text(json.dumps({**whole, "outputs": {}}))
     assert main.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
-    assert "models/clean isn't a trained model" in capsys.readouterr().err
+    assert "models/clean isn't a finished model" in capsys.readouterr().err
     assert main.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
     assert artifacts.read_json(path)["outputs"] == whole["outputs"]
 
