@@ -12,7 +12,6 @@ from poison_t5x.core import artifacts, errors, metrics, stage_store
 from poison_t5x.report import results, run_page
 from poison_t5x.train import distributed
 
-
 # Stages and their names, in the order in which the report shows what they took.
 _PLACES = {
     "poison": "craft",
