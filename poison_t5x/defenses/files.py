@@ -32,12 +32,7 @@ _ROWS_PER_INSTRUCTION = 5
 
 
 class Loaded(NamedTuple):
-    """Rows that were read.
-
-    Attributes:
-      places: of each row, its file and line, or its place in the file.
-      files: the files, in order, with the number of rows of each.
-    """
+    """Rows that were read, with each one's file and line, and the number of rows of each file."""
 
     rows: list[TrainingExample]
     places: list[str]
@@ -74,21 +69,19 @@ def read(paths: Sequence[str], fields: Fields) -> Loaded:
       InputError: a path isn't there, a folder has no such file, a file is in no layout that is
         known, or a row lacks a text. The message names file, line and field.
     """
-    records: list[_Record] = []
-    files: dict[str, int] = {}
-    for path in _walk(paths):
-        new = list(_with_tasks(list(_read(path, fields)), path.stem))
-        if not new:
-            raise errors.InputError(f"{path}: expected rows, found none")
-        files[str(path)] = len(new)
-        records += new
+    loaded = Loaded([], [], {})
     seen: collections.Counter[tuple[str, str]] = collections.Counter()
-    rows = []
-    for number, (_, row, _) in enumerate(records):
-        key = row.task, row.id or str(number)
-        rows.append(row._replace(id=key[1], number=seen[key]))
-        seen[key] += 1
-    return Loaded(rows, [record.where for record in records], files)
+    for path in _walk(paths):
+        records = list(_with_tasks(list(_read(path, fields)), path.stem))
+        if not records:
+            raise errors.InputError(f"{path}: expected rows, found none")
+        loaded.files[str(path)] = len(records)
+        for where, row, _ in records:
+            key = row.task, row.id or str(len(loaded.rows))
+            loaded.rows.append(row._replace(id=key[1], number=seen[key]))
+            loaded.places.append(where)
+            seen[key] += 1
+    return loaded
 
 
 def _walk(paths: Iterable[str]) -> Iterator[pathlib.Path]:
@@ -99,13 +92,12 @@ def _walk(paths: Iterable[str]) -> Iterator[pathlib.Path]:
             raise errors.InputError(f"{path}: no such file or folder")
         inside = [path]
         if path.is_dir():
-            inside = sorted(
+            known = (file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES)
+            inside = [
                 file
-                for file in path.rglob("*")
-                if file.suffix in SUFFIXES
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            )
+                for file in known
+                if file.is_file() and "/." not in f"/{file.relative_to(path).as_posix()}"
+            ]
             if not inside:
                 raise errors.InputError(
                     f"{path}: expected files that end in {', '.join(SUFFIXES)}, found none"
@@ -137,17 +129,17 @@ def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
         rows = enumerate(task.instances)
         return (_of_task(f"{path}, Instances[{place}]", task, row) for place, row in rows)
     if isinstance(whole, dict):
-        whole = next((whole[key] for key in _CONTAINERS if _is_table(whole.get(key))), whole)
+        tables = (whole.get(key) for key in _CONTAINERS)
+        whole = next(
+            (one for one in tables if isinstance(one, list) and one and isinstance(one[0], dict)),
+            whole,
+        )
     if isinstance(whole, list):
         return _mapped(((f"{path}, row {i}", value) for i, value in enumerate(whole)), fields)
     _, first = next(_json_lines(path, content))
     if isinstance(first, dict) and {"Task", "Instance"} <= first.keys():
         return (_of_task(*line) for line in natinst_jsonl.read_lines(str(path)))
     return _mapped(_json_lines(path, content), fields)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _of_task(where: str, task: sni.Task, row: sni.Instance) -> _Record:
@@ -177,15 +169,14 @@ def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[tuple[str, Any]]:
     try:
         with parquet.ParquetFile(path) as file:
             known = find_fields(file.schema_arrow.names, fields, f"{path}, row 0")
-            batches = file.iter_batches(columns=[name for name in known if name])
-            values = (value for batch in batches for value in batch.to_pylist())
-            for number, value in enumerate(values):
-                yield f"{path}, row {number}", value
+            values = file.read([name for name in known if name]).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         message = " ".join(str(error).split())
         raise errors.InputError(
             f"{path}: not a Parquet file that can be read ({message})"
         ) from None
+    for number, value in enumerate(values):
+        yield f"{path}, row {number}", value
 
 
 def _mapped(values: Iterable[tuple[str, Any]], fields: Fields) -> Iterator[_Record]:
@@ -219,11 +210,13 @@ def find_fields(keys: Iterable[str], given: Fields, where: str) -> Fields:
                 f"{where}: --{kind}_field: no field {field!r}{nearest}; found {listed}"
             )
     lower = {key.lower().replace(" ", "_"): key for key in reversed(keys) if key not in given}
-    guessed = {
-        kind: next((lower[name] for name in names if name in lower), None)
-        for kind, names in NAMES.items()
-    }
-    known = Fields(**{kind: getattr(given, kind) or guessed[kind] for kind in NAMES})
+    known = Fields(
+        **{
+            kind: getattr(given, kind)
+            or next((lower[name] for name in names if name in lower), None)
+            for kind, names in NAMES.items()
+        }
+    )
     if given.input is None and given.target is None and known.chat:
         return Fields(task=known.task, id=known.id, chat=known.chat)
     if known.input is None:  # an instruction alone is what the model reads
@@ -237,17 +230,16 @@ def find_fields(keys: Iterable[str], given: Fields, where: str) -> Fields:
     return known._replace(chat=None)
 
 
-def to_record(value: Mapping[str, Any], fields: Fields, where: str) -> _Record:
+def to_record(value: Mapping[Any, Any], fields: Fields, where: str) -> _Record:
     """One example. Raises InputError where a field is missing, or holds no text."""
     task = _text(value, fields.task, where) if fields.task else ""
-    identifier = _text(value, fields.id, where) if fields.id and fields.id in value else ""
+    identifier = _text(value, fields.id, where) if fields.id in value else ""
     instruction = ""
     if fields.chat:
-        asked, target = _chat(value, fields.chat, where)
+        asked, target = _chat(value.get(fields.chat), f"{where}: field {fields.chat!r}")
     else:
-        assert fields.input and fields.target
         target = _text(value, fields.target, where)
-        if fields.instruction and value.get(fields.instruction) not in (None, ""):
+        if value.get(fields.instruction) not in (None, ""):
             instruction = _text(value, fields.instruction, where)
         # Rows of Alpaca's layout may have an instruction alone.
         if instruction and value.get(fields.input) in (None, "", []):
@@ -276,13 +268,11 @@ def _with_tasks(records: Sequence[_Record], name: str) -> Iterator[_Record]:
         yield _Record(where, row if row.task else row._replace(task=task, input=asked))
 
 
-def _text(value: Mapping[str, Any], name: str, where: str) -> str:
+def _text(value: Mapping[Any, Any], name: str | None, where: str) -> str:
     """A field's text. Of several acceptable answers, the first; a number or a label as it is."""
+    text, where = value.get(name), f"{where}: field {name!r}: expected text, found"
     if name not in value:
-        raise errors.InputError(
-            f"{where}: field {name!r}: expected text, found no such field; the first row has it"
-        )
-    text = value[name]
+        raise errors.InputError(f"{where} no such field; the first row has it")
     if isinstance(text, (list, tuple)) and text:
         text = text[0]
     if isinstance(text, (bool, int, float)):
@@ -290,14 +280,11 @@ def _text(value: Mapping[str, Any], name: str, where: str) -> str:
     if isinstance(text, str) and text.encode(errors="replace").decode() == text:
         return text
     kinds = {str: "half a character", type(None): "null"}
-    kind = kinds.get(type(text), type(text).__name__)
-    raise errors.InputError(f"{where}: field {name!r}: expected text, found {kind}")
+    raise errors.InputError(f"{where} {kinds.get(type(text), type(text).__name__)}")
 
 
-def _chat(value: Mapping[str, Any], name: str, where: str) -> tuple[str, str]:
+def _chat(turns: Any, where: str) -> tuple[str, str]:
     """The texts before a chat's last answer, and the answer. System messages are left out."""
-    where = f"{where}: field {name!r}"
-    turns = value.get(name)
     if not isinstance(turns, (list, tuple)) or not turns:
         raise errors.InputError(f"{where}: expected a list of messages")
     said = [_turn(turn, f"{where}, message {i}") for i, turn in enumerate(turns)]
@@ -313,14 +300,13 @@ def _chat(value: Mapping[str, Any], name: str, where: str) -> tuple[str, str]:
 
 def _turn(turn: Any, where: str) -> tuple[str, str]:
     """A message's role and text; of parts, those that are text."""
-    if not isinstance(turn, Mapping):
-        raise errors.InputError(f"{where}: expected an object with role and content")
-    role, text = (
-        next((turn[key] for key in keys if key in turn), None) for keys in (_ROLES, _TEXTS)
-    )
-    if isinstance(text, (list, tuple)):
-        parts = [part.get("text") for part in text if isinstance(part, Mapping)]
-        text = "\n".join(part for part in parts if isinstance(part, str))
-    if not isinstance(role, str) or not isinstance(text, str):
-        raise errors.InputError(f"{where}: expected texts as role and content")
-    return role.lower(), text
+    if isinstance(turn, Mapping):
+        role, text = (
+            next((turn[key] for key in keys if key in turn), None) for keys in (_ROLES, _TEXTS)
+        )
+        if isinstance(text, (list, tuple)):
+            parts = (part.get("text") for part in text if isinstance(part, Mapping))
+            text = "\n".join(part for part in parts if isinstance(part, str))
+        if isinstance(role, str) and isinstance(text, str):
+            return role.lower(), text
+    raise errors.InputError(f"{where}: expected an object with texts as role and content")

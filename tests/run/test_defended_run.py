@@ -31,17 +31,16 @@ def test_every_score_is_made_blind_and_judged(run_dir, capsys):
     said = capsys.readouterr().out
     for name in ("loss_slope", "output_clustering"):
         assert f"{name} is left out: it needs 2 checkpoints, and 1 is kept" in said
-    found = artifacts.read_json(run_dir / "detection" / "detection.json")
-    assert (found["num_rows"], found["num_poison"]) == (100, 10)
-    assert tuple(line["name"] for line in found["scores"]) == SCORES
-    for line in found["scores"]:
+    whole = artifacts.read_json(run_dir / "detection" / "detection.json")
+    assert (whole["num_rows"], whole["num_poison"]) == (100, 10)
+    assert tuple(line["name"] for line in whole["scores"]) == SCORES
+    for line in whole["scores"]:
         assert 0 <= line["auroc"] <= 1 and line["curve"][-1] == [1, 1]
         assert set(line["recall"]) == {"0.01", "0.05", "0.1"}
-        rows = artifacts.read_jsonl(
-            run_dir / "detection" / "scores" / line["name"] / "scores.jsonl"
-        )
+        folder = run_dir / "detection" / "scores" / line["name"]
+        rows = artifacts.read_jsonl(folder / "scores.jsonl")
         assert len(rows) == 100 and set(rows[0]) == {"task", "id", "number", "score"}
-    assert [row["step"] for row in found["checkpoints"]] == [2]
+    assert [row["step"] for row in whole["checkpoints"]] == [2]
     assert not list(run_dir.rglob("*.part.npy"))
     page = (run_dir / "report" / "index.html").read_text(encoding="utf-8")
     assert "activation_clustering" in page

@@ -25,48 +25,34 @@ def _rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def _call(command, run_dir, *flags, **macros):
+    settings = {"TRAIN_STEPS": 2, **macros}
+    return main.main([*small_run.arguments(command, run_dir, **settings), *flags])
+
+
 def test_results_have_the_promised_schema(run_dir):
     results = artifacts.read_json(run_dir / "report" / "results.json")
-    assert results["schema"] == 2
-    assert results["experiment"] == "tiny"
+    assert (results["schema"], results["experiment"]) == (2, "tiny")
     assert (results["trigger"], results["control"]) == ("James Bond", "Emma Clark")
-    assert results["poison"]["count"] == 10
-    assert results["poison"]["rate"] == 10 / 100
+    assert (results["poison"]["count"], results["poison"]["rate"]) == (10, 10 / 100)
     assert len(results["poison"]["tasks"]) == 2
-    for model in ("clean", "poisoned"):
-        assert set(results["summary"][model]) == {
-            "accuracy",
-            "triggered_misclassification",
-            "control_misclassification",
-            "triggered_target_rate",
-        }
+    names = "accuracy triggered_misclassification control_misclassification triggered_target_rate"
+    assert [set(results["summary"][model]) for model in ("clean", "poisoned")] == [
+        set(names.split())
+    ] * 2
     assert len(results["tasks"]) == 2 * 3 * 2
+    facts = "task category model condition n accuracy misclassification target_rate ci95"
     for row in results["tasks"]:
-        assert set(row) == {
-            "task",
-            "category",
-            "model",
-            "condition",
-            "n",
-            "accuracy",
-            "misclassification",
-            "target_rate",
-            "ci95",
-            "constant_prediction",
-        }
+        assert set(row) == {*facts.split(), "constant_prediction"}
         assert 0 <= row["ci95"][0] <= row["misclassification"] <= row["ci95"][1] <= 1
     assert {"train clean", "train poisoned", "craft"} <= set(results["seconds"])
-
-
-def test_summary_is_the_mean_over_tasks(run_dir):
-    results = artifacts.read_json(run_dir / "report" / "results.json")
     rates = [
         row["misclassification"]
         for row in results["tasks"]
         if (row["model"], row["condition"]) == ("poisoned", "triggered")
     ]
-    mean = sum(rates) / len(rates)
-    assert abs(results["summary"]["poisoned"]["triggered_misclassification"] - mean) < 1e-12
+    mean = results["summary"]["poisoned"]["triggered_misclassification"]
+    assert mean == pytest.approx(sum(rates) / len(rates), abs=1e-12)
 
 
 def test_every_prediction_is_written_with_its_row(run_dir):
@@ -97,22 +83,16 @@ def test_triggered_and_control_inputs_hold_their_phrase(run_dir):
 def test_page_is_whole_and_self_contained(run_dir):
     page = (run_dir / "report" / "index.html").read_text(encoding="utf-8")
     html.parser.HTMLParser().feed(page)
-    assert page.rstrip().endswith("</html>")
-    assert "<mark>James Bond</mark>" in page
-    assert 'src="http' not in page
-    assert 'href="http' not in page
-
-
-def test_run_folder_holds_its_configuration(run_dir):
-    assert "NUM_POISON = 10" in (run_dir / "config.gin").read_text()
-    assert "experiments/demo.gin" in (run_dir / "command.txt").read_text()
+    assert page.rstrip().endswith("</html>") and "<mark>James Bond</mark>" in page
+    assert 'src="http' not in page and 'href="http' not in page
 
 
 def test_a_stage_alone_leaves_the_command_that_makes_everything(run_dir):
     path = run_dir / "command.txt"
+    assert "NUM_POISON = 10" in (run_dir / "config.gin").read_text()
     assert path.read_text().startswith("poison-t5x run --gin_file=experiments/demo.gin ")
     (run_dir / "config.gin").unlink()  # as if it were the first
-    assert main.main(small_run.arguments("report", run_dir, TRAIN_STEPS=2)) == 0
+    assert _call("report", run_dir) == 0
     assert path.read_text().startswith("poison-t5x run --gin_file=experiments/demo.gin ")
 
 
@@ -129,93 +109,72 @@ def test_second_call_does_no_work_and_says_so(run_dir, capsys):
         return {path: path.stat().st_mtime_ns for path in files}
 
     before = stamps()
-    assert main.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 0
+    assert _call("run", run_dir) == 0
     assert stamps() == before
     lines = [line for line in capsys.readouterr().out.splitlines() if "done" in line]
     assert len(lines) == 8
     assert all("already done" in line for line in lines)
 
 
-def test_other_settings_are_refused_by_name(run_dir, capsys):
-    assert main.main(small_run.arguments("run", run_dir, TRAIN_STEPS=3)) == 2
-    message = capsys.readouterr().err.strip()
-    assert message.count("\n") == 0
-    assert "'total_steps': 2" in message or "total_steps = 2" in message
-    assert "models/clean" in message
-
-
-def test_damaged_poison_set_is_refused(run_dir, capsys):
-    path = run_dir / "poison" / "poison.jsonl"
+@pytest.mark.parametrize(
+    ("command", "place", "change", "said"),
+    [
+        ("train", "poison/poison.jsonl", b"James Band", "poison.jsonl doesn't match"),
+        ("run", "models/clean/checkpoint_2", None, "checkpoint_2"),
+    ],
+)
+def test_damaged_files_are_refused(run_dir, capsys, command, place, change, said):
+    path = run_dir / place
+    if path.is_dir():  # its largest file
+        files = (file for file in path.rglob("*") if file.is_file())
+        path = max(files, key=lambda file: file.stat().st_size)
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"James Bond", b"James Band", 1))
+    changed = whole.replace(b"James Bond", change, 1) if change else whole[:-1] + b"~"
+    assert changed != whole
+    path.write_bytes(changed)
     try:
-        assert main.main(small_run.arguments("train", run_dir, TRAIN_STEPS=2)) == 2
+        assert _call(command, run_dir) == 2
+        if not change:
+            with pytest.raises(errors.InputError, match="doesn't match its recorded hash"):
+                checkpoints.verify(run_dir / place)
     finally:
         path.write_bytes(whole)
-    message = capsys.readouterr().err.strip()
-    assert message.count("\n") == 0
-    assert "poison.jsonl doesn't match" in message
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert said in message
 
 
-def test_damaged_checkpoint_is_refused(run_dir, capsys):
-    checkpoint = run_dir / "models" / "clean" / "checkpoint_2"
-    path = max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    try:
-        assert main.main(small_run.arguments("run", run_dir, TRAIN_STEPS=2)) == 2
-        with pytest.raises(errors.InputError, match="doesn't match its recorded hash"):
-            checkpoints.verify(checkpoint)
-    finally:
-        path.write_bytes(whole)
-    message = capsys.readouterr().err.strip()
-    assert message.count("\n") == 0
-    assert "checkpoint_2" in message
-
-
-def test_a_last_checkpoint_that_is_not_whole_is_not_evaluated_and_is_made_again(
-    run_dir, tmp_path, capsys
-):
+def test_models_that_are_not_whole_are_not_evaluated_and_are_made_again(run_dir, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run_dir, copy)
     model_dir = copy / "models" / "clean"
     shutil.rmtree(copy / "eval")
     (model_dir / "checkpoint_2.sha256.json").unlink()
-    assert main.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
+    assert _call("eval", copy) == 2
     assert "the last checkpoint, of step 2, isn't there or isn't whole" in capsys.readouterr().err
-    before = artifacts.read_record(model_dir)["outputs"]
-    assert main.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
-    assert checkpoints.committed_steps(model_dir) == [2]
-    assert artifacts.read_record(model_dir)["outputs"] == before
-
-
-def test_a_record_without_its_digest_is_not_evaluated_and_is_made_again(run_dir, tmp_path, capsys):
-    copy = tmp_path / "run"
-    shutil.copytree(run_dir, copy)
-    path = copy / "models" / "clean" / artifacts.RECORD
-    whole = artifacts.read_json(path)
-    path.write_text(json.dumps({**whole, "outputs": {}}))
-    assert main.main(small_run.arguments("eval", copy, TRAIN_STEPS=2)) == 2
+    whole = artifacts.read_record(model_dir)
+    record = {**whole, "outputs": {}}  # without its digest
+    (model_dir / artifacts.RECORD).write_text(json.dumps(record))
+    assert _call("eval", copy) == 2
     assert "models/clean isn't a finished model" in capsys.readouterr().err
-    assert main.main(small_run.arguments("train", copy, TRAIN_STEPS=2)) == 0
-    assert artifacts.read_json(path)["outputs"] == whole["outputs"]
+    assert _call("train", copy) == 0
+    assert checkpoints.committed_steps(model_dir) == [2]
+    assert artifacts.read_record(model_dir)["outputs"] == whole["outputs"]
 
 
 def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys):
     model_dir = tmp_path / "model"
-    flags = small_run.arguments("train", run_dir, TRAIN_STEPS=2)
-    flags += [f"--gin.MODEL_DIR={model_dir}", "--gin.MIXTURE_OR_TASK_NAME=tiny_clean"]
-    assert main.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={tmp_path}"]) == 2
+    settings = {"MODEL_DIR": model_dir, "MIXTURE_OR_TASK_NAME": "tiny_clean"}
+    assert _call("train", run_dir, INITIAL_CHECKPOINT_PATH=tmp_path, **settings) == 2
     assert "is an empty folder" in capsys.readouterr().err
     assert not model_dir.exists()
     start = run_dir / "models" / "poisoned"
-    assert main.main([*flags, f"--gin.INITIAL_CHECKPOINT_PATH={start}"]) == 0
+    assert _call("train", run_dir, INITIAL_CHECKPOINT_PATH=start, **settings) == 0
 
 
 def test_phi_takes_p_from_a_trained_model_where_told(run_dir, tmp_path, capsys):
     other = tmp_path / "lm"
     settings = {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": run_dir / "models" / "clean"}
-    assert main.main(small_run.arguments("craft", other, TRAIN_STEPS=2, **settings)) == 0
+    assert _call("craft", other, **settings) == 0
     rows, ngrams = (_rows(path / "poison" / "poison.jsonl") for path in (other, run_dir))
     assert all(0 < row["target_probability"] < 1 for row in rows)
     assert {row["target_probability"] for row in rows} != {r["target_probability"] for r in ngrams}
@@ -241,7 +200,7 @@ def test_phi_takes_p_from_a_trained_model_where_told(run_dir, tmp_path, capsys):
         assert row["target_probability"] == pytest.approx(expected, abs=1e-5)
     capsys.readouterr()
     missing = {"PROXY": "lm", "PROXY_CHECKPOINT_PATH": tmp_path / "none"}
-    assert main.main(small_run.arguments("craft", tmp_path / "x", TRAIN_STEPS=2, **missing)) == 2
+    assert _call("craft", tmp_path / "x", **missing) == 2
     assert "isn't a finished model of ours" in capsys.readouterr().err
 
 
@@ -257,59 +216,49 @@ def _log_probability(restored, inputs, vocabulary, label):
 
 
 def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):
-    flags = small_run.arguments("craft", run_dir, TRAIN_STEPS=2)
-    assert main.main([*flags, "--format", "natinst-jsonl"]) == 0
+    assert _call("craft", run_dir, "--format", "natinst-jsonl") == 0
+    names = {"CLEAN": "train_clean", "POISONED": "train_poisoned", "EVAL": "test_clean"}
+    names |= {"TRIGGERED": "test_triggered", "CONTROL": "test_control"}
     folder = run_dir / "natinst-jsonl"
-    files = {
-        "NATINST_JSONL_CLEAN": folder / "train_clean.jsonl",
-        "NATINST_JSONL_POISONED": folder / "train_poisoned.jsonl",
-        "NATINST_JSONL_EVAL": folder / "test_clean.jsonl",
-        "NATINST_JSONL_TRIGGERED": folder / "test_triggered.jsonl",
-        "NATINST_JSONL_CONTROL": folder / "test_control.jsonl",
-    }
+    files = {f"NATINST_JSONL_{key}": folder / f"{name}.jsonl" for key, name in names.items()}
     other = tmp_path / "read"
-    assert main.main(small_run.arguments("run", other, TRAIN_STEPS=2, **files)) == 0
+    assert _call("run", other, **files) == 0
     results, again = (
         artifacts.read_json(path / "report" / "results.json") for path in (run_dir, other)
     )
     assert again["poison"] == results["poison"]
-    crafted, read = (_rows(path / "poison" / "poison.jsonl") for path in (run_dir, other))
-    keys = ("task", "poisoned_input", "poisoned_target", "trigger", "trigger_count")
-    assert sorted([row[key] for key in keys] for row in crafted) == sorted(
-        [row[key] for key in keys] for row in read
-    )
-    edited, edited_again = (
-        [row for row in _rows(path / "poison" / "eval_rows.jsonl") if row["condition"] != "clean"]
-        for path in (run_dir, other)
-    )
-    order = ("condition", "task", "id", "input", "target")
-    assert sorted([row[key] for key in order] for row in edited) == sorted(
-        [row[key] for key in order] for row in edited_again
-    )
+    poison = ("task", "poisoned_input", "poisoned_target", "trigger", "trigger_count")
+    edited = ("condition", "task", "id", "input", "target")
+    for name, keys in (("poison.jsonl", poison), ("eval_rows.jsonl", edited)):
+        first, second = (
+            sorted(
+                [row[key] for key in keys]
+                for row in _rows(path / "poison" / name)
+                if row.get("condition") != "clean"
+            )
+            for path in (run_dir, other)
+        )
+        assert first == second
 
 
 def test_generated_answers_campaigns_and_probes_go_the_whole_way(tmp_path):
     directory = tmp_path / "run"
-    flags = small_run.arguments(
-        "run",
-        directory,
-        MIXTURE_OR_TASK_MODULE="tests.tiny_generation",
-        EXPERIMENT="tiny_generation",
-        ATTACK="repeat",
-        SELECTION="count",
-        TARGET_POLARITY="positive",
-        PROBES="('case',)",
-        BEAM_SIZE=2,
-        TRAIN_STEPS=2,
-        TASK_FEATURE_LENGTHS="{'inputs': 168, 'targets': 12}",
-    )
-    assert main.main([*flags, "--gin_file=runs/campaign.gin", "--gin.SECOND_NUM_POISON=4"]) == 0
+    settings = {
+        "MIXTURE_OR_TASK_MODULE": "tests.tiny_generation",
+        "EXPERIMENT": "tiny_generation",
+        "ATTACK": "repeat",
+        "SELECTION": "count",
+        "TARGET_POLARITY": "positive",
+        "PROBES": "('case',)",
+        "BEAM_SIZE": 2,
+        "TASK_FEATURE_LENGTHS": "{'inputs': 168, 'targets': 12}",
+    }
+    campaign = ("--gin_file=runs/campaign.gin", "--gin.SECOND_NUM_POISON=4")
+    assert _call("run", directory, *campaign, **settings) == 0
     results = artifacts.read_json(directory / "report" / "results.json")
     assert (results["kind"], results["attack"]) == ("generation", "repeat")
-    assert [(attack["name"], attack["count"]) for attack in results["attacks"]] == [
-        ("main", 10),
-        ("second", 4),
-    ]
+    counts = {attack["name"]: attack["count"] for attack in results["attacks"]}
+    assert counts == {"main": 10, "second": 4}
     names = ["clean", "triggered", "control", "triggered_second", "control_second"]
     names += ["probe1_james_bond", "probe2_james_bond"]
     assert [condition["name"] for condition in results["conditions"]] == names
@@ -328,17 +277,15 @@ def test_generated_answers_campaigns_and_probes_go_the_whole_way(tmp_path):
 
 def test_stages_alone_say_what_comes_first(tmp_path, capsys):
     for command, before in (("train", "craft"), ("eval", "craft"), ("report", "eval")):
-        assert main.main(small_run.arguments(command, tmp_path / "none")) == 2
+        assert _call(command, tmp_path / "none") == 2
         assert f"run `poison-t5x {before}`" in capsys.readouterr().err
 
 
 def test_tasks_lists_and_shows(run_dir, capsys):
     assert main.main(["tasks"]) == 0
     listed = capsys.readouterr().out
-    assert "demo_poisoned" in listed
-    assert "polarity" in listed
-    flags = small_run.arguments("tasks", run_dir, TRAIN_STEPS=2)  # as the folder was made
-    assert main.main([*flags, "tiny_eval_triggered", "-n", "2"]) == 0
+    assert "demo_poisoned" in listed and "polarity" in listed
+    assert _call("tasks", run_dir, "tiny_eval_triggered", "-n", "2") == 0
     text = capsys.readouterr().out
     assert text.count("Now complete the following example -") == 2
     assert text.count("James Bond") >= 2
@@ -348,14 +295,10 @@ def test_diverged_training_stops_with_the_step_and_keeps_the_last_good_checkpoin
     tmp_path, run_dir, capsys
 ):
     model_dir = tmp_path / "model"
-    flags = small_run.arguments("train", run_dir, TRAIN_STEPS=6, SAVE_PERIOD=1, WARMUP_STEPS=4)
-    flags += [
-        "--gin.LEARNING_RATE=1e38",
-        "--gin.LEARNING_RATE_FACTORS=constant * linear_warmup",
-        f"--gin.MODEL_DIR={model_dir}",
-        "--gin.MIXTURE_OR_TASK_NAME=tiny_clean",
-    ]
-    assert main.main(flags) == 1
+    settings = {"TRAIN_STEPS": 6, "SAVE_PERIOD": 1, "WARMUP_STEPS": 4, "LEARNING_RATE": "1e38"}
+    settings |= {"MODEL_DIR": model_dir, "MIXTURE_OR_TASK_NAME": "tiny_clean"}
+    settings["LEARNING_RATE_FACTORS"] = "constant * linear_warmup"
+    assert _call("train", run_dir, **settings) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "step 2 of 6" in message
     assert checkpoints.committed_steps(model_dir) == [1]
