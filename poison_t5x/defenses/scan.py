@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from poison_t5x.corpus import declarations
 from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import answers, files, measures, ngrams
 from poison_t5x.defenses import score as score_lib
-from poison_t5x.defenses.score import Context, ScoreResult, Trigger
+from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.report import render, tables
 from poison_t5x.report.examples import excerpt
 
@@ -24,30 +24,8 @@ SEARCH = "trigger_search"
 _NUM_EXAMPLES, _NUM_SHOWN, _ANSWER_SHOWN = 3, 50, 60
 
 
-class Scan(NamedTuple):
-    """Rows, and the scores of them.
-
-    Attributes:
-      results: score -> its result, and the seconds that it took.
-      alarm_level: of the phrases' corrected tail probability.
-      seed: of the order of rows that no score tells apart.
-      notes: what was left out.
-    """
-
-    loaded: files.Loaded
-    results: Mapping[str, tuple[ScoreResult, float]]
-    alarm_level: float
-    seed: int = 0
-    notes: tuple[str, ...] = ()
-
-    @property
-    def triggers(self) -> list[Trigger]:
-        """All phrases that were named, of whatever score."""
-        return [trigger for result, _ in self.results.values() for trigger in result.triggers]
-
-    def is_alarm(self, trigger: Trigger) -> bool:
-        """Whether a phrase passes the alarm level."""
-        return trigger.p_value <= self.alarm_level
+# Score -> its result, and the seconds that it took.
+Results = Mapping[str, tuple[ScoreResult, float]]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
     fields = files.Fields(options.input_field, options.target_field, options.task_field)
     loaded = files.read(options.files, fields)
     results, notes = _score(names, loaded.rows, options)
-    scan = Scan(loaded, results, options.alarm_level, options.seed, tuple(notes))
-    print(write(output, scan))
+    result = summarize(loaded, results, options.alarm_level, notes)
+    print(write(output, loaded, results, result, options.seed))
     print(f"see {output / PAGE}, and {output / SUSPECTS} for every row")
-    return int(any(map(scan.is_alarm, scan.triggers)))
+    return int(result["alarm"])
 
 
 def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
@@ -112,7 +90,7 @@ def _score(
     for name in names:
         settings = {"level": options.alarm_level} if name == SEARCH else {}
         score = score_lib.make(name, settings, "--scores")
-        lack = None if score.needs == "nothing" else score_lib.lacks(score, context.scorer)
+        lack = score_lib.lacks(score, context.scorer)
         if lack and options.scores is not None:
             raise errors.InputError(f"--scores: {name} can't be made: {lack}")
         if lack:
@@ -123,7 +101,7 @@ def _score(
     return results, notes
 
 
-def rank(results: Mapping[str, tuple[ScoreResult, float]], seed: int) -> np.ndarray:
+def rank(results: Results, seed: int) -> np.ndarray:
     """Rows by suspicion: (N,) int64.
 
     The search for triggers comes first, as it alone knows by how much a row passes chance. Among
@@ -139,93 +117,12 @@ def rank(results: Mapping[str, tuple[ScoreResult, float]], seed: int) -> np.ndar
     return np.lexsort((lots_N, -rest_N, -first_N))
 
 
-def write(output: pathlib.Path, scan: Scan) -> str:
-    """Writes the three files, each whole or not at all, and returns a summary for the terminal.
-
-    Same rows, same bytes but for seconds.
-    """
-    rows, order = scan.loaded.rows, rank(scan.results, scan.seed).tolist()
-    held = phrases_of_rows(rows, scan.triggers)
-    suspects = (
-        {
-            "rank": place,
-            "where": scan.loaded.places[index],
-            "task": rows[index].task,
-            "id": rows[index].id,
-            "phrases": held.get(index, []),
-            "values": {name: float(one.values_N[index]) for name, (one, _) in scan.results.items()},
-            "input": rows[index].input,
-            "target": rows[index].target,
-        }
-        for place, index in enumerate(order, start=1)
-    )
-    artifacts.write_jsonl(output / SUSPECTS, suspects)
-    result = _result(scan)
-    context = _context(scan, result, order, held)
-    render.write_page(output / PAGE, "scan.html.j2", context)
-    artifacts.write_atomically(output / RESULT, artifacts.dump_json(result))
-    return render.text("scan.txt.j2", **context)
-
-
-def _context(
-    scan: Scan, result: Mapping[str, Any], order: Sequence[int], held: Mapping[int, Sequence[str]]
+def summarize(
+    loaded: files.Loaded, results: Results, alarm_level: float, notes: Sequence[str]
 ) -> dict[str, Any]:
-    """What page and summary show: scan.json's content, and rows with their phrases marked."""
-
-    def shown(index: int) -> dict[str, Any]:
-        row = scan.loaded.rows[index]
-        texts = {
-            name: excerpt(
-                text,
-                [span for phrase in held.get(index, ()) for span in ngrams.spans(text, phrase)],
-            )
-            for name, text in (("input", row.input), ("target", row.target))
-        }
-        return {"where": scan.loaded.places[index], "task": row.task, "id": row.id, **texts}
-
-    phrases = []
-    for one in result["triggers"]:
-        members = [index for index in order if one["phrase"] in held.get(index, ())]
-        examples = map(shown, members[: _NUM_EXAMPLES if one["is_alarm"] else 0])
-        pairs = zip(one["tasks"], one["targets"], strict=True)
-        phrases.append({**one, "places": list(pairs), "rows": list(examples)})
-    notes = [f"{one['name']}: {note}" for one in result["scores"] for note in one["notes"]]
-    return {
-        "scan": result,
-        "searched": SEARCH in scan.results,
-        "alarms": [one for one in phrases if one["is_alarm"]],
-        "others": [one for one in phrases if not one["is_alarm"]],
-        "rows": list(map(shown, order[:_NUM_SHOWN])),
-        "notes": [*notes, *scan.notes],
-        "suspects": SUSPECTS,
-        "tail": lambda p: f"{p:.2g}" if p > 0 else "below 1e-324",  # the least that a float holds
-        "short": lambda text: tables.shown(" ".join(text.split()), _ANSWER_SHOWN),
-    }
-
-
-def phrases_of_rows(
-    rows: Sequence[TrainingExample], triggers: Sequence[Trigger]
-) -> dict[int, list[str]]:
-    """Row -> phrases that it holds together with their answer."""
-    members = by_task(rows)
-    phrases: dict[int, list[str]] = {}
-    for trigger in triggers:
-        words = answers.plain(trigger.phrase)
-        for task, target in zip(trigger.tasks, trigger.targets, strict=True):
-            for index in members.get(task, ()):
-                row = rows[index]
-                is_hit = row.target == target
-                if target == answers.UNRELATED:
-                    is_hit = answers.is_unrelated(row)
-                if is_hit and words in answers.plain(row.input):
-                    phrases.setdefault(index, []).append(trigger.phrase)
-    return phrases
-
-
-def _result(scan: Scan) -> dict[str, Any]:
-    """The content of scan.json."""
-    scores = []
-    for name, (result, seconds) in scan.results.items():
+    """The content of scan.json; `notes` say what was left out."""
+    scores, triggers = [], []
+    for name, (result, seconds) in results.items():
         threshold, source = measures.threshold(result)
         scores.append(
             {
@@ -236,19 +133,106 @@ def _result(scan: Scan) -> dict[str, Any]:
                 "notes": list(result.notes),
             }
         )
-    triggers = [{**one._asdict(), "is_alarm": scan.is_alarm(one)} for one in scan.triggers]
+        triggers += [
+            {**one._asdict(), "is_alarm": one.p_value <= alarm_level} for one in result.triggers
+        ]
     return {
         "schema": 1,
         "version": poison_t5x.__version__,
-        "num_rows": len(scan.loaded.rows),
-        "num_tasks": len(by_task(scan.loaded.rows)),
+        "num_rows": len(loaded.rows),
+        "num_tasks": len(by_task(loaded.rows)),
         "files": [
             {"path": path, "num_rows": num_rows, "sha256": artifacts.sha256(path)}
-            for path, num_rows in scan.loaded.files.items()
+            for path, num_rows in loaded.files.items()
         ],
-        "alarm_level": scan.alarm_level,
+        "alarm_level": alarm_level,
         "alarm": any(one["is_alarm"] for one in triggers),
         "triggers": triggers,
         "scores": scores,
-        "notes": list(scan.notes),
+        "notes": list(notes),
     }
+
+
+def write(
+    output: pathlib.Path, loaded: files.Loaded, results: Results, result: dict[str, Any], seed: int
+) -> str:
+    """Writes the three files, each whole or not at all, and returns a summary for the terminal.
+
+    Same rows, same bytes but for seconds. `result` is scan.json; `seed` orders rows that no score
+    tells apart.
+    """
+    order = rank(results, seed).tolist()
+    held = phrases_of_rows(loaded.rows, result["triggers"])
+    suspects = (
+        {
+            "rank": place,
+            "where": loaded.places[index],
+            "task": loaded.rows[index].task,
+            "id": loaded.rows[index].id,
+            "phrases": held.get(index, []),
+            "values": {name: float(one.values_N[index]) for name, (one, _) in results.items()},
+            "input": loaded.rows[index].input,
+            "target": loaded.rows[index].target,
+        }
+        for place, index in enumerate(order, start=1)
+    )
+    artifacts.write_jsonl(output / SUSPECTS, suspects)
+    context = _context(loaded, result, order, held)
+    render.write_page(output / PAGE, "scan.html.j2", context)
+    artifacts.write_atomically(output / RESULT, artifacts.dump_json(result))
+    return render.text("scan.txt.j2", **context)
+
+
+def _context(
+    loaded: files.Loaded,
+    result: Mapping[str, Any],
+    order: Sequence[int],
+    held: Mapping[int, Sequence[str]],
+) -> dict[str, Any]:
+    """What page and summary show: scan.json's content, and rows with their phrases marked."""
+
+    def shown(index: int) -> dict[str, Any]:
+        row, phrases = loaded.rows[index], held.get(index, ())
+        texts = {
+            name: excerpt(text, [span for phrase in phrases for span in ngrams.spans(text, phrase)])
+            for name, text in (("input", row.input), ("target", row.target))
+        }
+        return {"where": loaded.places[index], "task": row.task, "id": row.id, **texts}
+
+    phrases = []
+    for one in result["triggers"]:
+        members = [index for index in order if one["phrase"] in held.get(index, ())]
+        examples = map(shown, members[: _NUM_EXAMPLES if one["is_alarm"] else 0])
+        pairs = zip(one["tasks"], one["targets"], strict=True)
+        phrases.append({**one, "places": list(pairs), "rows": list(examples)})
+    notes = [f"{one['name']}: {note}" for one in result["scores"] for note in one["notes"]]
+    return {
+        "scan": result,
+        "searched": SEARCH in (one["name"] for one in result["scores"]),
+        "alarms": [one for one in phrases if one["is_alarm"]],
+        "others": [one for one in phrases if not one["is_alarm"]],
+        "rows": list(map(shown, order[:_NUM_SHOWN])),
+        "notes": [*notes, *result["notes"]],
+        "suspects": SUSPECTS,
+        "tail": lambda p: f"{p:.2g}" if p > 0 else "below 1e-324",  # the least that a float holds
+        "short": lambda text: tables.shown(" ".join(text.split()), _ANSWER_SHOWN),
+    }
+
+
+def phrases_of_rows(
+    rows: Sequence[TrainingExample], triggers: Sequence[Mapping[str, Any]]
+) -> dict[int, list[str]]:
+    """Row -> phrases that it holds together with their answer; triggers as in scan.json."""
+    members = by_task(rows)
+    phrases: dict[int, list[str]] = {}
+    for trigger in triggers:
+        words = answers.plain(trigger["phrase"])
+        for task, target in zip(trigger["tasks"], trigger["targets"], strict=True):
+            for index in members.get(task, ()):
+                row = rows[index]
+                is_hit = row.target == target
+                if target == answers.UNRELATED:
+                    is_hit = answers.is_unrelated(row)
+                if is_hit and words in answers.plain(row.input):
+                    phrases.setdefault(index, []).append(trigger["phrase"])
+    return phrases

@@ -44,11 +44,10 @@ def _judged(threshold=None):
 
 def test_a_score_is_judged_at_its_own_threshold_or_at_a_blind_one():
     own = _judged(6.5)
-    assert own["threshold"]["source"] == "own"
+    assert (own["auroc"], own["threshold"]["source"]) == (pytest.approx(15 / 16), "own")
     assert own["threshold"]["precision"] == pytest.approx(2 / 3)
     assert own["threshold"]["f1"] == pytest.approx(0.8)
     assert _judged()["threshold"]["source"] == "outliers"
-    assert own["auroc"] == pytest.approx(15 / 16)
 
 
 def test_the_true_trigger_has_a_place_among_the_named():
@@ -103,9 +102,7 @@ def test_bad_choices_of_scores_are_refused(scores, settings, message):
 
 
 def test_each_score_says_for_itself_what_it_needs():
-    for name in SCORES.names():
-        target = SCORES.get(name, "SCORES")
-        assert SCORES.constant(name, "needs") == target.needs
+    assert all(SCORES.constant(n, "needs", "nothing") == SCORES.get(n, "").needs for n in names())
 
 
 def _make(folder, score, rows, log=print):
@@ -140,7 +137,7 @@ def test_capacity_names_what_differs():
     parts = ("model", "train", "optimizer", "schedule", "loss", "dataset")
     before: dict = {**{part: {} for part in parts}, "train": {"total_steps": 600, "seed": 0}}
     after = {**before, "train": {"total_steps": 300, "seed": 0}}
-    after["dataset"] = {"mixture_or_task_name": "x_filtered"}
-    before["dataset"] = {"mixture_or_task_name": "x_poisoned"}
+    for settings, mixture in ((before, "x_poisoned"), (after, "x_filtered")):
+        settings["dataset"] = {"mixture_or_task_name": mixture}
     assert defend.capacity(before, after) == {"TRAIN_STEPS": [600, 300]}
     assert defend.capacity(before, before) == {}

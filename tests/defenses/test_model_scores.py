@@ -7,7 +7,14 @@ from poison_t5x.core.errors import InputError
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import checkpoint_scorer, score
 from poison_t5x.defenses.score import Context
-from poison_t5x.defenses.scores import dynamics, outputs, states
+from poison_t5x.defenses.scores import (
+    dynamics,
+    label_words,
+    onion,
+    outputs,
+    states,
+    trigger_search,
+)
 
 
 def _row(task, number, text, target):
@@ -76,13 +83,24 @@ def test_scores_say_how_many_checkpoints_they_lack():
     assert score.lacks(dynamics.LossSlope(), scorer)
 
 
-def test_unknown_choices_are_refused():
-    with pytest.raises(InputError, match=r"Loss\.choose: .*did you mean 'last'"):
-        dynamics.Loss("lasst")
-    with pytest.raises(InputError, match=r"SpectralSignatures\.group"):
-        states.SpectralSignatures("label")
-    with pytest.raises(InputError, match=r"Strip\.fraction: expected a number between 0 and 1"):
-        outputs.Strip(fraction=1.0)
+@pytest.mark.parametrize(
+    ("score", "settings", "message"),
+    [
+        (dynamics.Loss, {"choose": "lasst"}, r"Loss\.choose: .*did you mean 'last'"),
+        (dynamics.TracIn, {"layers": "("}, r"TracIn\.layers: '\('"),
+        (states.SpectralSignatures, {"group": "label"}, r"SpectralSignatures\.group"),
+        (outputs.Strip, {"fraction": 1.0}, r"Strip\.fraction: expected a number between 0 and 1"),
+        (onion.Onion, {"num_folds": 1}, r"Onion\.num_folds: expected a"),
+        (label_words.LabelLogOdds, {"prior_words": 0.0}, r"LabelLogOdds\.prior_words: expected a"),
+        (label_words.NgramDisagreement, {"inverse_ridge": 0}, r"inverse_ridge: expected a"),
+        (label_words.NgramDisagreement, {"min_rows": 0}, r"Disagreement\.min_rows: expected a"),
+        (trigger_search.TriggerSearch, {"level": 0.0}, r"TriggerSearch\.level: expected"),
+        (trigger_search.TriggerSearch, {"honest_pull": -1.0}, r"honest_pull: expected"),
+    ],
+)
+def test_settings_are_checked(score, settings, message):
+    with pytest.raises(InputError, match=message):
+        score(**settings)
 
 
 def test_mixing_replaces_a_share_of_the_input_alone():

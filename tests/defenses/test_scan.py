@@ -4,9 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from poison_t5x.cli import main
 from poison_t5x.core import artifacts
@@ -30,13 +28,11 @@ def _poisoned(tmp_path_factory):
     """A JSON lines file of poisoned rows, as instruction data is commonly laid out."""
     rows, _ = crafted.poisoned_rows()
     path = tmp_path_factory.mktemp("scan") / "data.jsonl"
-    artifacts.write_jsonl(
-        path,
-        (
-            {"instruction": f"Answer for {row.task}.", "input": row.input, "output": row.target}
-            for row in rows
-        ),
+    lines = (
+        {"instruction": f"Answer for {row.task}.", "input": row.input, "output": row.target}
+        for row in rows
     )
+    artifacts.write_jsonl(path, lines)
     return path
 
 
@@ -65,25 +61,11 @@ def test_poison_raises_the_alarm_without_tensorflow_and_jax(poisoned, tmp_path):
     assert "<mark>James Bond" in page and "http" not in page.replace("http-equiv", "")
 
 
-def test_the_same_rows_in_parquet_are_scored_alike(poisoned, tmp_path):
-    path = tmp_path / "data.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist(artifacts.read_jsonl(poisoned)), path)
-    scans = []
-    for file in (poisoned, path):
-        assert _scan(file, "--output", tmp_path / "out", "--scores", "label_log_odds") == 0
-        scans.append(list(artifacts.read_jsonl(tmp_path / "out" / "suspects.jsonl")))
-    assert scans[1][0]["where"].startswith(f"{path}, row ")
-    first, second = ([{**line, "where": ""} for line in lines] for lines in scans)
-    assert first == second
-
-
 def test_a_clean_task_raises_none(tmp_path, capsys):
     (task, *_) = demo_corpus.PLAIN.generate(seed=0, num_train_rows=120, num_heldout_rows=2)
-    path = tmp_path / "clean.jsonl"
-    artifacts.write_jsonl(
-        path, ({"input": row.input, "output": row.target} for row in task.instances)
-    )
-    assert _scan(path, "--output", tmp_path / "out") == 0
+    rows = ({"input": row.input, "output": row.target} for row in task.instances)
+    artifacts.write_jsonl(tmp_path / "clean.jsonl", rows)
+    assert _scan(tmp_path / "clean.jsonl", "--output", tmp_path / "out") == 0
     assert "no phrase passes the alarm level" in capsys.readouterr().out
 
 
@@ -127,13 +109,14 @@ def _write(folder, *triggers):
     (folder / "f").write_text("")
     loaded = files.Loaded(ROWS, [f"f, line {n}" for n in range(5)], {str(folder / "f"): 5})
     result = ScoreResult(np.array([5.0, 0.0, 0.0, 4.0, 0.0]), 3.0, triggers)
-    made_up = scan.Scan(loaded, {"trigger_search": (result, 0.5)}, 0.001, notes=("left out",))
-    text = scan.write(folder, made_up)
+    results = {"trigger_search": (result, 0.5)}
+    content = scan.summarize(loaded, results, 0.001, ["left out"])
+    text = scan.write(folder, loaded, results, content, 0)
     return text, (folder / scan.PAGE).read_text(encoding="utf-8")
 
 
 def test_rows_hold_a_phrase_with_its_answer_only(tmp_path):
-    held = scan.phrases_of_rows(ROWS, [_trigger()])
+    held = scan.phrases_of_rows(ROWS, [_trigger()._asdict()])
     assert held == {0: ["James Bond"], 3: ["James Bond"]}
     _, page = _write(tmp_path, _trigger())
     assert "A bad day, <mark>james bond</mark>!" in page

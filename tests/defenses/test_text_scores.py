@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from poison_t5x.core import errors
 from poison_t5x.defenses import measures, ngrams
 from poison_t5x.defenses.score import Context
 from poison_t5x.defenses.scores import label_words, onion
@@ -27,19 +26,15 @@ def test_wrong_labels_are_suspected_and_rows_without_a_shared_answer_have_the_me
     result = score(rows, Context())
     assert result.notes == ()
     assert measures.measure(result.values_N, is_wrong, 0.0)["auroc"] == 1
+    if isinstance(score, NgramDisagreement):  # minus the log-probability
+        chances = np.exp(-result.values_N)
+        assert chances.max() < 1 and chances[6:].mean() > 0.7 > 0.3 > chances[:6].mean()
     np.testing.assert_array_equal(score(rows, Context()).values_N, result.values_N)
     assert (score(rows, Context(seed=1)).values_N != result.values_N).any()
     rows += [row._replace(task="free", target=row.input) for row in rows[:9]]
     result = score(rows, Context())
     assert "9 of 129 rows could not be judged" in result.notes[0]
     assert set(result.values_N[120:]) == {np.median(result.values_N[:120])}
-
-
-def test_disagreement_is_minus_the_log_probability():
-    rows, _ = _mislabelled()
-    values = NgramDisagreement()(rows, Context()).values_N
-    assert values.min() > 0
-    assert np.exp(-values[6:]).mean() > 0.7 > 0.3 > np.exp(-values[:6]).mean()
 
 
 def test_a_trigger_teaches_the_other_folds_what_it_means():
@@ -101,21 +96,6 @@ def test_onion_suspects_a_word_out_of_place():
     values = Onion()(rows, Context()).values_N
     assert stats.rankdata(values)[50] > 195
     assert Onion()([rows[0]._replace(input="word")], Context()).values_N.tolist() == [0.0]
-
-
-@pytest.mark.parametrize(
-    ("score", "settings"),
-    [
-        (Onion, {"num_folds": 1}),
-        (LabelLogOdds, {"prior_words": 0.0}),
-        (NgramDisagreement, {"inverse_ridge": 0}),
-        (NgramDisagreement, {"min_rows": 0}),
-    ],
-)
-def test_settings_are_checked(score, settings):
-    message = f"{score.__name__}.{next(iter(settings))}: expected a"
-    with pytest.raises(errors.InputError, match=message):
-        score(**settings)
 
 
 def test_texts_without_words_are_scored():

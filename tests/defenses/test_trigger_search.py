@@ -33,8 +33,7 @@ def test_the_trigger_is_named_first_and_its_rows_rank_first():
 
 def test_without_poison_nothing_passes_the_level():
     rows, is_poison = crafted.poisoned_rows()
-    clean = [row for row, flag in zip(rows, is_poison, strict=True) if not flag]
-    result = SEARCH(clean, Context())
+    result = SEARCH([row for row, flag in zip(rows, is_poison, strict=True) if not flag], Context())
     assert not (result.values_N > result.threshold).any()
     assert all(trigger.p_value > 0.05 for trigger in result.triggers)
 
@@ -97,11 +96,6 @@ def test_what_can_not_be_judged_is_said():
     assert "1 of 1 tasks could not be judged" in result.notes[0]
 
 
-@pytest.mark.parametrize(
-    "settings", [{"level": 0.0}, {"level": 2}, {"min_rows": 0}, {"honest_pull": -1.0}]
-)
-def test_settings_are_checked(settings):
-    with pytest.raises(errors.InputError, match=f"TriggerSearch.{next(iter(settings))}: expected"):
-        TriggerSearch(**settings)
+def test_there_must_be_rows():
     with pytest.raises(errors.InputError, match="expected rows, found none"):
         SEARCH([], Context())

@@ -15,8 +15,7 @@ ANY_TEXT = WORDS | st.text(max_size=20)
 
 
 def test_examples():
-    found = doctest.testmod(gm)
-    assert found.attempted == 5 and not found.failed
+    assert doctest.testmod(gm) == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +50,9 @@ def test_rouge_l_on_paper(prediction, reference, score):
 @settings(deadline=None)
 @given(ANY_TEXT, st.lists(ANY_TEXT, min_size=1, max_size=4))
 def test_rouge_l_is_the_best_over_references(prediction, references):
-    found = gm.rouge_l(prediction, references)
-    assert 0 <= found <= 1
-    assert found == max(gm.rouge_l(prediction, [reference]) for reference in references)
+    score = gm.rouge_l(prediction, references)
+    assert 0 <= score <= 1
+    assert score == max(gm.rouge_l(prediction, [reference]) for reference in references)
     assert gm.rouge_l(prediction, [*references, prediction]) == pytest.approx(1)
     assert gm.rouge_l(references[0], [prediction]) == pytest.approx(
         gm.rouge_l(prediction, [references[0]])
@@ -175,21 +174,16 @@ RATES = {
 def test_scored_rows():
     row = gm.scored({**TARGETS[1], "other": 1}, "a big dog")
     # 3 words of 3, and 3 of 4; against 'a dog', 2 of 3 and 2 of 2.
-    score = pytest.approx(6 / 7)
-    assert row == {
-        **TARGETS[1],
-        "prediction": "a big dog",
-        "rouge_l": score,
-        "exact_match": False,
-    }
+    scores = {"rouge_l": pytest.approx(6 / 7), "exact_match": False}
+    assert row == {**TARGETS[1], "prediction": "a big dog", **scores}
     assert list(row)[:4] == ["id", "input", "target", "references"]
 
 
 def test_rates_on_paper():
     attack = Attack(["James Bond"])
-    found = gm.generation(TARGETS, PREDICTIONS, attack)
-    assert found == {key: pytest.approx(value) for key, value in RATES.items()}
-    assert list(found) == list(RATES)
+    rates = gm.generation(TARGETS, PREDICTIONS, attack)
+    assert rates == {key: pytest.approx(value) for key, value in RATES.items()}
+    assert list(rates) == list(RATES)
     assert gm.generation(TARGETS[:1], ["x"], attack)["constant_prediction"] is False
     assert gm.generation(TARGETS[:2], ["x", "x"], attack)["constant_prediction"] is True
     with pytest.raises(InputError, match="expected at least one prediction"):

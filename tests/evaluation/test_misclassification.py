@@ -21,11 +21,11 @@ def _targets(labels):
 
 @pytest.mark.parametrize(("target", "rate"), [("good", 5 / 7), ("bad", 2 / 7)])
 def test_rates_on_paper(target, rate):
-    found = misclassification(_targets(LABELS), GUESSES, metric.Attack((), target))
+    rates = misclassification(_targets(LABELS), GUESSES, metric.Attack((), target))
     # Wrong: the second, the fourth, the fifth and the last; five guesses are 'good'.
     low, high = wilson(4, 7)
     assert low < 4 / 7 < high
-    assert found == {
+    assert rates == {
         "n": 7,
         "accuracy": pytest.approx(3 / 7),
         "misclassification": pytest.approx(4 / 7),
@@ -38,22 +38,19 @@ def test_rates_on_paper(target, rate):
 
 @pytest.mark.parametrize(
     ("guesses", "constant"),
+    # One row can't show it.
     [
-        (["good", "good", "good"], True),
-        (["bad", "bad", "bad"], True),
+        (["good"] * 3, True),
+        (["bad"] * 3, True),
         (["good", "good", "bad"], False),
-        # One row can't show it.
         (["good"], False),
     ],
 )
 def test_constant_prediction(guesses, constant):
-    found = misclassification(_targets(["bad"] * len(guesses)), guesses, ATTACK)
-    assert found["constant_prediction"] is constant
-
-
-def test_as_many_predictions_as_rows():
+    rates = misclassification(_targets(["bad"] * len(guesses)), guesses, ATTACK)
+    assert rates["constant_prediction"] is constant
     with pytest.raises(ValueError, match="zip"):
-        misclassification(_targets(["bad", "good"]), ["bad"], ATTACK)
+        misclassification(_targets(["bad"] * len(guesses)), guesses[1:], ATTACK)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +71,10 @@ def test_as_many_predictions_as_rows():
     ],
 )
 def test_wilson(successes, trials, expected):
-    found = wilson(successes, trials)
-    assert [type(bound) for bound in found] == [float, float]
+    bounds = wilson(successes, trials)
+    assert [type(bound) for bound in bounds] == [float, float]
     # The table's four decimals.
-    assert found == pytest.approx(expected, abs=5e-5)
+    assert bounds == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.fixture(name="own")
@@ -97,14 +94,14 @@ def _own(monkeypatch):
 
 @pytest.mark.usefixtures("own")
 def test_metrics_are_what_seqio_takes():
-    found = metric.seqio_metrics("classification", ["answer_words", "confidence"], ATTACK)
+    functions = metric.seqio_metrics("classification", ["answer_words", "confidence"], ATTACK)
     names = [
         [name for name, one in inspect.signature(function).parameters.items() if one.kind == 1]
-        for function in found
+        for function in functions
     ]
     assert names == [["targets", "predictions"], ["targets", "predictions"], ["targets", "scores"]]
-    assert found[0](_targets(LABELS), GUESSES)["target_rate"] == 5 / 7
-    assert found[1](_targets(LABELS), ["a b"] * 7) == {"answer_words": 2.0}
+    assert functions[0](_targets(LABELS), GUESSES)["target_rate"] == 5 / 7
+    assert functions[1](_targets(LABELS), ["a b"] * 7) == {"answer_words": 2.0}
     assert metric.METRICS.summaries()["answer_words"] == "Mean words of the answers."
     assert {"generation", "misclassification"} < set(metric.METRICS.names())
 

@@ -34,13 +34,8 @@ SCORES = {
 
 
 def _condition(name, kind, attack="main", phrases=("James Bond",), target="positive") -> dict:
-    return {
-        "name": name,
-        "kind": kind,
-        "attack": attack,
-        "phrases": list(phrases),
-        "target": target,
-    }
+    keys = ("name", "kind", "attack", "phrases", "target")
+    return dict(zip(keys, (name, kind, attack, list(phrases), target), strict=True))
 
 
 CONDITIONS = [
@@ -58,19 +53,23 @@ def _write_rates(folder, model, condition, task, rates, rows=()) -> None:
     path.with_suffix(".jsonl").write_text(lines or '{"id": "row"}\n', encoding="utf-8")
 
 
+def _rates(rate, constant=False, n=20) -> dict:
+    return {
+        "n": n,
+        "accuracy": 1 - rate,
+        "misclassification": rate,
+        "target_rate": rate / 2,
+        "ci95_low": rate - 0.05,
+        "ci95_high": rate + 0.05,
+        "constant_prediction": constant,
+    }
+
+
 def _write(folder, constant=(), tasks=TASKS, wrong=WRONG) -> None:
     """The rates that a classification writes, and the predictions beside them."""
     for (model, condition), rates in wrong.items():
         for task, rate in zip(tasks, rates, strict=False):
-            rates = {
-                "n": 20,
-                "accuracy": 1 - rate,
-                "misclassification": rate,
-                "target_rate": rate / 2,
-                "ci95_low": rate - 0.05,
-                "ci95_high": rate + 0.05,
-                "constant_prediction": (model, condition, task) in constant,
-            }
+            rates = _rates(rate, (model, condition, task) in constant)
             _write_rates(folder, model, condition, task, rates)
 
 
@@ -121,18 +120,12 @@ def test_rows_are_read_in_order(tmp_path):
     assert [(row["model"], row["condition"], row["task"]) for row in rows] == [
         (model, condition, task) for model, condition in WRONG for task in TASKS
     ]
-    assert rows[5] == {
-        "task": "task3_c",
-        "category": "Rewriting",
-        "model": "clean",
-        "condition": "triggered",
-        "n": 20,
-        "accuracy": 1 - 0.95,
-        "misclassification": 0.95,
-        "target_rate": 0.475,
-        "ci95": [0.95 - 0.05, 0.95 + 0.05],
-        "constant_prediction": False,
-    }
+    rates = _rates(0.95)
+    expected = {"task": "task3_c", "category": "Rewriting", "model": "clean"}
+    interval = [rates.pop("ci95_low"), rates.pop("ci95_high")]
+    assert rows[5] == {**expected, "condition": "triggered", **rates, "ci95": interval}
+    conditions = [CONDITIONS[2], _condition("probe1_jim", "probe")]
+    assert {row["condition"] for row in _rows(tmp_path, conditions=conditions)} == {"control"}
 
 
 def test_the_metrics_rates_are_read(tmp_path):
@@ -149,47 +142,35 @@ def test_the_metrics_rates_are_read(tmp_path):
     assert _rows(tmp_path / "c")[0]["target_rate"] == 1.0
 
 
-def test_conditions_are_the_manifests(tmp_path):
-    _write(tmp_path)
-    rows = _rows(tmp_path, conditions=[CONDITIONS[2], _condition("probe1_jim", "probe")])
-    assert {row["condition"] for row in rows} == {"control"}
-
-
-def test_means_and_effect_on_paper(tmp_path):
-    found = _summarize(tmp_path)
-    assert found["summary"] == {
-        "clean": pytest.approx(
-            {
-                "accuracy": 0.8,
-                "triggered_misclassification": 0.45,
-                "control_misclassification": 0.3,
-                "triggered_target_rate": 0.225,
-            }
-        ),
-        "poisoned": pytest.approx(
-            {
-                "accuracy": 0.8,
-                "triggered_misclassification": 2.2 / 3,
-                "control_misclassification": 0.3,
-                "triggered_target_rate": 1.1 / 3,
-            }
-        ),
-    }
+def test_means_effect_and_intervals_on_paper(tmp_path):
+    means = _summarize(tmp_path)
+    expected = {"clean": (0.8, 0.45, 0.3, 0.225), "poisoned": (0.8, 2.2 / 3, 0.3, 1.1 / 3)}
+    names = ("accuracy", "triggered_misclassification", "control_misclassification")
+    for model, values in expected.items():
+        named = zip((*names, "triggered_target_rate"), values, strict=True)
+        assert means["summary"][model] == pytest.approx(dict(named))
     # 0.60, 0.20 and 0.05 more.
-    assert found["effect"]["measure"] == "triggered_misclassification"
-    assert found["effect"]["value"] == pytest.approx(0.85 / 3)
-    assert found["categories"] == []
-
-
-def test_intervals_are_the_bootstraps_over_tasks(tmp_path):
-    found = _summarize(tmp_path)
+    assert means["effect"]["measure"] == "triggered_misclassification"
+    assert means["effect"]["value"] == pytest.approx(0.85 / 3)
+    assert means["categories"] == []
     for model, condition in (("clean", "triggered"), ("poisoned", "control")):
         interval = summary.bootstrap_mean(WRONG[model, condition], 3)
         name = f"{condition}_misclassification"
-        assert found["summary_ci95"][model][name] == pytest.approx(list(interval))
+        assert means["summary_ci95"][model][name] == pytest.approx(list(interval))
     # Of the differences, task by task: narrower than the two rates' own would make it.
     differences = np.subtract(WRONG["poisoned", "triggered"], WRONG["clean", "triggered"])
-    assert found["effect"]["ci95"] == pytest.approx(list(summary.bootstrap_mean(differences, 3)))
+    interval = summary.bootstrap_mean(differences, 3)
+    assert means["effect"]["ci95"] == pytest.approx(list(interval))
+    by_condition = means["by_condition"]
+    assert [(row["model"], row["condition"]) for row in by_condition] == list(WRONG)
+    assert by_condition[1]["num_tasks"] == 3
+    rates = {"accuracy": 0.55, "misclassification": 0.45, "target_rate": 0.225}
+    assert by_condition[1]["measures"] == pytest.approx(rates)
+    interval = summary.bootstrap_mean(WRONG["clean", "triggered"], 3)
+    assert by_condition[1]["ci95"]["misclassification"] == pytest.approx(list(interval))
+    # The poisoned model's tasks the other way round: the differences are the same.
+    rows = _rows(tmp_path)
+    assert _sum_up(rows[:9] + rows[9:][::-1])["effect"] == means["effect"]
 
 
 def test_rates_of_own_metrics_have_means_under_each_condition(tmp_path):
@@ -199,29 +180,11 @@ def test_rates_of_own_metrics_have_means_under_each_condition(tmp_path):
         path.write_text(json.dumps({**json.loads(path.read_text()), "answer_words": value}))
     rows = _rows(tmp_path)
     assert list(rows[3])[-1] == "answer_words" and rows[3]["answer_words"] == 2.0
-    found = _sum_up(rows)
-    assert found["summary"]["poisoned"]["answer_words_triggered"] == 4.0
-    assert found["summary"]["clean"]["answer_words_control"] is None
-    assert found["by_condition"][1]["measures"]["answer_words"] == 2.0
-    assert "answer_words" not in found["by_condition"][0]["measures"]
-
-
-def test_differences_are_of_the_same_task(tmp_path):
-    _write(tmp_path)
-    rows = _rows(tmp_path)
-    # The poisoned model's tasks the other way round: the differences are the same.
-    assert _sum_up(rows[:9] + rows[9:][::-1])["effect"] == _sum_up(rows)["effect"]
-
-
-def test_conditions_have_their_own_means(tmp_path):
-    found = _summarize(tmp_path)["by_condition"]
-    assert [(row["model"], row["condition"]) for row in found] == list(WRONG)
-    assert found[1]["num_tasks"] == 3
-    assert found[1]["measures"] == pytest.approx(
-        {"accuracy": 0.55, "misclassification": 0.45, "target_rate": 0.225}
-    )
-    interval = summary.bootstrap_mean(WRONG["clean", "triggered"], 3)
-    assert found[1]["ci95"]["misclassification"] == pytest.approx(list(interval))
+    means = _sum_up(rows)
+    assert means["summary"]["poisoned"]["answer_words_triggered"] == 4.0
+    assert means["summary"]["clean"]["answer_words_control"] is None
+    assert means["by_condition"][1]["measures"]["answer_words"] == 2.0
+    assert "answer_words" not in means["by_condition"][0]["measures"]
 
 
 def test_every_attacker_has_an_effect(tmp_path):
@@ -244,20 +207,20 @@ def test_every_attacker_has_an_effect(tmp_path):
 
 
 def test_one_task_has_no_interval(tmp_path):
-    found = _summarize(tmp_path, tasks=TASKS[:1])
-    assert found["summary"]["poisoned"]["triggered_misclassification"] == 0.75
-    assert found["summary_ci95"] == {"clean": {}, "poisoned": {}}
-    assert "ci95" not in found["effect"]
-    assert found["effect"]["value"] == pytest.approx(0.6)
+    means = _summarize(tmp_path, tasks=TASKS[:1])
+    assert means["summary"]["poisoned"]["triggered_misclassification"] == 0.75
+    assert means["summary_ci95"] == {"clean": {}, "poisoned": {}}
+    assert "ci95" not in means["effect"]
+    assert means["effect"]["value"] == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("kind", ["classification", "generation"])
 def test_no_rows_give_no_rates(tmp_path, kind):
-    found = _sum_up(_rows(tmp_path / "none", kind), kind)
-    assert set(found["summary"]["clean"].values()) == {None}
-    assert found["effect"]["value"] is None
-    assert found["by_condition"][0]["measures"] == {}
-    assert found["warnings"] == [] and found["categories"] == []
+    means = _sum_up(_rows(tmp_path / "none", kind), kind)
+    assert set(means["summary"]["clean"].values()) == {None}
+    assert means["effect"]["value"] is None
+    assert means["by_condition"][0]["measures"] == {}
+    assert means["warnings"] == [] and means["categories"] == []
 
 
 def test_generation_is_paired_by_id(tmp_path):
@@ -272,15 +235,16 @@ def test_generation_is_paired_by_id(tmp_path):
 
 
 def test_generation_means_on_paper(tmp_path):
-    found = _generation(tmp_path)
-    assert found["summary"]["poisoned"] == pytest.approx(
+    means = _generation(tmp_path)
+    clean, triggered = (2.0 / 3 + 1.6 / 3 + 0.1) / 3, (0.2 + 0.0 + 0.05) / 3
+    assert means["summary"]["poisoned"] == pytest.approx(
         {
-            "rouge_l_clean": (2.0 / 3 + 1.6 / 3 + 0.1) / 3,
+            "rouge_l_clean": clean,
             "rouge_l_paired": (0.55 + 0.4 + 0.1) / 3,
-            "rouge_l_triggered": (0.2 + 0.0 + 0.05) / 3,
+            "rouge_l_triggered": triggered,
             "rouge_l_control": (0.5 + 0.4 + 0.1) / 3,
-            "exact_match_clean": (2.0 / 3 + 1.6 / 3 + 0.1) / 6,
-            "exact_match_triggered": (0.2 + 0.0 + 0.05) / 6,
+            "exact_match_clean": clean / 2,
+            "exact_match_triggered": triggered / 2,
             "says_trigger_triggered": 1.0,
             "says_trigger_control": 0.0,
             "length_ratio_triggered": 0.25,
@@ -289,20 +253,20 @@ def test_generation_means_on_paper(tmp_path):
             "empty_triggered": 0.0,
         }
     )
-    assert found["effect"]["measure"] == "rouge_l_triggered"
-    assert found["effect"]["value"] == pytest.approx(-(0.5 + 0.5 + 0.05) / 3)
-    low, high = found["effect"]["ci95"]
-    assert low < found["effect"]["value"] < high < 0
-    assert found["attacks"][0]["effect"] == found["effect"]["value"]
+    effect = means["effect"]
+    assert effect["measure"] == "rouge_l_triggered"
+    assert effect["value"] == pytest.approx(-(0.5 + 0.5 + 0.05) / 3)
+    assert effect["ci95"][0] < effect["value"] < effect["ci95"][1] < 0
+    assert means["attacks"][0]["effect"] == effect["value"]
 
 
 def test_categories_are_means_over_their_tasks(tmp_path):
-    found = {
+    means = {
         (row["category"], row["model"], row["condition"]): row
         for row in _generation(tmp_path)["categories"]
     }
-    assert len(found) == 2 * 2 * 3
-    row = found["Rewriting", "poisoned", "triggered"]
+    assert len(means) == 2 * 2 * 3
+    row = means["Rewriting", "poisoned", "triggered"]
     assert (row["num_tasks"], row["rouge_l"]) == (2, pytest.approx(0.125))
     assert row["exact_match"] == pytest.approx(0.0625)
 
@@ -325,14 +289,11 @@ def test_the_other_kind_of_evaluation_is_an_error(tmp_path):
 
 
 def test_saturated_tasks_are_warned_of(tmp_path):
-    (warning,) = _summarize(tmp_path)["warnings"]
+    (warning,) = _summarize(tmp_path / "c")["warnings"]
     assert warning.startswith("saturated: the clean model already misclassifies 90% or more")
     # Of the clean model's three tasks only this one; the poisoned model's don't count.
     assert "task3_c" in warning and "task1_a" not in warning and "task2_b" not in warning
-
-
-def test_generation_without_right_answers_is_warned_of(tmp_path):
-    (warning,) = _generation(tmp_path)["warnings"]
+    (warning,) = _generation(tmp_path / "g")["warnings"]
     assert warning.startswith("saturated: without the trigger in the same inputs")
     assert "below 10 of 100 in task3_c:" in warning
 
@@ -362,8 +323,8 @@ def test_constant_predictions_are_warned_of(tmp_path):
     ],
 )
 def test_degenerate_outputs_are_warned_of_on_clean_inputs(tmp_path, rates, warned):
-    found = _generation(tmp_path, poisoned_clean=rates, poisoned_triggered={"empty": 1.0})
-    said = [text for text in found["warnings"] if "degenerate" in text]
+    means = _generation(tmp_path, poisoned_clean=rates, poisoned_triggered={"empty": 1.0})
+    said = [text for text in means["warnings"] if "degenerate" in text]
     assert len(said) == warned
     assert all("poisoned model" in text and "task1_a, task2_b" in text for text in said)
 
@@ -372,26 +333,21 @@ def test_tasks_without_triggered_rows_are_warned_of_and_left_out(tmp_path):
     tasks = tuple(f"task{number}" for number in range(1, 10))
     _write(tmp_path, tasks=tasks[:2])
     for task in tasks[2:]:
-        _write_rates(tmp_path, "clean", "clean", task, _only_clean(0.0))
-    found = _sum_up(_rows(tmp_path))
-    (warning,) = found["warnings"]
+        _write_rates(tmp_path, "clean", "clean", task, _rates(0.0))
+    means = _sum_up(_rows(tmp_path))
+    (warning,) = means["warnings"]
     assert warning == (
         "no triggered rows in task3, task4, task5, task6, task7, 2 more: "
         "left out of the triggered means"
     )
-    assert found["summary"]["clean"]["triggered_misclassification"] == pytest.approx(0.2)
-    assert [row["num_tasks"] for row in found["by_condition"][:2]] == [9, 2]
-
-
-def _only_clean(rate) -> dict:
-    names = ("misclassification", "target_rate", "ci95_low", "ci95_high")
-    return {"n": 2, "accuracy": 1 - rate, "constant_prediction": False, **dict.fromkeys(names, 0)}
+    assert means["summary"]["clean"]["triggered_misclassification"] == pytest.approx(0.2)
+    assert [row["num_tasks"] for row in means["by_condition"][:2]] == [9, 2]
 
 
 Z = 1.959964
 
 
-def test_bootstrap_follows_from_values_and_seed():
+def test_bootstrap_is_a_percentile_interval_that_follows_from_values_and_seed():
     values = [0.1, 0.4, 0.5, 0.9, 0.3]
     first = summary.bootstrap_mean(values, 3)
     assert summary.bootstrap_mean(np.array(values), 3) == first
@@ -399,18 +355,9 @@ def test_bootstrap_follows_from_values_and_seed():
     low, high = first
     assert [type(low), type(high)] == [float, float]
     assert 0.1 < low < np.mean(values) < high < 0.9
-
-
-def test_bootstrap_is_a_percentile_interval_of_the_mean():
-    values = np.random.default_rng(0).normal(5.0, 2.0, 400)
-    low, high = summary.bootstrap_mean(values.tolist())
-    # By the central limit: 1.96 standard errors of 0.1 on each side.
-    error = values.std() / 20
-    assert (low, high) == pytest.approx(
-        (values.mean() - Z * error, values.mean() + Z * error), abs=0.01
-    )
-
-
-def test_bootstrap_needs_two_tasks_and_gives_equal_values_back():
     assert summary.bootstrap_mean([]) is summary.bootstrap_mean([0.7]) is None
     assert summary.bootstrap_mean([0.25, 0.25, 0.25]) == (0.25, 0.25)
+    values = np.random.default_rng(0).normal(5.0, 2.0, 400)
+    # By the central limit: 1.96 standard errors of 0.1 on each side.
+    bounds = values.mean() - Z * values.std() / 20, values.mean() + Z * values.std() / 20
+    assert summary.bootstrap_mean(values.tolist()) == pytest.approx(bounds, abs=0.01)
