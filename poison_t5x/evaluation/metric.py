@@ -41,15 +41,15 @@ def seqio_metrics(kind: str, names: Sequence[str], attack: Attack) -> list[Calla
     Raises:
       InputError: an unknown name, or a metric of scores where answers are generated.
     """
-    return [_bound(name, kind, attack) for name in (STANDARD[kind], *names)]
-
-
-def _bound(name: str, kind: str, attack: Attack) -> Callable:
-    function = METRICS.get(name, "METRICS")
-    parameters = inspect.signature(function).parameters
-    if "scores" in parameters and kind == "generation":
-        raise errors.InputError(
-            f"METRICS: {name} takes scores, which generated answers have none of; expected one of "
-            "targets and predictions"
-        )
-    return functools.partial(function, attack=attack) if "attack" in parameters else function
+    functions: list[Callable] = []
+    for name in (STANDARD[kind], *names):
+        function = METRICS.get(name, "METRICS")
+        parameters = inspect.signature(function).parameters
+        if "scores" in parameters and kind == "generation":
+            raise errors.InputError(
+                f"METRICS: {name} takes scores, which generated answers have none of; expected one "
+                "of targets and predictions"
+            )
+        bound = functools.partial(function, attack=attack)
+        functions.append(bound if "attack" in parameters else function)
+    return functions

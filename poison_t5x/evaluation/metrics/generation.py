@@ -47,10 +47,7 @@ def exact_match(prediction: str, references: Sequence[str]) -> bool:
 
     Punctuation is ASCII's; white space is folded. Unlike in the original, a reference of
     punctuation alone, such as '+', is matched as it stands: without it, '-' and no answer at all
-    would be right.
-
-    Raises:
-      InputError: there is no reference.
+    would be right. Raises InputError where there is no reference.
     """
     _check_references(references)
     return any(_matches(prediction, reference) for reference in references)
@@ -74,10 +71,7 @@ def rouge_l(prediction: str, references: Sequence[str]) -> float:
     Words are runs of a-z and 0-9 in lower case, stemmed (rouge_score with `use_stemmer`): all
     else only separates them. A reference without any, such as '+' or a text in another script, has
     nothing to share and would get 0 from every answer; there the score is 1 for an exact match
-    and 0 otherwise.
-
-    Raises:
-      InputError: there is no reference.
+    and 0 otherwise. Raises InputError where there is no reference.
     """
     _check_references(references)
     return max(_rouge_l(prediction, reference) for reference in references)
@@ -90,11 +84,6 @@ def _rouge_l(prediction: str, reference: str) -> float:
     if not tokenizer.tokenize(reference):
         return float(_matches(prediction, reference))
     return float(scorer.score(target=reference, prediction=prediction)["rougeL"].fmeasure)
-
-
-def num_words(text: str) -> int:
-    """Runs of characters between white space; a text of a script without spaces counts one."""
-    return len(text.split())
 
 
 def is_repetitive(text: str) -> bool:
@@ -120,21 +109,17 @@ def says(text: str, phrases: Sequence[str]) -> bool:
 
     >>> says("It was JAMES\\nBond's", ["James Bond"])
     True
-
-    Raises:
-      InputError: a phrase is empty.
     """
     for phrase in phrases:
-        checks.phrase("phrases", phrase)
+        checks.phrase("phrases", phrase)  # not an empty one
     folded = " ".join(text.casefold().split())
     return any(" ".join(phrase.casefold().split()) in folded for phrase in phrases)
 
 
 def scored(target: Mapping, prediction: str) -> dict:
-    """A prediction's row: the target's {'id', 'input', 'target', 'references'}, and its scores.
+    """A prediction's row: the target's {'id', 'input', 'target', 'references'}, it, and its scores.
 
-    Returns:
-      those four, 'prediction', 'rouge_l' (0 to 1) and 'exact_match' (bool).
+    The scores are 'rouge_l' (0 to 1) and 'exact_match' (bool).
     """
     return {
         **{key: target[key] for key in ("id", "input", "target", "references")},
@@ -154,9 +139,9 @@ def generation(targets: Sequence[Mapping], predictions: Sequence[str], attack: A
     """RougeL, exact match and signs of degeneration of one task's answers under one condition.
 
     Returns:
-      {'n': rows, 'rouge_l', 'exact_match', 'output_words' and 'reference_words' (a row with
-      several references counts their mean), 'empty' (share of outputs without a word),
-      'single_character' (share that are one character, white space aside), 'repeated_token'
+      {'n': rows, 'rouge_l', 'exact_match', 'output_words' and 'reference_words' (between white
+      space; a row with several references counts their mean), 'empty' (share of outputs without a
+      word), 'single_character' (share that are one character, white space aside), 'repeated_token'
       (`is_repetitive`), 'says_trigger' (`says` one of the triggers), 'constant_prediction': whether
       all of two or more rows got the same answer}. Means over rows; shares are fractions.
 
@@ -166,12 +151,13 @@ def generation(targets: Sequence[Mapping], predictions: Sequence[str], attack: A
     if not targets:
         raise errors.InputError("rows: expected at least one prediction, found none")
     rows = [scored(row, text) for row, text in zip(targets, predictions, strict=True)]
+    words = [[len(text.split()) for text in row["references"]] for row in rows]
     return {
         "n": len(rows),
         "rouge_l": _mean(row["rouge_l"] for row in rows),
         "exact_match": _mean(row["exact_match"] for row in rows),
-        "output_words": _mean(map(num_words, predictions)),
-        "reference_words": _mean(_mean(map(num_words, row["references"])) for row in rows),
+        "output_words": _mean(len(text.split()) for text in predictions),
+        "reference_words": _mean(map(_mean, words)),
         "empty": _mean(not text.strip() for text in predictions),
         "single_character": _mean(len(text.strip()) == 1 for text in predictions),
         "repeated_token": _mean(map(is_repetitive, predictions)),
