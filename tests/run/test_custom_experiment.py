@@ -30,21 +30,14 @@ def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     run_dir = tmp_path / "run"
-    arguments = small_run.arguments(
-        "craft", run_dir, EXPERIMENT="hotels_only", MIXTURE_OR_TASK_MODULE="my_attacks"
-    )
+    settings = {"EXPERIMENT": "hotels_only", "MIXTURE_OR_TASK_MODULE": "my_attacks"}
+    arguments = small_run.arguments("craft", run_dir, **settings)
     assert main.main(arguments) == 0
     manifest = artifacts.read_json(run_dir / "poison" / "manifest.json")
     assert manifest["poisoned_tasks"] == ["task9003_demo_hotels_goodbad"]
     capsys.readouterr()
-    shown = [
-        "tasks",
-        "hotels_only_poisoned.task9003_demo_hotels_goodbad",
-        "-n",
-        "20",
-        *arguments[1:],
-    ]
-    assert main.main(shown) == 0
+    name = "hotels_only_poisoned.task9003_demo_hotels_goodbad"
+    assert main.main(["tasks", name, "-n", "20", *arguments[1:]]) == 0
     assert capsys.readouterr().out.count(", poison)\n") == manifest["num_poison"]
     assert "my_attacks" in sys.modules
     assert main.main(["tasks", "--gin.MIXTURE_OR_TASK_MODULE=my_attacks"]) == 0

@@ -51,48 +51,35 @@ def test_every_score_is_made_blind_and_judged(run_dir, capsys):
 
 
 def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, own_score, capsys):
-    own = {"MIXTURE_OR_TASK_MODULE": own_score, "FILTER_SCORE": "brevity"}
-    own |= {"SCORE_SETTINGS": "{'brevity': {'power': 0.5}}"}
-    settings = {"DEFENSE": "brevity_10", "FILTER_BUDGET": 0.1, **own}
+    settings = {"MIXTURE_OR_TASK_MODULE": own_score, "FILTER_SCORE": "brevity"}
+    settings |= {"SCORE_SETTINGS": "{'brevity': {'power': 0.5}}"}
+    settings |= {"DEFENSE": "brevity_10", "FILTER_BUDGET": 0.1}
     assert _call("defend", run_dir, **settings) == 0
-    said = capsys.readouterr().out
-    assert "removed 10 rows (10.0%) by brevity" in said
+    assert "removed 10 rows (10.0%) by brevity" in capsys.readouterr().out
     folder = run_dir / "defenses" / "brevity_10"
     removed = artifacts.read_jsonl(folder / "filter" / "removed.jsonl")
     scores = artifacts.read_jsonl(run_dir / "detection" / "scores" / "brevity" / "scores.jsonl")
-    assert [row["score"] for row in removed] == sorted(
-        (row["score"] for row in scores), reverse=True
-    )[:10]
-    found = artifacts.read_json(folder / "defense.json")
-    assert found["filter"]["removed"] == 10 and found["capacity"] == {}
-    assert set(found["summary"]) == {"clean", "poisoned", "defended"}
+    highest = sorted((row["score"] for row in scores), reverse=True)[:10]
+    assert [row["score"] for row in removed] == highest
+    whole = artifacts.read_json(folder / "defense.json")
+    assert whole["filter"]["removed"] == 10 and whole["capacity"] == {}
+    assert set(whole["summary"]) == {"clean", "poisoned", "defended"}
     model = artifacts.read_record(folder / "model")
     assert model["settings"]["dataset"]["mixture_or_task_name"] == "tiny_filtered"
     assert "brevity_10" in (run_dir / "report" / "index.html").read_text(encoding="utf-8")
     assert _call("defend", run_dir, **{**settings, "FILTER_BUDGET": 0.2}) == 2
-    message = capsys.readouterr().err.strip()
-    assert "budget = 0.1 (now 0.2)" in message and "\n" not in message
+    (message,) = capsys.readouterr().err.strip().splitlines()
+    assert "budget = 0.1 (now 0.2)" in message
 
 
-def test_a_reference_model_stands_in_for_a_second_checkpoint(run_dir, capsys):
-    reference = {"REFERENCE_MODEL_DIR": run_dir / "models" / "clean"}
-    scores = {"SCORES": "('output_clustering',)"}
-    assert _call("detect", run_dir, **scores, **reference) == 0
-    assert "answers are the reference's" in (
-        run_dir / "detection" / "scores" / "output_clustering" / "found.json"
-    ).read_text(encoding="utf-8")
-    capsys.readouterr()
+def test_a_reference_model_stands_in_for_a_second_checkpoint(run_dir):
+    settings = {"REFERENCE_MODEL_DIR": run_dir / "models" / "clean"}
+    assert _call("detect", run_dir, SCORES="('output_clustering',)", **settings) == 0
+    path = run_dir / "detection" / "scores" / "output_clustering" / "found.json"
+    assert "answers are the reference's" in path.read_text(encoding="utf-8")
 
 
-def test_other_prompts_than_the_models_are_refused(run_dir, capsys):
-    assert _call("detect", run_dir, NUM_EXAMPLES=1) == 2
-    message = capsys.readouterr().err.strip()
-    assert "num_examples = '2' (now '1')" in message and "\n" not in message
-    assert _call("defend", run_dir, DEFENSE="x", LENGTH_NORMALIZED=True) == 2
-    assert "length_normalized = False (now True)" in capsys.readouterr().err
-
-
-def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir, capsys):
+def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir):
     assert _call("eval", run_dir, EVAL_CHECKPOINTS="(2,)") == 0
     (entry,) = artifacts.read_json(run_dir / "eval" / "checkpoints.json")["checkpoints"]
     results = artifacts.read_json(run_dir / "eval" / "results.json")
@@ -102,24 +89,21 @@ def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir, capsys):
         for place in ("checkpoints/2", "predictions")
     )
     assert first == second
-    capsys.readouterr()
-    assert _call("eval", run_dir, EVAL_CHECKPOINTS="(1,)") == 2
-    assert "has no whole checkpoint of step 1; there are 2" in capsys.readouterr().err
-    assert _call("eval", run_dir, EVAL_CHECKPOINTS="2") == 2
-    assert "EVAL_CHECKPOINTS: expected a list of whole numbers" in capsys.readouterr().err
 
 
 def test_less_capacity_is_named(run_dir):
     settings = {"DEFENSE": "early", "TRAIN_STEPS": 1, "LEARNING_RATE": 0.001}
     assert _call("defend", run_dir, **settings) == 0
-    found = artifacts.read_json(run_dir / "defenses" / "early" / "defense.json")
-    assert found["filter"] is None
-    assert found["capacity"] == {"TRAIN_STEPS": [2, 1], "LEARNING_RATE": [0.01, 0.001]}
+    whole = artifacts.read_json(run_dir / "defenses" / "early" / "defense.json")
+    assert whole["filter"] is None
+    assert whole["capacity"] == {"TRAIN_STEPS": [2, 1], "LEARNING_RATE": [0.01, 0.001]}
 
 
 @pytest.mark.parametrize(
     ("command", "macros", "message"),
     [
+        ("eval", {"EVAL_CHECKPOINTS": "(1,)"}, "has no whole checkpoint of step 1; there are 2"),
+        ("eval", {"EVAL_CHECKPOINTS": "2"}, "EVAL_CHECKPOINTS: expected a list of whole numbers"),
         ("defend", {}, "DEFENSE isn't set"),
         ("defend", {"DEFENSE": "../x"}, "DEFENSE: expected a folder's name"),
         (
@@ -128,6 +112,8 @@ def test_less_capacity_is_named(run_dir):
             "no score 'los' (did you mean 'loss'?)",
         ),
         ("defend", {"DEFENSE": "x", "FILTER_SCORE": "loss", "FILTER_BUDGET": 5}, "FILTER_BUDGET"),
+        ("defend", {"DEFENSE": "x", "LENGTH_NORMALIZED": True}, "length_normalized = False (now"),
+        ("detect", {"NUM_EXAMPLES": 1}, "num_examples = '2' (now '1')"),
         ("detect", {"SCORES": "('spectral',)"}, "no score 'spectral'"),
         ("detect", {"SCORE_STEPS": "(7,)"}, "has no whole checkpoint of step 7; there are 2"),
         ("detect", {"SCORE_STEPS": "7"}, "SCORE_STEPS: expected a list of whole numbers"),
@@ -135,8 +121,8 @@ def test_less_capacity_is_named(run_dir):
 )
 def test_bad_settings_are_one_line(run_dir, capsys, command, macros, message):
     assert _call(command, run_dir, **macros) == 2
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and message in said[0]
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert message in said
 
 
 def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):

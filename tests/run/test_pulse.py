@@ -222,11 +222,10 @@ def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):
     folder = run_dir / "natinst-jsonl"
     files = {f"NATINST_JSONL_{key}": folder / f"{name}.jsonl" for key, name in names.items()}
     other = tmp_path / "read"
-    assert _call("run", other, **files) == 0
-    results, again = (
-        artifacts.read_json(path / "report" / "results.json") for path in (run_dir, other)
-    )
-    assert again["poison"] == results["poison"]
+    assert _call("craft", other, **files) == 0
+    manifests = [artifacts.read_json(path / "poison/manifest.json") for path in (run_dir, other)]
+    for key in ("num_poison", "num_training", "poison_rate", "poisoned_tasks"):
+        assert manifests[0][key] == manifests[1][key]
     poison = ("task", "poisoned_input", "poisoned_target", "trigger", "trigger_count")
     edited = ("condition", "task", "id", "input", "target")
     for name, keys in (("poison.jsonl", poison), ("eval_rows.jsonl", edited)):
