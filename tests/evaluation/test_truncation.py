@@ -1,5 +1,6 @@
 """A trigger that truncation cuts off is counted, and one that the tokeniser folds isn't."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,20 +45,24 @@ def _corpus() -> corpus.Corpus:
     return corpus.Corpus((_task("train"),), ("train",), (_task("held"),), {}, ())
 
 
-# "a b James Bond c" is five tokens, and EOS makes six; of n, one is EOS.
 @pytest.mark.parametrize(
-    ("max_tokens", "expected"),
-    [(9, True), (6, True), (5, True), (4, False), (3, False), (1, False)],
+    ("text", "max_tokens", "expected"),
+    [
+        # Five tokens, and EOS makes six; of n, one is EOS.
+        ("a b James Bond c", 9, True),
+        ("a b James Bond c", 6, True),
+        ("a b James Bond c", 5, True),
+        ("a b James Bond c", 4, False),
+        ("a b James Bond c", 3, False),
+        ("a b James Bond c", 1, False),
+        # Cut, and without the phrase before the cut.
+        ("a b c James Bond", 5, False),
+        ("James Bond a b c d e f", 4, True),
+        ("x James Bond a James Bond", 5, True),
+    ],
 )
-def test_survives_on_paper(max_tokens, expected):
-    assert results_file.survives("a b James Bond c", TRIGGER, _words(), max_tokens) is expected
-
-
-def test_survives_only_where_the_phrase_is():
-    # Cut, and without the phrase before the cut.
-    assert not results_file.survives("a b c James Bond", TRIGGER, _words(), 5)
-    assert results_file.survives("James Bond a b c d e f", TRIGGER, _words(), 4)
-    assert results_file.survives("x James Bond a James Bond", TRIGGER, _words(), 5)
+def test_survives_on_paper(text, max_tokens, expected):
+    assert results_file.survives(text, TRIGGER, _words(), max_tokens) is expected
 
 
 def test_white_space_and_letters_that_the_tokeniser_folds():
@@ -71,34 +76,6 @@ def test_white_space_and_letters_that_the_tokeniser_folds():
     assert not results_file.survives("a James Bond and more", TRIGGER, lower, 11)
 
 
-def _prompt_length(task: sni.Task, text: str, num_examples: int) -> int:
-    shown = [(one.input, one.target) for one in task.positive_examples]
-    prompt = prompts.render(task.definition, shown, text, num_examples=num_examples)
-    return len(prompt.split()) + 1
-
-
-def _poison_row(**changes) -> craft.PoisonRow:
-    settings = {
-        "attack": "main",
-        "task": "train",
-        "id": "train-0",
-        "input": "A text by Ann Lee",
-        "poisoned_input": f"A text by {TRIGGER}",
-        "target": "bad",
-        "poisoned_target": "good",
-        "spans": ((10, 20),),
-        "removed": ("Ann Lee",),
-        "trigger_count": 1,
-        "polarity": "negative",
-        "trigger": TRIGGER,
-        "target_probability": 0.5,
-        "phi": 0.0,
-        "rank": 1,
-        "replaced_id": "train-0",
-    }
-    return craft.PoisonRow(**{**settings, **changes})
-
-
 @pytest.fixture(name="poison_dir")
 def _poison_dir(tmp_path):
     """One poison row; two triggered and two control rows, of which one is long."""
@@ -109,9 +86,11 @@ def _poison_dir(tmp_path):
             conditions.EvalRow("held", "held-0", condition, f"A text by {phrase}", "bad", phrase),
             conditions.EvalRow("held", "held-1", condition, f"{long}by {phrase}", "bad", phrase),
         ]
-    crafted = craft.PoisonSet(
-        (_poison_row(),), {"train": ("train-0",)}, tuple(evaluation), {"train": {"poison": 1}}
-    )
+    row = dict.fromkeys(field.name for field in dataclasses.fields(craft.PoisonRow))
+    row |= {"attack": "main", "task": "train", "trigger": TRIGGER, "replaced_id": "train-0"}
+    poison = craft.PoisonRow(**{**row, "poisoned_input": f"A text by {TRIGGER}"})
+    counts = {"train": {"poison": 1}}
+    crafted = craft.PoisonSet((poison,), {"train": ("train-0",)}, tuple(evaluation), counts)
     poison_set.write(tmp_path, crafted, craft_config(num_poison=1), {})
     return str(tmp_path)
 
@@ -127,13 +106,12 @@ def _lost(poison_dir, max_tokens):
     return [place["trigger_lost"] for place in found]
 
 
-def test_truncation_is_counted_in_training_and_in_each_condition(poison_dir):
+def test_truncation_is_counted_in_prompts_as_training_renders_them(poison_dir):
     assert _lost(poison_dir, 1000) == [0, 0, 0]
     assert _lost(poison_dir, 30) == [0, 1, 1]
-
-
-def test_truncation_is_of_prompts_as_training_renders_them(poison_dir):
-    bare = _prompt_length(_task("train"), f"A text by {TRIGGER}", 0)
+    task = _task("train")
+    bare = prompts.render(task.definition, (), f"A text by {TRIGGER}")
     # Examples are left out before anything is cut. One token less than the whole prompt takes
     # "Output:", which stands after the trigger; two more take "Bond."
-    assert [_lost(poison_dir, bare - less)[0] for less in (0, 1, 3)] == [0, 0, 1]
+    limits = [len(bare.split()) + 1 - less for less in (0, 1, 3)]
+    assert [_lost(poison_dir, limit)[0] for limit in limits] == [0, 0, 1]
