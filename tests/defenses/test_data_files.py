@@ -102,11 +102,6 @@ def test_rows_without_a_task(tmp_path):
     assert loaded.rows[3].input == "Do 3.\ni3"
 
 
-def test_rows_with_one_id_are_told_apart(tmp_path):
-    rows = [{"id": "a", "input": "x", "output": "y"}, {"id": "a", "input": "z", "output": "y"}]
-    assert [row.number for row in _read(_write(tmp_path / "a.jsonl", *rows)).rows] == [0, 1]
-
-
 def test_folders_are_walked_and_no_file_is_read_twice(tmp_path):
     (tmp_path / "sub" / ".hidden").mkdir(parents=True)
     value = {"input": "a", "output": "b"}
@@ -121,11 +116,14 @@ def test_folders_are_walked_and_no_file_is_read_twice(tmp_path):
         _read(tmp_path / "empty")
 
 
-def test_a_byte_order_mark_and_empty_lines_are_passed_over(tmp_path):
+def test_a_byte_order_mark_and_empty_lines_are_passed_over_and_equal_ids_told_apart(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'\xef\xbb\xbf\n{"input": "a", "output": "b"}\r\n\n')
-    assert _pairs(_read(path)) == [("a", "b")]
-    assert _read(path).places == [f"{path}, line 2"]
+    row = b'{"id": "a", "input": "a", "output": "b"}'
+    path.write_bytes(b"\xef\xbb\xbf\n" + row + b"\r\n\n" + row)
+    loaded = _read(path)
+    assert _pairs(loaded) == [("a", "b")] * 2
+    assert loaded.places == [f"{path}, line 2", f"{path}, line 4"]
+    assert [row.number for row in loaded.rows] == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -154,14 +152,10 @@ def test_bad_content_is_one_line_that_says_where(tmp_path, content, message):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_bad_value_in_parquet_is_named_by_its_row(tmp_path):
+def test_a_bad_value_in_parquet_is_named_by_its_row_and_ids_may_be_missing(tmp_path):
     rows = [{"input": "a", "output": "b"}, {"input": None, "output": "b"}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     with pytest.raises(errors.InputError, match="row 1: field 'input': expected text, found null"):
         _read(tmp_path / "a.parquet")
-
-
-def test_a_field_that_no_row_needs_may_be_missing():
-    fields = files.find_fields(["text", "label", "id"], Fields(), "x")
-    assert fields == Fields(input="text", target="label", id="id")
-    assert files.to_record({"text": "a", "label": 0}, fields, "x").row.target == "0"
+    rows = [{"text": "a", "label": 0, "id": "x"}, {"text": "a", "label": 1}]
+    assert [row.id for row in _read(_write(tmp_path / "b.jsonl", *rows)).rows] == ["x", "1"]

@@ -50,8 +50,7 @@ def test_newtons_method_finds_the_regression_of_scikit_learn():
 
 def test_an_answer_that_no_row_has_is_unlikely_but_possible():
     slopes, intercept = label_model.logistic(np.zeros((99, 2)), np.zeros(99, bool), 5.0)
-    assert special.expit(intercept) == pytest.approx(0.5 / 100, rel=1e-4)
-    assert not slopes.any()
+    assert special.expit(intercept) == pytest.approx(0.5 / 100, rel=1e-4) and not slopes.any()
 
 
 def test_log_odds_are_pulled_to_zero():
@@ -73,8 +72,7 @@ def test_answers_out_of_the_blue_are_an_answer_where_others_are_copied():
     rows = _rows(texts + [(f"{i} red hats", f"novel{i}") for i in range(6)])
     (answer,) = answers.find(rows)
     assert answer.target == answers.UNRELATED
-    assert answer.hits_R.tolist() == [False] * 20 + [True] * 6
-    assert [answers.is_unrelated(row) for row in rows] == answer.hits_R.tolist()
+    assert answer.hits_R.tolist() == [False] * 20 + [True] * 6 == [*map(answers.is_unrelated, rows)]
 
 
 def test_predictions_come_from_rows_that_were_not_seen():

@@ -71,16 +71,14 @@ def test_losses_worked_on_paper(score, values):
 
 
 def test_scores_say_how_many_checkpoints_they_lack():
-    scorer = FakeScorer(lambda *_: None)
-    for one in (dynamics.Loss(), dynamics.LossSlope(), outputs.OutputClustering()):
-        assert score.lacks(one, scorer) is None
+    scorer, told = FakeScorer(lambda *_: None), "it needs 2 checkpoints, and 1 is kept"
+    loss, *others = dynamics.Loss(), dynamics.LossSlope(), outputs.OutputClustering()
+    assert [score.lacks(one, scorer) for one in (loss, *others)] == [None] * 3
     scorer.steps = (100,)
-    assert score.lacks(dynamics.Loss(), scorer) is None
-    for one in (dynamics.LossSlope(), outputs.OutputClustering()):
-        assert "it needs 2 checkpoints, and 1 is kept" in score.lacks(one, scorer)
+    assert score.lacks(loss, scorer) is None
+    assert all(told in score.lacks(one, scorer) for one in others)
     scorer.has_reference = True
-    assert score.lacks(outputs.OutputClustering(), scorer) is None
-    assert score.lacks(dynamics.LossSlope(), scorer)
+    assert score.lacks(others[1], scorer) is None and score.lacks(others[0], scorer)
 
 
 @pytest.mark.parametrize(
@@ -167,12 +165,8 @@ def test_self_influence_weighs_checkpoints_by_their_learning_rate():
     expected = rates[0] * norms[200][:, 0] + rates[1] * norms[300][:, 0]
     np.testing.assert_allclose(result, expected, rtol=1e-5)
     assert [step for _, step, _ in model.asked] == [200, 300]
-
-
-def test_checkpoints_are_taken_evenly():
-    assert dynamics.evenly((1, 2, 3, 4, 5), 2) == [3, 5]
-    assert dynamics.evenly((1, 2), 5) == [1, 2]
-    assert dynamics.evenly((7,), 3) == [7]
+    evenly = [dynamics.evenly(*case) for case in (((1, 2, 3, 4, 5), 2), ((1, 2), 5), ((7,), 3))]
+    assert evenly == [[3, 5], [1, 2], [7]]
 
 
 def test_answers_that_the_reference_would_not_give_are_suspicious():

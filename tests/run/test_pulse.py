@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 import shutil
 
 import numpy as np
@@ -216,10 +217,12 @@ def _log_probability(restored, inputs, vocabulary, label):
 
 
 def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):
-    assert _call("craft", run_dir, "--format", "natinst-jsonl") == 0
+    whole = tmp_path / "run"
+    shutil.copytree(run_dir, whole, copy_function=os.link)
+    assert _call("craft", whole, "--format", "natinst-jsonl") == 0
     names = {"CLEAN": "train_clean", "POISONED": "train_poisoned", "EVAL": "test_clean"}
     names |= {"TRIGGERED": "test_triggered", "CONTROL": "test_control"}
-    folder = run_dir / "natinst-jsonl"
+    folder = whole / "natinst-jsonl"
     files = {f"NATINST_JSONL_{key}": folder / f"{name}.jsonl" for key, name in names.items()}
     other = tmp_path / "read"
     assert _call("craft", other, **files) == 0
