@@ -21,7 +21,7 @@ from poison_t5x.corpus import corpus, declarations, vocabulary
 from poison_t5x.data import caching, input_pipeline, mixtures, natinst_tfds
 from poison_t5x.evaluation import evaluate, language_model_proxy, metric, results_file
 from poison_t5x.run.stages import RunFolder
-from poison_t5x.train import distributed, partitioning, shared_stages, trained_model
+from poison_t5x.train import distributed, partitioning, trained_model
 
 # All that a folder follows from, and a function that fills it.
 _Part = tuple[Mapping[str, Any], Callable[[epath.Path], None]]
@@ -331,7 +331,7 @@ class Run:
             evaluate.evaluate(model, self._read, tasks, partial, name)
 
         with self.folder.making(directory, "eval", settings):
-            shared_stages.together(directory, name, settings, write, self.log)
+            distributed.run_stage(directory, name, settings, write, self.log)
 
     def evaluate(self) -> None:
         """Evaluates both models, at `eval_checkpoints` too, and sums up. Needs the train stage."""
