@@ -1,6 +1,5 @@
 """What not every run has: rates by step, detection, defences; and every figure's files."""
 
-import csv
 import json
 
 import msgspec
@@ -8,8 +7,8 @@ import pytest
 
 from poison_t5x.report import figures, run_files, run_page
 from poison_t5x.report import results as results_lib
-from tests.report import made_up, made_up_defense
-from tests.report.conftest import read_results
+from tests.report import made_up_defense
+from tests.report.conftest import expect, read_results
 from tests.report.page import Page, edit_results
 
 FIGURES = ("rates", "tasks", "by_step", "losses", "detection", "detection_checkpoints", "defenses")
@@ -71,10 +70,8 @@ def test_missing_numbers_are_dashes(defended_dir):
 def test_steps_are_drawn_in_their_order(defended_dir):
     by_step, note = run_files.read_json(defended_dir, run_files.BY_STEP, run_files.ByStep)
     results = read_results(defended_dir)
-    picture = figures.steps(by_step, results)
-    assert note == ""
-    assert "poisoned model, misclassification, trigger: 40.0% at 40" in picture.label
-    assert [record["optimiser step"] for record in picture.records[:3]] == [40, 80, 120]
+    records = figures.steps(by_step, results).records
+    assert note == "" and [record["optimiser step"] for record in records[:3]] == [40, 80, 120]
     # The other kind's measures aren't in this file.
     other = msgspec.structs.replace(results, kind="generation")
     assert figures.steps(by_step, other) is None
@@ -82,18 +79,11 @@ def test_steps_are_drawn_in_their_order(defended_dir):
     assert "clean model, accuracy, clean inputs</text>" in figures.steps(by_step, results).svg
 
 
-def test_every_task_has_its_bars(run_dir):
-    picture = figures.tasks(read_results(run_dir))
-    assert [record["task"] for record in picture.records] == [*made_up.HELD_OUT] * 2
-    assert picture.records[3] == {
-        "task": made_up.HELD_OUT[3],
-        "series": "clean model",
-        "value": 0.95,
-        "low": pytest.approx(0.83),
-        "high": 1,
-        "interval_over": "rows",
-    }
-    assert "task327_jigsaw: clean model 20.0%, poisoned model 60.0%" in picture.label
+def test_what_is_drawn_is_in_files(written):
+    files = sorted((written("defended").folder / "report/figures").glob("*.csv"))
+    assert [path.stem for path in files] == sorted(FIGURES)
+    texts = (f"{path.name}\n{path.read_text()}" for path in files if path.stem != "detection")
+    expect("defended_figures", "\n".join(texts))
 
 
 def test_of_many_tasks_those_that_differ_most_are_drawn(run_dir):
@@ -110,29 +100,18 @@ def test_of_many_tasks_those_that_differ_most_are_drawn(run_dir):
     assert "the 40 on which the models differ most are drawn" in Page(_text(run_dir)).text
 
 
-def test_the_poisoned_model_s_losses_are_drawn_apart(run_dir):
-    picture = run_page.page_context(run_dir, read_results(run_dir), {})["losses"]
-    curves = {record["series"] for record in picture.records}
-    assert curves == {
-        "clean model, all rows",
-        "poisoned model, clean rows",
-        "poisoned model, poison rows",
-    }
+def test_losses_of_all_rows_are_drawn_where_no_others_are_known(run_dir):
     path = run_dir / "models/poisoned/metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n')
-    picture = run_page.page_context(run_dir, read_results(run_dir), {})["losses"]
-    assert "poisoned model, all rows: 2.5 at 1" in picture.label
+    assert any("poisoned model, all rows: 2.5 at 1" in text for text in Page(_text(run_dir)).labels)
 
 
 def test_curves_between_their_points(defended_dir):
-    found, _ = run_files.read_json(defended_dir, run_files.DETECTION, run_files.Detection)
-    assert [score.name for score in found.ranked()] == ["trigger_search", "loss <high>", "length"]
-    assert found.best().name == "trigger_search"
-    picture = figures.curves(found)
-    assert len(picture.records) == 3 * 101
-    assert "trigger_search: 50% of the poison with 1.2% of the data" in picture.label
-    first = figures.scored_steps(found).records[0]
-    assert [*first.values()][:3] == [40, "loss <high>: to lose 50%", 0.04]
+    detection, _ = run_files.read_json(defended_dir, run_files.DETECTION, run_files.Detection)
+    names = [score.name for score in detection.ranked()]
+    assert names == ["trigger_search", "loss <high>", "length"]
+    assert detection.best().name == "trigger_search"
+    assert len(figures.curves(detection).records) == 3 * 101
 
 
 def test_figures_are_files_too(defended_dir, tmp_path, pictures):
@@ -150,12 +129,9 @@ def test_figures_are_files_too(defended_dir, tmp_path, pictures):
     assert int.from_bytes(png[16:20]) == 1120
     svg = (folders[0] / "figures/rates.svg").read_text()
     assert svg.startswith("<?xml") and 'fill="#ffffff"' in svg and "currentColor" not in svg
-    with open(folders[0] / "figures/tasks.csv", newline="") as file:
-        assert [row["task"] for row in csv.DictReader(file)] == [*made_up.HELD_OUT] * 2
 
 
 def test_defences_read_by_name(defended_dir):
     defenses, notes = run_files.read_defenses(defended_dir)
     assert [one.name for one in defenses] == ["filter_5", "half_steps"] and notes == []
     assert defenses[0].capacity == {} and defenses[1].filter is None
-    assert figures.defenses(read_results(defended_dir), []) is None

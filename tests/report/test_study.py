@@ -5,6 +5,7 @@ import io
 
 from poison_t5x.report import plots, study
 from poison_t5x.studies import aggregate
+from tests.report.conftest import expect
 from tests.studies import driver
 from tests.studies.driver import row
 
@@ -27,33 +28,14 @@ def _told(values, x="NUM_POISON", **fields):
 
 
 def test_the_finding_for_made_up_numbers():
-    told = _told({25: 0.2, 50: 0.5, 100: 0.9, 200: 0.9})
-    assert told == [
-        "Effect of the attack by NUM_POISON: 25: +20.0 points [10.0, 30.0]; 50: +50.0 points "
-        "[40.0, 60.0]; 100: +90.0 points [80.0, 100.0]; 200: +90.0 points [80.0, 100.0] (95% "
-        "intervals over tasks, one seed).",
-        "It neither rises nor falls throughout; it is lowest at 25 and highest at 200.",
-        "From 100 to 200 it changes by +0.0 points [0.0, 0.0], which includes 0: no further change "
-        "can be told from none.",
-        "Spearman’s rank correlation with NUM_POISON over these 4 means is 0.95.",
-        "The interval of the attack’s effect excludes 0 in all 4 settings.",
+    """What rises, falls, levels off or goes up and down; categories; an attack that failed."""
+    told = [
+        _told({25: 0.2, 50: 0.5, 100: 0.9, 200: 0.9}),
+        _told({25: 0.05, 50: 0.3, 100: 0.9}),
+        _told({25: 0.9, 50: 0.3, 100: -0.5}),
+        _told({"phi": 0.6, "random": 0.2}, x="ATTACK"),
     ]
-
-
-def test_the_finding_says_what_goes_on_rising_and_what_failed():
-    told = _told({25: 0.05, 50: 0.3, 100: 0.9})
-    assert "It rises at every step." in told
-    assert told[2].endswith("which excludes 0: it hasn’t levelled off there.")
-    assert told[-1] == (
-        "The attack failed, the interval of its effect including 0, in 1 of 3 settings: "
-        "NUM_POISON 25 (+5.0 points [-5.0, 15.0])."
-    )
-    assert not any("correlation" in sentence for sentence in told)
-
-
-def test_categories_are_told_against_the_first():
-    told = _told({"phi": 0.6, "random": 0.2}, x="ATTACK")
-    assert told[1] == "Differences: random minus phi: -40.0 points [-40.0, -40.0]."
+    expect("study_findings", "\n\n".join(map("\n".join, told)))
 
 
 def test_several_factors_are_drawn_one_at_a_time():
