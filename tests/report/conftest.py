@@ -1,8 +1,6 @@
 """Made-up run folders with every file that the report reads, and their pages."""
 
 import functools
-import os
-import pathlib
 from typing import NamedTuple
 
 import pytest
@@ -34,14 +32,6 @@ def read_results(folder) -> results.Results:
 
 def read_poison(folder) -> list[run_files.PoisonRow]:
     return run_files.read_rows(folder, "poison/poison.jsonl", run_files.PoisonRow)[0]
-
-
-def expect(name: str, text: str) -> None:
-    """The text is that of `golden/NAME.txt`; where a change is meant, UPDATE_GOLDEN=1 writes it."""
-    path = pathlib.Path(__file__).parent / "golden" / f"{name}.txt"
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text(text + "\n", encoding="utf-8")
-    assert text + "\n" == path.read_text(encoding="utf-8"), path
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import pytest
 from poison_t5x.core import artifacts, errors
 from poison_t5x.report import examples, plots, render, run_page
 from poison_t5x.report import results as results_lib
-from tests.report.conftest import SECONDS, expect, read_poison, read_results
+from tests.golden import expect
+from tests.report.conftest import SECONDS, read_poison, read_results
 from tests.report.page import Page, edit_results
 
 LOWERED = ("worked", "The poison had an effect")
@@ -125,7 +126,7 @@ def test_same_files_same_bytes(run_dir, tmp_path):
 
 @pytest.mark.parametrize("name", ["run", "campaign", "generation"])
 def test_tables(written, name):
-    expect(f"{name}_table", run_page.format_table(results_lib.read(written(name).folder)))
+    expect(__file__, f"{name}_table", run_page.format_table(results_lib.read(written(name).folder)))
 
 
 @pytest.mark.parametrize("name", ["campaign", "generation", "defended"])
@@ -135,7 +136,7 @@ def test_a_page_says_all_of_it(written, name):
     lines = filter(None, (" ".join(line.split()) for line in page.text.splitlines()))
     parts = [one for table in page.data.values() for part in table.values() for one in part]
     data = (json.dumps(one, ensure_ascii=False) for one in parts)
-    expect(f"{name}_page", "\n".join([*lines, *page.marks, *page.labels, *data]))
+    expect(__file__, f"{name}_page", "\n".join([*lines, *page.marks, *page.labels, *data]))
 
 
 def test_only_the_results_are_needed(tmp_path, run_dir):

@@ -9,8 +9,8 @@ import pytest
 from poison_t5x.core import artifacts, errors
 from poison_t5x.report import comparison
 from poison_t5x.report import runs as runs_lib
+from tests.golden import expect
 from tests.report import made_up, made_up_defense
-from tests.report.conftest import expect
 from tests.report.page import Page, edit_results
 
 CONFIG = """\
@@ -62,7 +62,7 @@ def _compare(runs, folder) -> str:
 def test_table(runs, tmp_path):
     made_up_defense.add(tmp_path / "count_50_seed_1")
     _, *lines = _compare(runs, tmp_path / "out").splitlines()
-    expect("comparison", "\n".join(lines[:-1]))
+    expect(__file__, "comparison", "\n".join(lines[:-1]))
 
 
 def test_files(runs, tmp_path):

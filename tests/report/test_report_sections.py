@@ -7,8 +7,9 @@ import pytest
 
 from poison_t5x.report import figures, run_files, run_page
 from poison_t5x.report import results as results_lib
+from tests.golden import expect
 from tests.report import made_up_defense
-from tests.report.conftest import expect, read_results
+from tests.report.conftest import read_results
 from tests.report.page import Page, edit_results
 
 FIGURES = ("rates", "tasks", "by_step", "losses", "detection", "detection_checkpoints", "defenses")
@@ -83,7 +84,7 @@ def test_what_is_drawn_is_in_files(written):
     files = sorted((written("defended").folder / "report/figures").glob("*.csv"))
     assert [path.stem for path in files] == sorted(FIGURES)
     texts = (f"{path.name}\n{path.read_text()}" for path in files if path.stem != "detection")
-    expect("defended_figures", "\n".join(texts))
+    expect(__file__, "defended_figures", "\n".join(texts))
 
 
 def test_of_many_tasks_those_that_differ_most_are_drawn(run_dir):

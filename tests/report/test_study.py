@@ -5,7 +5,7 @@ import io
 
 from poison_t5x.report import plots, study
 from poison_t5x.studies import aggregate
-from tests.report.conftest import expect
+from tests.golden import expect
 from tests.studies import driver
 from tests.studies.driver import row
 
@@ -35,7 +35,7 @@ def test_the_finding_for_made_up_numbers():
         _told({25: 0.9, 50: 0.3, 100: -0.5}),
         _told({"phi": 0.6, "random": 0.2}, x="ATTACK"),
     ]
-    expect("study_findings", "\n\n".join(map("\n".join, told)))
+    expect(__file__, "study_findings", "\n\n".join(map("\n".join, told)))
 
 
 def test_several_factors_are_drawn_one_at_a_time():
