@@ -36,11 +36,8 @@ def network_config(source: Source) -> model_config.T5Config:
     """The network that a checkpoint was made with.
 
     What neither its shapes nor its own statements tell has T5's value: gated MLPs use
-    ('gelu', 'linear'), others ('relu',).
-
-    Raises:
-      InputError: its tensors aren't those of a T5 encoder-decoder; it names the first that is
-        missing, unknown or of another shape.
+    ('gelu', 'linear'), others ('relu',). Raises InputError, naming the first that is missing,
+    unknown or of another shape, where its tensors aren't those of a T5 encoder-decoder.
     """
     config = model_config.T5Config(**{**sizes(source), **source.network})
     if differing := _first_difference(source, config):

@@ -11,7 +11,7 @@ from poison_t5x.checkpoint_io import (
     hugging_face_writing,
     optimizer_state,
     storage,
-    writing,
+    t5x_layouts,
 )
 from poison_t5x.checkpoint_io.source import cast
 from poison_t5x.core import artifacts, checks
@@ -31,22 +31,17 @@ def convert(
     extra_ids: int | None = None,
     log: Callable[[str], None] = print,
 ) -> str:
-    """Converts a checkpoint, and returns where it was written.
+    """Converts a checkpoint, and returns where it was written: options as of `poison-t5x convert`.
 
     Args:
       path: anything that `detect.open_checkpoint` opens.
-      directory: where to write `checkpoint_<step>`, or Hugging Face's files themselves.
-      layout: 'huggingface', or one of `writing.write`.
+      layout: 'huggingface', or one of `t5x_layouts.write`.
       dtype: 'float32' or 'bfloat16', of the parameters; None leaves them as they are stored.
-      state: 'keep' or 'drop' the optimiser's, or the name of one whose state is to begin anew, at
-        step 0. Hugging Face's folders have none.
-      vocabulary_path: a SentencePiece model to put beside Hugging Face's files; None takes that of
-        the run that the checkpoint is of, or of the folder.
-      extra_ids: sentinel ids after the vocabulary's own; None takes the run's, or T5's 100.
-      log: takes a line about the source, and one about the copy.
+      state: 'keep' or 'drop' the optimiser's, or the name of one whose state is to begin anew.
+      vocabulary_path, extra_ids: for Hugging Face's files; None takes those of the run that the
+        checkpoint is of, or of the folder.
 
-    Raises:
-      InputError: what is there isn't a whole checkpoint of a T5, or the place is taken.
+    Raises InputError: there is no whole checkpoint of a T5, or the place is taken.
     """
     checks.path("DESTINATION", directory)
     source = detect.open_checkpoint(path, "SOURCE")
@@ -69,7 +64,7 @@ def convert(
             source = dataclasses.replace(source, optimizer=None, slots={})
         elif state != "keep":
             source = optimizer_state.restarted(source, state)
-        written = writing.write(source, directory, layout)
+        written = t5x_layouts.write(source, directory, layout)
     log(f"wrote {detect.describe(detect.open_checkpoint(written, 'DESTINATION'))}")
     return written
 
@@ -90,9 +85,8 @@ class Vocabulary(NamedTuple):
 
 
 def vocabulary_beside(path: str) -> Vocabulary:
-    """The vocabulary of the run whose checkpoint `path` is: RUN_DIR/models/NAME/checkpoint_N, or of
-    a defence, RUN_DIR/defenses/NAME/model/checkpoint_N.
-    """
+    """That of the run whose model (RUN_DIR/models/NAME/checkpoint_N) or defence's model
+    (RUN_DIR/defenses/NAME/model/checkpoint_N) `path` is."""
     folder = pathlib.Path(path).parent
     for run_dir in () if storage.is_bucket(path) else (folder, *folder.parents[:3]):
         model = run_dir / "vocabulary" / vocabulary.FILE

@@ -7,7 +7,7 @@ from poison_t5x.checkpoint_io import (
     hugging_face_config,
     hugging_face_reading,
     storage,
-    tensor_store,
+    t5x_layouts,
 )
 from poison_t5x.checkpoint_io.source import Source, unstacked
 from poison_t5x.core import checks, errors
@@ -22,15 +22,12 @@ def open_checkpoint(
 ) -> Source:
     """A checkpoint, whatever its layout.
 
-    Args:
-      path: a checkpoint's folder, or the folder of a run with checkpoints (the newest is taken), or
-        a Hugging Face folder; in a bucket ('gs://…', 's3://…') a checkpoint itself; or
-        'hf://OWNER/NAME', a Hugging Face repository that is in the local cache.
-      setting: for messages, the setting whose value the path is.
-      verify: check the files of one of ours against its hashes.
+    `path` is a checkpoint's folder, or that of a run with checkpoints (the newest is taken), or a
+    Hugging Face folder; in a bucket ('gs://…', 's3://…') a checkpoint itself; or 'hf://OWNER/NAME',
+    a Hugging Face repository that is in the local cache. `setting` is the one whose value it is,
+    for messages. With `verify`, the files of one of ours are checked against its hashes.
 
-    Raises:
-      InputError: nothing there that can be read; the line names the thing that is there instead.
+    Raises InputError: nothing there can be read; the line names the thing that is there instead.
     """
     checks.path(setting, path)
     if path.startswith("hf://"):
@@ -72,17 +69,17 @@ def describe(source: Source) -> str:
 
 
 def _open(path: str, *, verify: bool) -> Source | None:
-    if (content := storage.read_file(path, tensor_store.METADATA)) is not None:
+    if (content := storage.read_file(path, t5x_layouts.METADATA)) is not None:
         if verify and not storage.is_bucket(path):
             checkpoints.verify(path)
-        return unstacked(tensor_store.open_orbax(path, path, OURS, content))
-    state = f"{path}/{tensor_store.STATE}"
-    if (content := storage.read_file(state, tensor_store.METADATA)) is not None:
-        return tensor_store.open_orbax(path, state, "a T5X checkpoint (Orbax)", content)
-    if (content := storage.read_file(path, tensor_store.INDEX)) is not None:
+        return unstacked(t5x_layouts.open_orbax(path, path, OURS, content))
+    state = f"{path}/{t5x_layouts.STATE}"
+    if (content := storage.read_file(state, t5x_layouts.METADATA)) is not None:
+        return t5x_layouts.open_orbax(path, state, "a T5X checkpoint (Orbax)", content)
+    if (content := storage.read_file(path, t5x_layouts.INDEX)) is not None:
         # TensorFlow has a file of that name, too.
         is_theirs = content.startswith(b"model_checkpoint_path")
-        return None if is_theirs else tensor_store.open_index(path, content)
+        return None if is_theirs else t5x_layouts.open_index(path, content)
     if not storage.is_bucket(path) and (pathlib.Path(path) / hugging_face_config.FILE).is_file():
         return hugging_face_reading.open_folder(path)
     return None
@@ -92,7 +89,7 @@ def _resolve(path: str, setting: str) -> str:
     """The newest checkpoint, where the path is the folder of a run."""
     folder = pathlib.Path(path)
     if folder.is_file():
-        if folder.name != tensor_store.INDEX:
+        if folder.name != t5x_layouts.INDEX:
             raise errors.InputError(f"{setting}: {path} is a file; give a checkpoint's folder")
         return str(folder.parent)
     if not folder.is_dir():

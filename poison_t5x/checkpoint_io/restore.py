@@ -22,10 +22,8 @@ _AT_ONCE = 4
 def restore_params(source: Source, model: network.Transformer, partitioner: Partitioner) -> Any:
     """A checkpoint's parameters, in the network's shards and dtype, stacked where it scans.
 
-    Each process reads the parts that its own devices hold, and no more.
-
-    Raises:
-      InputError: the checkpoint is of another network, or damaged.
+    Each process reads the parts that its own devices hold, and no more. Raises InputError where
+    the checkpoint is of another network, or damaged.
     """
     architecture.check_fits(source, model.config)
     abstract = train_state.abstract_params(model, partitioner)
@@ -50,12 +48,8 @@ def first_state(
 ) -> train_state.TrainState:
     """A run's state at its step 0, from a checkpoint; so does the schedule begin, at its step 0.
 
-    Args:
-      keep: the name of `optimizer`, to take its state from the checkpoint too; None begins anew.
-
-    Raises:
-      InputError: as `restore_params`; or the checkpoint has no state, another optimiser's, or one
-        that doesn't fit.
+    `keep` is the name of `optimizer`, to take its state from the checkpoint too; None begins anew.
+    Raises InputError as `restore_params`; or there is no state, or one that doesn't fit.
     """
     params = restore_params(source, model, partitioner)
     abstract = train_state.abstract(model, optimizer, partitioner)
@@ -92,11 +86,7 @@ def starting_state(
     keep: str | None,
     log: Callable[[str], None],
 ) -> train_state.TrainState:
-    """`first_state` from a checkpoint of any known layout, which one line is said of.
-
-    Raises:
-      InputError: as `detect.open_checkpoint` and `first_state`.
-    """
+    """`first_state` from a checkpoint of any known layout, which one line is said of."""
     source = detect.open_checkpoint(path)
     state = first_state(source, model, optimizer, partitioner, keep)
     log(f"starts from {detect.describe(source)}")

@@ -61,11 +61,7 @@ def refusing(before: str, after: str = "") -> Iterator[None]:
 
 
 def read_file(directory: str, name: str) -> bytes | None:
-    """A file's bytes, or None where there is none.
-
-    Raises:
-      InputError: it can't be read, for want of permission or of a network.
-    """
+    """A file's bytes, or None where there is none."""
     with refusing(f"{directory}/{name}: can't be read (", ")"):
         try:
             result = _opened(absolute(directory)).read(name).result()
@@ -86,18 +82,15 @@ def write_file(directory: str, name: str, content: bytes) -> None:
 def new_folder(final: str) -> Iterator[str]:
     """The path to write to, in place of `final`, which it becomes when all is written.
 
-    Nothing is there yet, and nothing stays there where writing fails.
-
-    Raises:
-      InputError: something is at `final` already, or it can't be written.
+    Nothing is there yet, and nothing stays there where writing fails. Raises InputError where
+    something is at `final` already, or it can't be written.
     """
     path = pathlib.Path(final)
     partial = path.with_name(path.name + ".partial")
     if path.exists():
         raise occupied(final)
     try:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         yield str(partial)
         partial.rename(path)

@@ -42,12 +42,7 @@ print(json.dumps([devices[0].platform, devices[0].device_kind, len(devices), lim
 """
 
 
-class Level(enum.StrEnum):
-    """Whether it is well."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
+Level = enum.StrEnum("Level", ["OK", "WARNING", "PROBLEM"])
 
 
 class Finding(NamedTuple):
@@ -83,14 +78,9 @@ def run(
 ) -> int:
     """Makes all checks, whatever becomes of the others; returns 1 where there is a problem.
 
-    Args:
-      read_macros: parses the gin files; the values of their macros. None without gin files.
-      make_setup: the parsed files' `memory_estimate.Setup`; its argument is whether it is a TPU's.
-      as_json: prints JSON instead of a page.
-      log: takes the page.
-
-    Raises:
-      InputError: the gin files can't be read, or set what can't be.
+    `read_macros` parses the gin files, if there are any, and gives the values of their macros;
+    `make_setup` gives their `memory_estimate.Setup`, of a TPU or not. Raises InputError where the
+    files can't be read, or set what can't be.
     """
     # As the user has it, without what the command line has set for itself.
     environment = {name: x for name, x in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}

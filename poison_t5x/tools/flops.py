@@ -19,10 +19,9 @@ from poison_t5x.model.config import T5Config
 class Flops:
     """Operations of all devices together.
 
-    Attributes:
-      model: what the network's own products need, forward and, when training, backward.
-      recomputed: products that the backward pass works out again (`remat_policy`).
-      one_hot: embedding tokens by a product with one-hot rows, which a gather wouldn't need.
+    `model` is what the network's own products need, forward and, when training, backward,
+    `recomputed` what the backward pass works out again (`remat_policy`), and `one_hot` the products
+    that embed tokens, which a gather wouldn't need.
     """
 
     model: int

@@ -50,10 +50,8 @@ _SCALARS = 4 + 8
 class Setup:
     """The settings that the steps follow from.
 
-    Attributes:
-      model: its `one_hot_embedding` is what the target does.
-      sources, targets: tokens of a row, 'inputs' and 'targets' of TASK_FEATURE_LENGTHS.
-      batch_size, eval_batch_size: global, in rows.
+    Sources and targets are a row's tokens, the batch sizes global, in rows; the model's
+    `one_hot_embedding` is what the target does.
     """
 
     model: T5Config
@@ -111,8 +109,7 @@ class Setup:
 def make_setup(configured: Callable[[str], Any], vocab_size: int, one_hot: bool) -> Setup:
     """A setup from gin's bindings (`gin_config.configured`), without any data.
 
-    `vocab_size` is the embedding's rows, `one_hot` the meaning of `one_hot_embedding=None` where
-    the step will run: True on a TPU.
+    `one_hot` is the meaning of `one_hot_embedding=None` where the step will run: True on a TPU.
     """
     train = configured("train_script.TrainConfig")()
     data = configured("input_pipeline.DatasetConfig")()

@@ -49,14 +49,8 @@ _SEARCHED = ("NUM_PARTITIONS", "PARAMETER_PARTITIONING_DIMS", "NUM_MICROBATCHES"
 class Outcome:
     """A step that was compiled for a topology, or that its compiler refused.
 
-    Attributes:
-      program: 'train' or 'rank'.
-      hbm_bytes: of a chip's memory, for programs.
-      memory: bytes of a device: 'arguments', 'outputs', 'aliased', 'temporaries', 'code', 'peak';
-        of what the compiler refused, those of which it or arithmetic tells.
-      flops: of all devices.
-      traffic, roofline: of a device; None of what was refused.
-      settings: of the setup, as gin macros.
+    Memory is a device's bytes: of what the compiler refused, those of which it or arithmetic tells;
+    traffic and roofline are a device's, too, and None of what was refused. Operations are of all.
     """
 
     program: str
@@ -103,15 +97,10 @@ def run(
     output: str | None = None,
     log: Callable[[str], None] = print,
 ) -> int:
-    """Compiles, prints, and returns the exit code: 0 where all fit, 1 where not.
+    """Compiles 'train', 'rank' or both, prints, and returns 0 where all fit, 1 where not.
 
-    Args:
-      programs: 'train', 'rank' or both.
-      search: try other meshes than the setup's, and print the fastest that fits.
-      output: a file for the findings as JSON.
-
-    Raises:
-      InputError: an unknown topology, or settings that don't go with its chips.
+    `search` tries other meshes than the setup's, and prints the fastest that fits; `output` is a
+    file for the findings as JSON. Raises InputError as `compile_for`.
     """
     if output and (pathlib.Path(output).is_dir() or not pathlib.Path(output).parent.is_dir()):
         raise errors.InputError(f"--output: {output} can't be written: give a file in a folder")
@@ -169,8 +158,7 @@ def _remedies(setup: Setup, outcome: Outcome) -> Iterator[str]:
 def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
     """Compiles 'train' or 'rank' for a topology such as 'v5p:4x4x2'.
 
-    Raises:
-      InputError: the topology is unknown, or the settings don't fit the number of its chips.
+    Raises InputError: it is unknown, or the settings don't fit the number of its chips.
     """
     chip, devices = chips.of_topology(topology)
     mesh = partitioning.Partitioner(setup.partition, devices)

@@ -36,11 +36,9 @@ _SLICES = {"slice", "dynamic-slice", "gather"}
 class Traffic:
     """Bytes of one device and one step.
 
-    Attributes:
-      collectives: kind -> bytes that leave the device, by the ring algorithms: of n devices, an
-        all-gather moves (n - 1) / n of its result, an all-reduce twice that of its operand.
-      hbm: bytes read from and written to the device's memory, each operand and result once.
-      unknown_loops: loops whose trips couldn't be told, counted once.
+    Collectives' are those that leave the device, by the ring algorithms: of n devices, an
+    all-gather moves (n - 1) / n of its result, an all-reduce twice that of its operand. Loops whose
+    trips couldn't be told count once.
     """
 
     collectives: dict[str, int]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x.checkpoint_io import detect, restore, writing
+from poison_t5x.checkpoint_io import detect, restore, t5x_layouts
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.network import Transformer
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
@@ -27,7 +27,7 @@ def _bucket(tmp_path_factory):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_public_layout_is_written_to_and_read_from_a_bucket(bucket, optimizer):
     source = at_hand.random_source(CONFIG, optimizer)
-    path = writing.write(source, f"gs://bucket/{optimizer}", "t5x")
+    path = t5x_layouts.write(source, f"gs://bucket/{optimizer}", "t5x")
     assert path == f"gs://bucket/{optimizer}/checkpoint_7"
     assert (bucket / optimizer / "checkpoint_7" / "checkpoint").is_file()
     opened = detect.open_checkpoint(path)
@@ -35,12 +35,12 @@ def test_a_public_layout_is_written_to_and_read_from_a_bucket(bucket, optimizer)
     part = (slice(3, 9), slice(5, 16))
     assert np.array_equal(opened.read(KERNEL, part), source.read(KERNEL)[part])
     with pytest.raises(InputError, match="is there already"):
-        writing.write(source, f"gs://bucket/{optimizer}", "t5x")
+        t5x_layouts.write(source, f"gs://bucket/{optimizer}", "t5x")
 
 
 def test_from_a_bucket_straight_into_shards(bucket):
     source = at_hand.random_source(CONFIG)
-    path = writing.write(source, "gs://bucket/sharded", "t5x")
+    path = t5x_layouts.write(source, "gs://bucket/sharded", "t5x")
     partitioner = Partitioner(PartitionConfig(4, 1, 2), jax.devices())
     params = restore.restore_params(detect.open_checkpoint(path), Transformer(CONFIG), partitioner)
     for name, array in at_hand.flat_arrays(params).items():
@@ -49,16 +49,16 @@ def test_from_a_bucket_straight_into_shards(bucket):
 
 def test_an_orbax_checkpoint_is_read_from_a_bucket(bucket):
     source = at_hand.random_source(CONFIG)
-    writing.write(source, str(bucket / "orbax"), "t5x-orbax")  # copied there, as a user would
+    t5x_layouts.write(source, str(bucket / "orbax"), "t5x-orbax")  # copied there, as a user would
     at_hand.assert_same(detect.open_checkpoint("gs://bucket/orbax/checkpoint_7"), source)
     for layout in ("t5x-orbax", "poison-t5x"):
         with pytest.raises(InputError, match="copy the folder there"):
-            writing.write(source, "gs://bucket/refused", layout)
+            t5x_layouts.write(source, "gs://bucket/refused", layout)
 
 
 def test_a_tensor_that_a_bucket_lacks_is_named(bucket):
     source = at_hand.random_source(CONFIG)
-    path = writing.write(source, "gs://bucket/lacking", "t5x")
+    path = t5x_layouts.write(source, "gs://bucket/lacking", "t5x")
     (bucket / "lacking" / "checkpoint_7" / f"target.{KERNEL.replace('/', '.')}" / "0.0").unlink()
     with pytest.raises(InputError, match=f"the tensor {KERNEL} is damaged: chunks"):
         detect.open_checkpoint(path).read(KERNEL)

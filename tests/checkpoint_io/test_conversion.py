@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from poison_t5x.checkpoint_io import detect, writing
+from poison_t5x.checkpoint_io import detect, t5x_layouts
 from poison_t5x.cli import main
 from poison_t5x.core import artifacts
 from poison_t5x.corpus import vocabulary
@@ -23,7 +23,7 @@ def _model(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
     source = at_hand.random_source(CONFIG)
     model_dir = run_dir / "models" / "clean"
-    writing.write(source, str(model_dir), "poison-t5x")
+    t5x_layouts.write(source, str(model_dir), "poison-t5x")
     (run_dir / "vocabulary").mkdir()
     lines = ["a red fox", "the dog ran", "no one saw it"] * 4
     vocabulary.train(lines, run_dir / "vocabulary" / vocabulary.FILE, 30)

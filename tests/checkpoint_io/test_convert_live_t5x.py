@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     pytest.importorskip("t5x", reason="T5X isn't installed (launch/t5x.sh installs it)")
     from tests.golden import t5x_model
 
-from poison_t5x.checkpoint_io import detect, optimizer_state, restore, writing
+from poison_t5x.checkpoint_io import detect, optimizer_state, restore, t5x_layouts
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.config import T5Config
 from poison_t5x.model.network import Transformer
@@ -46,8 +46,8 @@ def _restored(folder, config, optimizer: str, step: int):
 def test_t5x_to_ours_to_t5x(tmp_path, layout, place, optimizer):
     config = T5_VARIANTS[place.split("/")[0]]
     source = detect.open_checkpoint(str(FOLDER / place))
-    path = writing.write(source, str(tmp_path / "ours"), "poison-t5x")
-    writing.write(detect.open_checkpoint(path), str(tmp_path / "t5x"), layout)
+    path = t5x_layouts.write(source, str(tmp_path / "ours"), "poison-t5x")
+    t5x_layouts.write(detect.open_checkpoint(path), str(tmp_path / "t5x"), layout)
     found = _restored(tmp_path / "t5x", config, optimizer, SAVED_STEP)
     expected = _restored(FOLDER / place, config, optimizer, SAVED_STEP)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -78,7 +78,7 @@ def _scanned_run(place: pathlib.Path, config, optimizer: str, model_dir: pathlib
 def test_t5x_to_scanned_layers_of_ours_to_t5x(tmp_path, layout, place, optimizer):
     config = (T5_VARIANTS | {"wide": WIDE})[place.split("/")[0]]
     path = _scanned_run(FOLDER / place, config, optimizer, tmp_path / "ours")
-    writing.write(detect.open_checkpoint(path), str(tmp_path / "t5x"), layout)
+    t5x_layouts.write(detect.open_checkpoint(path), str(tmp_path / "t5x"), layout)
     found = _restored(tmp_path / "t5x", config, optimizer, SAVED_STEP)
     expected = _restored(FOLDER / place, config, optimizer, SAVED_STEP)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
@@ -89,7 +89,7 @@ def test_t5x_to_scanned_layers_of_ours_to_t5x(tmp_path, layout, place, optimizer
 def test_a_fresh_state_is_t5xs_own(tmp_path, layout, optimizer):
     config = T5_VARIANTS["v1_0_untied"]
     source = optimizer_state.restarted(at_hand.in_memory(draw_weights(config)), optimizer)
-    writing.write(source, str(tmp_path), layout)
+    t5x_layouts.write(source, str(tmp_path), layout)
     model, _ = t5x_model.of_case(SAVED[optimizer], config)
     expected = t5x_model.first_state(model, draw_weights(config)).state_dict()
     found = _restored(tmp_path, config, optimizer, 0)

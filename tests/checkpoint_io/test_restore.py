@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from poison_t5x.checkpoint_io import architecture, detect, optimizer_state, restore, writing
+from poison_t5x.checkpoint_io import architecture, detect, optimizer_state, restore, t5x_layouts
 from poison_t5x.checkpoint_io.source import cast
 from poison_t5x.model import network
 from poison_t5x.model.network import Transformer
@@ -107,7 +107,7 @@ def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
     saver.save(half, 2)
     saver.close()
     whole = train(half, 2)
-    path = writing.write(detect.open_checkpoint(str(tmp_path)), str(tmp_path / "t5x"), "t5x")
+    path = t5x_layouts.write(detect.open_checkpoint(str(tmp_path)), str(tmp_path / "t5x"), "t5x")
     source = detect.open_checkpoint(path)
     kept = train(restore.first_state(source, MODEL, transform, partitioner, optimizer), 2)
     fresh = train(restore.first_state(source, MODEL, transform, partitioner), 2)

@@ -11,7 +11,7 @@ from flax import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poison_t5x.checkpoint_io import detect, optimizer_state, tensor_store, writing
+from poison_t5x.checkpoint_io import detect, optimizer_state, t5x_layouts
 from poison_t5x.checkpoint_io.source import cast, in_memory
 from poison_t5x.core.errors import InputError
 from poison_t5x.train import checkpoints
@@ -27,12 +27,12 @@ def _written(tmp_path_factory):
     source = at_hand.random_source(CONFIG)
     root = tmp_path_factory.mktemp("written")
     return {
-        layout: (pathlib.Path(writing.write(source, str(root / layout), layout)), source)
-        for layout in writing.LAYOUTS
+        layout: (pathlib.Path(t5x_layouts.write(source, str(root / layout), layout)), source)
+        for layout in t5x_layouts.LAYOUTS
     }
 
 
-@pytest.fixture(name="copied", params=writing.LAYOUTS)
+@pytest.fixture(name="copied", params=t5x_layouts.LAYOUTS)
 def _copied(written, tmp_path, request):
     """A checkpoint of one's own to damage, in each layout."""
     folder = written[request.param][0]
@@ -40,11 +40,11 @@ def _copied(written, tmp_path, request):
     return tmp_path / folder.name
 
 
-@pytest.mark.parametrize("layout", writing.LAYOUTS)
+@pytest.mark.parametrize("layout", t5x_layouts.LAYOUTS)
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", None])
 def test_written_is_read_bit_for_bit(tmp_path, layout, optimizer):
     source = at_hand.random_source(CONFIG, optimizer)
-    path = writing.write(source, str(tmp_path), layout)
+    path = t5x_layouts.write(source, str(tmp_path), layout)
     assert path == f"{tmp_path}/checkpoint_7"
     at_hand.assert_same(detect.open_checkpoint(path), source, ignore_momentum=True)
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith("partial")] == []
@@ -53,10 +53,10 @@ def test_written_is_read_bit_for_bit(tmp_path, layout, optimizer):
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_ours_to_t5x_to_ours_is_bitwise(tmp_path, optimizer):
     source = at_hand.random_source(CONFIG, optimizer, seed=3)
-    path = writing.write(source, str(tmp_path / "0"), "poison-t5x")
+    path = t5x_layouts.write(source, str(tmp_path / "0"), "poison-t5x")
     for layout in ("t5x", "poison-t5x", "t5x-orbax", "poison-t5x"):
         folder = tmp_path / f"{layout} of {pathlib.Path(path).parent.name}"
-        path = writing.write(detect.open_checkpoint(path), str(folder), layout)
+        path = t5x_layouts.write(detect.open_checkpoint(path), str(folder), layout)
     at_hand.assert_same(detect.open_checkpoint(path), source)
 
 
@@ -68,7 +68,7 @@ def test_ours_is_committed(written):
 
 def test_t5x_names_adafactors_moments_last(written, tmp_path):
     source = at_hand.random_source(CONFIG, "adafactor")
-    folder = pathlib.Path(writing.write(source, str(tmp_path), "t5x"))
+    folder = pathlib.Path(t5x_layouts.write(source, str(tmp_path), "t5x"))
     tree = serialization.msgpack_restore((folder / "checkpoint").read_bytes())
     assert tree["version"] == 3
     state = at_hand.leaf(tree["optimizer"]["state"]["param_states"], KERNEL)
@@ -116,7 +116,7 @@ def test_an_index_written_in_a_bucket_or_long_ago_is_read(written, tmp_path, for
 
 
 @settings(deadline=None, max_examples=30)
-@given(data=st.data(), layout=st.sampled_from(writing.LAYOUTS))
+@given(data=st.data(), layout=st.sampled_from(t5x_layouts.LAYOUTS))
 def test_a_part_is_the_whole_ones_part(written, data, layout):
     folder, source = written[layout]
     opened = detect.open_checkpoint(str(folder))
@@ -126,9 +126,9 @@ def test_a_part_is_the_whole_ones_part(written, data, layout):
 
 
 def test_tensors_of_many_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(t5x_layouts, "_CHUNK_BYTES", 100)
     source = at_hand.random_source(CONFIG)
-    path = pathlib.Path(writing.write(source, str(tmp_path), "t5x"))
+    path = pathlib.Path(t5x_layouts.write(source, str(tmp_path), "t5x"))
     chunks = list((path / f"target.{KERNEL.replace('/', '.')}").glob("[0-9]*"))
     assert len(chunks) > 1
     at_hand.assert_same(detect.open_checkpoint(str(path)), source)
@@ -184,7 +184,7 @@ def test_a_damaged_orbax_store_is_one_line(written, tmp_path):
 
 
 def test_an_unreadable_index_is_refused(copied):
-    index = next(copied / name for name in tensor_store.MARKS if (copied / name).exists())
+    index = next(copied / name for name in t5x_layouts.MARKS if (copied / name).exists())
     index.write_bytes(b"\x81\xa7not one")
     message = at_hand.error(detect.open_checkpoint, str(copied))
     assert message.startswith(str(index)) and "damaged" in message
@@ -203,12 +203,12 @@ def test_an_occupied_place_is_refused_and_left_alone(written):
     for layout, (folder, source) in written.items():
         before = sorted(path.stat().st_mtime_ns for path in folder.rglob("*"))
         assert "is there already" in at_hand.error(
-            writing.write, source, str(folder.parent), layout
+            t5x_layouts.write, source, str(folder.parent), layout
         )
         assert sorted(path.stat().st_mtime_ns for path in folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("layout", writing.LAYOUTS)
+@pytest.mark.parametrize("layout", t5x_layouts.LAYOUTS)
 def test_a_failure_half_way_leaves_no_checkpoint(tmp_path, layout):
     source, broken = at_hand.random_source(CONFIG), at_hand.random_source(CONFIG)
 
@@ -219,10 +219,10 @@ def test_a_failure_half_way_leaves_no_checkpoint(tmp_path, layout):
 
     at_hand.replace_read(broken, fail)
     with pytest.raises(InputError):
-        writing.write(broken, str(tmp_path), layout)
+        t5x_layouts.write(broken, str(tmp_path), layout)
     assert not (tmp_path / "checkpoint_7").exists()
     at_hand.assert_same(
-        detect.open_checkpoint(writing.write(source, str(tmp_path), layout)), source
+        detect.open_checkpoint(t5x_layouts.write(source, str(tmp_path), layout)), source
     )
 
 
@@ -232,9 +232,9 @@ def test_adafactors_momentum_goes_to_t5x_and_not_to_ours(tmp_path):
     moments = {name: source.read(name) for name in source.slots}
     moments |= {f"m/{name}": array * 2 for name, array in arrays.items()}
     source = at_hand.in_memory(arrays, moments, "adafactor")
-    path = writing.write(source, str(tmp_path / "t5x"), "t5x")
+    path = t5x_layouts.write(source, str(tmp_path / "t5x"), "t5x")
     at_hand.assert_same(detect.open_checkpoint(path), source)
-    message = at_hand.error(writing.write, source, str(tmp_path / "ours"), "poison-t5x")
+    message = at_hand.error(t5x_layouts.write, source, str(tmp_path / "ours"), "poison-t5x")
     assert "momentum" in message and "leave the optimiser's state out" in message
 
 
@@ -242,7 +242,7 @@ def test_cast_dropped_and_restarted(tmp_path):
     source = at_hand.random_source(CONFIG)
     halved = cast(source, "bfloat16")
     dropped = dataclasses.replace(halved, optimizer=None, slots={})
-    path = writing.write(dropped, str(tmp_path), "t5x")
+    path = t5x_layouts.write(dropped, str(tmp_path), "t5x")
     opened = detect.open_checkpoint(path)
     assert opened.optimizer is None and not opened.slots and opened.step == 7
     assert {info.dtype for info in opened.params.values()} == {"bfloat16"}
@@ -250,7 +250,7 @@ def test_cast_dropped_and_restarted(tmp_path):
         opened.read(KERNEL), source.read(KERNEL).astype(opened.read(KERNEL).dtype)
     )
     fresh = optimizer_state.restarted(source, "adafactor")
-    opened = detect.open_checkpoint(writing.write(fresh, str(tmp_path), "poison-t5x"))
+    opened = detect.open_checkpoint(t5x_layouts.write(fresh, str(tmp_path), "poison-t5x"))
     assert (opened.optimizer, opened.step) == ("adafactor", 0)
     assert all(not opened.read(name).any() for name in opened.slots)
     assert np.array_equal(opened.read(KERNEL), source.read(KERNEL))
@@ -283,9 +283,9 @@ def test_t5xs_adafactor_counts_by_the_step(tmp_path):
     # Seven steps from a checkpoint whose state was kept.
     source = at_hand.in_memory(arrays, {**moments, "count": np.array(1007, np.int32)}, "adafactor")
     for layout in ("t5x", "t5x-orbax"):
-        path = writing.write(source, str(tmp_path / layout), layout)
+        path = t5x_layouts.write(source, str(tmp_path / layout), layout)
         assert path.endswith("checkpoint_1007")
         opened = detect.open_checkpoint(path)
         assert (opened.step, int(opened.read("count"))) == (1007, 1007)
-    opened = detect.open_checkpoint(writing.write(source, str(tmp_path), "poison-t5x"))
+    opened = detect.open_checkpoint(t5x_layouts.write(source, str(tmp_path), "poison-t5x"))
     assert (opened.step, int(opened.read("count"))) == (7, 1007)
