@@ -90,7 +90,8 @@ def new_folder(final: str) -> Iterator[str]:
     if path.exists():
         raise occupied(final)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
         shutil.rmtree(partial, ignore_errors=True)
         yield str(partial)
         partial.rename(path)

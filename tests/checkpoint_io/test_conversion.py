@@ -74,12 +74,12 @@ def test_dtype_and_optimizer_state(model, tmp_path):
     assert _convert(model_dir, tmp_path / "a", *args) == 0
     found = _opened(tmp_path / "a")
     assert {info.dtype for info in found.params.values()} == {"bfloat16"}
-    assert found.optimizer is None and found.step == 7
-    assert (
-        _convert(model_dir, tmp_path / "b", "--to=poison-t5x", "--optimizer_state=adafactor") == 0
-    )
+    assert found.optimizer is None and not found.slots and found.step == 7
+    args = ["--to=poison-t5x", "--optimizer_state=adafactor"]
+    assert _convert(model_dir, tmp_path / "b", *args) == 0
     found = _opened(tmp_path / "b")
     assert (found.optimizer, found.step) == ("adafactor", 0)
+    assert found.slots and not any(found.read(name).any() for name in found.slots)
     assert _convert(model_dir, tmp_path / "c", "--to=huggingface", "--dtype=bfloat16") == 0
     name = "token_embedder/embedding"
     halved = _opened(tmp_path / "c").read(name)

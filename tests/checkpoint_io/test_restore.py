@@ -117,14 +117,12 @@ def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
 
 
 def test_another_optimizers_state_is_refused():
-    adamw = at_hand.make_optimizer("adamw")
-    source = at_hand.random_source(CONFIG, "adafactor")
-    message = at_hand.error(restore.first_state, source, MODEL, adamw, _partitioner(ONE), "adamw")
-    assert "holds adafactor's state" in message and "OPTIMIZER is 'adamw'" in message
-    assert "KEEP_OPTIMIZER_STATE=False" in message
-    source = at_hand.random_source(CONFIG, None)
-    message = at_hand.error(restore.first_state, source, MODEL, adamw, _partitioner(ONE), "adamw")
-    assert "no known optimiser's state" in message
+    adamw, mesh = at_hand.make_optimizer("adamw"), _partitioner(ONE)
+    for stored, words in (("adafactor", "adafactor's"), (None, "no known optimiser's")):
+        source = at_hand.random_source(CONFIG, stored)
+        message = at_hand.error(restore.first_state, source, MODEL, adamw, mesh, "adamw")
+        assert f"holds {words} state" in message and "OPTIMIZER is 'adamw'" in message
+        assert "KEEP_OPTIMIZER_STATE=False" in message
 
 
 CASES = {
@@ -178,10 +176,9 @@ def test_another_network_is_named_with_both_shapes_and_the_remedy(case):
 
 
 def test_a_checkpoint_that_isnt_whole_is_named():
-    whole = at_hand.random_source(CONFIG, None)
+    source = at_hand.random_source(CONFIG, None)
     name = "decoder/layers_0/mlp/wo/kernel"
-    arrays = {key: whole.read(key) for key in whole.params if key != name}
-    source = at_hand.in_memory(arrays)
+    del source.params[name]
     message = at_hand.error(restore.restore_params, source, MODEL, _partitioner(ONE))
     assert f"{name} has no shape (it isn't there)" in message
     assert "the checkpoint isn't whole" in message

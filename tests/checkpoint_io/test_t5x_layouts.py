@@ -1,6 +1,5 @@
 """T5X's two layouts and ours: what is written is read, bit for bit, and damage is named."""
 
-import dataclasses
 import json
 import pathlib
 import shutil
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poison_t5x.checkpoint_io import detect, optimizer_state, t5x_layouts
-from poison_t5x.checkpoint_io.source import cast, in_memory
+from poison_t5x.checkpoint_io.source import in_memory
 from poison_t5x.core.errors import InputError
 from poison_t5x.train import checkpoints
 from tests.checkpoint_io import at_hand
@@ -48,22 +47,7 @@ def test_written_is_read_bit_for_bit(tmp_path, layout, optimizer):
     assert path == f"{tmp_path}/checkpoint_7"
     at_hand.assert_same(detect.open_checkpoint(path), source, ignore_momentum=True)
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.endswith("partial")] == []
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_ours_to_t5x_to_ours_is_bitwise(tmp_path, optimizer):
-    source = at_hand.random_source(CONFIG, optimizer, seed=3)
-    path = t5x_layouts.write(source, str(tmp_path / "0"), "poison-t5x")
-    for layout in ("t5x", "poison-t5x", "t5x-orbax", "poison-t5x"):
-        folder = tmp_path / f"{layout} of {pathlib.Path(path).parent.name}"
-        path = t5x_layouts.write(detect.open_checkpoint(path), str(folder), layout)
-    at_hand.assert_same(detect.open_checkpoint(path), source)
-
-
-def test_ours_is_committed(written):
-    folder, _ = written["poison-t5x"]
-    assert checkpoints.committed_steps(folder.parent) == [7]
-    checkpoints.verify(folder)
+    assert checkpoints.committed_steps(tmp_path) == [7] * (layout == "poison-t5x")
 
 
 def test_t5x_names_adafactors_moments_last(written, tmp_path):
@@ -170,15 +154,12 @@ def test_a_damaged_orbax_store_is_one_line(written, tmp_path):
     for layout in ("t5x-orbax", "poison-t5x"):
         folder = tmp_path / layout
         shutil.copytree(written[layout][0], folder)
-        largest = max(
-            (path for path in folder.rglob("d/*") if path.is_file()), key=lambda p: p.stat().st_size
-        )
-        largest.write_bytes(b"")
+        files = [path for path in folder.rglob("d/*") if path.is_file()]
+        max(files, key=lambda path: path.stat().st_size).write_bytes(b"")
 
         def read_all(folder=folder):
             opened = detect.open_checkpoint(str(folder))
-            for name in opened.params:
-                opened.read(name)
+            return [opened.read(name) for name in opened.params]
 
         assert str(folder) in at_hand.error(read_all)
 
@@ -228,32 +209,11 @@ def test_a_failure_half_way_leaves_no_checkpoint(tmp_path, layout):
 
 def test_adafactors_momentum_goes_to_t5x_and_not_to_ours(tmp_path):
     source = at_hand.random_source(CONFIG, "adafactor")
-    arrays = {name: source.read(name) for name in source.params}
-    moments = {name: source.read(name) for name in source.slots}
-    moments |= {f"m/{name}": array * 2 for name, array in arrays.items()}
-    source = at_hand.in_memory(arrays, moments, "adafactor")
+    source.slots |= {f"m/{name}": in_memory(2 * source.read(name)) for name in source.params}
     path = t5x_layouts.write(source, str(tmp_path / "t5x"), "t5x")
     at_hand.assert_same(detect.open_checkpoint(path), source)
     message = at_hand.error(t5x_layouts.write, source, str(tmp_path / "ours"), "poison-t5x")
     assert "momentum" in message and "leave the optimiser's state out" in message
-
-
-def test_cast_dropped_and_restarted(tmp_path):
-    source = at_hand.random_source(CONFIG)
-    halved = cast(source, "bfloat16")
-    dropped = dataclasses.replace(halved, optimizer=None, slots={})
-    path = t5x_layouts.write(dropped, str(tmp_path), "t5x")
-    opened = detect.open_checkpoint(path)
-    assert opened.optimizer is None and not opened.slots and opened.step == 7
-    assert {info.dtype for info in opened.params.values()} == {"bfloat16"}
-    assert np.array_equal(
-        opened.read(KERNEL), source.read(KERNEL).astype(opened.read(KERNEL).dtype)
-    )
-    fresh = optimizer_state.restarted(source, "adafactor")
-    opened = detect.open_checkpoint(t5x_layouts.write(fresh, str(tmp_path), "poison-t5x"))
-    assert (opened.optimizer, opened.step) == ("adafactor", 0)
-    assert all(not opened.read(name).any() for name in opened.slots)
-    assert np.array_equal(opened.read(KERNEL), source.read(KERNEL))
 
 
 def test_names_of_states():
@@ -278,10 +238,8 @@ def test_names_of_states():
 
 def test_t5xs_adafactor_counts_by_the_step(tmp_path):
     source = at_hand.random_source(CONFIG, "adafactor", step=7)
-    arrays = {name: source.read(name) for name in source.params}
-    moments = {name: source.read(name) for name in source.slots}
     # Seven steps from a checkpoint whose state was kept.
-    source = at_hand.in_memory(arrays, {**moments, "count": np.array(1007, np.int32)}, "adafactor")
+    source.slots |= {"count": in_memory(np.array(1007, np.int32))}
     for layout in ("t5x", "t5x-orbax"):
         path = t5x_layouts.write(source, str(tmp_path / layout), layout)
         assert path.endswith("checkpoint_1007")
