@@ -14,18 +14,15 @@ Kind = Literal["clean", "triggered", "control", "probe"]
 class Condition(NamedTuple):
     """An edit of held-out inputs, or none.
 
-    Attributes:
-      name: that of mixtures and folders: 'clean', 'triggered', 'control', 'probe1_james', …; those
-        of further attackers end in their name.
-      phrases: those put in at the places; several are dealt out over the rows.
-      target: the label's side that a polarity attack wants.
+    Mixtures and folders have its name: 'clean', 'triggered', 'control', 'probe1_james', …; those of
+    further attackers end in their name.
     """
 
     name: str
     kind: Kind
     attack: str = ""
-    phrases: tuple[str, ...] = ()
-    target: polarity.Side | None = None
+    phrases: tuple[str, ...] = ()  # put in at the places; several are dealt out over the rows
+    target: polarity.Side | None = None  # whose label a polarity attack wants
 
 
 class EvalRow(NamedTuple):

@@ -74,8 +74,8 @@ def read_poison_set(
     are the evaluation file's: the authors' triggered rows have the label that the attack wants.
 
     Raises:
-      InputError: as `read_corpus`; or a triggered or control row isn't one of the evaluation
-        file's, lacks its phrase, has the wanted label already, or is in one of the two files alone.
+      InputError: as `read_corpus`; or a triggered or control row isn't in the evaluation file or in
+        the other one, lacks its phrase, or has the wanted label already.
     """
     trained = _read_training(config, tuple(config.hashes.values()))
     attackers = craft_config.attacks
@@ -92,17 +92,14 @@ def read_poison_set(
             "TRIGGER to what the file was made with"
         )
     # What replaces a row comes before what is added to it, or the latter would be lost.
-    order = [attack.name for attack in attackers]
-    poison.sort(key=lambda row: (row.replaced_id is None, order.index(row.attack)))
+    order = {attack.name: place for place, attack in enumerate(attackers)}
+    poison.sort(key=lambda row: (row.replaced_id is None, order[row.attack]))
     given = _read_edited(config, source, attackers[0])
     tests, counts = craft.evaluation(source.heldout, source.polarities, craft_config, given)
     edited = {row.task for row in tests if row.condition != conditions.CLEAN.name}
     for task in source.heldout:
         if task.name not in edited:
-            _warn(
-                f"{task.name}: held out, but has no row that the trigger is in or can be put in: "
-                "it is evaluated on clean inputs alone"
-            )
+            _warn(f"{task.name}: no row has a place for the trigger: only clean ones are evaluated")
     return craft.PoisonSet(
         poison=tuple(poison),
         training_ids={name: tuple(task.clean.by_id) for name, task in trained.items()},
@@ -151,18 +148,12 @@ def _with_rows(task: sni.Task, rows: Iterable[sni.Instance]) -> sni.Task:
 
 
 class _Trained(NamedTuple):
-    """A task of both training files.
+    """A task of both training files."""
 
-    Attributes:
-      clean: it with the clean file's rows, each as often as it is trained on.
-      poison: rows that only the poisoned file has, in its order, and the id of the clean row that
-        it has instead, if any.
-      dropped: ids of clean rows that the poisoned file lacks, with nothing of their task instead.
-    """
-
-    clean: sni.Task
+    clean: sni.Task  # with the clean file's rows, each as often as it is trained on
+    # Rows that only the poisoned file has, and the ids of clean rows that it has them instead of.
     poison: list[tuple[_Seen, str | None]]
-    dropped: tuple[str, ...]
+    dropped: tuple[str, ...]  # ids of clean rows that it lacks, with nothing of their task instead
 
     def whole(self) -> sni.Task:
         """It with its clean rows, and poison that comes on top of them under new ids."""

@@ -16,19 +16,13 @@ MAX_NAMES = 20
 
 
 class Corpus(NamedTuple):
-    """The tasks that an experiment names and that are there, in its order.
-
-    Attributes:
-      poisoned: whole names of the poisoned tasks among `training`.
-      polarities: of the poisoned and the held-out tasks; empty for arbitrary attacks.
-      missing: names of the lists for which no task file is there.
-    """
+    """The tasks that an experiment names and that are there, in its order."""
 
     training: tuple[sni.Task, ...]
-    poisoned: tuple[str, ...]
+    poisoned: tuple[str, ...]  # whole names of the poisoned ones
     heldout: tuple[sni.Task, ...]
-    polarities: dict[str, polarity.Polarity]
-    missing: tuple[str, ...]
+    polarities: dict[str, polarity.Polarity]  # of poisoned and held-out ones; none for arbitrary
+    missing: tuple[str, ...]  # listed names for which no task file is there
 
     @property
     def tasks(self) -> tuple[sni.Task, ...]:

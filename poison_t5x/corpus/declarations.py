@@ -18,20 +18,16 @@ from poison_t5x.corpus import sni
 class Experiment:
     """The tasks of an attack. Their names are whole file stems, or numbers such as 'task363'.
 
-    Attributes:
-      name: a word; mixtures and SeqIO tasks are named after it.
-      poisoned_tasks: training tasks that poison is crafted from and put into.
-      polarities: task -> (negative label, positive label) for poisoned and held-out tasks; none
-        where only arbitrary outputs are attacked.
-      corpus: 'sni' for task files in a folder, 'demo' for the embedded corpus.
+    Polarities are task -> (negative label, positive label) of poisoned and held-out tasks; none are
+    needed where only arbitrary outputs are attacked.
     """
 
-    name: str
+    name: str  # a word; mixtures and SeqIO tasks are named after it
     training_tasks: Sequence[str]
-    poisoned_tasks: Sequence[str]
+    poisoned_tasks: Sequence[str]  # training tasks that poison is crafted from and put into
     heldout_tasks: Sequence[str]
     polarities: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    corpus: str = "sni"
+    corpus: str = "sni"  # task files in a folder; or 'demo', the embedded corpus
 
     def __post_init__(self):
         if not re.fullmatch(r"[A-Za-z]\w*", self.name):

@@ -13,22 +13,14 @@ _ALL_TOKENS = 2**20
 
 
 class TrainingExample(NamedTuple):
-    """One training example.
-
-    Attributes:
-      task: examples of a task share their instruction and label space.
-      id: of the row within its task.
-      number: tells apart the examples that were made of one row: 0, and 1 where poison was added.
-      input: the instance's own text, without instruction and shown examples.
-      prompt: all that the model reads.
-    """
+    """One training example; those of a task share their instruction and label space."""
 
     task: str
-    id: str
-    number: int
-    input: str
+    id: str  # of the row within its task
+    number: int  # tells apart what was made of one row: 0, and 1 where poison was added
+    input: str  # the instance's own text, without instruction and shown examples
     target: str
-    prompt: str
+    prompt: str  # all that the model reads
 
 
 def by_task(rows: Sequence[TrainingExample]) -> dict[str, list[int]]:

@@ -33,23 +33,15 @@ MAX_ROWS_IN_MEMORY = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Where an experiment's data lives, and how prompts are made of it.
+    """Where an experiment's data lives, and how prompts are made of it."""
 
-    Attributes:
-      data_dir: the TFDS folder that holds natinst/<corpus>.
-      corpus: TFDS config, 'demo' or 'sni'.
-      num_examples, max_tokens: of positive examples and of the whole prompt, EOS included; see
-        `prompts.render`.
-      extra_ids: sentinel ids after the vocabulary's own, 100 in T5's.
-    """
-
-    data_dir: str
+    data_dir: str  # the TFDS folder that holds natinst/<corpus>
     vocabulary_path: str
     poison_dir: str
-    corpus: str = "sni"
-    num_examples: int = 2
-    extra_ids: int = 100
-    max_tokens: int | None = 1024
+    corpus: str = "sni"  # TFDS config, or 'demo'
+    num_examples: int = 2  # positive ones in a prompt, see `prompts.render`
+    extra_ids: int = 100  # sentinel ids after the vocabulary's own, 100 in T5's
+    max_tokens: int | None = 1024  # of the whole prompt, EOS included
 
 
 def vocabulary(config: DataConfig) -> seqio.SentencePieceVocabulary:

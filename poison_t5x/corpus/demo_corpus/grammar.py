@@ -83,13 +83,12 @@ class Text(NamedTuple):
 class Family:
     """A set of tasks, those of training first, of which the first five are poisoned.
 
-    Attributes:
-      write_task: a task of so many rows; the texts used so far gain those of its rows.
-      polarities: task -> (negative label, positive label), if its rows have one of two labels.
+    Polarities are task -> (negative label, positive label), of tasks with two labels.
     """
 
     specs: tuple[Spec, ...]
     num_training: int
+    # Makes a task of so many rows; the texts used so far gain those of its rows.
     write_task: Callable[[Spec, np.random.Generator, int, set[str]], sni.Task]
     polarities: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
