@@ -96,7 +96,7 @@ def run(
             _row("gin files", ""), lambda: check_settings(read_macros(), make_setup, here, hosts)
         )
     log(json.dumps(document(findings), indent=2) if as_json else page(findings))
-    return int(_count(findings, Level.PROBLEM) > 0)
+    return int(any(finding.level is Level.PROBLEM for finding in findings))
 
 
 def page(findings: list[Finding]) -> str:
@@ -105,22 +105,16 @@ def page(findings: list[Finding]) -> str:
     width = max((len(finding.name) for finding in findings), default=0)
     for part, rows in itertools.groupby(findings, key=lambda finding: finding.part):
         lines += [part, *(f"  {row.level:<8} {row.name:<{width}}  {row.text}" for row in rows), ""]
-    problems, warnings = (_count(findings, level) for level in (Level.PROBLEM, Level.WARNING))
-    summary = f"problems: {problems}, warnings: {warnings}"
-    return "\n".join([*lines, summary if problems + warnings else "all is well"])
-
-
-def _count(findings: Iterable[Finding], level: Level) -> int:
-    return sum(finding.level is level for finding in findings)
+    counts = [f"{name}: {n}" for name, n in document(findings).items() if name != "findings"]
+    is_well = all(finding.level is Level.OK for finding in findings)
+    return "\n".join([*lines, "all is well" if is_well else ", ".join(counts)])
 
 
 def document(findings: list[Finding]) -> dict[str, Any]:
     """The findings for JSON, with the numbers of problems and of warnings."""
-    return {
-        "problems": _count(findings, Level.PROBLEM),
-        "warnings": _count(findings, Level.WARNING),
-        "findings": [finding._asdict() for finding in findings],
-    }
+    levels = [finding.level for finding in findings]
+    counts = {f"{level}s": levels.count(level) for level in (Level.PROBLEM, Level.WARNING)}
+    return {**counts, "findings": [finding._asdict() for finding in findings]}
 
 
 def guarded(about: Finding, check: Callable[[], Iterable[Finding]]) -> list[Finding]:

@@ -105,15 +105,7 @@ class Computation:
 
     def users(self, name: str) -> list[Instruction]:
         """The instructions that one is an operand of."""
-        return self._users.get(name, [])
-
-    @functools.cached_property
-    def _users(self) -> dict[str, list[Instruction]]:
-        users: dict[str, list[Instruction]] = {}
-        for instruction in self.instructions.values():
-            for name in dict.fromkeys(instruction.operands):
-                users.setdefault(name, []).append(instruction)
-        return users
+        return [one for one in self.instructions.values() if name in one.operands]
 
     @functools.cached_property
     def parameters(self) -> dict[int, str]:

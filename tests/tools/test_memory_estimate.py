@@ -91,7 +91,7 @@ def _given_to_the_backward_pass(setup: Setup) -> int:
 
     def residuals(params, batch, weights, key):
         def loss(params):
-            return steps.loss_fn(params, batch, weights, key, model, setup.loss)[0]
+            return steps.loss_fn(params, batch, model, setup.loss, key, weights)[0]
 
         return jax.vjp(loss, params)[1]
 
