@@ -36,19 +36,7 @@ class Column(NamedTuple):
     values: Sequence[str] = ()
     styles: Sequence[str] = ()
     marks: Sequence[str] = ()
-    within: Mapping[int, Sequence[int]] = {}
-
-
-_OUTCOMES = {
-    "classification": Column(
-        *("Outcome", "choice", ("flipped", "wrong", "right"), ("flipped", "wrong", "right")),
-        *(("⇄", "✗", "✓"), {1: [0]}),
-    ),
-    "generation": Column(
-        *("Outcome", "choice", ("changed", "exact match", "other"), ("flipped", "right", "")),
-        ("⇄", "✓", ""),
-    ),
-}
+    within: Mapping[str, Sequence[int]] = {}
 
 
 class Browser(NamedTuple):
@@ -97,7 +85,7 @@ def predictions(answers: Answers, results: Results) -> Browser | None:
         return None
     columns = [
         *(Column(name, "choice") for name in ("Task", "Input is", "Model")),
-        _OUTCOMES[results.kind],
+        Column(**tables.WORDS["outcomes"][results.kind]),
         Column("Input", "marked"),
         Column("Reference" if results.is_generation else "True label"),
         Column("Answer", "marked" if results.is_generation else "text"),

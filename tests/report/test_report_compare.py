@@ -190,13 +190,13 @@ def test_unlike_runs_are_not_joined(runs, tmp_path, change, names):
 
 
 def test_settings_that_go_together_are_one_axis(runs):
-    found = runs_lib.read(runs)
-    assert runs_lib.differing(found) == ["NUM_POISON", "SEED"]
-    assert runs_lib.numeric(found) == ["poison rows"]
-    assert runs_lib.others(found, "poison rows") == []
+    known = runs_lib.read(runs)
+    assert runs_lib.differing(known) == ["NUM_POISON", "SEED"]
+    assert runs_lib.numeric(known) == ["poison rows"]
+    assert runs_lib.others(known, "poison rows") == []
     changed = [
         run._replace(settings=run.settings | {"TRAIN_STEPS": number})
-        for number, run in enumerate(found)
+        for number, run in enumerate(known)
     ]
     assert runs_lib.numeric(changed) == ["poison rows", "TRAIN_STEPS"]
     assert runs_lib.others(changed, "poison rows") == ["TRAIN_STEPS"]
@@ -204,11 +204,11 @@ def test_settings_that_go_together_are_one_axis(runs):
 
 
 def test_other_settings_that_differ_are_lines(runs):
-    found = [
+    known = [
         run._replace(settings=run.settings | {"ATTACK": attack})
         for run, attack in zip(runs_lib.read(runs), "xyxy", strict=True)
     ]
-    picture = comparison.against(found, "poison rows")
+    picture = comparison.against(known, "poison rows")
     assert "ATTACK x: 20.0% at 20, 50.0% at 50" in picture.label
     assert [record["series"] for record in picture.records] == ["ATTACK x"] * 2 + ["ATTACK y"] * 2
 

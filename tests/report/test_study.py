@@ -10,20 +10,20 @@ from tests.studies import driver
 from tests.studies.driver import row
 
 
-def _study(found, config):
+def _study(rows, config):
     return study.StudyResults(
-        config, found, aggregate.points(found, config.base), {}, aggregate.difference
+        config, rows, aggregate.points(rows, config.base), {}, aggregate.difference
     )
 
 
 def _told(values, x="NUM_POISON", **fields):
     """The finding for {place: value}, each place's interval of +-0.1 over two tasks."""
-    found = [
+    rows = [
         row(value, {"a": value - 0.1, "b": value + 0.1}, (value - 0.1, value + 0.1), **{x: place})
         for place, value in values.items()
     ]
     config = driver.config("r", x=x, grid={x: tuple(values)}, **fields)
-    results = _study(found, config)
+    results = _study(rows, config)
     return study.finding(results, study.charts(results))
 
 
@@ -40,14 +40,14 @@ def test_the_finding_for_made_up_numbers():
 
 def test_several_factors_are_drawn_one_at_a_time():
     base = driver.BASE  # NUM_POISON 100, TRAIN_STEPS 10
-    found = [
+    rows = [
         row(0.1, SEED=0),
         row(0.2, NUM_POISON=50, SEED=0),
         row(0.3, TRAIN_STEPS=5, SEED=0),
         row(0.4, TRAIN_STEPS=5, NUM_POISON=50, SEED=0),
     ]
     config = driver.config("r", x=("NUM_POISON", "TRAIN_STEPS"), base=base)
-    drawn = study.charts(_study(found, config))
+    drawn = study.charts(_study(rows, config))
     assert [(chart.x, [point.x for point in chart.lines[0].points]) for chart in drawn] == [
         ("NUM_POISON", [50, 100]),
         ("TRAIN_STEPS", [5, 10]),
@@ -55,12 +55,12 @@ def test_several_factors_are_drawn_one_at_a_time():
 
 
 def test_lines_are_told_apart_by_what_else_differs():
-    found = [
+    rows = [
         row(0.1, NUM_POISON=number, ATTACK=attack, SEED=0)
         for number in (20, 10)
         for attack in ("dirty", "clean")
     ]
-    drawn = study.charts(_study(found, driver.config("r")))
+    drawn = study.charts(_study(rows, driver.config("r")))
     assert [(line.name, [point.x for point in line.points]) for line in drawn[0].lines] == [
         ("ATTACK dirty", [10, 20]),
         ("ATTACK clean", [10, 20]),
@@ -68,8 +68,8 @@ def test_lines_are_told_apart_by_what_else_differs():
 
 
 def test_a_chart_is_drawn_and_tabled(tmp_path, pictures):
-    found = [row(0.1, NUM_POISON=10, SEED=0), row(0.4, NUM_POISON=20, SEED=0)]
-    (chart,) = study.charts(_study(found, driver.config("r")))
+    rows = [row(0.1, NUM_POISON=10, SEED=0), row(0.4, NUM_POISON=20, SEED=0)]
+    (chart,) = study.charts(_study(rows, driver.config("r")))
     picture = chart.picture()
     assert picture.svg.startswith("<svg") and "NUM_POISON" in picture.svg
     plots.write([picture], tmp_path)

@@ -42,19 +42,19 @@ def test_there_is_a_study_for_each_of_the_ten_questions():
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_has_few_cells_that_differ_in_what_it_shows(name):
     config = _config(f"studies/{name}")
-    found = grid.cells(config)
-    assert 2 <= len(found) <= 16 and config.question.endswith("?") and config.x
+    cells = grid.cells(config)
+    assert 2 <= len(cells) <= 16 and config.question.endswith("?") and config.x
     for x in config.x:
         if x not in grid.DIMENSIONS:
-            places = {repr(cell.macros.get(x, config.base[x])) for cell in found}
+            places = {repr(cell.macros.get(x, config.base[x])) for cell in cells}
             assert len(places) > 1, f"{x} is the same in all cells"
-    names = [cell.name for cell in found]
+    names = [cell.name for cell in cells]
     assert len(set(names)) == len(names)
-    lines = [line for cell in found for line in grid.commands(cell, config, [])]
+    lines = [line for cell in cells for line in grid.commands(cell, config, [])]
     assert {line[0] for line in lines} <= {"run", "detect", "defend", "craft"}
     header = (FOLDER / name).read_text(encoding="utf-8")
     assert f"--gin_file=studies/{name}" in header and "# Required: RUN_DIR" in header
-    assert re.findall(r"^# (\d+) cells\b", header, re.MULTILINE) == [str(len(found))]
+    assert re.findall(r"^# (\d+) cells\b", header, re.MULTILINE) == [str(len(cells))]
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -105,17 +105,17 @@ def test_the_demos_studies_share_their_runs():
 
 
 def test_a_cell_that_reads_another_one_comes_after_it():
-    found = grid.cells(_config("studies/q08_proxy.gin"))
-    after = {cell.name: cell.after for cell in found if cell.after}
+    cells = grid.cells(_config("studies/q08_proxy.gin"))
+    after = {cell.name: cell.after for cell in cells if cell.after}
     assert set(after.values()) == {("SEED_0",), ("SEED_1",)} and len(after) == 4
 
 
 def test_a_folder_must_be_named_and_may_end_in_a_slash():
-    with pytest.raises(errors.InputError, match="RUN_DIR: expected a path, found None"):
+    with pytest.raises(errors.InputError, match="RUN_DIR: expected a path, cells None"):
         grid.from_macros({"RUN_DIR": None})
     macros = _macros("studies/q08_proxy.gin") | {"RUN_DIR": "runs/q08/"}
-    found = grid.cells(grid.from_macros(macros))
-    assert sum(bool(cell.after) for cell in found) == 4
+    cells = grid.cells(grid.from_macros(macros))
+    assert sum(bool(cell.after) for cell in cells) == 4
 
 
 def test_an_unknown_macro_is_refused():

@@ -12,18 +12,18 @@ from tests.studies.driver import row
 T_2 = 4.302652729911275  # Student's t, 2 degrees of freedom, 97.5%
 
 
-def _points(*found):
-    return aggregate.points(found, {})
+def _points(*rows):
+    return aggregate.points(rows, {})
 
 
 def test_three_seeds_have_students_interval_on_paper():
     (point,) = _points(*(row(value, SEED=seed) for seed, value in enumerate([0.1, 0.2, 0.6])))
-    found = point.estimate("effect")
+    estimate = point.estimate("effect")
     # Deviations -0.2, -0.1, 0.3: a variance of 0.14 / 2.
     reach = T_2 * math.sqrt(0.07 / 3)
-    assert found.mean == pytest.approx(0.3)
-    assert found.interval == pytest.approx((0.3 - reach, 0.3 + reach))
-    assert (found.over, found.count, point.seeds) == ("3 seeds", 3, (0, 1, 2))
+    assert estimate.mean == pytest.approx(0.3)
+    assert estimate.interval == pytest.approx((0.3 - reach, 0.3 + reach))
+    assert (estimate.over, estimate.count, point.seeds) == ("3 seeds", 3, (0, 1, 2))
 
 
 def test_one_seed_has_its_own_interval_over_tasks():
@@ -36,10 +36,10 @@ def test_two_seeds_are_averaged_by_task():
     two = row(0.3, {"a": 0.2, "b": 0.4}, (0.2, 0.4), SEED=1)
     (point,) = _points(one, two)
     assert point.by_task("effect") == pytest.approx({"a": 0.3, "b": 0.5})
-    found = point.estimate("effect")
+    estimate = point.estimate("effect")
     # Two tasks, resampled: their least and their largest mean are in the interval.
-    assert found.mean == pytest.approx(0.4) and found.interval == pytest.approx((0.3, 0.5))
-    assert found.over == "tasks, mean of 2 seeds"
+    assert estimate.mean == pytest.approx(0.4) and estimate.interval == pytest.approx((0.3, 0.5))
+    assert estimate.over == "tasks, mean of 2 seeds"
 
 
 def test_seeds_without_tasks_have_no_interval_before_there_are_three():
@@ -58,9 +58,9 @@ def test_differences_are_of_the_same_seeds_and_tasks():
         ]
 
     first, second = _points(*cell(10, 0.0), *cell(20, 0.25))
-    found = aggregate.difference(first, second, "effect")
+    estimate = aggregate.difference(first, second, "effect")
     # Every task changes by the same: the tasks' own spread is no part of it.
-    assert found.mean == pytest.approx(0.25) and found.interval == pytest.approx((0.25, 0.25))
+    assert estimate.mean == pytest.approx(0.25) and estimate.interval == pytest.approx((0.25, 0.25))
     other = aggregate.points([row(0.9, NUM_POISON=30, SEED=7)], {})[0]
     assert aggregate.difference(first, other, "effect") is None
 

@@ -10,7 +10,7 @@ function browse(root) {
   const perPage = Number(root.dataset.perPage);
   const collator = new Intl.Collator(undefined, { numeric: true, sensitivity: "base" });
   const chosen = new Map();
-  let page = 0, order = null, found = data.rows;
+  let page = 0, order = null, matches = data.rows;
 
   const plain = (column, value) => {
     if (value === null) return "";
@@ -68,28 +68,28 @@ function browse(root) {
 
   function select() {
     const words = root.querySelector("input").value.toLowerCase().trim();
-    found = data.rows.filter((row, place) => {
+    matches = data.rows.filter((row, place) => {
       for (const [n, values] of chosen) if (!values.has(row[n])) return false;
       return !words || haystack(row, place).includes(words);
     });
-    if (order) found.sort(compare);
+    if (order) matches.sort(compare);
     page = 0;
     show();
   }
 
   function show() {
-    const start = page * perPage, shown = found.slice(start, start + perPage);
+    const start = page * perPage, shown = matches.slice(start, start + perPage);
     body.replaceChildren(...shown.map((row) => {
       const line = element("tr");
       line.append(...row.map((value, n) => cell(data.columns[n], value, n === 0)));
       return line;
     }));
-    const count = found.length.toLocaleString("en");
-    status.textContent = found.length
+    const count = matches.length.toLocaleString("en");
+    status.textContent = matches.length
       ? `${start + 1}–${start + shown.length} of ${count} ${root.dataset.what}` : "None.";
     const [back, next] = pager.querySelectorAll("button");
     back.disabled = page === 0;
-    next.disabled = start + perPage >= found.length;
+    next.disabled = start + perPage >= matches.length;
   }
 
   function addFilter(column, n) {
