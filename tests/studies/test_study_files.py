@@ -111,7 +111,7 @@ def test_a_cell_that_reads_another_one_comes_after_it():
 
 
 def test_a_folder_must_be_named_and_may_end_in_a_slash():
-    with pytest.raises(errors.InputError, match="RUN_DIR: expected a path, cells None"):
+    with pytest.raises(errors.InputError, match="RUN_DIR: expected a path, found None"):
         grid.from_macros({"RUN_DIR": None})
     macros = _macros("studies/q08_proxy.gin") | {"RUN_DIR": "runs/q08/"}
     cells = grid.cells(grid.from_macros(macros))
