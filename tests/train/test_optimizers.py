@@ -102,7 +102,7 @@ def _step(transform, gradients, state, params):
     """As the train step does it."""
     with jax.numpy_dtype_promotion("standard"):
         updates, state = transform.update(gradients, state, params)
-    return optax.apply_updates(params, updates), state
+        return optax.apply_updates(params, updates), state
 
 
 def test_adamw_equals_numpys():
