@@ -65,7 +65,7 @@ class Context(NamedTuple):
 
 def setting(default: Any, check: Callable[..., None], *limits: Any) -> Any:
     """A field of a `Score`, whose values must pass one of `checks`."""
-    return dataclasses.field(default=default, metadata={"check": (check, limits)})
+    return dataclasses.field(default=default, metadata={"check": check, "limits": limits})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +84,9 @@ class Score:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            check, limits = field.metadata["check"]
-            check(f"{type(self).__name__}.{field.name}", getattr(self, field.name), *limits)
+            name, value = f"{type(self).__name__}.{field.name}", getattr(self, field.name)
+            if check := field.metadata.get("check"):
+                check(name, value, *field.metadata["limits"])
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows. Same arguments, same values."""

@@ -135,12 +135,8 @@ def summarize(
     An effect is the measure on the triggered inputs, poisoned minus clean model, task by task.
     Tasks without rows under a condition are left out of its means.
 
-    Args:
-      rows: from `task_rows`.
-      conditions: the poison set's, in its manifest's order; the first attacker's are called
-        'triggered' and 'control'.
-      seed: of the bootstrap.
-      counts: attacker's name -> its poison rows.
+    `rows` are from `task_rows`, `conditions` in their manifest's order (the first attacker's are
+    called 'triggered' and 'control'), and `counts` has the poison rows of each attacker.
 
     Returns:
       {'summary', 'summary_ci95', 'effect', 'attacks', 'by_condition', 'categories', 'warnings'}.
