@@ -32,6 +32,14 @@ def pulse_dir(tmp_path_factory):
     return directory
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _drop_compiled():
+    """A worker's memory holds the programs of one file, not of all that it has run."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.clear_caches()
+
+
 @pytest.fixture
 def own_score(monkeypatch):
     """The name of a user's module with the score 'brevity', which is forgotten afterwards."""
