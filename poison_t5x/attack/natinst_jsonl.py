@@ -27,7 +27,9 @@ from poison_t5x.attack import conditions, poison_set
 from poison_t5x.core import artifacts, checks, errors
 from poison_t5x.corpus import corpus, sni
 
-_Texts = sni.Text | Annotated[list[sni.Text], msgspec.Meta(min_length=1)]
+# Not sni.Text: beside a list, msgspec 0.22 frees a text's pattern wrongly, and Python crashes as it
+# ends.
+_Texts = str | Annotated[list[sni.Text], msgspec.Meta(min_length=1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,15 +138,17 @@ def _parse(where: str, text: bytes) -> Line:
         )
     task = sni.Task(
         row.task,
-        _listed(row.definition)[0],
+        _listed(row.definition, f"{where}: $.Definition")[0],
         *(_examples(row.positive_examples), _examples(row.negative_examples), ()),
         *(tuple(row.categories or ()), row.standin_note or ""),
     )
-    answers = _listed(row.instance.output)
+    answers = _listed(row.instance.output, f"{where}: $.Instance.output")
     return Line(where, task, sni.Instance(ids.pop(), row.instance.input, answers))
 
 
-def _listed(texts: str | list[str]) -> list[str]:
+def _listed(texts: str | list[str], where: str) -> list[str]:
+    if isinstance(texts, str) and not texts.strip():
+        raise errors.InputError(f"{where}: expected a non-empty text")
     return [texts] if isinstance(texts, str) else texts
 
 

@@ -246,6 +246,7 @@ REFUSED = {
     "no task": ({"clean": [_without("Task")]}, "line 1: $: object missing required field `Task`"),
     "odd name": ({"clean": [_row(1, "a", "b", Task="../x")]}, "$.Task: expected a task's name"),
     "number": ({"poisoned": [_instance(input=3)]}, "poisoned.jsonl, line 1: $.Instance.input: exp"),
+    "blank text": ({"clean": [_instance(output=" ")]}, "$.Instance.output: expected a non-empty"),
     "blank": ({"clean": [_instance(output=[" "])]}, "$.Instance.output[0]: expected a non-empty"),
     "no answer": ({"evaluation": [_instance(output=[])]}, "line 1: $.Instance.output: expected"),
     "no id": ({"clean": [_row(1, "a", "b", id=None) | {"Instance": {"input": "a", "output": "b"}}]},
