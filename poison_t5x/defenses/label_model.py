@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import answers, ngrams
+from poison_t5x.defenses import ngrams
 
 # Answers whose log-odds other tasks' models see: those of the most rows.
 MAX_SHARED = 64
@@ -58,7 +58,7 @@ class LabelModel:
         """Models the single words among the n-grams of the rows' inputs."""
         from scipy import sparse
 
-        self.answers = answers.find(rows)
+        self.answers = ngrams.frequent_answers(rows)
         self.of_task: dict[str, list[int]] = {}
         for number, answer in enumerate(self.answers):
             self.of_task.setdefault(answer.task, []).append(number)
@@ -75,7 +75,7 @@ class LabelModel:
         self._words = {answer.task: self.words_NxW[answer.rows_R] for answer in self.answers}
         self._lots_N = np.random.default_rng(seed).permutation(len(rows))
         self.folds_N = self._lots_N % _FOLDS
-        copied = (answers.plain(row.target) in answers.plain(row.input) for row in rows)
+        copied = (ngrams.plain(row.target) in ngrams.plain(row.input) for row in rows)
         self._copied_N = np.fromiter(copied, bool, len(rows))
         self._shared = self._choose_shared()
 

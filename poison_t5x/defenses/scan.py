@@ -12,7 +12,7 @@ import poison_t5x
 from poison_t5x.core import artifacts, checks, errors
 from poison_t5x.corpus import declarations
 from poison_t5x.data.examples import TrainingExample, by_task
-from poison_t5x.defenses import answers, files, measures, ngrams
+from poison_t5x.defenses import files, measures, ngrams
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.report import render, tables
@@ -226,13 +226,13 @@ def phrases_of_rows(
     members = by_task(rows)
     phrases: dict[int, list[str]] = {}
     for trigger in triggers:
-        words = answers.plain(trigger["phrase"])
+        words = ngrams.plain(trigger["phrase"])
         for task, target in zip(trigger["tasks"], trigger["targets"], strict=True):
             for index in members.get(task, ()):
                 row = rows[index]
                 is_hit = row.target == target
-                if target == answers.UNRELATED:
-                    is_hit = answers.is_unrelated(row)
-                if is_hit and words in answers.plain(row.input):
+                if target == ngrams.UNRELATED:
+                    is_hit = ngrams.is_unrelated(row)
+                if is_hit and words in ngrams.plain(row.input):
                     phrases.setdefault(index, []).append(trigger["phrase"])
     return phrases

@@ -126,7 +126,7 @@ def test_generation_tasks_have_no_probability_to_rank_by(kind, selection):
     ATTACK(kind="dirty_label", score=SCORE(selection=selection))
 
 
-NEEDED = {("phi", 1.0), ("reverse", -2.0)}
+NEEDED = (("phi", 1.0), ("reverse", -2.0))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import measuring
 import numpy as np
 
-from poison_t5x.core import memory
 from poison_t5x.model import decoding, network, per_example
+from poison_t5x.train import program
 
 ROWS, LENGTH, LABELS, LABEL_LENGTH, ROUNDS = 256, 160, 4, 4, 5
 BATCH = 32
@@ -32,7 +32,7 @@ def _anew(model, params, inputs_BxS, labels_LxT):
 
 
 def main() -> None:
-    memory.keep_freed_memory()
+    program.keep_freed_memory()
     model = network.Transformer(measuring.network("tiny", vocab_size=2048))
     params = network.initial_params(model, jax.random.key(0))
     rng = np.random.default_rng(0)

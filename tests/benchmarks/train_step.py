@@ -12,9 +12,8 @@ import jax
 import measuring
 import numpy as np
 
-from poison_t5x.core import memory
 from poison_t5x.model import network
-from poison_t5x.train import optimizers, partitioning, steps, train_state
+from poison_t5x.train import optimizers, partitioning, program, steps, train_state
 
 BATCH, ENCODER, DECODER, VOCABULARY = 8, 256, 32, 32128
 WARM_UP, TIMED = 4, 10
@@ -32,7 +31,7 @@ def _batch() -> dict[str, np.ndarray]:
 
 
 def main(size: str) -> None:
-    memory.keep_freed_memory()
+    program.keep_freed_memory()
     model = network.Transformer(measuring.network(size, dropout_rate=0.1))
     partitioner = partitioning.Partitioner(partitioning.PartitionConfig())
     schedule = optimizers.learning_rate(optimizers.ScheduleConfig(), 1000)

@@ -5,7 +5,7 @@ import pytest
 from scipy import special
 
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import answers, label_model, ngrams
+from poison_t5x.defenses import label_model, ngrams
 from tests.defenses import crafted
 
 TURNED = {"yes": "no", "no": "yes"}
@@ -62,17 +62,20 @@ def test_log_odds_are_pulled_to_zero():
 
 def test_answers_are_frequent_ones():
     targets = ["yes"] * 6 + ["no"] * 5 + ["maybe"] * 4
-    assert [a.target for a in answers.find(_rows(("a", t) for t in targets))] == ["yes", "no"]
-    assert answers.find(_rows([("a", "yes")] * 9)) == []
+    assert [a.target for a in ngrams.frequent_answers(_rows(("a", t) for t in targets))] == [
+        "yes",
+        "no",
+    ]
+    assert ngrams.frequent_answers(_rows([("a", "yes")] * 9)) == []
 
 
 def test_answers_out_of_the_blue_are_an_answer_where_others_are_copied():
     texts = [(f"{i} red hats", f"{i} hats") for i in range(20)]
-    assert answers.find(_rows(texts)) == []
+    assert ngrams.frequent_answers(_rows(texts)) == []
     rows = _rows(texts + [(f"{i} red hats", f"novel{i}") for i in range(6)])
-    (answer,) = answers.find(rows)
-    assert answer.target == answers.UNRELATED
-    assert answer.hits_R.tolist() == [False] * 20 + [True] * 6 == [*map(answers.is_unrelated, rows)]
+    (answer,) = ngrams.frequent_answers(rows)
+    assert answer.target == ngrams.UNRELATED
+    assert answer.hits_R.tolist() == [False] * 20 + [True] * 6 == [*map(ngrams.is_unrelated, rows)]
 
 
 def test_predictions_come_from_rows_that_were_not_seen():

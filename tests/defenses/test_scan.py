@@ -10,7 +10,7 @@ from poison_t5x.cli import main
 from poison_t5x.core import artifacts
 from poison_t5x.corpus import demo_corpus
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import answers, files, scan
+from poison_t5x.defenses import files, ngrams, scan
 from poison_t5x.defenses.score import ScoreResult, Trigger
 from tests.defenses import crafted
 
@@ -100,7 +100,7 @@ def test_bad_flags_are_one_line_and_write_nothing(poisoned, tmp_path, capsys, fl
 
 
 def _trigger(p_value=1e-9, phrase="James Bond"):
-    targets = ("yes", answers.UNRELATED)
+    targets = ("yes", ngrams.UNRELATED)
     return Trigger(phrase, ("t", "u"), targets, 4, 2, 0.5, 7.0, p_value)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from poison_t5x.core import errors
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import answers, measures
+from poison_t5x.defenses import measures, ngrams
 from poison_t5x.defenses.score import Context
 from poison_t5x.defenses.scores.trigger_search import TriggerSearch
 from tests.defenses import crafted
@@ -40,7 +40,7 @@ def test_without_poison_nothing_passes_the_level():
 
 @pytest.mark.parametrize(
     ("kind", "target", "least_recall"),
-    [("repeat", "James Bond", 0.97), ("random", answers.UNRELATED, 0.7)],
+    [("repeat", "James Bond", 0.97), ("random", ngrams.UNRELATED, 0.7)],
 )
 def test_poisoned_generation_is_found(kind, target, least_recall):
     rows, is_poison = crafted.poisoned_rows("demo_generation", kind)

@@ -7,7 +7,7 @@ import numpy as np
 
 from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import answers, ngrams
+from poison_t5x.defenses import ngrams
 from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
 
 # Of a task's rows, that a classifier is fitted to.
@@ -33,8 +33,8 @@ class _CrossFitted(Score):
         background_V = np.asarray(holds_NxV.sum(axis=0)).ravel() + 0.0
         lots_N = np.random.default_rng(context.seed).permutation(len(rows))
         values_N = np.full(len(rows), np.nan)
-        for answer in answers.find(rows):
-            if answer.target == answers.UNRELATED:
+        for answer in ngrams.frequent_answers(rows):
+            if answer.target == ngrams.UNRELATED:
                 continue
             lots_R, holds_RxV = lots_N[answer.rows_R], holds_NxV[answer.rows_R]
             for fold in range(self.num_folds):
@@ -51,7 +51,7 @@ class _CrossFitted(Score):
         median = 0.0 if missing_N.all() else float(np.median(values_N[~missing_N]))
         note = (
             f"{missing_N.sum()} of {len(values_N)} rows could not be judged, and have the median: "
-            f"fewer than {answers.MIN_ROWS} rows of their task have their answer, or all do"
+            f"fewer than {ngrams.MIN_ROWS} rows of their task have their answer, or all do"
         )
         return ScoreResult(np.where(missing_N, median, values_N), notes=(note,))
 

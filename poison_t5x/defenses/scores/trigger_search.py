@@ -14,7 +14,7 @@ import numpy as np
 
 from poison_t5x.core import checks, errors
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import answers, label_model, ngrams, trigger_tests
+from poison_t5x.defenses import label_model, ngrams, trigger_tests
 from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, Trigger, setting
 from poison_t5x.defenses.trigger_tests import Evidence
 
@@ -181,13 +181,13 @@ class _PhraseSearch:
         """Which tasks could not be judged, or not wholly."""
         shares = dict.fromkeys((row.task for row in self._rows), 0.0)
         for answer in self._model.answers:
-            if answer.target != answers.UNRELATED:
+            if answer.target != ngrams.UNRELATED:
                 shares[answer.task] += float(answer.hits_R.mean())
         unjudged = len(shares) - len(self._model.of_task)
         free = sum(share < 0.5 for share in shares.values()) - unjudged
         notes = {
             f"{unjudged} of {len(shares)} tasks could not be judged: they have no two answers, or "
-            f"none that {answers.MIN_ROWS} rows share": unjudged,
+            f"none that {ngrams.MIN_ROWS} rows share": unjudged,
             f"{free} of {len(shares)} tasks have mostly an answer for each row: there, only "
             "answers that recur, or share no word with their inputs, were looked at": free,
         }

@@ -8,9 +8,9 @@ import pytest
 MEGABYTES = 64
 SCRIPT = f"""
 import ctypes, resource, sys
-from poison_t5x.core import memory
+from poison_t5x.train import program
 if sys.argv[1] == "keep":
-    memory.keep_freed_memory()
+    program.keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 def step():
