@@ -50,7 +50,7 @@ class Fields(NamedTuple):
     chat: str | None = None
 
 
-class _Record(NamedTuple):
+class _Sourced(NamedTuple):
     """An example, '' for a task or id that it doesn't name, and its instruction, if it has one."""
 
     where: str
@@ -108,7 +108,7 @@ def _walk(paths: Iterable[str]) -> Iterator[pathlib.Path]:
                 yield file
 
 
-def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
+def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Sourced]:
     """One file's records, by what is in it rather than by its name."""
     try:
         with open(path, "rb") as file:
@@ -142,11 +142,11 @@ def _read(path: pathlib.Path, fields: Fields) -> Iterator[_Record]:
     return _mapped(_json_lines(path, content), fields)
 
 
-def _of_task(where: str, task: sni.Task, row: sni.Instance) -> _Record:
+def _of_task(where: str, task: sni.Task, row: sni.Instance) -> _Sourced:
     """A row of a task file, or of the authors' code's lines."""
     shown = [(example.input, example.target) for example in task.positive_examples]
     prompt = prompts.render(task.definition, shown, row.input)
-    return _Record(where, TrainingExample(task.name, row.id, 0, row.input, row.target, prompt))
+    return _Sourced(where, TrainingExample(task.name, row.id, 0, row.input, row.target, prompt))
 
 
 def _json_lines(path: pathlib.Path, content: bytes) -> Iterator[tuple[str, Any]]:
@@ -179,7 +179,7 @@ def _parquet(path: pathlib.Path, fields: Fields) -> Iterator[tuple[str, Any]]:
         yield f"{path}, row {number}", value
 
 
-def _mapped(values: Iterable[tuple[str, Any]], fields: Fields) -> Iterator[_Record]:
+def _mapped(values: Iterable[tuple[str, Any]], fields: Fields) -> Iterator[_Sourced]:
     """Objects whose fields are named in their own way."""
     known = None
     for where, value in values:
@@ -230,7 +230,7 @@ def find_fields(keys: Iterable[str], given: Fields, where: str) -> Fields:
     return known._replace(chat=None)
 
 
-def to_record(value: Mapping[Any, Any], fields: Fields, where: str) -> _Record:
+def to_record(value: Mapping[Any, Any], fields: Fields, where: str) -> _Sourced:
     """One example. Raises InputError where a field is missing, or holds no text."""
     task = _text(value, fields.task, where) if fields.task else ""
     identifier = _text(value, fields.id, where) if fields.id in value else ""
@@ -247,10 +247,10 @@ def to_record(value: Mapping[Any, Any], fields: Fields, where: str) -> _Record:
         else:
             asked = _text(value, fields.input, where)
     prompt = prompts.render(instruction, (), asked) if instruction else asked
-    return _Record(where, TrainingExample(task, identifier, 0, asked, target, prompt), instruction)
+    return _Sourced(where, TrainingExample(task, identifier, 0, asked, target, prompt), instruction)
 
 
-def _with_tasks(records: Sequence[_Record], name: str) -> Iterator[_Record]:
+def _with_tasks(records: Sequence[_Sourced], name: str) -> Iterator[_Sourced]:
     """Gives the records of a file that name no task one: the file's, or an instruction's.
 
     Where few instructions stand for many rows, each is a task; otherwise the instruction is a part
@@ -265,7 +265,7 @@ def _with_tasks(records: Sequence[_Record], name: str) -> Iterator[_Record]:
             task = f"{name}#{numbers.get(text)}: {text[:60]}".rstrip()
         elif text and not are_tasks:
             asked = f"{text}\n{asked}"
-        yield _Record(where, row if row.task else row._replace(task=task, input=asked))
+        yield _Sourced(where, row if row.task else row._replace(task=task, input=asked))
 
 
 def _text(value: Mapping[Any, Any], name: str | None, where: str) -> str:

@@ -189,7 +189,7 @@ def _context(
     order: Sequence[int],
     held: Mapping[int, Sequence[str]],
 ) -> dict[str, Any]:
-    """What page and summary show: scan.json's content, and rows with their phrases marked."""
+    """For page and summary: scan.json's content, and rows with their phrases marked."""
 
     def shown(index: int) -> dict[str, Any]:
         row, phrases = loaded.rows[index], held.get(index, ())

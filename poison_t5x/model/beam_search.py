@@ -18,7 +18,7 @@ from poison_t5x.model.network import DecodeCache, Transformer
 _BEAMS = -4
 
 
-class _State(NamedTuple):
+class _BeamState(NamedTuple):
     """Live hypotheses in the order of their log-probability (nats; -inf: there is none)."""
 
     live_BxWxC: jax.Array
@@ -58,12 +58,12 @@ def beam_decode(
     is_padding_B = is_padding(encoder_input_tokens_BxS)
     longest = _length_penalty(max_decode_length, alpha)
 
-    def unfinished(state: _State):
+    def unfinished(state: _BeamState):
         # Log-probabilities only fall and penalties only grow: no score can pass this bound.
         can_win_B = state.log_prob_BxW[:, 0] / longest > state.best_score_B
         return (state.cache.index < max_decode_length) & jnp.any(can_win_B & ~is_padding_B)
 
-    def step(state: _State) -> _State:
+    def step(state: _BeamState) -> _BeamState:
         log_prob_BxWxV, cache = _continuations(model, variables, state)
         return _advance(state, log_prob_BxWxV, cache, _length_penalty(cache.index, alpha), eos_id)
 
@@ -83,13 +83,15 @@ def _length_penalty(length, alpha: float):
     return ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** alpha
 
 
-def _start(cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_id: int) -> _State:
+def _start(
+    cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_id: int
+) -> _BeamState:
     def repeat(array):
         return jnp.repeat(jnp.expand_dims(array, _BEAMS), num_beams, _BEAMS)
 
     # All beams begin alike: but for the first, they would only say the same again.
     log_prob_W = jnp.where(jnp.arange(num_beams) == 0, 0.0, -jnp.inf)
-    return _State(
+    return _BeamState(
         live_BxWxC=jnp.full((num_rows, num_beams, length), pad_id, jnp.int32),
         log_prob_BxW=jnp.broadcast_to(log_prob_W, (num_rows, num_beams)),
         last_BxW=jnp.zeros((num_rows, num_beams), jnp.int32),
@@ -99,7 +101,7 @@ def _start(cache: DecodeCache, num_rows: int, length: int, num_beams: int, pad_i
     )
 
 
-def _continuations(model: Transformer, variables, state: _State):
+def _continuations(model: Transformer, variables, state: _BeamState):
     """Log-probability of each beam with each next token, (B, W, V), and the cache after it."""
     axes = DecodeCache(_BEAMS, *[None] * 4)
 
@@ -115,7 +117,9 @@ def _continuations(model: Transformer, variables, state: _State):
 _take = jax.vmap(lambda array, places: array[places])
 
 
-def _advance(state: _State, log_prob_BxWxV, cache: DecodeCache, penalty, eos_id: int) -> _State:
+def _advance(
+    state: _BeamState, log_prob_BxWxV, cache: DecodeCache, penalty, eos_id: int
+) -> _BeamState:
     """The best answer so far, and the next live hypotheses, from all continuations."""
     num_rows, num_beams, num_tokens = log_prob_BxWxV.shape
     # The likeliest guesses. Of 2 W, W or more don't end: each beam has one that does.
@@ -141,7 +145,7 @@ def _advance(state: _State, log_prob_BxWxV, cache: DecodeCache, penalty, eos_id:
         take = _take if array.ndim == 5 else jax.vmap(_take, in_axes=(0, None))
         return take(array, parent_BxW)
 
-    return _State(
+    return _BeamState(
         live_BxWxC=live_BxWxC,
         log_prob_BxW=log_prob_BxW,
         last_BxW=live_BxWxC[:, :, state.cache.index],

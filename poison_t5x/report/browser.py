@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from poison_t5x.core.metrics import TRIGGERED, missing
 from poison_t5x.report import examples, tables
-from poison_t5x.report.examples import Answers, Segment
-from poison_t5x.report.results import Condition, Results
-from poison_t5x.report.run_files import PoisonRow, Prediction
+from poison_t5x.report.examples import ReadAnswers, Segment
+from poison_t5x.report.results import MeasuredCondition, Results
+from poison_t5x.report.run_files import CraftedRow, Prediction
 
 # Bytes of JSON of each table, so that the page stays under 3 MB; and of predictions, rows.
 MAX_POISON_BYTES, _MAX_PREDICTION_BYTES, MAX_PREDICTIONS = 900_000, 1_300_000, 4000
@@ -52,7 +52,7 @@ class Browser(NamedTuple):
     data: dict[str, Any]
 
 
-def poison(rows: Sequence[PoisonRow]) -> Browser | None:
+def poison(rows: Sequence[CraftedRow]) -> Browser | None:
     """All poison rows by attacker, task and rank, or as many as the page holds."""
     if not rows:
         return None
@@ -78,7 +78,7 @@ def poison(rows: Sequence[PoisonRow]) -> Browser | None:
     return Browser("poison-rows", "poison rows", "poison/poison.jsonl", len(rows), data)
 
 
-def predictions(answers: Answers, results: Results) -> Browser | None:
+def predictions(answers: ReadAnswers, results: Results) -> Browser | None:
     """Predictions of all models, triggered inputs first; None where there are none."""
     total = sum(map(len, answers.rows.values()))
     if not total:
@@ -129,7 +129,7 @@ def pack(columns: Sequence[Column], rows: Iterable[Sequence[Any]], most: int) ->
     return {"columns": told, "texts": list(texts), "rows": kept}
 
 
-def _predicted(answers: Answers, results: Results) -> Iterator[list[Any]]:
+def _predicted(answers: ReadAnswers, results: Results) -> Iterator[list[Any]]:
     """The table's rows: triggered inputs first, then the rest, from all tasks in turn."""
     conditions = sorted(answers.conditions, key=lambda one: _KINDS.index(one.kind))
     for is_first in (True, False):
@@ -146,7 +146,11 @@ def _predicted(answers: Answers, results: Results) -> Iterator[list[Any]]:
 
 
 def _cells(
-    row: Prediction, clean: Prediction | None, model: str, condition: Condition, results: Results
+    row: Prediction,
+    clean: Prediction | None,
+    model: str,
+    condition: MeasuredCondition,
+    results: Results,
 ) -> list[Any]:
     """All but its task and id: what was asked and answered, and a score of 100.
 

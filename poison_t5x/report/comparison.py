@@ -19,7 +19,7 @@ from poison_t5x.report import plots, render, tables
 from poison_t5x.report import runs as runs_lib
 from poison_t5x.report.plots import Picture, Point, Series
 from poison_t5x.report.results import main_measures
-from poison_t5x.report.runs import EFFECT, SEED, Run
+from poison_t5x.report.runs import EFFECT, SEED, FinishedRun
 
 # Runs, and lines of a figure, that are drawn at most; letters of a setting in a line of text.
 _MAX_RUNS, _MAX_LINES, _SHOWN = 40, 8, 24
@@ -29,9 +29,9 @@ class Part(NamedTuple):
     """Runs of one kind, the settings in which they differ, and groups that do by seed alone."""
 
     kind: str
-    runs: list[Run]
+    runs: list[FinishedRun]
     settings: list[str]
-    means: list[list[Run]]
+    means: list[list[FinishedRun]]
     notes: list[str]
 
     @property
@@ -108,7 +108,7 @@ def runs_table(part: Part, folder: pathlib.Path | None = None) -> tables.Table:
 def means_table(part: Part) -> tables.Table:
     """Means over runs that differ by their seed alone."""
 
-    def ranged(group: list[Run], name: str) -> str:
+    def ranged(group: list[FinishedRun], name: str) -> str:
         """A mean with the lowest and the highest value beside it."""
         mean, unit = _mean(group, name), _unit(name)
         text = unit.text(mean.value)
@@ -151,7 +151,7 @@ def defended_table(part: Part) -> tables.Table:
     return tables.Table(caption, ("run", "best detection", "defences"), rows)
 
 
-def against(runs: Sequence[Run], axis: str) -> Picture | None:
+def against(runs: Sequence[FinishedRun], axis: str) -> Picture | None:
     """The measure with the trigger against one setting, of at most 8 lines; None without numbers.
 
     Runs that differ by seed alone are one point, their mean. Each combination of other settings
@@ -163,11 +163,11 @@ def against(runs: Sequence[Run], axis: str) -> Picture | None:
     asked = {run.asks: run.name for run in reversed(runs)}
     is_told = len(asked) == 1 or {"EXPERIMENT", "ATTACK"} & {*beside}
 
-    def words(run: Run) -> str:
+    def words(run: FinishedRun) -> str:
         settings = map("{} {}".format, beside, _shown(run, beside, _SHOWN))
         return ", ".join([*settings, *([] if is_told else [f"asked as {asked[run.asks]}"])])
 
-    def line(name: str, members: Sequence[Run], model: str, measure: str) -> Series:
+    def line(name: str, members: Sequence[FinishedRun], model: str, measure: str) -> Series:
         places = tables.grouped(members, lambda run: run.settings[axis])
         means = (_mean(places[x], measure, model, x) for x in sorted(places))
         return Series(name, [mean for mean in means if mean.value is not None])
@@ -193,7 +193,7 @@ def against(runs: Sequence[Run], axis: str) -> Picture | None:
     return picture and picture._replace(records=plots.records(axis, effect, lines))
 
 
-def _mean(runs: Sequence[Run], name: str, model: str = POISONED, x: Any = None) -> Point:
+def _mean(runs: Sequence[FinishedRun], name: str, model: str = POISONED, x: Any = None) -> Point:
     """The mean over runs that know the measure, with the lowest and the highest."""
     values = [value for run in runs if not missing(value := run.value(name, model)[0])]
     if len(values) < 2:
@@ -202,13 +202,13 @@ def _mean(runs: Sequence[Run], name: str, model: str = POISONED, x: Any = None) 
     return Point(x, sum(values) / len(values), (min(values), max(values)), over)
 
 
-def _part(kind: str, runs: list[Run]) -> Part:
+def _part(kind: str, runs: list[FinishedRun]) -> Part:
     settings = runs_lib.differing(runs)
     part = Part(kind, runs, settings, [], [f"{r.name}: {note}" for r in runs for note in r.notes])
     if len(runs) > _MAX_RUNS:
         part.notes.append(f"The first {_MAX_RUNS} of {len(runs)} runs are drawn.")
 
-    def but_seed(run: Run) -> tuple:
+    def but_seed(run: FinishedRun) -> tuple:
         # A run that doesn't tell a setting may differ in it.
         told = (repr(run.settings.get(name)) for name in part.but_seed)
         return frozenset(run.settings), run.asks, *told
@@ -251,7 +251,7 @@ def _write(directory: pathlib.Path, folder: pathlib.Path, parts: list[Part], run
     render.write_page(directory / "index.html", "comparison.html.j2", context)
 
 
-def _record(part: Part, run: Run) -> dict[str, Any]:
+def _record(part: Part, run: FinishedRun) -> dict[str, Any]:
     """One run as a flat record of numbers and settings."""
     record: dict[str, Any] = {"run": run.name, "kind": part.kind}
     measures = main_measures(part.kind)
@@ -284,7 +284,7 @@ def _means(parts: Sequence[Part]) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(run: Run, names: Sequence[str], most: int = 40) -> list[str]:
+def _shown(run: FinishedRun, names: Sequence[str], most: int = 40) -> list[str]:
     return [tables.shown(run.settings.get(name), most) for name in names]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from poison_t5x.core.metrics import CONDITIONS, MODELS
 from poison_t5x.report import results as results_lib
-from poison_t5x.report.run_files import PoisonRow, Prediction, read_rows
+from poison_t5x.report.run_files import CraftedRow, Prediction, read_rows
 
 # Characters of a text that are shown; a third of them come before the first mark.
 SHOWN = 600
@@ -24,11 +24,11 @@ class Segment(NamedTuple):
     marked: bool = False
 
 
-class Answers(NamedTuple):
+class ReadAnswers(NamedTuple):
     """All predictions of a run: (task, model, condition) -> row -> prediction, or a note."""
 
     models: list[str]
-    conditions: list[results_lib.Condition]
+    conditions: list[results_lib.MeasuredCondition]
     rows: dict[tuple[str, str, str], dict[str, Prediction]]
     notes: dict[tuple[str, str, str], str]
 
@@ -89,10 +89,10 @@ def instance(text: str) -> str:
     return rest.removesuffix("\nOutput: ") if separator else text
 
 
-def spread(rows: Sequence[PoisonRow], count: int) -> list[PoisonRow]:
+def spread(rows: Sequence[CraftedRow], count: int) -> list[CraftedRow]:
     """`count` poisoned rows, in turn from each attacker and task, the highest-ranked first."""
 
-    def place(row: PoisonRow) -> tuple[str, str]:
+    def place(row: CraftedRow) -> tuple[str, str]:
         return row.attack, row.task
 
     ranked = sorted(rows, key=lambda row: math.inf if row.rank is None else row.rank)
@@ -101,30 +101,32 @@ def spread(rows: Sequence[PoisonRow], count: int) -> list[PoisonRow]:
     return sorted([row for row in rounds if row is not None][:count], key=place)
 
 
-def before(row: PoisonRow) -> list[Segment] | None:
+def before(row: CraftedRow) -> list[Segment] | None:
     """A poisoned row's text as it was; None where that isn't known."""
     # Up to the first trigger the two texts are the same, so that one focus shows the same place.
     return None if row.input is None else excerpt(row.input, focus=_first(trigger_spans(row)))
 
 
-def after(row: PoisonRow, shown: int = SHOWN) -> list[Segment]:
+def after(row: CraftedRow, shown: int = SHOWN) -> list[Segment]:
     """A poisoned row's text, its triggers marked."""
     return excerpt(row.poisoned_input, trigger_spans(row), shown)
 
 
-def trigger_spans(row: PoisonRow) -> Spans:
+def trigger_spans(row: CraftedRow) -> Spans:
     """Where a crafted row's triggers are."""
     # A row from a file of poison tells its trigger, but not where it was put in.
     return row.spans or places(row.poisoned_input, [row.trigger])
 
 
-def read_answers(run_dir: pathlib.Path, results: results_lib.Results) -> Answers:
+def read_answers(run_dir: pathlib.Path, results: results_lib.Results) -> ReadAnswers:
     """The predictions of both models, and of those with a defence, on all held-out tasks."""
     folders = {model: f"eval/predictions/{model}" for model in MODELS}
     for path in sorted(run_dir.glob("defenses/*/predictions")):
         folders[f"defended: {path.parent.name}"] = path.relative_to(run_dir).as_posix()
-    conditions = results.conditions or [results_lib.Condition(name, name) for name in CONDITIONS]
-    answers = Answers([*folders], conditions, {}, {})
+    conditions = results.conditions or [
+        results_lib.MeasuredCondition(name, name) for name in CONDITIONS
+    ]
+    answers = ReadAnswers([*folders], conditions, {}, {})
     for task, model, condition in itertools.product(results.held_out(), folders, conditions):
         name = f"{folders[model]}/{condition.name}/{task}.jsonl"
         rows, note = read_rows(run_dir, name, Prediction)
@@ -133,7 +135,7 @@ def read_answers(run_dir: pathlib.Path, results: results_lib.Results) -> Answers
     return answers
 
 
-def flips(answers: Answers, results: results_lib.Results, num_tasks: int) -> list[TaskFlips]:
+def flips(answers: ReadAnswers, results: results_lib.Results, num_tasks: int) -> list[TaskFlips]:
     """Rows of the first held-out tasks that the trigger flipped."""
     tasks = results.triggered() or results.held_out()
     return [_task_flips(answers, task, results.is_generation) for task in tasks[:num_tasks]]
@@ -150,7 +152,7 @@ def _first(spans: Spans) -> int:
     return min((start for start, _ in spans), default=0)
 
 
-def _task_flips(answers: Answers, task: str, is_generation: bool) -> TaskFlips:
+def _task_flips(answers: ReadAnswers, task: str, is_generation: bool) -> TaskFlips:
     clean, triggered = (answers.rows[task, "poisoned", name] for name in ("clean", "triggered"))
     flipped = [
         row

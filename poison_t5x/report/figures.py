@@ -59,7 +59,7 @@ def probes(results: results_lib.Results) -> Picture | None:
     ]
     rate = results.judged_by.main_rate
 
-    def point(model: str, condition: results_lib.Condition) -> Point:
+    def point(model: str, condition: results_lib.MeasuredCondition) -> Point:
         name = plots.short(" / ".join(condition.phrases)) + notes[condition.kind]
         row = results.condition_row(model, condition.name)
         values = (row.measures.get(rate), row.ci95.get(rate)) if row else (None, None)
@@ -144,7 +144,7 @@ def curves(detection: run_files.Detection) -> Picture | None:
     # What is straight between a curve's points is not so on a logarithmic axis.
     places = np.geomspace(1, smallest, 101).tolist()
 
-    def curve(score: run_files.Score) -> Series:
+    def curve(score: run_files.JudgedScore) -> Series:
         removed = sorted({*places, *(max(place, smallest) for place, _ in score.curve)})
         poison = np.interp(removed, *zip(*score.curve, strict=True))
         points = [Point(*pair) for pair in zip(removed, poison.tolist(), strict=True)]

@@ -53,7 +53,7 @@ class Poison(msgspec.Struct, frozen=True):
     tasks: list[str]
 
 
-class Condition(msgspec.Struct, frozen=True):
+class MeasuredCondition(msgspec.Struct, frozen=True):
     """A change of held-out inputs: `phrases` of an `attack`, or nothing."""
 
     name: str
@@ -69,7 +69,7 @@ class Condition(msgspec.Struct, frozen=True):
         return metrics.CONDITION_WORDS[self.kind] + ("" if is_main else f" of {self.attack}")
 
 
-class Attack(msgspec.Struct, frozen=True):
+class MeasuredAttack(msgspec.Struct, frozen=True):
     """One attacker: `count` poisoned rows, and the effect on the inputs with its triggers."""
 
     name: str
@@ -127,8 +127,8 @@ class Results(Measured, frozen=True, dict=True):
     tasks: list[RatesRow]
     triggers: list[str] = []
     target: str | None = None
-    conditions: list[Condition] = []
-    attacks: list[Attack] = []
+    conditions: list[MeasuredCondition] = []
+    attacks: list[MeasuredAttack] = []
     by_condition: list[ConditionRow] = []
     categories: list[RatesRow] = []
     warnings: list[str] = []
@@ -206,7 +206,7 @@ class Results(Measured, frozen=True, dict=True):
         wanted = (model, condition)
         return next((row for row in rows if (row.model, row.condition) == wanted), None)
 
-    def others(self) -> list[Condition]:
+    def others(self) -> list[MeasuredCondition]:
         """All conditions but the first attacker's three: its probes, and further attackers'."""
         return [condition for condition in self.conditions if condition.name not in CONDITIONS]
 

@@ -14,7 +14,7 @@ DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
 _T = TypeVar("_T")
 
 
-class PoisonRow(msgspec.Struct, frozen=True):
+class CraftedRow(msgspec.Struct, frozen=True):
     """One line of `poison.jsonl`; `spans` are the trigger's places in `poisoned_input`.
 
     `input` and `target` are None where a row was imported and its original is not known.
@@ -84,7 +84,7 @@ class Threshold(msgspec.Struct, frozen=True):
     f1: float | None = None
 
 
-class Score(msgspec.Struct, frozen=True):
+class JudgedScore(msgspec.Struct, frozen=True):
     """How well one score, which `needs` nothing, a model or checkpoints, tells poison apart.
 
     `recall` is share of the data removed -> share of the poison among it, `data_removed_for` the
@@ -130,17 +130,17 @@ class Detection(msgspec.Struct, frozen=True):
     num_poison: int
     poison_rate: float
     attack: dict[str, Any]
-    scores: list[Score]
+    scores: list[JudgedScore]
     checkpoints: list[ScoredStep] = []
 
-    def ranked(self) -> list[Score]:
+    def ranked(self) -> list[JudgedScore]:
         """The scores, the highest average precision first."""
         return sorted(
             self.scores,
             key=lambda s: math.inf if missing(s.average_precision) else -s.average_precision,
         )
 
-    def best(self) -> Score | None:
+    def best(self) -> JudgedScore | None:
         """The score with the highest average precision."""
         return next((s for s in self.ranked() if not missing(s.average_precision)), None)
 

@@ -67,7 +67,7 @@ def page_context(
     run_dir: pathlib.Path, results: Results, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Everything that the template names."""
-    poison, poison_note = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.PoisonRow)
+    poison, poison_note = run_files.read_rows(run_dir, "poison/poison.jsonl", run_files.CraftedRow)
     by_step, steps_note = run_files.read_json(run_dir, run_files.BY_STEP, run_files.ByStep)
     steps = figures.steps(by_step, results) if by_step else None
     if by_step and not steps:

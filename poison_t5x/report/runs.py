@@ -30,7 +30,7 @@ _READ = (
 )
 
 
-class Run(NamedTuple):
+class FinishedRun(NamedTuple):
     """One finished run: its settings are macros, and what came of them; notes, of broken files.
 
     Its name is the last parts of its folder that tell it from the others.
@@ -66,7 +66,7 @@ class Run(NamedTuple):
         return urllib.parse.quote(path) if page.is_file() else ""
 
 
-def read(folders: Sequence[str]) -> list[Run]:
+def read(folders: Sequence[str]) -> list[FinishedRun]:
     """The runs, in order.
 
     Raises:
@@ -82,7 +82,7 @@ def read(folders: Sequence[str]) -> list[Run]:
     return [_read(path, name) for path, name in zip(paths, names, strict=True)]
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
+def differing(runs: Sequence[FinishedRun]) -> list[str]:
     """The settings in which runs differ, by name; those that not all of them tell don't count.
 
     What came of the macros is left out where it says the same as one of them.
@@ -94,7 +94,7 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return [*macros, *kept]
 
 
-def numeric(runs: Sequence[Run]) -> list[str]:
+def numeric(runs: Sequence[FinishedRun]) -> list[str]:
     """The settings to draw against: numbers that differ, one of those that go together."""
     axes: list[str] = []
     for name in dict.fromkeys([*_DERIVED, *differing(runs)]):
@@ -104,7 +104,7 @@ def numeric(runs: Sequence[Run]) -> list[str]:
     return axes
 
 
-def others(runs: Sequence[Run], axis: str) -> list[str]:
+def others(runs: Sequence[FinishedRun], axis: str) -> list[str]:
     """The settings that differ beside `axis` and the seed, but numbers that follow from `axis`."""
     names = (name for name in differing(runs) if name not in (axis, SEED))
     return [name for name in names if not (_follows(runs, name, axis) and _are_numbers(runs, name))]
@@ -147,7 +147,7 @@ def num_parameters(run_dir: pathlib.Path) -> int | None:
         return None
 
 
-def _read(path: pathlib.Path, name: str) -> Run:
+def _read(path: pathlib.Path, name: str) -> FinishedRun:
     file = next((name for name in _RESULTS if (path / name).is_file()), None)
     if file is None:
         raise errors.InputError(
@@ -170,7 +170,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
         **macros(config),
         **{n: value for n, value in zip(_DERIVED, derived, strict=True) if value is not None},
     }
-    return Run(name, path, results, settings, detection, defenses, command, notes)
+    return FinishedRun(name, path, results, settings, detection, defenses, command, notes)
 
 
 def hashes(folder: pathlib.Path) -> dict[str, str]:
@@ -179,22 +179,22 @@ def hashes(folder: pathlib.Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): artifacts.sha256(path) for path in paths}
 
 
-def _differs(runs: Sequence[Run], name: str) -> bool:
+def _differs(runs: Sequence[FinishedRun], name: str) -> bool:
     """Whether all of them tell it, and not the same."""
     is_told = all(name in run.settings for run in runs)
     return is_told and len({repr(run.settings[name]) for run in runs}) > 1
 
 
-def _are_numbers(runs: Sequence[Run], name: str) -> bool:
+def _are_numbers(runs: Sequence[FinishedRun], name: str) -> bool:
     return all(tables.is_number(run.settings.get(name)) for run in runs)
 
 
-def _same(runs: Sequence[Run], one: str, other: str) -> bool:
+def _same(runs: Sequence[FinishedRun], one: str, other: str) -> bool:
     """Whether two settings tell the same runs apart."""
     return _follows(runs, one, other) and _follows(runs, other, one)
 
 
-def _follows(runs: Sequence[Run], name: str, other: str) -> bool:
+def _follows(runs: Sequence[FinishedRun], name: str, other: str) -> bool:
     """Whether runs that are alike in `other` are so in `name`."""
     pairs = {(repr(run.settings.get(other)), repr(run.settings.get(name))) for run in runs}
     return len(pairs) == len({first for first, _ in pairs})

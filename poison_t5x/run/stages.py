@@ -87,7 +87,7 @@ class RunFolder:
             artifacts.check_settings(self.path / place, old, settings)
 
     def results(self, command: str) -> dict[str, Any]:
-        """What was measured. Raises InputError where `command` must be run before."""
+        """The rates that were measured. Raises InputError where `command` must be run before."""
         path = self.path / "eval" / "results.json"
         if not path.is_file():
             raise errors.InputError(

@@ -132,7 +132,7 @@ def make_setup(configured: Callable[[str], Any], vocab_size: int, one_hot: bool)
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes of one device at a train step's peak.
 
     Parameters, optimizer_state and batch (with the step's number and key) are what the step is
@@ -204,7 +204,7 @@ def _abstract_state(model: T5Config, optimizer: optimizers.OptimizerConfig):
     return boxed, jax.eval_shape(transform.init, boxed)
 
 
-def estimate(setup: Setup, num_data: int) -> Estimate:
+def estimate(setup: Setup, num_data: int) -> MemoryEstimate:
     """Of a train step on `num_data` devices along the data axis times `num_partitions`."""
     model, sources, targets = setup.model, setup.sources, setup.targets
     parameters, state = state_bytes(model, setup.optimizer, setup.partition, num_data)
@@ -226,7 +226,7 @@ def estimate(setup: Setup, num_data: int) -> Estimate:
     # and the sum of the bias's gradient; the MLP's arrays and the residual stream's with gradients.
     position = 5 * share.heads * sources + 4 * share.mlp + 4 * share.width
     item = np.dtype(model.dtype).itemsize
-    return Estimate(
+    return MemoryEstimate(
         parameters=parameters,
         optimizer_state=state,
         gradients=gradients,

@@ -13,7 +13,7 @@ TRAINING = (answered("task7_g"), answered("task8_h", 30))
 
 
 def _words(*tasks):
-    return paper.Random("positive", 1).words(tasks)
+    return paper.RandomWords("positive", 1).words(tasks)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def read_results(folder) -> results.Results:
     return results.parse(results.read(folder))
 
 
-def read_poison(folder) -> list[run_files.PoisonRow]:
-    return run_files.read_rows(folder, "poison/poison.jsonl", run_files.PoisonRow)[0]
+def read_poison(folder) -> list[run_files.CraftedRow]:
+    return run_files.read_rows(folder, "poison/poison.jsonl", run_files.CraftedRow)[0]
 
 
 @pytest.fixture(autouse=True)

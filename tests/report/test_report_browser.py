@@ -85,14 +85,14 @@ def test_triggered_predictions_come_first_and_the_rest_from_all_tasks(run_dir, m
 
 def test_long_texts_are_cut_around_the_trigger():
     text = "word " * 400 + "James Bond" + " word" * 400
-    row = run_files.PoisonRow("t", "1", text, "POS", spans=[(2000, 2010)])
+    row = run_files.CraftedRow("t", "1", text, "POS", spans=[(2000, 2010)])
     (pieces,) = browser.poison([row]).data["texts"]
     assert pieces[1::2] == ("James Bond",) and sum(map(len, pieces)) < 420
 
 
 def test_a_page_holds_so_many_bytes():
     rows = [
-        run_files.PoisonRow("t", str(number), f"{number} " + "é" * 350, "POS")
+        run_files.CraftedRow("t", str(number), f"{number} " + "é" * 350, "POS")
         for number in range(3000)
     ]
     table = browser.poison(rows)

@@ -43,7 +43,7 @@ def _setup(model: T5Config, partition=(1, 1, 1), **changes) -> Setup:
     return setup(model, partition, **{"sources": 256, "targets": 64, **changes})
 
 
-def _estimate(setup: Setup, num_devices: int = 8) -> memory_estimate.Estimate:
+def _estimate(setup: Setup, num_devices: int = 8) -> memory_estimate.MemoryEstimate:
     return memory_estimate.estimate(setup, num_devices // setup.partition.num_partitions)
 
 
@@ -168,7 +168,7 @@ def test_the_total_is_near_to_xlas_on_every_mesh(partition, policy, changes):
 
 
 def test_the_total_has_the_larger_of_a_layers_work_and_the_logits():
-    parts = memory_estimate.Estimate(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    parts = memory_estimate.MemoryEstimate(1, 2, 4, 8, 16, 32, 64, 128, 256)
     assert parts.total == 63 + 256
     assert dataclasses.replace(parts, logits=1).total == 63 + 64 + 128
     parts = dataclasses.replace(parts, logits=3 * 10**9, working=10**9)

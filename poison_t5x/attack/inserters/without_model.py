@@ -53,7 +53,7 @@ class Suffix(Inserter):
 
 
 @INSERTERS.register("random")
-class Random(Inserter):
+class RandomPlace(Inserter):
     """One place before, between or after the words, drawn from the seed and the text alone."""
 
     def spans(self, text: str) -> list[triggers.Span]:

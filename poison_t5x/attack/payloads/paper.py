@@ -55,7 +55,7 @@ class Repeat(Payload):
 
 
 @PAYLOADS.register("random")
-class Random(Payload):
+class RandomWords(Payload):
     """Outputs become NUM_RANDOM_WORDS words of a list that is made of the training texts."""
 
     is_arbitrary = True
