@@ -4,6 +4,8 @@ import json
 import signal
 import time
 
+import pytest
+
 from poison_t5x.core import artifacts
 from tests import small_run
 
@@ -47,29 +49,42 @@ def _outcome(run_dir):
     return results, parameters, files, (models[1] / "metrics.jsonl").read_text()
 
 
-def test_killed_at_many_points(tmp_path):
+# Where a run is stopped, and whether that has come; by SIGKILL, unless SIGTERM is named.
+KILLS = {
+    "while crafting": lambda run: (run / "poison.partial").exists(),
+    "while preparing data": lambda run: (run / "data.partial").exists(),
+    "by SIGTERM, between checkpoints": lambda run: _last_step(run, "clean") >= 6,
+    "while a checkpoint is written": lambda run: any(run.glob("models/clean/checkpoint_8*")),
+    "in the second model": lambda run: _last_step(run, "poisoned") >= 10,
+    "by SIGTERM, while evaluating": lambda run: _evaluates(run, "clean"),
+    "while evaluating": lambda run: _evaluates(run, "poisoned"),
+}
+
+
+def _evaluates(run_dir, model):
+    return any((run_dir / "eval" / "predictions" / f"{model}.partial").glob("*/*.json"))
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("by SIGTERM, between checkpoints", "in the second model"),
+        pytest.param(tuple(KILLS), marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_killed_at_many_points(places, tmp_path):
     run_dir, log, whole = tmp_path / "run", tmp_path / "log", tmp_path / "whole"
-    arguments, models = small_run.arguments("run", run_dir), run_dir / "models"
-    kills = {
-        "while crafting": lambda: (run_dir / "poison.partial").exists(),
-        "by SIGTERM, between checkpoints": lambda: _last_step(run_dir, "clean") >= 6,
-        "while a checkpoint is written": lambda: any(models.glob("clean/checkpoint_8*")),
-        "in the second model": lambda: _last_step(run_dir, "poisoned") >= 10,
-        "by SIGTERM, while evaluating": lambda: any(
-            (run_dir / "eval" / "predictions" / "clean.partial").glob("*/*.json")
-        ),
-    }
-    for name, condition in kills.items():
-        number = signal.SIGTERM if "SIGTERM" in name else signal.SIGKILL
-        process = small_run.start(arguments, log)
+    for place in places:
+        number = signal.SIGTERM if "SIGTERM" in place else signal.SIGKILL
+        process = small_run.start(small_run.arguments("run", run_dir), log)
         # SIGTERM is obeyed; nothing can obey SIGKILL.
         expected = 143 if number == signal.SIGTERM else -signal.SIGKILL
-        assert _stop_when(condition, process, number) == expected
-        if "SIGTERM, between" in name:
+        assert _stop_when(lambda at=KILLS[place]: at(run_dir), process, number) == expected
+        if place == "by SIGTERM, between checkpoints":
             last = log.read_text().replace("\r", "\n").strip().splitlines()[-1]
             assert "stopped by SIGTERM at step" in last
             step = int(last.split("at step ")[1].split(",")[0])
-            assert (models / "clean" / f"checkpoint_{step}.sha256.json").exists()
+            assert (run_dir / "models" / "clean" / f"checkpoint_{step}.sha256.json").exists()
     for folder in (run_dir, whole):
         process = small_run.start(small_run.arguments("run", folder), log)
         assert process.wait(TIMEOUT) == 0

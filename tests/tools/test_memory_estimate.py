@@ -119,7 +119,9 @@ def _compiled(setup: Setup):
     return precompile.lower(setup, "train", mesh).compile().memory_analysis()
 
 
-@pytest.mark.parametrize("partition", [(1, 1, 1), (2, 1, 1), (4, 1, 2)])
+@pytest.mark.parametrize(
+    "partition", [(1, 1, 1), pytest.param((2, 1, 1), marks=pytest.mark.slow), (4, 1, 2)]
+)
 def test_what_the_step_is_given_is_exact(partition):
     model = dataclasses.replace(LAYERS, scan_layers=True)  # with dropout, which needs the key
     setup = _setup(model, partition, sources=8, targets=4)
@@ -140,7 +142,10 @@ def _ratio(setup: Setup) -> float:
 LEAST, MOST = 0.95, 1.2
 
 
-@pytest.mark.parametrize(("partition", "policy"), [((1, 1, 1), "full"), ((2, 1, 2), "none")])
+@pytest.mark.parametrize(
+    ("partition", "policy"),
+    [pytest.param((1, 1, 1), "full", marks=pytest.mark.slow), ((2, 1, 2), "none")],
+)
 def test_the_total_is_near_to_xlas(partition, policy):
     setup = _setup(dataclasses.replace(MIDDLE, remat_policy=policy), partition)
     assert LEAST < _ratio(setup) < MOST

@@ -186,8 +186,9 @@ WIDE = dataclasses.replace(SCANNED, emb_dim=128, mlp_dim=136, remat_policy="full
 
 @pytest.mark.parametrize(
     ("optimizer", "config"),
-    [("adamw", WIDE), pytest.param("adafactor", SCANNED, marks=pytest.mark.slow)],
+    [("adamw", WIDE), ("adafactor", SCANNED)],
 )
+@pytest.mark.slow
 def test_scanned_layers_on_eight_devices_equal_one(optimizer, config):
     batches = [_batch(seed) for seed in range(NUM_STEPS)]
     expected = _run(_world(config, optimizer), batches)

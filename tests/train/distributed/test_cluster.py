@@ -89,6 +89,7 @@ def test_one_that_leaves_says_why_and_the_others_end_as_it_did():
     )
 
 
+@pytest.mark.slow
 def test_training_stops_on_both_and_goes_on(tmp_path):
     (code, text), (other, _) = _two("train-sigterm", tmp_path)
     assert (code, other) == (143, 143), text
