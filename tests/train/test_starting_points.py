@@ -26,7 +26,6 @@ def _train(run_dir, model_dir, **macros) -> int:
     macros = {
         "MODEL_DIR": model_dir,
         "MIXTURE_OR_TASK_NAME": "tiny_clean",
-        "DROPOUT_RATE": 0.0,
         "TRAIN_STEPS": 2,
         **macros,
     }
