@@ -80,7 +80,7 @@ def test_the_optimizers_state_is_kept_or_begun_anew(optimizer, mesh):
     assert number == len(source.slots)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "adafactor"])
 def test_a_kept_state_goes_on_as_if_uninterrupted(tmp_path, optimizer):
     """Two steps, and two more from their state by way of T5X's layout, are four, bit for bit."""
     transform, partitioner = at_hand.make_optimizer(optimizer), _partitioner(ONE)

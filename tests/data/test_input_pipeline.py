@@ -27,7 +27,7 @@ def _same(one: list[dict], other: list[dict]) -> bool:
     )
 
 
-@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("pack", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_batches_follow_from_the_config_and_go_on_at_any_step(world, pack):
     config = _config(pack=pack)
     # 51 rows: 8.5 batches an epoch where a row holds one example.

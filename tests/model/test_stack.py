@@ -87,6 +87,7 @@ def test_gradients_are_the_same_whatever_is_kept(scan, policy):
     assert _difference(ours if scan else stacked(ours), expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_rematerialising_draws_the_same_dropout():
     config = dataclasses.replace(scanned(CONFIG), dropout_rate=0.4)
     # Compiled in a fraction of the time of JAX's default generator.

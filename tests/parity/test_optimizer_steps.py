@@ -55,7 +55,7 @@ def test_ten_steps_are_t5xs(name, scan_layers):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("adamw_packed", {"loss": {"z_loss": 0.0}}),
+        pytest.param("adamw_packed", {"loss": {"z_loss": 0.0}}, marks=pytest.mark.slow),
         ("adafactor_wide", {"optimizer": {"clipping_threshold": None}}),
     ],
 )
@@ -65,6 +65,7 @@ def test_another_setting_is_seen(name, changes):
     assert moved.max() > 2 * ours.MOVEMENT_TOLERANCE
 
 
+@pytest.mark.slow
 def test_a_stack_taken_for_one_tensor_is_seen(monkeypatch):
     monkeypatch.setattr(optimizers, "per_layer", lambda inner: inner)
     loss, moved = _differences("adafactor", scan_layers=True)

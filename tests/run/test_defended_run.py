@@ -91,6 +91,7 @@ def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir):
     assert first == second
 
 
+@pytest.mark.slow
 def test_less_capacity_is_named(run_dir):
     settings = {"DEFENSE": "early", "TRAIN_STEPS": 1, "LEARNING_RATE": 0.001}
     assert _call("defend", run_dir, **settings) == 0

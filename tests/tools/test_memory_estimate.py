@@ -120,7 +120,8 @@ def _compiled(setup: Setup):
 
 
 @pytest.mark.parametrize(
-    "partition", [(1, 1, 1), pytest.param((2, 1, 1), marks=pytest.mark.slow), (4, 1, 2)]
+    "partition",
+    [*(pytest.param(mesh, marks=pytest.mark.slow) for mesh in ((1, 1, 1), (2, 1, 1))), (4, 1, 2)],
 )
 def test_what_the_step_is_given_is_exact(partition):
     model = dataclasses.replace(LAYERS, scan_layers=True)  # with dropout, which needs the key

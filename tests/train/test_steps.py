@@ -201,6 +201,7 @@ def test_scanned_layers_on_eight_devices_equal_one(optimizer, config):
     np.testing.assert_allclose(losses, expected, atol=LOSS_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_scanned_layers_train_as_layers_do():
     batches = [_batch(seed) for seed in range(NUM_STEPS)]
     config = dataclasses.replace(SCANNED, scan_layers=False)
