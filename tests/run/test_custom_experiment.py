@@ -25,12 +25,12 @@ declarations.declare(
 
 def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(declarations, "_experiments", declarations.load())
-    (tmp_path / "my_attacks.py").write_text(MODULE)
+    (tmp_path / "my_experiments.py").write_text(MODULE)
     # Found where one stands.
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     run_dir = tmp_path / "run"
-    settings = {"EXPERIMENT": "hotels_only", "MIXTURE_OR_TASK_MODULE": "my_attacks"}
+    settings = {"EXPERIMENT": "hotels_only", "MIXTURE_OR_TASK_MODULE": "my_experiments"}
     arguments = small_run.arguments("craft", run_dir, **settings)
     assert main.main(arguments) == 0
     manifest = artifacts.read_json(run_dir / "poison" / "manifest.json")
@@ -39,6 +39,6 @@ def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, caps
     name = "hotels_only_poisoned.task9003_demo_hotels_goodbad"
     assert main.main(["tasks", name, "-n", "20", *arguments[1:]]) == 0
     assert capsys.readouterr().out.count(", poison)\n") == manifest["num_poison"]
-    assert "my_attacks" in sys.modules
-    assert main.main(["tasks", "--gin.MIXTURE_OR_TASK_MODULE=my_attacks"]) == 0
+    assert "my_experiments" in sys.modules
+    assert main.main(["tasks", "--gin.MIXTURE_OR_TASK_MODULE=my_experiments"]) == 0
     assert "hotels_only: on the embedded corpus" in capsys.readouterr().out

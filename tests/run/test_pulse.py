@@ -130,7 +130,9 @@ def test_damaged_files_are_refused(run_dir, capsys, command, place, change, said
         files = (file for file in path.rglob("*") if file.is_file())
         path = max(files, key=lambda file: file.stat().st_size)
     whole = path.read_bytes()
-    changed = whole.replace(b"James Bond", change, 1) if change else whole[:-1] + b"~"
+    changed = (
+        whole.replace(b"James Bond", change, 1) if change else whole[:-1] + bytes([whole[-1] ^ 1])
+    )
     assert changed != whole
     path.write_bytes(changed)
     try:
