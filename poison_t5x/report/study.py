@@ -99,7 +99,7 @@ def charts(study: StudyResults) -> list[Chart]:
         Chart(x, measure, _lines(own, x, measure, config))
         for x in config.x
         for measure in config.measures
-        if (own := [p for p in study.points if measure in p.measures() and _belongs(p, x, config)])
+        if (own := [p for p in study.points if p.by_seed(measure) and _belongs(p, x, config)])
     ]
 
 
@@ -227,7 +227,7 @@ def write_tables(directory: pathlib.Path, study: StudyResults, sentences: Sequen
     study.json has no times in it: the same cells give the same bytes, in whatever order they ran.
     Those are in timings.json, and in a column of study.csv.
     """
-    estimates = [(point, name, one) for point in study.points for name, one in _known(point)]
+    known = [(point, _known(point)) for point in study.points]
     names = varying(study.points)
     summary = [
         {
@@ -235,14 +235,15 @@ def write_tables(directory: pathlib.Path, study: StudyResults, sentences: Sequen
             **{"measure": name, "mean": one.mean, **tables.bounds(one.interval)},
             **{"interval_over": one.over, "seeds": one.count},
         }
-        for point, name, one in estimates
+        for point, estimates in known
+        for name, one in estimates
     ]
     times = {
         name: {"seconds": round(outcome.seconds, 1), "peak_bytes": outcome.peak_bytes}
         for name, outcome in sorted(study.outcomes.items())
     }
     files = {
-        "study.json": artifacts.dump_json(_whole(study, sentences)),
+        "study.json": artifacts.dump_json(_whole(study, known, sentences)),
         "study.csv": tables.csv_text([_record(row, study.outcomes) for row in study.rows]),
         "summary.csv": tables.csv_text(summary),
         "timings.json": artifacts.dump_json(times),
@@ -255,8 +256,8 @@ def _known(point: Any) -> list[tuple[str, Any]]:
     return [(name, one) for name in point.measures() if (one := point.estimate(name))]
 
 
-def _whole(study: StudyResults, sentences: Sequence[str]) -> Any:
-    """The content of study.json."""
+def _whole(study: StudyResults, known: Sequence[Any], sentences: Sequence[str]) -> Any:
+    """The content of study.json; `known` has each point's estimates."""
     whole = {
         "schema": SCHEMA,
         **_parts(study.config, _OF_STUDY),
@@ -274,10 +275,10 @@ def _whole(study: StudyResults, sentences: Sequence[str]) -> Any:
                 **_parts(point, _OF_POINT),
                 "values": {
                     name: {"mean": e.mean, "ci95": e.interval, "over": e.over, "seeds": e.count}
-                    for name, e in _known(point)
+                    for name, e in estimates
                 },
             }
-            for point in study.points
+            for point, estimates in known
         ],
         "failed": [_parts(row, ("cell", "error")) for row in study.failed],
     }

@@ -22,7 +22,6 @@ class Cell(NamedTuple):
     text: str
     note: str = ""
     link: str = ""
-    style: str = ""
 
     def __str__(self) -> str:
         return f"{self.text:>6} {self.note}" if self.note else self.text

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poison_t5x.evaluation import summary
-from poison_t5x.report import tables
-from poison_t5x.studies import collect, grid
+from poison_t5x.report import study, tables
+from poison_t5x.studies import collect
 
 # From so many seeds on, the interval is over them; two have an interval without meaning.
 MIN_SEEDS = 3
@@ -47,7 +47,7 @@ class StudyPoint:
 
     def place(self, dimension: str) -> Any:
         """Where the point is along a macro, 'score' or 'checkpoint'."""
-        if dimension in grid.DIMENSIONS:
+        if dimension in study.DIMENSIONS:
             return getattr(self, dimension)
         return self.macros.get(dimension, self.base.get(dimension))
 
@@ -62,14 +62,13 @@ class StudyPoint:
 
     def estimate(self, measure: str) -> Estimate | None:
         """The mean over seeds and its interval; None where no row has a value."""
-        values = self.by_seed(measure)
+        values = list(self.by_seed(measure).values())
         if not values:
             return None
-        (seed, value), *others = values.items()
-        interval = self.rows[self.seeds.index(seed)].measures[measure].interval
-        if not others and interval:
-            return Estimate(value, interval, "tasks, one seed", 1)
-        return _estimate(list(values.values()), list(self.by_task(measure).values()))
+        known = [row.measures[measure] for row in self.rows if row.value(measure) is not None]
+        if len(known) == 1 and known[0].interval:
+            return Estimate(values[0], known[0].interval, "tasks, one seed", 1)
+        return _estimate(values, list(self.by_task(measure).values()))
 
     def by_seed(self, measure: str) -> dict[Any, float]:
         """Seed -> value, of seeds that have one."""

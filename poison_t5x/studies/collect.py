@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from poison_t5x.core import artifacts, metrics
+from poison_t5x.report.tables import Interval
 from poison_t5x.studies import grid
 
-Interval = tuple[float, float]
 # (task, id) -> phi and p(target | x).
 _Ranked = Mapping[tuple[str, str], tuple[float, float]]
 # Macros of a cell that ranks the same candidates by the same rule with another model.

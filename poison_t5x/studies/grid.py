@@ -14,10 +14,9 @@ import msgspec
 
 import poison_t5x
 from poison_t5x.core import artifacts, checks, errors, gin_macros
+from poison_t5x.report.study import DIMENSIONS
 
 COMMANDS = ("run", "detect", "defend", "craft")
-# Beside macros, rows have these, for the x axis and lines.
-DIMENSIONS = ("score", "checkpoint")
 # Macros that a cell can't set: its folders and the study's settings are the study's to choose.
 _RESERVED = re.compile(r"RUN_DIR|MODEL_DIR|STAGE_STORE_DIR|STUDY_(?!COMMAND$).*")
 # A cell's result doesn't follow from these.

@@ -31,6 +31,12 @@ def test_one_seed_has_its_own_interval_over_tasks():
     assert point.estimate("effect") == (0.5, (0.4, 0.6), "tasks, one seed", 1)
 
 
+def test_a_row_without_the_measure_beside_one_of_the_same_seed_has_no_say():
+    crafted = collect.StudyRow("c", {"SEED": 3}, "done")
+    (point,) = _points(crafted, row(0.5, {"a": 0.4, "b": 0.6}, (0.4, 0.6), SEED=3))
+    assert point.estimate("effect") == (0.5, (0.4, 0.6), "tasks, one seed", 1)
+
+
 def test_two_seeds_are_averaged_by_task():
     one = row(0.5, {"a": 0.4, "b": 0.6, "c": 0.5}, (0.4, 0.6), SEED=0)
     two = row(0.3, {"a": 0.2, "b": 0.4}, (0.2, 0.4), SEED=1)
