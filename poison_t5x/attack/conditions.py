@@ -40,9 +40,6 @@ class EvalRow(NamedTuple):
 Given = Mapping[str, Mapping[str, tuple[str, str]]]
 
 CLEAN = Condition("clean", "clean")
-# Look-alikes of a trigger, to test how near a phrase must come. 'near': phrases that share all but
-# one word or letter; 'words': one word of the trigger alone; 'case': the trigger in other letters.
-PROBES = ("near", "words", "case")
 # Short and common, so that no other property of the name tells it from the trigger.
 _OTHER_FIRST, _OTHER_LAST = ("John", "Jamie"), ("Bell", "Stone")
 _NAME_LISTS = (name_lists.FIRST_NAMES, name_lists.AMBIGUOUS_FIRST_NAMES, name_lists.SURNAMES)
@@ -80,7 +77,9 @@ def of_attacks(
 def probe_phrases(probes: Sequence[str], trigger: str, control: str) -> tuple[str, ...]:
     """Phrases for the trigger's place, without duplicates, the trigger or the control.
 
-    Probes are kinds of look-alikes, and phrases of one's own.
+    Probes are phrases of one's own, and kinds of look-alikes, to test how near a phrase must come.
+    'near': phrases that share all but one word or letter; 'words': one word of the trigger alone;
+    'case': the trigger in other letters.
 
     >>> probe_phrases(("words", "Jim Bond"), "James Bond", "Emma Clark")
     ('James', 'Bond', 'Jim Bond')

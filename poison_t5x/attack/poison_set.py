@@ -169,11 +169,10 @@ def read_evaluation(directory: str | pathlib.Path) -> list[conditions.EvalRow]:
     return [conditions.EvalRow(**row) for row in _read(directory, EVALUATION)]
 
 
-def eval_rows(directory: str | pathlib.Path, condition: str) -> dict[str, Rows]:
-    """For each held-out task: the ids to evaluate under a condition -> the edited row."""
+def eval_rows(directory: str | pathlib.Path) -> dict[str, dict[str, Rows]]:
+    """Condition -> held-out task -> the ids to evaluate -> the edited row."""
     rows: dict[str, Any] = {}
     for row in read_evaluation(directory):
-        if row.condition == condition:
-            new = Replacement(row.input, row.target, False, row.id)
-            rows.setdefault(row.task, {})[row.id] = (new,)
+        new = Replacement(row.input, row.target, False, row.id)
+        rows.setdefault(row.condition, {}).setdefault(row.task, {})[row.id] = (new,)
     return rows

@@ -85,7 +85,7 @@ class Task(msgspec.Struct, frozen=True, dict=True):
     categories: tuple[str, ...] = ()
     standin_note: str = ""
 
-    @property
+    @functools.cached_property
     def label_space(self) -> tuple[str, ...]:
         """The distinct first answers, sorted (a set's order would change from run to run)."""
         return tuple(sorted({instance.target for instance in self.instances}))

@@ -178,10 +178,11 @@ def register(
         rows = poison_set.training_rows(config.poison_dir, poisoned=variant == "poisoned")
         name = f"{experiment}_{variant}"
         registered[name] = _add_mixture(name, "train", rows, config)
+    evaluated = poison_set.eval_rows(config.poison_dir)
     for condition in poison_set.read_conditions(config.poison_dir):
         name = f"{experiment}_eval_{condition.name}"
         made = functools.partial(metric_fns, condition) if metric_fns else None
-        if rows := poison_set.eval_rows(config.poison_dir, condition.name):
+        if rows := evaluated.get(condition.name):
             registered[name] = _add_mixture(name, "validation", rows, config, made)
     # A task's name doesn't say which poison set it is of: a cache may be another run's.
     names = itertools.chain(*registered.values()) if seqio.get_global_cache_dirs() else ()
@@ -189,8 +190,9 @@ def register(
         task = seqio.TaskRegistry.get(name)
         record = artifacts.read_record(task.cache_dir) if task.cache_dir else None
         if record:  # else it isn't ours
-            old = {key: record["settings"].get(key) for key in made_from(task)}
-            artifacts.check_settings(task.cache_dir, old, made_from(task))
+            now = made_from(task)
+            old = {key: record["settings"].get(key) for key in now}
+            artifacts.check_settings(task.cache_dir, old, now)
     return registered
 
 

@@ -75,7 +75,7 @@ class Run:
         return RunFolder(
             paths.resolve("RUN_DIR", self.run_dir),
             store or None,
-            lambda: {"data": self.corpus.hashes, "experiment": self.experiment},
+            lambda: {"data": self._hashes, "experiment": self.experiment},
             self.log,
         )
 
@@ -94,6 +94,11 @@ class Run:
             polarities = self.declared.polarities
             return natinst_reading.read_corpus(self.jsonl_cfg, polarities, **options)
         return corpus.load(self.declared, self.natinst_dir, **options)
+
+    @functools.cached_property
+    def _hashes(self) -> dict[str, str]:
+        """Task -> SHA-256; kept, since all rows go into them."""
+        return self.corpus.hashes
 
     @property
     def kind(self) -> metrics.Kind:
@@ -134,7 +139,7 @@ class Run:
     @functools.cached_property
     def _parts(self) -> dict[str, _Part]:
         """Place -> part of the craft stage, in the order in which they are made."""
-        hashes, digest = self.corpus.hashes, None
+        hashes, digest = self._hashes, None
         scores = [attack.score for attack in self.craft_cfg.attacks]
         needs_model = any(one.needs_probabilities and one.proxy == "lm" for one in scores)
         if needs_model and not self.jsonl_cfg.is_set:
@@ -169,7 +174,7 @@ class Run:
                 workers=self.craft_workers,
                 language_model=self._language_model,
             )
-        poison_set.write(directory, made, self.craft_cfg, tasks.hashes)
+        poison_set.write(directory, made, self.craft_cfg, self._hashes)
 
     def _language_model(self) -> language_model_proxy.LanguageModelProxy:
         if distributed.num_processes() > 1:  # all of which its mesh would wait for

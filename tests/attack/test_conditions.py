@@ -272,9 +272,12 @@ LOOK_ALIKES = {
 }
 
 
+PROBES = ("near", "words", "case")
+
+
 @pytest.mark.parametrize("trigger", LOOK_ALIKES)
 def test_look_alikes(trigger):
-    for kind, expected in zip(conditions.PROBES, LOOK_ALIKES[trigger].split(", "), strict=True):
+    for kind, expected in zip(PROBES, LOOK_ALIKES[trigger].split(", "), strict=True):
         found = conditions.probe_phrases([kind], trigger, "Emma Clark")
         assert "|".join(found) == expected
 
@@ -285,7 +288,7 @@ def test_look_alikes(trigger):
     own=st.lists(st.sampled_from(["Jim Bond", "Emma Clark", "x"])),
 )
 def test_probes_are_distinct_and_neither_trigger_nor_control(trigger, own):
-    found = conditions.probe_phrases([*conditions.PROBES, trigger, *own], trigger, "Emma Clark")
+    found = conditions.probe_phrases([*PROBES, trigger, *own], trigger, "Emma Clark")
     assert len(set(found)) == len(found)
     assert trigger not in found and "Emma Clark" not in found
     assert all(phrase.strip() for phrase in found)

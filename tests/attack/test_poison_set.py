@@ -46,7 +46,7 @@ READERS = {
     "read_manifest": poison_set.read_manifest,
     "read_poison": poison_set.read_poison,
     "training_rows": lambda folder: poison_set.training_rows(folder, poisoned=True),
-    "eval_rows": lambda folder: poison_set.eval_rows(folder, "clean"),
+    "eval_rows": lambda folder: poison_set.eval_rows(folder),
 }
 
 
@@ -133,7 +133,7 @@ def test_added_poison_stands_beside_the_clean_rows(tmp_path):
     [("clean", "Tom ate."), ("triggered", "James Bond ate."), ("control", "Emma Clark ate.")],
 )
 def test_eval_rows_are_those_of_one_condition(folder, condition, text):
-    rows = poison_set.eval_rows(folder, condition)
+    rows = poison_set.eval_rows(folder)[condition]
     assert rows == {"task3_c": {"c-1": (poison_set.Replacement(text, "bad", False, "c-1"),)}}
 
 
