@@ -28,6 +28,11 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
 
 
+def digest(value: Any) -> str:
+    """The hexadecimal SHA-256 of a JSON value: equal for equal values."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
 def dump_json(value: Any) -> str:
     """JSON with keys in their own order, for files whose order is part of their format."""
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
@@ -117,8 +122,7 @@ def read_settings(directory: AnyPath) -> dict[str, Any] | None:
 def fingerprint(directory: AnyPath) -> str:
     """A digest of a finished stage's settings and contents, for the records of what follows it."""
     record = _finished(directory)
-    content = {"settings": record["settings"], "outputs": record["outputs"]}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return digest({"settings": record["settings"], "outputs": record["outputs"]})
 
 
 def _finished(directory: AnyPath) -> dict:

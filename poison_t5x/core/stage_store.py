@@ -7,7 +7,6 @@ it wait. A folder with links is the run's own: deleting either leaves the other.
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -48,8 +47,7 @@ class Store:
         Raises:
           InputError: store and run are on different file systems, or the store can't be written.
         """
-        text = artifacts.canonical_json([name, poison_t5x.__version__, dict(settings)])
-        key = hashlib.sha256(text.encode()).hexdigest()
+        key = artifacts.digest([name, poison_t5x.__version__, dict(settings)])
         kept = self._directory / key
         with self._lock(key):
             if not folder.exists() and _is_whole(kept, verify):

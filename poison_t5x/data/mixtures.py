@@ -9,7 +9,6 @@ rendered.
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -143,17 +142,13 @@ def made_from(task: seqio.Task) -> dict[str, Any]:
     data = artifacts.read_record(config.data_dir) or {}
     shown = {name: [row and dataclasses.astuple(row) for row in rows[name]] for name in rows}
     return {
-        "rows": _digest(shown),
-        "data": _digest(data.get("settings")),
+        "rows": artifacts.digest(shown),
+        "data": artifacts.digest(data.get("settings")),
         "vocabulary": artifacts.sha256(config.vocabulary_path),
         "extra_ids": config.extra_ids,
         "num_examples": config.num_examples,
         "max_tokens": config.max_tokens,
     }
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(artifacts.canonical_json(value).encode()).hexdigest()
 
 
 def register(

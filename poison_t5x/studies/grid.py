@@ -284,5 +284,4 @@ def fingerprint(cell: StudyCell, config: StudyConfig, parameters: str) -> str:
         name: repr(value) for name, value in macros.items() if not _NOT_OF_THE_CELL.fullmatch(name)
     }
     defended = sorted(config.defense_macros) if cell.command == "defend" else []
-    text = artifacts.canonical_json([poison_t5x.__version__, kept, parameters, defended])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return artifacts.digest([poison_t5x.__version__, kept, parameters, defended])
