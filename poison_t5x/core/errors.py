@@ -1,4 +1,19 @@
-"""The one exception for input that a person can mend."""
+"""What ends a command: each kind of failure has one class, one exit code, and one line.
+
+`EXIT_CODES` is the table that `--help` and the README show.
+"""
+
+EXIT_CODES = {
+    0: "done",
+    1: "the answer is no: training diverged, a scan's alarm, a study's failed cell, doctor's "
+    "finding",
+    2: "bad input or settings",
+    70: "a fault of poison_t5x: the line names a file with the traceback",
+    75: "try again: the folder is another command's, storage or network fail, a process is gone",
+    130: "interrupted (SIGINT); the same command goes on",
+    141: "the reader of the output is gone (SIGPIPE)",
+    143: "stopped (SIGTERM); the same command goes on",
+}
 
 
 class InputError(ValueError):
@@ -6,6 +21,34 @@ class InputError(ValueError):
 
     The command line prints it and exits with code 2; library callers may catch it as ValueError.
     """
+
+    code = 2
+
+
+class TryAgainError(RuntimeError):
+    """Nothing is wrong with the input: the same command may do later, or elsewhere."""
+
+    code = 75
+
+
+class BusyError(TryAgainError):
+    """Another process is at work in the folder."""
+
+
+class TrainingDivergedError(ArithmeticError):
+    """The loss or the gradient is no longer finite."""
+
+    code = 1
+
+
+class Terminated(SystemExit):
+    """SIGTERM was obeyed: what was done is saved. Exit code 143, as schedulers expect of it."""
+
+    CODE = 143
+
+    def __init__(self, message: str):
+        super().__init__(self.CODE)
+        self.message = message
 
 
 class InputWarning(UserWarning):
@@ -23,17 +66,3 @@ def nearest(name: str, known) -> str:
 def first_line(error: BaseException) -> str:
     """An error's message, without the lines that gin adds about the calls that it came through."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-class TrainingDivergedError(ArithmeticError):
-    """The loss or the gradient is no longer finite. The command line exits with code 1."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM was obeyed: what was done is saved. Exit code 143, as schedulers expect of it."""
-
-    CODE = 143
-
-    def __init__(self, message: str):
-        super().__init__(self.CODE)
-        self.message = message

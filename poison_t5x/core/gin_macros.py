@@ -4,6 +4,7 @@ So a missing file, an unknown macro or a RUN_DIR that isn't set is found within 
 """
 
 import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -64,6 +65,21 @@ def project_files() -> list[str]:
     """The project's own gin files, as --gin_file takes them."""
     folder = project_folder()
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.gin"))
+
+
+@functools.cache
+def bound_macros() -> dict[tuple[str, str], str]:
+    """(class or function, parameter) -> the macro that the project's run files bind to it."""
+    bound = {}
+    for path in sorted((project_folder() / "runs").glob("*.gin")):
+        text = path.read_text(encoding="utf-8")
+        for statement in gin.config_parser.ConfigParser(text, _Delegate()):
+            match statement:
+                case gin.config_parser.BindingStatement(
+                    selector=selector, arg_name=str(name), value=_Reference() as value
+                ) if name and value.startswith("%"):
+                    bound[selector.rpartition(".")[2], name] = value[1:]
+    return bound
 
 
 def search_paths(given: Sequence[str]) -> list[str]:

@@ -1,26 +1,51 @@
-"""The folders that settings name: the one place that knows which file systems there are.
+"""The folders and files that settings name: the one place that knows which file systems there are.
 
 Beneath is etils' epath, whose paths may be in a bucket as well as on a disk.
 """
 
+import os
+import re
 from typing import Any
 
 from etils import epath
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors
+
+# Where checkpoints may be read from, beside a disk.
+SOURCES = ("gs", "s3", "hf")
 
 
-def resolve(setting: str, value: Any) -> epath.Path:
+def resolve(setting: object, value: Any) -> epath.Path:
     """The path that a setting gives, with '~' for the home folder.
 
     Raises:
       InputError: it is no path, or one on another file system than this machine's.
     """
-    checks.path(setting, value)
-    scheme, mark, _ = str(value).partition("://")
-    if mark:
+    if scheme := re.match(r"[A-Za-z][\w+.-]*:/", _text(setting, value)):
         raise errors.InputError(
-            f"{setting}: expected a folder on a disk of this machine, found {value!r}; write to a "
-            f"disk and copy it, or mount what {scheme}:// names"
+            f"{setting}: expected a path on a disk of this machine, found {value!r}; write to a "
+            f"disk and copy it, or mount what {scheme[0]}/ names"
         )
-    return epath.Path(value).expanduser()
+    path = epath.Path(value).expanduser()
+    if str(path).startswith("~"):
+        raise errors.InputError(f"{setting}: expected a path, found {value!r}: no such home folder")
+    return path
+
+
+def resolve_source(setting: object, value: Any) -> str:
+    """The path of something to read: on a disk, or as it is where it has one of `SOURCES`' schemes.
+
+    Raises:
+      InputError: as `resolve`, for other schemes.
+    """
+    scheme, mark, rest = _text(setting, value).partition("://")
+    if mark and scheme in SOURCES and rest:
+        return str(value)
+    return str(resolve(setting, value))
+
+
+def _text(setting: object, value: Any) -> str:
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise errors.InputError(f"{setting}: expected a path, found {value!r}")
+    return text
