@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorstore as ts
 
-from poison_t5x.core import errors
+from poison_t5x.core import artifacts, errors, locks
 
 
 def other_kind(folder: pathlib.Path) -> str | None:
@@ -86,15 +86,14 @@ def new_folder(final: str) -> Iterator[str]:
     something is at `final` already, or it can't be written.
     """
     path = pathlib.Path(final)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + artifacts.PARTIAL)
     if path.exists():
         raise occupied(final)
     try:
-        if not path.parent.exists():
-            path.parent.mkdir(parents=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        yield str(partial)
-        partial.rename(path)
+        with locks.alone(path, beside=True):
+            shutil.rmtree(partial, ignore_errors=True)
+            yield str(partial)
+            partial.rename(path)
     except OSError as error:
         raise errors.InputError(f"{final}: can't be written ({error.strerror})") from None
     finally:

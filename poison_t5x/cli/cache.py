@@ -22,10 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    registered = stage.open_run(options).register()
-    from poison_t5x.data import caching
+    from poison_t5x.core import locks
 
-    names = [
-        name for mixture, tasks in registered.items() if "_eval_" not in mixture for name in tasks
-    ]
-    caching.cache(names, options.directory, options.num_shards, print)
+    with stage.open_run(options) as opened, locks.alone(options.directory):
+        from poison_t5x.data import caching
+
+        mixtures = opened.register().items()
+        names = [name for mixture, tasks in mixtures if "_eval_" not in mixture for name in tasks]
+        caching.cache(names, options.directory, options.num_shards, print)

@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    opened = stage.open_run(options)
-    opened.craft()
-    if options.format:
-        opened.export()
-    stage.save_config(options, opened)
+    with stage.open_run(options) as opened:
+        opened.craft()
+        if options.format:
+            opened.export()
+        stage.save_config(options, opened)

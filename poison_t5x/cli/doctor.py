@@ -1,4 +1,4 @@
-"""Say what this machine has, and whether a gin file goes with it.
+"""Say what this machine has, whether a gin file goes with it, and what folders hold half-written.
 
 Exits with 1 where there is a problem.
 """
@@ -10,10 +10,14 @@ from poison_t5x.train import program
 
 EXAMPLE = """\
 poison-t5x doctor
+poison-t5x doctor runs/demo
 poison-t5x doctor --gin_file=experiments/polarity.gin --gin_file=models/t5_1_1_large.gin"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", nargs="*", metavar="DIR", help="of runs, models or stores, to look into"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     program.add_gin_flags(parser)
 
@@ -41,4 +45,6 @@ def run(options: argparse.Namespace) -> int:
         return gin_config.macros()
 
     given = program.has_gin(options)
-    return doctor.run(read_macros if given else None, setup, as_json=options.json)
+    return doctor.run(
+        read_macros if given else None, setup, folders=options.folders, as_json=options.json
+    )

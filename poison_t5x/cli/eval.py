@@ -13,6 +13,6 @@ VARIANTS = ("metrics",)
 
 
 def run(options: argparse.Namespace) -> None:
-    opened = stage.open_run(options)
-    opened.evaluate()
-    stage.save_config(options, opened)
+    with stage.open_run(options) as opened:
+        opened.evaluate()
+        stage.save_config(options, opened)

@@ -30,10 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     if options.runs:
+        from poison_t5x.core import locks
         from poison_t5x.report import comparison
 
-        comparison.write_comparison(options.runs, options.output, print)
+        with locks.alone(options.output):
+            comparison.write_comparison(options.runs, options.output, print)
         return
-    opened = stage.open_run(options)
-    opened.report()
-    stage.save_config(options, opened)
+    with stage.open_run(options) as opened:
+        opened.report()
+        stage.save_config(options, opened)

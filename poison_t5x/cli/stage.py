@@ -1,7 +1,9 @@
 """For commands on a run's folder: how the run is opened, and how it was made is written down."""
 
 import argparse
+import contextlib
 import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from poison_t5x.train import program
@@ -28,18 +30,22 @@ def variants(kind: str) -> str:
     return "\n".join(f"{name:<23}{line}" for name, line in summaries.items())
 
 
-def open_run(options: argparse.Namespace) -> Any:
-    """The `run.experiment.Run` of the flags; this process is ready to compute.
+@contextlib.contextmanager
+def open_run(options: argparse.Namespace) -> Iterator[Any]:
+    """The `run.experiment.Run` of the flags, whose folder is this command's alone meanwhile.
 
     Raises:
       InputError: a stage of its folder was made with other settings.
+      BusyError: another command is at work there.
     """
     program.start(options, "EXPERIMENT", "RUN_DIR")
     from poison_t5x.core import gin_config
+    from poison_t5x.train import distributed
 
     run = gin_config.configured("poison_t5x.run.experiment.Run")()
     run.check()
-    return run
+    with distributed.alone(run.path):
+        yield run
 
 
 def save_config(options: argparse.Namespace, run: Any) -> None:
@@ -51,7 +57,9 @@ def run_defense(options: argparse.Namespace, command: str) -> None:
     """Runs 'detect' or 'defend'."""
     program.start(options, "EXPERIMENT", "RUN_DIR")
     from poison_t5x.core import gin_config
+    from poison_t5x.train import distributed
 
     defense = gin_config.configured("poison_t5x.run.defend.Defense")()
-    folder = getattr(defense, command)()
-    program.save_config(options, folder, command, made=defense.run.folder.made)
+    with distributed.alone(defense.run.path):
+        folder = getattr(defense, command)()
+        program.save_config(options, folder, command, made=defense.run.folder.made)

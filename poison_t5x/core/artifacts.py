@@ -9,6 +9,8 @@ import contextlib
 import hashlib
 import json
 import os
+import pathlib
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, Any
@@ -16,10 +18,12 @@ from typing import IO, Any
 import msgspec
 from etils import epath
 
-from poison_t5x.core import errors
+from poison_t5x.core import errors, paths
 
 RECORD = "stage.json"
-_PARTIAL = ".partial"
+# What isn't whole is called so until it is; beside it, Orbax's own word.
+PARTIAL = ".partial"
+_ORBAX_PARTIAL = ".orbax-checkpoint-tmp"
 AnyPath = str | os.PathLike[str]
 
 
@@ -43,7 +47,7 @@ def writing(path: AnyPath) -> Iterator[IO[bytes]]:
     """A file to write: a reader sees the old one, or the whole new one once the block has ended."""
     whole = epath.Path(path)
     whole.parent.mkdir(parents=True, exist_ok=True)
-    partial = whole.with_name(whole.name + _PARTIAL)
+    partial = whole.with_name(whole.name + PARTIAL)
     try:
         with partial.open("wb") as file:
             yield file
@@ -200,21 +204,48 @@ def run_stage(
         return False
     if folder.exists():
         raise errors.InputError(f"{directory} exists but isn't a finished {name} folder; delete it")
-    partial = folder.with_name(folder.name + _PARTIAL)
+    partial = folder.with_name(folder.name + PARTIAL)
     if partial.exists() and not (keep_partial and _begun_with(partial, settings)):
         partial.rmtree()
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.InputError(f"{partial}: can't be made ({error.strerror})") from None
-    write_record(partial, name, settings)
     start = time.monotonic()
-    make(partial)
-    seconds = time.monotonic() - start
-    write_record(partial, name, settings, hash_folder(partial), seconds)
-    partial.rename(folder)
+    with paths.keeping_no_empty_folders(partial.parent):
+        try:
+            partial.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.InputError(f"{partial}: can't be made ({error.strerror})") from None
+        write_record(partial, name, settings)
+        try:
+            make(partial)
+        except errors.InputError:
+            if {path.name for path in partial.iterdir()} <= {RECORD} or not keep_partial:
+                partial.rmtree()  # a refused start
+            raise
+        seconds = time.monotonic() - start
+        write_record(partial, name, settings, hash_folder(partial), seconds)
+        partial.rename(folder)
     log(f"{name}: done in {seconds:.1f} s -> {directory}")
     return True
+
+
+def leftovers(directory: AnyPath) -> list[pathlib.Path]:
+    """What killed commands left half-written below a folder, and beside it."""
+    folder = pathlib.Path(directory)
+    beside = [folder.with_name(folder.name + end) for end in (PARTIAL, f".shared{PARTIAL}")]
+    found = [
+        *filter(pathlib.Path.exists, beside),
+        *folder.rglob(f"*{PARTIAL}"),
+        *folder.rglob(f"*{_ORBAX_PARTIAL}*"),
+    ]
+    return [path for path in sorted(found) if not set(path.parents) & set(found)]
+
+
+def remove_leftovers(directory: AnyPath) -> None:
+    """Removes them; for the one process that writes there."""
+    for path in leftovers(directory):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _begun_with(partial: epath.Path, settings: Mapping[str, Any]) -> bool:

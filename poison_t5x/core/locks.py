@@ -10,61 +10,75 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from typing import IO
 
-from poison_t5x.core import errors
+from poison_t5x.core import errors, paths
 
-SUFFIX = ".lock"
+NAME = ".lock"
 
 
 @contextlib.contextmanager
-def alone(folder: str | os.PathLike[str]) -> Iterator[None]:
+def alone(folder: str | os.PathLike[str], *, beside: bool = False) -> Iterator[None]:
     """Holds a folder, which need not be there yet, for this process's writing.
 
-    A file beside it names the process; the system lets go of it where that one is killed, and it
-    is removed at the end, with the folders above that were made for it and are empty.
+    A file in it (or beside it) names the process; the system lets go of it where that one is
+    killed, and it is removed at the end, as the folder and those above it are where they are new
+    and empty.
 
     Raises:
       BusyError: another process, on this machine or on another one of the shared disk, holds it.
       InputError: nothing can be written there.
     """
-    target = pathlib.Path(os.path.abspath(folder))
-    path = target.with_name(target.name + SUFFIX)
-    new = [parent for parent in path.parents if not parent.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path, folder):
+    target = pathlib.Path(os.path.realpath(folder))
+    if target.exists() and not target.is_dir():
+        raise errors.InputError(f"{folder}: expected a folder, found a file")
+    path = target.with_name(target.name + NAME) if beside else target / NAME
+    with paths.keeping_no_empty_folders(path.parent), contextlib.closing(_locked(path, folder)):
+        try:
             yield
-    finally:
-        for parent in new:
-            with contextlib.suppress(OSError):  # there is something in it by now
-                parent.rmdir()
+        finally:
+            path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _locked(path: pathlib.Path, folder: object) -> Iterator[None]:
+def _locked(path: pathlib.Path, folder: object) -> IO[str]:
+    """The file, held."""
     while True:
-        with contextlib.ExitStack() as stack:
-            file = stack.enter_context(open(path, "a+", encoding="utf-8"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise errors.BusyError(f"{folder}: {_holder(file.read(1000))}") from None
-            if not _is_at(path, file):  # its last holder has removed it meanwhile
-                continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+")
+        except OSError as error:
+            raise errors.InputError(f"{path}: can't be written ({error.strerror})") from None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                raise errors.BusyError(f"{folder}: {_holder(file.read(2000))}") from None
+        if _is_at(path, file):
             file.truncate(0)
             file.write(_me())
             file.flush()
-            stack.callback(path.unlink, missing_ok=True)
-            yield
-            return
+            return file
+        file.close()  # its last holder has removed it meanwhile
 
 
-def _is_at(path: pathlib.Path, file) -> bool:
+def _is_at(path: pathlib.Path, file: IO[str]) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
         return False
+
+
+def holder(folder: str | os.PathLike[str]) -> str | None:
+    """Who is at work in a folder, in words; None where nobody is."""
+    path = pathlib.Path(folder, NAME)
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except BlockingIOError:
+        return _holder(path.read_text())
+    except OSError:
+        return None
 
 
 def _me() -> str:

@@ -3,8 +3,11 @@
 Beneath is etils' epath, whose paths may be in a bucket as well as on a disk.
 """
 
+import contextlib
 import os
+import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -42,6 +45,19 @@ def resolve_source(setting: object, value: Any) -> str:
     if mark and scheme in SOURCES and rest:
         return str(value)
     return str(resolve(setting, value))
+
+
+@contextlib.contextmanager
+def keeping_no_empty_folders(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Around making a folder and those above it: those that are new and stay empty are removed."""
+    folder = pathlib.Path(os.path.abspath(path))
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        yield
+    finally:
+        for one in new:
+            with contextlib.suppress(OSError):  # it isn't there, or has something in it by now
+                one.rmdir()
 
 
 def _text(setting: object, value: Any) -> str:

@@ -80,7 +80,7 @@ def _is_whole(kept: epath.Path, verify: Callable[[epath.Path], None]) -> bool:
 
 def _link(source: epath.Path, target: epath.Path) -> None:
     """A copy of a folder whose files are the same ones; whole, or not there."""
-    partial = target.with_name(target.name + ".shared")
+    partial = target.with_name(f"{target.name}.shared{artifacts.PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import poison_t5x
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, checks, errors, locks, paths
 from poison_t5x.corpus import declarations
 from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import files, measures, ngrams
@@ -41,9 +41,12 @@ def run(options: argparse.Namespace) -> int:
     names = choose(options.scores, has_model=options.model is not None)
     checks.between("--alarm_level", options.alarm_level, 0, 1)
     checks.whole_number("--seed", options.seed, minimum=0)
-    output = pathlib.Path(options.output)
-    if output.exists() and not output.is_dir():
-        raise errors.InputError(f"--output: expected a folder, found the file {output}")
+    output = pathlib.Path(paths.resolve("--output", options.output))
+    with locks.alone(output):
+        return _run(names, output, options)
+
+
+def _run(names: Sequence[str], output: pathlib.Path, options: argparse.Namespace) -> int:
     fields = files.Fields(options.input_field, options.target_field, options.task_field)
     loaded = files.read(options.files, fields)
     results, notes = _score(names, loaded.rows, options)

@@ -373,3 +373,4 @@ class Run:
         self.evaluate()
         save_config()
         self.report()
+        distributed.run_on_main(lambda: artifacts.remove_leftovers(self.path))

@@ -5,7 +5,6 @@ STUDY_DIR/cells/NAME/  a run folder, with cell.json and log.txt     STUDY_DIR/st
 """
 
 import contextlib
-import fcntl
 import pathlib
 import shlex
 import signal
@@ -13,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from poison_t5x.core import artifacts, errors, progress
+from poison_t5x.core import artifacts, errors, locks, progress
 from poison_t5x.report import study as report
 from poison_t5x.studies import aggregate, collect, grid, launch
 
@@ -67,10 +66,10 @@ class Study:
         """Runs what isn't done, writes the results, and returns 1 where a cell failed, else 0.
 
         Raises:
-          InputError: another study runs in the folder.
+          BusyError: another study runs in the folder.
           Terminated: SIGTERM; cells have been ended.
         """
-        with _alone(self._directory):
+        with locks.alone(self._directory):
             given = launch.limits(self._config.processes, self._config.memory_gb)
             done = self._done()
             log(
@@ -160,18 +159,6 @@ class Study:
         for row in study.failed:
             log(f"failed: {row.cell}: {row.error}")
         return 1 if study.failed else 0
-
-
-@contextlib.contextmanager
-def _alone(directory: pathlib.Path) -> Iterator[None]:
-    """Held by one process; another study in the same folder is refused."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / "study.lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise errors.InputError(f"{directory}: another study runs in this folder") from None
-        yield
 
 
 @contextlib.contextmanager

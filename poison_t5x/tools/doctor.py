@@ -16,10 +16,10 @@ import shutil
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from poison_t5x.core import errors
+from poison_t5x.core import artifacts, errors, locks, paths
 
 _GIB, _GB = 2**30, 1e9
 # Seconds. A TPU alone takes several to start; a pod's host waits for the others for ever.
@@ -54,7 +54,9 @@ class Finding(NamedTuple):
     level: Level = Level.OK
 
 
-_machine, _row = (functools.partial(Finding, part) for part in ("Machine", "Settings"))
+_machine, _row, _folder = (
+    functools.partial(Finding, part) for part in ("Machine", "Settings", "Folders")
+)
 
 
 class Devices(NamedTuple):
@@ -73,6 +75,7 @@ def run(
     read_macros: Callable[[], Mapping[str, Any]] | None,
     make_setup: Callable[[bool], Any],
     *,
+    folders: Sequence[str] = (),
     as_json: bool,
     log: Callable[[str], None] = print,
 ) -> int:
@@ -95,6 +98,8 @@ def run(
         findings += guarded(
             _row("gin files", ""), lambda: check_settings(read_macros(), make_setup, here, hosts)
         )
+    for folder in folders:
+        findings += guarded(_folder(folder, ""), functools.partial(check_folder, folder))
     log(json.dumps(document(findings), indent=2) if as_json else page(findings))
     return int(any(finding.level is Level.PROBLEM for finding in findings))
 
@@ -241,6 +246,24 @@ def check_settings(
         if mesh.level is Level.OK:
             yield from _memory(setup, here, here.count * num_hosts)
     yield from _disk(setup, macros)
+
+
+def check_folder(name: str) -> Iterator[Finding]:
+    """Who is at work in a folder, and what a killed command left there half-written."""
+    folder = pathlib.Path(paths.resolve("DIR", name))
+    if not folder.is_dir():
+        raise errors.InputError(f"{name}: no folder there")
+    if holder := locks.holder(folder):
+        yield _folder(name, holder, Level.WARNING)
+        return
+    left = artifacts.leftovers(folder)
+    for path in left:
+        files = [path, *path.rglob("*")]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        text = f"half-written, {size / _GB:.3f} GB; the same command uses or removes it"
+        yield _folder(str(path), text, Level.WARNING)
+    if not left:
+        yield _folder(name, "nothing is half-written")
 
 
 def _is_local(path: Any) -> bool:

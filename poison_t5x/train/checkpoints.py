@@ -48,6 +48,13 @@ def commit(model_dir: str | pathlib.Path, step: int) -> None:
     artifacts.write_atomically(_hashes_path(path), hashes)
 
 
+def discard_partial(model_dir: str | pathlib.Path) -> None:
+    """Deletes what a killed run left: checkpoints that were never committed, or half deleted."""
+    for step in sorted({*all_steps(model_dir)} - {*committed_steps(model_dir)}):
+        _discard(pathlib.Path(model_dir), step)
+    artifacts.remove_leftovers(model_dir)
+
+
 def _discard(model_dir: pathlib.Path, step: int) -> None:
     """Deletes a checkpoint, its hashes first, so that half of one never counts."""
     _hashes_path(step_path(model_dir, step)).unlink(missing_ok=True)

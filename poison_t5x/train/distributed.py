@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, checks, errors, locks
 
 # Seconds. A process says this often that it lives; one that hasn't for so long is gone. A library
 # that is read from a cold disk may hold Python's lock for some.
@@ -152,6 +152,14 @@ def broadcast_from_main(make: Callable[[], Any], name: str | None = None) -> Any
 def run_on_main(make: Callable[[], Any]) -> None:
     """Calls `make` in the main process; the others wait until it is through."""
     broadcast_from_main(lambda: make() and None)
+
+
+@contextlib.contextmanager
+def alone(folder: artifacts.AnyPath) -> Iterator[None]:
+    """`locks.alone` for all processes of a program, by the main one."""
+    with contextlib.ExitStack() as stack:
+        run_on_main(lambda: stack.enter_context(locks.alone(folder)))
+        yield
 
 
 def run_stage(

@@ -6,6 +6,7 @@ What takes time to import is imported when it is needed, so that `--help` is fas
 import argparse
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import pathlib
@@ -149,28 +150,36 @@ def train(options: argparse.Namespace) -> None:
     start(options, "EXPERIMENT", "RUN_DIR", instead="MODEL_DIR")
     from poison_t5x.core import gin_config
 
-    folder, made = gin_config.configured("program.train_models")()
-    save_config(options, folder, "train" if gin_config.macro("MODEL_DIR") else "run", made=made)
+    gin_config.configured("program.train_models")(save=functools.partial(save_config, options))
 
 
 def train_models(
-    make_run: Callable[[], Any], train_one: Callable[[], Any], model_dir: str, run_dir: str
-) -> tuple[str | pathlib.Path, Sequence[str]]:
+    make_run: Callable[[], Any],
+    train_one: Callable[[], Any],
+    model_dir: str,
+    run_dir: str,
+    save: Callable[..., None],
+) -> None:
     """Trains RUN_DIR's models (`make_run` gives its `Run`), or one (`train_one` is `train.train`),
-    and returns the folder and the stages that were made."""
+    and has `save` write down how."""
     from poison_t5x.core import artifacts, paths
+    from poison_t5x.train import distributed
 
     if not model_dir:
         run = make_run()
         run.check()
-        run.train_models()
-        return run.path, run.folder.made
+        with distributed.alone(run.path):
+            run.train_models()
+            save(run.path, "run", made=run.folder.made)
+        return
     if run_dir:  # its mixtures may be what is to be trained on
         make_run().register()
     folder = paths.resolve("MODEL_DIR", model_dir)
-    before = artifacts.read_record(folder)
-    train_one()
-    return folder, [] if artifacts.read_record(folder) == before else ["train"]
+    with distributed.alone(folder):
+        before = artifacts.read_record(folder)
+        train_one()
+        made = [] if artifacts.read_record(folder) == before else ["train"]
+        save(folder, "train", made=made)
 
 
 def save_config(
@@ -285,6 +294,8 @@ def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
     # Also a full disk, a folder in a file's place, no permission.
     except (errors.InputError, OSError) as error:
         return 2, f"error: {errors.first_line(error)}"
+    except errors.TryAgainError as error:
+        return error.code, f"error: {errors.first_line(error)}"
     except errors.TrainingDivergedError as error:
         return 1, f"training diverged: {errors.first_line(error)}"
     except errors.Terminated as stop:

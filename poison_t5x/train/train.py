@@ -131,6 +131,7 @@ def _make(last: pathlib.Path, settings: dict, make_loop, data, restore_start, lo
         return
     begin, parts, config = time.monotonic(), make_loop(), settings["train"]
     steps.check_batch(train_data.batch_size, config["num_microbatches"], parts.partitioner)
+    distributed.run_on_main(lambda: _clear(directory))
     make_first = functools.partial(restore_start, config["initial_checkpoint_path"], log=log)
     with parts.starting(directory, train_data, make_first) as started:
         _record(directory, name, settings)
@@ -139,6 +140,17 @@ def _make(last: pathlib.Path, settings: dict, make_loop, data, restore_start, lo
     seconds = time.monotonic() - begin
     _record(directory, name, settings, outputs, seconds)
     log(f"{name}: done in {seconds:.1f} s -> {directory}")
+
+
+def _clear(directory: pathlib.Path) -> None:
+    """Removes what a killed attempt left. Raises InputError where others' checkpoints are there."""
+    if artifacts.read_settings(directory) is not None:
+        checkpoints.discard_partial(directory)
+    elif checkpoints.all_steps(directory):
+        raise errors.InputError(
+            f"{directory} holds checkpoints that aren't this command's, and would be overwritten; "
+            "choose another folder, or give one as INITIAL_CHECKPOINT_PATH"
+        )
 
 
 def _settings(network_cfg, optimizer_cfg, schedule_cfg, loss_cfg, train_cfg, data_cfg, sources):

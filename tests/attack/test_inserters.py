@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -173,15 +174,22 @@ def test_lists_are_sorted_and_disjoint():
 
 
 def test_speed():
+    """20,000 texts a second are wanted and about 65,000 seen: three times what finding all words
+    takes. Held against that, since other work and machines slow both alike."""
     text = "The plot was thin but Maria Lopez carried it, as Dr. Wu said at the time. " * 3
     texts = [text[:220]] * 2000
-    seconds = []
-    for _ in range(5):  # the best one, for other work slows this
+
+    def seconds(work):
         start = time.process_time()
-        assert sum(map(len, BUILTIN.find(texts))) >= 4000
-        seconds.append(time.process_time() - start)
-    # 20,000 texts a second are wanted and about 65,000 seen.
-    assert min(seconds) < 2000 / 20_000
+        assert work() >= 4000
+        return time.process_time() - start
+
+    rounds = range(5)
+    words = min(
+        seconds(lambda: sum(len(re.findall(r"\w+", one.lower())) for one in texts)) for _ in rounds
+    )
+    names = min(seconds(lambda: sum(map(len, BUILTIN.find(texts)))) for _ in rounds)
+    assert names < 9 * words
 
 
 # In processes

@@ -72,8 +72,8 @@ def test_help_says_what_is_taken_and_written(name, named, capsys):
     [
         (["run", "--gin.RUN_DIR=x"], "EXPERIMENT isn't set"),
         (["run", DEMO], "RUN_DIR isn't set"),
-        (["run", DEMO, "--gin.RUN_DIR=gs://bucket/run"], "RUN_DIR: expected a folder on a disk"),
-        (["train", "--gin.MODEL_DIR=s3://bucket/model"], "MODEL_DIR: expected a folder on a disk"),
+        (["run", DEMO, "--gin.RUN_DIR=gs://bucket/run"], "RUN_DIR: expected a path on a disk"),
+        (["train", "--gin.MODEL_DIR=s3://bucket/model"], "MODEL_DIR: expected a path on a disk"),
         (["run", DEMO, "--gin.RUN_DIR=x", "--gin.SEEED=1"], "unknown macro SEEED (did you mean"),
     ],
 )

@@ -197,7 +197,7 @@ def test_a_claim_is_no_finished_stage(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("gs://bucket/run", "RUN_DIR: expected a folder on a disk of this machine, found 'gs://"),
+        ("gs://bucket/run", "RUN_DIR: expected a path on a disk of this machine, found 'gs://"),
         ("", "RUN_DIR: expected a path"),
         (3, "RUN_DIR: expected a path"),
     ],
@@ -212,3 +212,32 @@ def test_the_home_folder_is_expanded(monkeypatch):
         "/home/me/run",
         "run/~",
     ]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_refused_start_leaves_nothing(tmp_path, keep):
+    def make(folder):
+        raise errors.InputError("no")
+
+    with pytest.raises(errors.InputError, match="no"):
+        artifacts.run_stage(tmp_path / "a" / "b", "b", {}, make, log=print, keep_partial=keep)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_leftovers_are_what_is_half_written_and_nothing_else(tmp_path):
+    run = tmp_path / "run"
+    for name in ("a.partial/b.partial", "eval/c.partial", "m/x.orbax-checkpoint-tmp-1", "whole"):
+        (run / name).mkdir(parents=True)
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "run2.partial").mkdir()
+    (run / "table.csv.partial").write_text("")
+    found = [path.relative_to(tmp_path).as_posix() for path in artifacts.leftovers(run)]
+    assert found == [
+        "run/a.partial",
+        "run/eval/c.partial",
+        "run/m/x.orbax-checkpoint-tmp-1",
+        "run/table.csv.partial",
+        "run.partial",
+    ]
+    artifacts.remove_leftovers(run)
+    assert artifacts.leftovers(run) == [] and (run / "whole").exists()

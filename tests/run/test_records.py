@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, errors, locks
 from poison_t5x.evaluation import metric
 from tests import small_run
 
@@ -49,6 +49,27 @@ def test_other_settings_are_refused_before_anything_is_done(run_dir, capsys, com
     assert not (run_dir / "detection").exists() and not (run_dir / "defenses").exists()
 
 
+@pytest.mark.parametrize("command", ["craft", "train", "eval", "report", "detect", "defend"])
+def test_a_second_command_on_the_folder_is_refused_and_touches_nothing(run_dir, capsys, command):
+    with locks.alone(run_dir):
+        before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")}
+        assert _call(command, run_dir) == errors.BusyError.code
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert f"{run_dir}: process {os.getpid()} on " in line
+        assert {path: path.stat().st_mtime_ns for path in run_dir.rglob("*")} == before
+
+
+def test_a_finished_run_has_nothing_half_written(run_dir, capsys):
+    left = run_dir / "eval" / "old.partial"
+    left.mkdir()
+    assert main.main(["doctor", str(run_dir)]) == 0
+    assert f"{left}  half-written" in capsys.readouterr().out
+    assert _call("run", run_dir) == 0
+    assert not left.exists()
+    assert main.main(["doctor", str(run_dir)]) == 0
+    assert f"{run_dir}  nothing is half-written" in capsys.readouterr().out
+
+
 def test_an_export_of_other_settings_is_refused(run_dir, capsys):
     assert _call("craft", run_dir, "--format=natinst-jsonl", CRAFT_WORKERS=2) == 0
     assert "CRAFT_WORKERS = 2" in (run_dir / "config.gin").read_text()  # a stage was made
@@ -75,7 +96,7 @@ def test_a_stage_of_the_store_says_so_and_shares_what_is_unchanged(tmp_path, cap
 
 @pytest.mark.parametrize(
     ("run_dir", "message"),
-    [("gs://bucket/run", "RUN_DIR: expected a folder on a disk of this machine"), ("~/run", "")],
+    [("gs://bucket/run", "RUN_DIR: expected a path on a disk of this machine"), ("~/run", "")],
 )
 def test_run_dirs_are_resolved_once(run_dir, message, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
