@@ -1,6 +1,7 @@
 """One writer of a folder: a second command is refused, and told who is at work there."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -9,12 +10,16 @@ import platform
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from typing import IO
 
 from poison_t5x.core import errors, paths
 
 NAME = ".lock"
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+_NO_LOCK = "{}: its disk knows no locks, so that a second command there wouldn't be noticed"
 
 
 @contextlib.contextmanager
@@ -25,38 +30,51 @@ def alone(folder: str | os.PathLike[str], *, beside: bool = False) -> Iterator[N
     killed, and it is removed at the end, as the folder and those above it are where they are new
     and empty.
 
+    Where nothing can be written, there is nothing to hold: a finished run on a read-only disk can
+    be looked at. Where the disk knows no locks, a warning says so.
+
     Raises:
       BusyError: another process, on this machine or on another one of the shared disk, holds it.
-      InputError: nothing can be written there.
+      InputError: the folder isn't there, and can't be made.
     """
     target = pathlib.Path(os.path.realpath(folder))
     if target.exists() and not target.is_dir():
         raise errors.InputError(f"{folder}: expected a folder, found a file")
     path = target.with_name(target.name + NAME) if beside else target / NAME
-    with paths.keeping_no_empty_folders(path.parent), contextlib.closing(_locked(path, folder)):
-        try:
+    with paths.keeping_no_empty_folders(path.parent):
+        if (file := _locked(path, folder)) is None:
             yield
-        finally:
-            path.unlink(missing_ok=True)
+            return
+        with file:
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
 
-def _locked(path: pathlib.Path, folder: object) -> IO[str]:
-    """The file, held."""
+def _locked(path: pathlib.Path, folder: object) -> IO[str] | None:
+    """The file, held; None where there can't be one."""
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+")
         except OSError as error:
-            raise errors.InputError(f"{path}: can't be written ({error.strerror})") from None
+            if path.parent.is_dir() and error.errno in _READ_ONLY:
+                return None
+            raise errors.InputError(f"{folder}: can't be made ({error.strerror})") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
                 raise errors.BusyError(f"{folder}: {_holder(file.read(2000))}") from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(_NO_LOCK.format(folder), errors.InputWarning, stacklevel=2)
         if _is_at(path, file):
-            file.truncate(0)
-            file.write(_me())
-            file.flush()
+            with contextlib.suppress(OSError):  # a full disk: it is held all the same
+                file.truncate(0)
+                os.write(file.fileno(), _me().encode())
             return file
         file.close()  # its last holder has removed it meanwhile
 

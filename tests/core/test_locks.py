@@ -1,5 +1,6 @@
 """One writer of a folder, whoever the other one is and however it ended."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -78,3 +79,21 @@ def test_a_file_or_a_folder_without_permission_is_refused(tmp_path):
         with pytest.raises(errors.InputError, match="file"), locks.alone(tmp_path / name):
             pass
     assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_disk_without_locks_is_told_of(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
+    with pytest.warns(errors.InputWarning, match="knows no locks"), locks.alone(tmp_path / "a"):
+        pass
+
+
+def test_a_read_only_folder_is_not_held(tmp_path, monkeypatch):
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(locks.os, "open", read_only)
+    with locks.alone(tmp_path):
+        assert list(tmp_path.iterdir()) == []
