@@ -14,6 +14,7 @@ EXIT_CODES = {
     141: "the reader of the output is gone (SIGPIPE)",
     143: "stopped (SIGTERM); the same command goes on",
 }
+FAULT = 70
 
 
 class InputError(ValueError):
@@ -65,4 +66,7 @@ def nearest(name: str, known) -> str:
 
 def first_line(error: BaseException) -> str:
     """An error's message, without the lines that gin adds about the calls that it came through."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    try:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception:  # a user's own class may fail at this
+        return type(error).__name__

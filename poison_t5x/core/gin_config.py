@@ -3,14 +3,13 @@
 With `gin_macros`, which reads the same files as text, the only place that imports gin.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import gin
-from poison_t5x.core import errors, gin_macros
-
-_GIN_ERRORS = (ValueError, OSError, ImportError, AttributeError, RuntimeError)
+from poison_t5x.core import errors, failures, gin_macros
 
 
 def parse(
@@ -43,10 +42,19 @@ def parse(
         for name, value in bindings:
             text = gin_macros.quoted(value)
             gin.parse_config(f"{gin_macros.RENAMED.get(name, name)} = {text}")
-    except errors.InputError:
-        raise
-    except _GIN_ERRORS as error:
-        raise errors.InputError(f"gin: {errors.first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise errors.InputError(f"gin: {_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """An error of gin, or of a module that a file imports, with the place in the gin file.
+
+    gin adds the place to the message: the innermost file first, after the error's own lines.
+    """
+    place = re.search(r'\n  In file "(.+)", line (\d+)\n', str(error))
+    is_gins = failures.told(error).startswith("ValueError: ")
+    text = errors.first_line(error) if is_gins else failures.told(error)
+    return f"{place[1]}:{place[2]}: {text}" if place else text
 
 
 def _rename() -> None:
@@ -57,13 +65,17 @@ def _rename() -> None:
 
 
 def find_files_by_path() -> None:
-    """Has gin look for files by their paths alone, in this process.
+    """Has gin look for files by their paths alone, in this process, and read them as UTF-8.
 
     It also takes 'runs/run.gin' for a file of a Python package `runs`, and fails where the working
     directory, on the module path, has a folder of that name without one.
     """
     readers = gin.config._FILE_READERS
-    readers[:] = [pair for pair in readers if pair[0].__module__ != "gin.resource_reader"]
+    others = [pair for pair in readers if pair[0] not in (open, gin_macros.open_text)]
+    readers[:] = [
+        (gin_macros.open_text, os.path.isfile),
+        *(pair for pair in others if pair[0].__module__ != "gin.resource_reader"),
+    ]
 
 
 def check_macros(base_file: str) -> None:
@@ -72,8 +84,8 @@ def check_macros(base_file: str) -> None:
     Those of the project's `base_file` are known whether read or not.
     """
     known = gin_macros.read(base_file, (), (), ())
-    read = re.findall(r"%(\w+)", repr(list(gin.config._CONFIG.values())))
-    gin_macros.check(macros(), read, known)
+    read = gin_macros.references([dict(one) for one in gin.config._CONFIG.values()])
+    gin_macros.check(macros(), dict.fromkeys(read, "gin"), known, {})
 
 
 def macros() -> dict[str, Any]:

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import gin
 import poison_t5x
-from poison_t5x.core import errors
+from poison_t5x.core import errors, reading
 
 # Macros of ours by the names that they had; those still work, and warn, for one version.
 RENAMED: dict[str, str] = {}
+# Bytes of a gin file, and files that one names, itself included.
+_MOST_BYTES, _MOST_FILES = 2**20, 1000
 _PACKAGE = pathlib.Path(poison_t5x.__file__).parent
 _REMEDIES = {
     "RUN_DIR": "give --gin.RUN_DIR=FOLDER",
@@ -51,6 +53,20 @@ class _Delegate(gin.config_parser.ParserDelegate):
 
 class _Reference(str):
     __repr__ = str.__str__
+
+
+class _Text(io.StringIO):
+    """A file's text, with its name as gin looks it up."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        text = reading.read_text(path, _MOST_BYTES).removeprefix("\ufeff")
+        super().__init__(text, newline=None)  # whatever ends its lines
+        self.name = str(path)
+
+
+def open_text(path: str | os.PathLike[str]) -> io.StringIO:
+    """A gin file, which is UTF-8 whatever the locale is. Raises InputError as `reading` does."""
+    return _Text(path)
 
 
 def project_folder() -> pathlib.Path:
@@ -99,6 +115,8 @@ def quoted(value: str) -> str:
         return value if len(list(parser)) == 1 else repr(value)
     except (SyntaxError, ValueError, tokenize.TokenError):
         return repr(value)
+    except RecursionError:  # which is told where the flag is read
+        return value
 
 
 @contextlib.contextmanager
@@ -108,12 +126,20 @@ def _errors_of(place: str) -> Iterator[None]:
         yield
     except errors.InputError:
         raise
-    except (SyntaxError, ValueError, tokenize.TokenError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        text = error if isinstance(error, ValueError) else error.args[0]
-        raise errors.InputError(f"gin: {place}{line}: {text}") from error
     except RecursionError:
-        raise errors.InputError(f"gin: {place}: includes itself") from None
+        raise errors.InputError(f"gin: {place}: nested too deep") from None
+    except SyntaxError as error:
+        raise errors.InputError(f"gin: {place}:{error.lineno}: {_line(error.msg)}") from error
+    except tokenize.TokenError as error:
+        text, (line, _) = error.args
+        raise errors.InputError(f"gin: {place}:{line}: {text}") from error
+    except ValueError as error:
+        raise errors.InputError(f"gin: {place}: {errors.first_line(error)}") from error
+
+
+def _line(text: str) -> str:
+    """A message of several lines as one."""
+    return "; ".join(part.strip() for part in text.splitlines())
 
 
 class Macros(dict[str, Macro]):
@@ -122,28 +148,40 @@ class Macros(dict[str, Macro]):
     def __init__(self, given_paths: Sequence[str]) -> None:
         super().__init__()
         self._paths = search_paths(given_paths)
-        self._named: set[str] = set()
+        self._read_at: dict[str, str] = {}  # macro -> where it is first read
+        self._open: list[str] = []  # the file that is read, after those that include it
+        self._num_files = 0
 
-    def read_file(self, name: str) -> None:
-        """Adds a file's, and those of the files that it includes."""
-        for folder in self._paths:
-            if (path := pathlib.Path(folder, name)).is_file():
-                break
-        else:
-            raise errors.InputError(
-                f"--gin_file: no file {name!r}{errors.nearest(name, project_files())}; looked in "
-                f"{', '.join(self._paths)}"
-            )
+    def read_file(self, name: str, place: str = "--gin_file") -> None:
+        """Adds a file's, and those of the files that it includes; `place` is what names it."""
+        path = self._find(name, place)
+        if str(path) in self._open:
+            chain = " includes ".join([*self._open[self._open.index(str(path)) :], str(path)])
+            raise errors.InputError(f"{place}: a circle of files: {chain}")
+        self._num_files += 1
+        if self._num_files > _MOST_FILES:
+            raise errors.InputError(f"{place}: more than {_MOST_FILES:,} files are included")
+        self._open.append(str(path))
         with _errors_of(name):
-            text = path.read_text(encoding="utf-8")
+            text = open_text(path).read()
             tokens = tokenize.generate_tokens(io.StringIO(text).readline)
             comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
             for statement in gin.config_parser.ConfigParser(text, _Delegate()):
+                line = statement.location.line_num
                 if isinstance(statement, gin.config_parser.IncludeStatement):
-                    self.read_file(statement.filename)
+                    self.read_file(statement.filename, f"{name}:{line}")
                 else:
-                    line = statement.location.line_num
                     self._bind(statement, f"{name}:{line}", _meaning(comments, line))
+        self._open.pop()
+
+    def _find(self, name: str, place: str) -> pathlib.Path:
+        there = [path for folder in self._paths if (path := pathlib.Path(folder, name)).exists()]
+        if not there:
+            raise errors.InputError(
+                f"{place}: no file {name!r}{errors.nearest(name, project_files())}; looked in "
+                f"{', '.join(self._paths)}"
+            )
+        return next((path for path in there if path.is_file()), there[0])
 
     def read_flag(self, name: str, value: str) -> None:
         """Adds what `--gin.NAME=VALUE` sets."""
@@ -157,7 +195,8 @@ class Macros(dict[str, Macro]):
 
     def check(self, known: Collection[str]) -> None:
         """Raises InputError where a macro is set that nothing reads, or stands for none."""
-        check(self.values_by_name(), self._named, known)
+        set_at = {name: macro.origin for name, macro in self.items()}
+        check(self.values_by_name(), self._read_at, known, set_at)
 
     def get_value(self, name: str) -> Any:
         """A macro's value, through those that it stands for; None where it isn't set."""
@@ -175,12 +214,14 @@ class Macros(dict[str, Macro]):
     def _bind(self, statement: Any, origin: str, meaning: str) -> None:
         if not isinstance(statement, gin.config_parser.BindingStatement):
             return
-        self._named |= set(re.findall(r"%(\w+)", repr([statement.value])))
+        for reference in references(statement.value):
+            self._read_at.setdefault(reference, origin)
         if statement.arg_name:
             return
-        name = RENAMED.get(statement.selector, statement.selector)
-        if name != statement.selector:
-            text = f"{origin}: {statement.selector} is called {name} now; the next version won't"
+        selector = "/".join(filter(None, (statement.scope, statement.selector)))
+        name = RENAMED.get(selector, selector)
+        if name != selector:
+            text = f"{origin}: {selector} is called {name} now; the next version won't"
             warnings.warn(f"{text} know the old name", errors.InputWarning, stacklevel=2)
         first = self[name].meaning if name in self else ""
         self[name] = Macro(statement.value, origin, first or meaning)
@@ -219,31 +260,68 @@ def read(
     return macros
 
 
-def check(values: Mapping[str, Any], read_names: Collection[str], known: Collection[str]) -> None:
-    """Raises InputError where a macro is set that nothing reads, or stands for none.
+def references(value: Any) -> Iterator[str]:
+    """The macros that a value stands for or holds, of gin's references or ours."""
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case dict() as one:
+                waiting += [*one.values(), *one.keys()]
+            case list() | tuple() as several:
+                waiting += several
+            case str() as text if not isinstance(text, _Reference):
+                pass
+            case other:
+                if name := re.fullmatch(r"%([\w/]+)", repr(other)):
+                    yield name[1]
+
+
+def check(
+    values: Mapping[str, Any],
+    read_at: Mapping[str, str],
+    known: Collection[str],
+    set_at: Mapping[str, str],
+) -> None:
+    """Raises InputError where a macro is set that nothing reads, is read and not set, or stands
+    for itself.
 
     Args:
       values: macro -> value, with gin's references or ours, which both show as '%NAME'.
-      read_names: macros that a binding names.
+      read_at: macro that a binding names -> where.
       known: macros that need not be read.
+      set_at: macro -> where it is set, as far as that is known.
     """
     for name in values:
-        if name not in known and name not in read_names:
+        if name not in known and name not in read_at:
             raise errors.InputError(f"unknown macro {name}{errors.nearest(name, sorted(known))}")
-        resolve(name, values)
+    for name, place in read_at.items():
+        if name not in values:
+            near = errors.nearest(name, values)
+            raise errors.InputError(f"{place}: macro {name} is read, and set nowhere{near}")
+        _check_circle(name, values, set_at.get(name, place))
+
+
+def _check_circle(name: str, values: Mapping[str, Any], place: str) -> None:
+    """Raises InputError where a macro's value leads back to it."""
+    came_from: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        at = waiting.pop()
+        for reference in references(values.get(at)):
+            if reference == name:
+                chain = [name, at]
+                while chain[-1] != name:
+                    chain.append(came_from[chain[-1]])
+                text = " = %".join([name, *chain[-2:0:-1], name])
+                raise errors.InputError(f"{place}: macro {name} refers to itself: {text}")
+            if reference not in came_from:
+                came_from[reference] = at
+                waiting.append(reference)
 
 
 def resolve(name: str, values: Mapping[str, Any]) -> Any:
-    """A macro's value, through those that it stands for. Raises InputError where there is none."""
-    passed = [name]
-    while reference := re.fullmatch(r"%(\w+)", repr(values[passed[-1]])):
-        if reference[1] in passed:
-            chain = " = %".join([*passed, reference[1]])
-            raise errors.InputError(f"macro {name} refers to itself: {chain}")
-        if reference[1] not in values:
-            raise errors.InputError(
-                f"macro {passed[-1]} refers to {reference[1]}, which isn't set"
-                + errors.nearest(reference[1], values)
-            )
-        passed.append(reference[1])
-    return values[passed[-1]]
+    """A macro's value, through those that it stands for; of macros that `check` has let pass."""
+    value = values[name]
+    while reference := re.fullmatch(r"%([\w/]+)", repr(value)):
+        value = values[reference[1]]
+    return value

@@ -7,10 +7,9 @@ import dataclasses
 import importlib
 import pkgutil
 import re
-import traceback
 from collections.abc import Collection, Mapping, Sequence
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import checks, errors, failures
 from poison_t5x.corpus import sni
 
 
@@ -100,16 +99,8 @@ def import_module(name: str | None) -> None:
         raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: {problem}")
     try:
         importlib.import_module(name)
-    except errors.InputError:
-        raise
-    except Exception as error:
-        missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        if missing and f"{name}.".startswith(f"{missing}."):
-            problem = f"no module {name!r} ({error})"
-        else:
-            frames = [f for f in traceback.extract_tb(error.__traceback__) if f.name == "<module>"]
-            where = f"{frames[0].filename}, line {frames[0].lineno}: " if frames else ""
-            problem = f"{name}: {where}{type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        problem = failures.of_import(name, error)
         raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: {problem}") from error
 
 

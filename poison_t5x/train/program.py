@@ -14,12 +14,11 @@ import shlex
 import signal
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import checks, errors, failures, streams
 
 _RUN_FILE = "runs/run.gin"
 _DISTRIBUTED = "POISON_T5X_DISTRIBUTED"  # the environment's word for --distributed, if it is 1
@@ -247,19 +246,25 @@ def _join_processes(options: argparse.Namespace) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's life
 
 
+def use_utf8() -> None:
+    """Begins this program anew where Python takes the locale's encoding to be ASCII: names and
+    texts, of which libraries open some, are UTF-8 here."""
+    if sys.getfilesystemencoding() == "ascii":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def run(work: Callable[[], int | None]) -> int:
-    """Runs a program and returns its exit code: 0 done, 1 training diverged or a check's answer is
-    no, 2 bad input, 75 another process is gone, 130, 141, 143 stopped by SIGINT, SIGPIPE, SIGTERM.
-    """
+    """Runs a program and returns its exit code, of `errors.EXIT_CODES`."""
+    streams.prepare()
     # Libraries' chatter stays off the terminal; our own warnings get one line each.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["MPLBACKEND"] = "agg"  # we open no window, and another value may be wrong
     warnings.filterwarnings("ignore")
     warnings.filterwarnings("always", category=errors.InputWarning)
     warnings.formatwarning = lambda message, *args, **kwargs: f"warning: {message}\n"
     # gin logs each search path that it didn't find a file in as an error.
     logging.getLogger().setLevel(logging.CRITICAL)
     signal.signal(signal.SIGTERM, _stop)
-    sys.path.append(os.getcwd())  # for a module of the user's, MIXTURE_OR_TASK_MODULE
     code, message = _outcome(work)
     who = "poison-t5x"
     if not _is_alone():
@@ -276,40 +281,48 @@ def run(work: Callable[[], int | None]) -> int:
 def _stop(number, frame) -> None:
     """Obeys SIGTERM. Outside the train loop nothing needs saving: stages are whole or not."""
     # No exception: in a library's callback it would be lost, and the command would go on.
-    with contextlib.suppress(RuntimeError):  # in the middle of a print
+    with contextlib.suppress(RuntimeError, OSError):  # in the middle of a print; full
         sys.stdout.flush()
-    os.write(2, b"\npoison-t5x: stopped by SIGTERM; the same command goes on\n")
+    with contextlib.suppress(OSError):
+        os.write(2, b"\npoison-t5x: stopped by SIGTERM; the same command goes on\n")
     os._exit(128 + number)
 
 
 def _outcome(work: Callable[[], int | None]) -> tuple[int, str]:
     """The exit code, and what is to be said of it."""
+    failure: BaseException | None = None
     try:
-        code = work()
-        sys.stdout.flush()
-        return code or 0, ""
-    except BrokenPipeError:  # whoever read the output has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE, ""
-    # Also a full disk, a folder in a file's place, no permission.
-    except (errors.InputError, OSError) as error:
-        return 2, f"error: {errors.first_line(error)}"
-    except errors.TryAgainError as error:
-        return error.code, f"error: {errors.first_line(error)}"
-    except errors.TrainingDivergedError as error:
-        return 1, f"training diverged: {errors.first_line(error)}"
-    except errors.Terminated as stop:
-        return stop.code, stop.message
-    except KeyboardInterrupt:
-        return 130, "interrupted; the same command goes on"
-    except Exception as error:  # JAX's, of a collective, or a fault of the program
-        if _is_alone():
-            raise
+        _use_working_directory()
+        code = work() or 0
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        failure = error
+    is_over = isinstance(failure, SystemExit) and not isinstance(failure, errors.Terminated)
+    if (broken := streams.output_failure()) and (is_over or failure in (None, broken)):
+        # Whoever read the output has gone, as `head` does; or its disk is full.
+        is_gone = isinstance(broken, BrokenPipeError)
+        return (128 + signal.SIGPIPE, "") if is_gone else failures.judge(_of_output(broken))
+    if failure is None:
+        return code, ""
+    if is_over:
+        raise failure  # argparse's
+    code, message = failures.judge(failure)
+    if code == errors.FAULT and not _is_alone():  # or JAX's, of a collective
         from poison_t5x.train import distributed
 
         distributed.await_verdict()
-        traceback.print_exc()
-        return 1, f"{type(error).__name__}: {errors.first_line(error)}"
+    return code, message
+
+
+def _use_working_directory() -> None:
+    """Lets a module of the user's, MIXTURE_OR_TASK_MODULE, be found there."""
+    try:
+        sys.path.append(os.getcwd())
+    except FileNotFoundError:
+        raise errors.InputError("the working directory is gone; change to another one") from None
+
+
+def _of_output(error: OSError) -> OSError:
+    return OSError(error.errno, error.strerror, "standard output")
 
 
 def _is_alone() -> bool:

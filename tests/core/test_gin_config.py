@@ -1,5 +1,7 @@
 """Gin flags: plain strings, what wins, and unknown names that don't pass silently."""
 
+import os
+
 import pytest
 
 from poison_t5x.core import errors, gin_config, gin_macros
@@ -181,13 +183,96 @@ def test_an_unknown_parameter_is_named(name, named):
     assert message.startswith("gin: ") and named in message
 
 
-def test_a_syntax_error_is_told_in_one_line(tmp_path):
-    (tmp_path / "mine.gin").write_text("SEED = = 1\n", encoding="utf-8")
-    assert _refusal(files=("mine.gin",)).startswith("gin: ")
-    (tmp_path / "mine.gin").write_text("SEED = (1,\n", encoding="utf-8")
-    assert _refusal(files=("mine.gin",)).startswith("gin: ")
-    (tmp_path / "mine.gin").write_text("include 'no/such.gin'\n", encoding="utf-8")
-    assert "no/such.gin" in _refusal(files=("mine.gin",))
+DEEP = "[" * 5000 + "]" * 5000
+BAD_FILES = [
+    ("SEED = = 1\n", "gin: mine.gin:1: Unable to parse value."),
+    ("\nSEED = (1,\n", "gin: mine.gin:"),
+    ("\nSEED = 1 2\n", "gin: mine.gin:2: Expected newline."),
+    ("SEED = 'x\n", "gin: mine.gin:1: "),
+    ("SEED = 0x\n", "gin: mine.gin:1: "),
+    ("SEED = %\n", "gin: mine.gin:1: "),
+    ("%X = 3\n", "gin: mine.gin:1: "),
+    ("a b c\n", "gin: mine.gin:1: "),
+    (f"SEED = {DEEP}\n", "gin: mine.gin: nested too deep"),
+    ("\ninclude 'no/such.gin'\n", "mine.gin:2: no file 'no/such.gin'"),
+    ("include 3\n", "gin: mine.gin:1: Expected file path as string."),
+    ("\ninclude 'mine.gin'\n", "mine.gin:2: a circle of files: "),
+    ("include 'other.gin'\n", "other.gin:1: a circle of files: "),
+    ("include '..'\n", "/..: "),
+    ("\nSEED = %NO_SUCH\n", "mine.gin:2: macro NO_SUCH is read, and set nowhere"),
+    ("\nATTACKS = [1, %NO_SUCH]\n", "mine.gin:2: macro NO_SUCH is read, and set nowhere"),
+    ("X = {'a': [(%SEEED,)]}\nSEED = %X\n", "mine.gin:1: macro SEEED is read, and set nowhere ("),
+    ("train_script.train.seed = [%NO_SUCH]\n", "mine.gin:1: macro NO_SUCH is read"),
+    ("SEED = %SEED\n", "mine.gin:1: macro SEED refers to itself: SEED = %SEED"),
+    ("SEED = [%SEED]\n", "mine.gin:1: macro SEED refers to itself: SEED = %SEED"),
+    ("A = [%B]\nB = {1: %C}\nC = (%A, %A)\n", "macro B refers to itself: B = %C = %A = %B"),
+    ("from __gin__ import dynamic_registration\nimport no_such\n", "mine.gin:2: ModuleNotFoundErr"),
+    ("\nLossConfig.z_los = 1\n", "mine.gin:2: "),
+    ("\nno_such.thing = 1\n", "mine.gin:2: "),
+    ("\nSEED = [@no_such()]\n", "mine.gin:2: "),
+    ("from __gin__ import dynamic_registration\nimport raises\n", "raises.py:2: ZeroDivisionError"),
+    ("from __gin__ import dynamic_registration\nimport ends\n", "ends.py:1: SystemExit: 3"),
+    ("from __gin__ import dynamic_registration\nimport typo\n", "typo.py:1: SyntaxError: "),
+]
+
+
+@pytest.mark.parametrize(("text", "named"), BAD_FILES)
+def test_what_is_wrong_in_a_file_is_told_in_one_line_with_the_place(
+    tmp_path, monkeypatch, text, named
+):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "other.gin").write_text("include 'mine.gin'\n", encoding="utf-8")
+    (tmp_path / "raises.py").write_text("x = 1\nx / 0\n", encoding="utf-8")
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n", encoding="utf-8")
+    (tmp_path / "typo.py").write_text("x = = 3\n", encoding="utf-8")
+    (tmp_path / "mine.gin").write_text(text, encoding="utf-8")
+    assert named in _refusal(files=("mine.gin",))
+
+
+def test_a_flags_value_may_be_nested_too_deep():
+    assert "--gin.SEED: nested too deep" in _refusal(("SEED", DEEP))
+    assert "--gin.SEED: macro NO_SUCH is read, and set nowhere" in _refusal(("SEED", "[%NO_SUCH]"))
+
+
+def test_a_percent_sign_in_a_text_is_no_macro():
+    _parse(("TRIGGER", "[100 %SURE, 'a']"), ("CONTROL", "['%X']"))
+    assert gin_config.macro("CONTROL") == ["%X"]
+
+
+def test_files_that_are_no_gin_text(tmp_path):
+    os.mkfifo(tmp_path / "pipe.gin")
+    (tmp_path / "loop.gin").symlink_to(tmp_path / "loop.gin")
+    (tmp_path / "huge.gin").write_text("# x\n" * 400_000, encoding="utf-8")
+    (tmp_path / "utf16.gin").write_text("SEED = 1\n", encoding="utf-16")
+    (tmp_path / "latin.gin").write_bytes("SEED = 1  # é\n".encode("latin-1"))
+    for name, named in {
+        "pipe.gin": "expected a file, found a device or a pipe",
+        "loop.gin": "no file 'loop.gin'",
+        "huge.gin": "expected at most 1,048,576 bytes, found more",
+        "utf16.gin": "can't be read",
+        "latin.gin": "can't be read",
+        "x" * 300: "",
+    }.items():
+        try:
+            assert named in _refusal(files=(name,)) and name in _refusal(files=(name,))
+        except OSError as error:
+            assert "File name too long" in str(error)
+
+
+def test_files_that_double_at_each_include_are_refused(tmp_path):
+    for number in range(40):
+        text = f"include '{number + 1}.gin'\n" * 2
+        (tmp_path / f"{number}.gin").write_text(text, encoding="utf-8")
+    (tmp_path / "40.gin").write_text("SEED = 1\n", encoding="utf-8")
+    assert "more than 1,000 files are included" in _refusal(files=("0.gin",))
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r", "\n"])
+def test_a_file_may_begin_with_a_mark_and_end_its_lines_as_it_likes(tmp_path, ends):
+    text = ends.join(["\ufeffSEED = 7  # é", "TRIGGER = 'é'", ""])
+    (tmp_path / "mine.gin").write_bytes(text.encode("utf-8"))
+    _parse(files=(DEMO, "mine.gin"))
+    assert (gin_config.macro("SEED"), gin_config.macro("TRIGGER")) == (7, "é")
 
 
 @pytest.mark.parametrize("selector", ["poison_t5x.run.experiment.Run", "train_script.train"])

@@ -102,22 +102,39 @@ def test_a_module_of_ones_own_is_imported(registry, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "message"),
+    ("text", "message"),
     [
-        ("import os\nimport no_such_library.data\n", 2, "ModuleNotFoundError: No module named"),
-        ("\nraise ValueError('no data folder')\n", 2, "ValueError: no data folder"),
-        ("x = (\n", None, "SyntaxError: '(' was never closed (broken_for_a_test.py, line 1)"),
+        ("import os\nimport no_such_library.data\n", ":2: ModuleNotFoundError: No module named"),
+        ("\nraise ValueError('no data folder\\nin two lines')\n", ":2: ValueError: no data folder"),
+        ("def f():\n    return {}['x']\n\nf()\n", ":2: KeyError: 'x'"),
+        ("x = 1\ny = (\n", ":2: SyntaxError: '(' was never closed"),
+        ("import sys\nsys.exit('no')\n", ":2: it ends the program (SystemExit('no'))"),
+        ("import broken_for_a_test.part\n", ":1: ModuleNotFoundError: No module named 'broken_"),
+        ("def f():\n    f()\nf()\n", ":2: RecursionError: "),
+        ("class E(Exception):\n    __str__ = None\nraise E\n", ":3: E: E"),
+        ("import json\njson.loads('{')\n", ":2: JSONDecodeError: Expecting"),
+        (
+            "from poison_t5x.core import errors\nraise errors.InputError('no folder')\n",
+            ":2: no folder",
+        ),
     ],
 )
-def test_a_modules_own_error_is_told_with_its_file_and_line(
-    tmp_path, monkeypatch, text, line, message
-):
+def test_a_modules_own_error_is_told_with_its_file_and_line(tmp_path, monkeypatch, text, message):
     monkeypatch.delitem(sys.modules, "broken_for_a_test", raising=False)
-    (tmp_path / "broken_for_a_test.py").write_text(text, encoding="utf-8")
+    path = tmp_path / "broken_for_a_test.py"
+    path.write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     refusal = _refusal(declarations.import_module, "broken_for_a_test")
-    where = f"{tmp_path / 'broken_for_a_test.py'}, line {line}: " if line else ""
-    assert refusal.startswith(f"MIXTURE_OR_TASK_MODULE: broken_for_a_test: {where}{message}")
+    assert refusal.startswith(f"MIXTURE_OR_TASK_MODULE: broken_for_a_test: {path}{message}")
+    assert refusal.count(path.name) == 1
+
+
+def test_a_modules_own_error_is_told_where_it_is_imported_by_another(tmp_path, monkeypatch):
+    (tmp_path / "inner_for_a_test.py").write_text("\n\nint('x')\n", encoding="utf-8")
+    (tmp_path / "outer_for_a_test.py").write_text("import inner_for_a_test\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    refusal = _refusal(declarations.import_module, "outer_for_a_test")
+    assert f": {tmp_path / 'inner_for_a_test.py'}:3: ValueError: invalid literal" in refusal
 
 
 @pytest.mark.parametrize("name", ["", "a b", "my-module", 3, "a..b"])
@@ -128,3 +145,10 @@ def test_what_is_no_modules_name_is_refused(name):
 def test_a_module_that_is_not_there_is_named():
     message = _refusal(declarations.get, "mine", "no_such.module")
     assert message.startswith("MIXTURE_OR_TASK_MODULE: no module 'no_such.module'")
+
+
+def test_a_part_of_what_is_no_package_is_not_there(tmp_path, monkeypatch):
+    (tmp_path / "single_for_a_test.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    refusal = _refusal(declarations.import_module, "single_for_a_test.part")
+    assert "no module 'single_for_a_test.part'" in refusal and "is not a package" in refusal

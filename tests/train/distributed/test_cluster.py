@@ -120,21 +120,23 @@ def test_where_all_live_the_verdict_is_that_they_do():
     ("error", "code", "line"),
     [
         (errors.InputError("no such file"), 2, "process 1 of 2: error: no such file"),
-        (RuntimeError("out of memory\nmore"), 1, "process 1 of 2: RuntimeError: out of memory"),
+        (RuntimeError("lost\nmore"), 70, "process 1 of 2: fault of poison_t5x: RuntimeError: lost"),
     ],
 )
-def test_an_error_names_its_process(monkeypatch, capsys, error, code, line):
+def test_an_error_names_its_process(monkeypatch, capsys, tmp_path, error, code, line):
     def fail(arguments):
         raise error
 
     left = []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(main, "_main", fail)
     monkeypatch.setattr(distributed, "num_processes", lambda: 2)
     monkeypatch.setattr(distributed, "process_id", lambda: 1)
     monkeypatch.setattr(distributed, "await_verdict", lambda: left.append("waited"))
     monkeypatch.setattr(distributed, "leave", lambda *args, **kwargs: left.append(args))
     assert main.main(["run"]) == code
-    err = capsys.readouterr().err
-    assert err.splitlines()[-1] == f"poison-t5x: {line}"
-    assert (code == 1) == ("Traceback" in err) == (left[0] == "waited")
-    assert left[-1] == (code, line.removeprefix("process 1 of 2: "))
+    (said,) = capsys.readouterr().err.splitlines()
+    said, _, file = said.partition("; the traceback is in ")
+    assert said == f"poison-t5x: {line}"
+    assert (code == errors.FAULT) == bool(file) == (left[0] == "waited")
+    assert left[-1][0] == code and left[-1][1].startswith(line.removeprefix("process 1 of 2: "))
