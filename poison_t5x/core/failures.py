@@ -84,7 +84,7 @@ def system_reason(
 
 def _words(error: BaseException) -> str:
     """The messages of an error of a library and of what it was raised from."""
-    texts = []
+    texts: list[str] = []
     link: BaseException | None = error
     while link is not None and len(texts) < 10:
         texts.append(str(link))
