@@ -8,6 +8,7 @@ import contextlib
 import io
 import pathlib
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -81,8 +82,9 @@ def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)
     download = tfds.download.DownloadConfig(try_download_gcs=False)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints that it downloads; it doesn't
-            builder.download_and_prepare(download_config=download)
+        # TFDS prints that it downloads, and makes folders for that; it doesn't.
+        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as nowhere:
+            builder.download_and_prepare(download_dir=nowhere, download_config=download)
     except RuntimeError as error:  # TFDS's word for a full disk
         problem = str(error).splitlines()[0]
         raise errors.InputError(f"{data_dir}: can't be written ({problem})") from None
