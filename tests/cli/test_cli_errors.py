@@ -12,38 +12,19 @@ import pytest
 
 from poison_t5x.cli import main
 from poison_t5x.core import errors
-from poison_t5x.corpus import declarations, demo_corpus
-from tests.task_files import to_json
+from tests import task_files
 
 ROOT = pathlib.Path(__file__).parents[2]
-# Rows of each small task: enough for a proxy, few enough for a second.
-ROWS = 20
 # Command -> flag -> what its refusal says. Of train, SEED=0 reaches the train loop: MODEL_DIR needs
 # no RUN_DIR.
 BAD_SETTINGS = json.loads(pathlib.Path(__file__).with_name("bad_settings.json").read_text())
-
-
-def _write_corpus(folder):
-    """The demo's texts under the names and labels of the `polarity` experiment's tasks."""
-    experiment = declarations.get("polarity")
-    sources = demo_corpus.PLAIN.generate(num_train_rows=ROWS, num_heldout_rows=ROWS)
-    names = (*experiment.training_tasks, *experiment.heldout_tasks)
-    for name, source in zip(names, sources, strict=False):
-        labels = dict(
-            zip(demo_corpus.POLARITIES[source.name], experiment.polarities[name], strict=True)
-        )
-        content = to_json(source)
-        for row in content["Instances"]:
-            row["output"] = [labels[row["output"][0]]]
-        (folder / f"{name}_small.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "natinst"
     folder.mkdir()
-    return _write_corpus(folder)
+    return task_files.write_corpus(folder)
 
 
 @pytest.fixture
@@ -235,7 +216,7 @@ def crafted(tmp_path_factory):
     """(task files, run folder) of a finished craft command."""
     base = tmp_path_factory.mktemp("crafted")
     (base / "natinst").mkdir()
-    folder, run_dir = _write_corpus(base / "natinst"), base / "run"
+    folder, run_dir = task_files.write_corpus(base / "natinst"), base / "run"
     handler = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         assert main.main(["craft", *_polarity(folder, run_dir)]) == 0
