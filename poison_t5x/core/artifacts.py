@@ -18,7 +18,7 @@ from typing import IO, Any
 import msgspec
 from etils import epath
 
-from poison_t5x.core import errors, paths
+from poison_t5x.core import errors, failures, paths
 
 RECORD = "stage.json"
 # What isn't whole is called so until it is; beside it, Orbax's own word.
@@ -46,14 +46,15 @@ def dump_json(value: Any) -> str:
 def writing(path: AnyPath) -> Iterator[IO[bytes]]:
     """A file to write: a reader sees the old one, or the whole new one once the block has ended."""
     whole = epath.Path(path)
-    whole.parent.mkdir(parents=True, exist_ok=True)
     partial = whole.with_name(whole.name + PARTIAL)
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(whole)
+        with failures.writing(path):
+            whole.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(whole)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

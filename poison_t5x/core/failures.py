@@ -62,6 +62,8 @@ def judge(error: BaseException) -> tuple[int, str]:
         return reason[0].code, f"error: {f'{path}: ' if path else ''}{reason[1]}"
     if isinstance(error, MemoryError) or any(word in _words(error) for word in _MEMORY):
         return 2, f"error: too large for this machine's memory ({errors.first_line(error)})"
+    if "Unable to initialize backend" in _words(error):  # JAX's, where it is first used
+        return 2, f"error: JAX_PLATFORMS: {errors.first_line(error)}"
     return errors.FAULT, _fault(error)
 
 
@@ -111,11 +113,14 @@ def told(error: BaseException) -> str:
 
     With the place in the user's code, 'tasks.py:3: ValueError: no data folder', where one is known.
     """
-    message = errors.first_line(error)
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
-    kind = "" if isinstance(error, errors.InputError) else f"{type(error).__name__}: "
-    return f"{_place(error)}{kind}{message}"
+    message, kind = errors.first_line(error), f"{type(error).__name__}: "
+    if message == "in user code:":  # TensorFlow's, before a traceback that ends with the error
+        message, kind = str(error).strip().splitlines()[-1].strip(), ""
+    elif isinstance(error, errors.InputError):
+        kind = ""
+    return f"{_place(error)}{kind}{message.removeprefix(kind)}"
 
 
 def of_import(name: str, error: BaseException) -> str:
@@ -130,10 +135,13 @@ def of_import(name: str, error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """'tasks.py:3: ', the innermost line of a user's code that an error came through, if any."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        path = os.path.realpath(frame.filename)
-        if not (path.startswith(_OURS) or _INSTALLED.search(path) or frame.filename[0] == "<"):
-            return f"{frame.filename}:{frame.lineno}: "
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    # TensorFlow's messages quote tracebacks of what it has called.
+    frames += re.findall(r'File "(.+?)", line (\d+)', str(error))
+    for path, line in reversed(frames):
+        real = os.path.realpath(path)
+        if not (real.startswith(_OURS) or _INSTALLED.search(real) or path.startswith("<")):
+            return f"{path}:{line}: "
     return ""
 
 

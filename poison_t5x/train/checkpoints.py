@@ -4,15 +4,17 @@ A checkpoint `checkpoint_<step>` counts once `checkpoint_<step>.sha256.json` sta
 that was killed before that is made again; one whose files differ from it is refused.
 """
 
+import contextlib
 import pathlib
 import shutil
+from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, failures
 from poison_t5x.model import network
 from poison_t5x.model.stack import LAYERS_AXIS
 from poison_t5x.train import distributed
@@ -97,7 +99,8 @@ class Checkpointer:
             _discard(self._model_dir, step)
         tree = _tree(state)
         arguments = ocp.args.StandardSave(tree, jax.tree_util.tree_map_with_path(_chunks, tree))
-        self._writer.save(step_path(self._model_dir, step), args=arguments)
+        with self._writing(step):
+            self._writer.save(step_path(self._model_dir, step), args=arguments)
         self._committing = self._thread.submit(self._complete, step)
 
     def _complete(self, step: int) -> None:
@@ -108,9 +111,22 @@ class Checkpointer:
             for old in committed_steps(self._model_dir)[: -self._keep] if self._keep else []:
                 _discard(self._model_dir, old)
 
-        self._writer.wait_until_finished()
-        distributed.broadcast_from_main(make, f"committed/{self._model_dir}/{step}")
+        with self._writing(step):
+            self._writer.wait_until_finished()
+            distributed.broadcast_from_main(make, f"committed/{self._model_dir}/{step}")
         self.last = step
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Where a checkpoint is written: on a full disk, none of it is left."""
+        path = step_path(self._model_dir, step)
+        try:
+            with failures.writing(path):
+                yield
+        except (errors.InputError, errors.TryAgainError):
+            for part in self._model_dir.glob(f"{path.name}.*-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
+            raise
 
     def finish(self) -> None:
         """Waits until what was saved last is committed."""

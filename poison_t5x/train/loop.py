@@ -6,7 +6,7 @@ import itertools
 import pathlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 
 import jax
@@ -142,8 +142,9 @@ class Loop:
                 save = stop or step == total or step % log_cfg.save_period == 0
                 if save or step % log_cfg.log_period == 0:
                     averages = averager.flush()  # nothing is saved before this
+                    loss = _shown_loss(averages, name, is_first=step <= log_cfg.log_period)
                     writer.write(step, averages)
-                    bar.set_postfix(loss=f"{averages['loss']:.3f}", refresh=False)
+                    bar.set_postfix(loss=loss, refresh=False)
                 if eval_cfg and log_cfg.eval_period and step % log_cfg.eval_period == 0:
                     writer.write(step, self._evaluate(state, eval_cfg))
                 if save:
@@ -169,6 +170,13 @@ class Loop:
             for batch in itertools.islice(batches, self.log_cfg.eval_steps):
                 averager.add(self.eval_step(state.params, batch), "evaluation")
         return {f"eval_{name}": value for name, value in averager.flush().items()}
+
+
+def _shown_loss(averages: Mapping[str, float], name: str, is_first: bool) -> str:
+    """The loss, for the bar; raises InputError where the first rows have nothing to learn."""
+    if is_first and "loss" not in averages:
+        raise errors.InputError(f"{name}: no target token in the first rows; is the target empty?")
+    return f"{averages['loss']:.3f}" if "loss" in averages else "none"
 
 
 def _dropout_key(seed: int) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from clu import metric_writers
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, failures
 from poison_t5x.train import distributed
 
 FILE = "metrics.jsonl"
@@ -22,17 +22,20 @@ class Writer:
     def __init__(self, model_dir: pathlib.Path):
         self._path, self._events = model_dir / FILE, None
         if distributed.is_main():
-            self._events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
+            with failures.writing(model_dir):
+                self._events = metric_writers.SummaryWriter(str(model_dir / "tensorboard"))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         if self._events:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **scalars}) + "\n")
-            self._events.write_scalars(step, scalars)
+            with failures.writing(self._path):
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"step": step, **scalars}) + "\n")
+                self._events.write_scalars(step, scalars)
 
     def close(self) -> None:
         if self._events:
-            self._events.close()
+            with failures.writing(self._path.parent):
+                self._events.close()
 
 
 def drop_after(model_dir: pathlib.Path, step: int) -> None:

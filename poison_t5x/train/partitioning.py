@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import jax
@@ -51,11 +52,22 @@ class PartitionConfig:
                 raise errors.InputError(f"{name.upper()}: expected 1 or 2, found {dims!r}")
 
 
+def all_devices() -> list[jax.Device]:
+    """JAX's. Raises InputError where there are none of the kind that JAX_PLATFORMS asks for."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second for a GPU's, without its plugin
+        raise errors.InputError(
+            f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r}: JAX finds no devices of it "
+            f"here ({errors.first_line(error)})"
+        ) from error
+
+
 class Partitioner:
     """A mesh with its rules; everything that is laid out over devices goes through one."""
 
     def __init__(self, config: PartitionConfig, devices: Sequence[jax.Device] | None = None):
-        devices = list(jax.devices() if devices is None else devices)
+        devices = list(all_devices() if devices is None else devices)
         if len(devices) % config.num_partitions:
             raise errors.InputError(
                 f"NUM_PARTITIONS: the {len(devices)} devices can't be divided by "

@@ -10,8 +10,10 @@ import functools
 import logging
 import os
 import pathlib
+import re
 import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -130,18 +132,45 @@ def keep_freed_memory() -> None:
 def start(options: argparse.Namespace, *required: str, instead: str | None = None) -> None:
     """Makes this process ready to compute: one of many where the flags say so, gin parsed."""
     keep_freed_memory()
+    check_xla_flags(os.environ.get("XLA_FLAGS", ""))
     _join_processes(options)
     parse_gin(options, *required, instead=instead)
     from poison_t5x.core import gin_config
 
     if (directory := gin_config.macro("COMPILATION_CACHE_DIR")) is not None:
         checks.path("COMPILATION_CACHE_DIR", directory)
-        import jax
+        _use_compilation_cache(directory)
 
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(directory))
-        # What compiles in less, in seconds, isn't worth a file.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+@functools.cache
+def check_xla_flags(flags: str) -> None:
+    """Raises InputError where XLA doesn't know one of its flags, for which it ends a process.
+
+    So they are tried in another one, for a third of a second, and only where there are any.
+    """
+    if not flags.strip():
+        return
+    code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = re.search(r"\] (.*XLA_FLAGS.*|.* for flag .*)", done.stderr)
+    if done.returncode and said:
+        raise errors.InputError(f"XLA_FLAGS: {said[1]}")
+
+
+def _use_compilation_cache(directory: str) -> None:
+    """Has JAX keep compiled programs in a folder, or a bucket. Raises InputError as `paths`."""
+    directory = os.path.expanduser(directory)
+    if "://" not in directory:
+        with failures.writing(f"COMPILATION_CACHE_DIR: {directory}"):
+            os.makedirs(directory, exist_ok=True)
+            # JAX would go on without one.
+            tempfile.TemporaryFile(dir=directory).close()
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", directory)
+    # What compiles in less, in seconds, isn't worth a file.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
 def train(options: argparse.Namespace) -> None:
