@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import pathlib
-import re
 import shlex
 import signal
 import subprocess
@@ -151,10 +150,16 @@ def check_xla_flags(flags: str) -> None:
     if not flags.strip():
         return
     code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    said = re.search(r"\] (.*XLA_FLAGS.*|.* for flag .*)", done.stderr)
-    if done.returncode and said:
-        raise errors.InputError(f"XLA_FLAGS: {said[1]}")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "0"},
+    )
+    if done.returncode and "parse_flags_from_env" in done.stderr:
+        first, *_ = done.stderr.splitlines()
+        raise errors.InputError(f"XLA_FLAGS: {first.partition('] ')[2]}")
 
 
 def _use_compilation_cache(directory: str) -> None:

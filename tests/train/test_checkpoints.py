@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from poison_t5x.core.errors import InputError
+from poison_t5x.core.errors import InputError, TryAgainError
 from poison_t5x.model.network import Transformer
 from poison_t5x.train import checkpoints, train_state
 from poison_t5x.train.partitioning import PartitionConfig, Partitioner
@@ -207,3 +207,25 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         message = _error(checkpoints.restore, tmp_path / "other", abstract)
         assert f"{tmp_path / 'other'}: not a checkpoint" in message
         (tmp_path / "other" / "notes.txt").write_text("nothing of ours")
+
+
+@pytest.mark.parametrize("method", ["save", "wait_until_finished"])
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path, monkeypatch, method):
+    state = _state(_abstract())
+    saver = checkpoints.Checkpointer(tmp_path)
+    saver.save(state, 1)
+    saver.finish()
+
+    def fail(*args, **kwargs):
+        (tmp_path / "checkpoint_2.orbax-checkpoint-tmp" / "part").mkdir(parents=True)
+        raise ValueError("INTERNAL: x [OS error 28: ENOSPC No space left on device]\nmany lines")
+
+    monkeypatch.setattr(saver._writer, method, fail)
+    line = f"{tmp_path}/checkpoint_2: can't be written \\(No space left on device\\)$"
+    with pytest.raises(TryAgainError, match=line):
+        saver.save(state, 2)
+        saver.finish()
+    monkeypatch.undo()
+    saver.close()
+    assert checkpoints.committed_steps(tmp_path) == [1]
+    assert not list(tmp_path.glob("checkpoint_2*"))
