@@ -4,14 +4,12 @@ What a command needs is imported when it runs, so that `--help` is fast.
 """
 
 import argparse
-import ast
 import importlib
-import pathlib
 import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from poison_t5x import __version__
 from poison_t5x.cli import stage
@@ -56,18 +54,10 @@ def command(name: str) -> Command:
     return cast(Command, importlib.import_module(f"poison_t5x.cli.{name}"))
 
 
-def about(module: Any) -> str:
-    """A module's docstring, also where `python -OO` has dropped it."""
-    if module.__doc__:
-        return module.__doc__
-    text = pathlib.Path(module.__file__).read_text(encoding="utf-8")
-    return ast.get_docstring(ast.parse(text)) or ""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code, see `program.run`."""
     if arguments is None:
-        program.use_utf8()
+        program.restart_if_needed()
     given = sys.argv[1:] if arguments is None else arguments
     return program.run(lambda: _main(_renamed(given)))
 
@@ -109,7 +99,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         module = command(name)
         one = commands.add_parser(
             name,
-            description=about(module),
+            description=module.__doc__,
             epilog=f"example:\n{textwrap.indent(module.EXAMPLE, '  ')}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -125,7 +115,7 @@ def _list_commands() -> str:
     for title, names in GROUPS.items():
         lines.append(f"\n{title}:")
         for name in names:
-            first, *_ = about(command(name)).splitlines()
+            first, *_ = (command(name).__doc__ or "").splitlines()
             lines.append(f"  {name:<12}{first[0].lower()}{first[1:].rstrip('.')}")
     lines.append("\nexit codes:")
     for code, meaning in errors.EXIT_CODES.items():

@@ -7,7 +7,7 @@ from poison_t5x.train import program
 
 
 def main() -> int:
-    program.use_utf8()
+    program.restart_if_needed()
     parser = argparse.ArgumentParser(
         "python -m poison_t5x.train", description=program.train.__doc__
     )

@@ -254,10 +254,6 @@ def import_tensorflow() -> None:
         try:
             import seqio  # noqa: F401
             import tensorflow
-        except Exception:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
@@ -280,11 +276,17 @@ def _join_processes(options: argparse.Namespace) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's life
 
 
-def use_utf8() -> None:
-    """Begins this program anew where Python takes the locale's encoding to be ASCII: names and
-    texts, of which libraries open some, are UTF-8 here."""
+def restart_if_needed() -> None:
+    """Begins this program anew where Python would take names and texts, which are UTF-8 here, to be
+    ASCII, or has dropped docstrings, which TensorFlow's text library can't do without."""
+    changes = {}
     if sys.getfilesystemencoding() == "ascii":
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        changes["PYTHONUTF8"] = "1"
+    if sys.flags.optimize > 1:
+        changes["PYTHONOPTIMIZE"] = "1"
+    if any(os.environ.get(name) != value for name, value in changes.items()):
+        os.environ.update(changes)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def run(work: Callable[[], int | None]) -> int:
