@@ -247,16 +247,16 @@ def _gin_arguments(options: argparse.Namespace):
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow with its start-up messages held back: no setting of its own stops them."""
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            import seqio  # noqa: F401
-            import tensorflow
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    """Imports TensorFlow with its start-up messages left out: no setting of its own stops them."""
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import seqio  # noqa: F401
+        import tensorflow
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
     # TensorFlow only reads data here; the accelerators are JAX's.
     tensorflow.config.set_visible_devices([], "GPU")
 
