@@ -57,7 +57,7 @@ def command(name: str) -> Command:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code, see `program.run`."""
     if arguments is None:
-        program.restart_if_needed()
+        program.prepare_process()
     given = sys.argv[1:] if arguments is None else arguments
     return program.run(lambda: _main(_renamed(given)))
 

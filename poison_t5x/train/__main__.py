@@ -7,7 +7,7 @@ from poison_t5x.train import program
 
 
 def main() -> int:
-    program.restart_if_needed()
+    program.prepare_process()
     parser = argparse.ArgumentParser(
         "python -m poison_t5x.train", description=program.train.__doc__
     )

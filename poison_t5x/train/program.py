@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import pathlib
+import resource
 import shlex
 import signal
 import subprocess
@@ -276,9 +277,13 @@ def _join_processes(options: argparse.Namespace) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the process's life
 
 
-def restart_if_needed() -> None:
-    """Begins this program anew where Python would take names and texts, which are UTF-8 here, to be
-    ASCII, or has dropped docstrings, which TensorFlow's text library can't do without."""
+def prepare_process() -> None:
+    """What a process of a program needs before all else, unlike a call from Python.
+
+    It begins anew where Python would take names and texts, which are UTF-8 here, to be ASCII, or
+    has dropped docstrings, which TensorFlow's text library can't do without.
+    """
+    ctypes.CDLL(None).signal(ctypes.c_int(signal.SIGABRT), _on_abort)
     changes = {}
     if sys.getfilesystemencoding() == "ascii":
         changes["PYTHONUTF8"] = "1"
@@ -287,6 +292,16 @@ def restart_if_needed() -> None:
     if any(os.environ.get(name) != value for name, value in changes.items()):
         os.environ.update(changes)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _on_abort(number: int) -> None:
+    """Ends the process where a library's C++ gives up, by one line after its own."""
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        os.write(2, b"poison-t5x: error: too large for the memory that `ulimit -v` allows\n")
+        os._exit(2)
+    os.write(2, b"poison-t5x: fault of poison_t5x: a library ended it, see the lines above\n")
+    os._exit(errors.FAULT)
 
 
 def run(work: Callable[[], int | None]) -> int:

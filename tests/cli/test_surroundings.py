@@ -88,3 +88,19 @@ def test_a_working_directory_that_is_gone(tmp_path):
     )
     line = "poison-t5x: error: the working directory is gone; change to another one\n"
     assert (result.returncode, result.stderr) == (2, line)
+
+
+@pytest.mark.parametrize(
+    ("limit", "code", "said"),
+    [("true", 70, "a library ended it"), ("ulimit -v 8000000", 2, "too large for the memory")],
+)
+def test_a_library_that_gives_up(tmp_path, limit, code, said):
+    text = "import ctypes\nfrom poison_t5x.train import program\nprogram.prepare_process()\n"
+    text += "ctypes.CDLL(None).abort()\n"
+    line = f"{limit} && exec '{sys.executable}' -c '{text}'"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        ["bash", "-c", line], capture_output=True, env=environment, text=True, check=False
+    )
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr and len(result.stderr.splitlines()) == 1
