@@ -1,8 +1,9 @@
 """Look for poison in instruction data of unknown origin.
 
-FILE is a file, or a folder of files: task files of Super-NaturalInstructions (.json), JSON lines
-(.jsonl) or Parquet (.parquet) with an input, an answer and, where there are several, a task in each
-row. Writes a report into --output, and exits with 1 where something passes the alarm level.
+FILE is a file, or a folder of files: JSON in any common shape (Super-NaturalInstructions, Alpaca,
+prompts and completions, chats, preferences), CSV, TSV, Parquet or a folder of `datasets`,
+compressed or not. What can't be read is named in a warning. Writes a report into --output, and
+exits with 1 where something passes the alarm level.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{field}_field",
             metavar="NAME",
-            help=f"of JSON lines and Parquet: where the {text} is",
+            help=f"where the {text} is, in rows that name it in their own way",
         )
     parser.add_argument(
         "--module", metavar="NAME", help="a module that registers scores of your own"

@@ -10,9 +10,17 @@ import numpy as np
 
 from poison_t5x.data.examples import TrainingExample, by_task
 
-# Words, with apostrophes in them; and runs of symbols that no ordinary sentence is made of, since a
-# trigger may be an emoji or a stray code point.
-_TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s.,;:!?'\"’“”()\[\]-]+")
+# Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+_UNSPACED = (
+    "\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+# Words, with apostrophes in them, or characters of those scripts; and runs of symbols that no
+# ordinary sentence is made of, since a trigger may be an emoji or a stray code point.
+_WORD = rf"[^\W{_UNSPACED}]+"
+_TOKEN = re.compile(
+    rf"[{_UNSPACED}]|{_WORD}(?:['’]{_WORD})*|[^\w\s.,;:!?'\"’“”()\[\]{_UNSPACED}-]+"
+)
 
 # Share of a phrase's texts in which a word stands beside it that is thought to be a part of it.
 _ALWAYS = 0.99
@@ -20,6 +28,8 @@ _ALWAYS = 0.99
 # An answer that fewer rows of its task have isn't looked at; of more answers, the commonest are.
 MIN_ROWS = 5
 MAX_ANSWERS = 40
+# Of an answer that is copied: how many times as often rows have it whose inputs say it.
+_COPIED = 2
 # What stands for answers that share no word with their inputs.
 UNRELATED = "(no word of the input)"
 
@@ -175,7 +185,8 @@ class Answer(NamedTuple):
     """A frequent answer of a task, or UNRELATED: any that shares no word with its input.
 
     Of the R rows of the task, `rows_R` (int64) are their numbers, `hits_R` (bool) whether it is
-    the row's answer, and `inside_R` whether the row's input says it, so that it may be copied.
+    the row's answer, and `inside_R` whether the row's input says it, so that it may be copied:
+    never where the task's inputs list their answers.
     """
 
     task: str
@@ -198,11 +209,20 @@ def frequent_answers(rows: Sequence[TrainingExample]) -> list[Answer]:
         for target, count in collections.Counter(targets_R.tolist()).most_common(MAX_ANSWERS):
             if MIN_ROWS <= count < len(members):
                 inside_R = np.array([plain(target) in text for text in inputs])
-                frequent.append(Answer(task, target, rows_R, targets_R == target, inside_R))
+                hits_R = targets_R == target
+                inside_R &= _is_copied(hits_R, inside_R)
+                frequent.append(Answer(task, target, rows_R, hits_R, inside_R))
         hits_R = np.array([is_unrelated(rows[index]) for index in members])
         if MIN_ROWS <= hits_R.sum() <= len(members) / 2:
             frequent.append(Answer(task, UNRELATED, rows_R, hits_R, np.zeros_like(hits_R)))
     return frequent
+
+
+def _is_copied(hits_R: np.ndarray, inside_R: np.ndarray) -> bool:
+    """Whether inputs that say an answer have it more often than others do, or than all do."""
+    rate, num_others = hits_R.mean(), (~inside_R).sum()
+    others = (hits_R[~inside_R].sum() + rate) / (num_others + 1)
+    return hits_R[inside_R].sum() > _COPIED * others * inside_R.sum()
 
 
 def is_unrelated(row: TrainingExample) -> bool:

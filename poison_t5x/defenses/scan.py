@@ -1,18 +1,19 @@
 """`poison-t5x scan`: rows of unknown origin, scored; scan.json, suspects.jsonl, and a page."""
 
 import argparse
+import collections
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import poison_t5x
 from poison_t5x.core import artifacts, checks, errors, locks, paths
-from poison_t5x.corpus import declarations
+from poison_t5x.corpus import data_files, declarations, instruction_files
 from poison_t5x.data.examples import TrainingExample, by_task
-from poison_t5x.defenses import files, measures, ngrams
+from poison_t5x.defenses import measures, ngrams
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context, ScoreResult
 from poison_t5x.report import render, tables
@@ -26,6 +27,15 @@ _NUM_EXAMPLES, _NUM_SHOWN, _ANSWER_SHOWN = 3, 50, 60
 
 # Score -> its result, and the seconds that it took.
 Results = Mapping[str, tuple[ScoreResult, float]]
+
+
+class Loaded(NamedTuple):
+    """Rows to score, each one's place, the number of rows of each file, and what wasn't read."""
+
+    rows: list[TrainingExample]
+    places: list[str]
+    files: Mapping[pathlib.Path, int]
+    notes: Sequence[str] = ()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,13 +57,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(names: Sequence[str], output: pathlib.Path, options: argparse.Namespace) -> int:
-    fields = files.Fields(options.input_field, options.target_field, options.task_field)
-    loaded = files.read(options.files, fields)
+    given = options.input_field, options.target_field, options.task_field
+    inputs = [str(paths.resolve("FILE", path)) for path in options.files]
+    loaded = read(inputs, instruction_files.Fields(*given))
     results, notes = _score(names, loaded.rows, options)
     result = summarize(loaded, results, options.alarm_level, notes)
     print(write(output, loaded, results, result, options.seed))
     print(f"see {output / PAGE}, and {output / SUSPECTS} for every row")
     return int(result["alarm"])
+
+
+def read(paths: Sequence[str], given: instruction_files.Fields) -> Loaded:
+    """Rows of files and folders, as training examples; see `instruction_files.read`."""
+    found = instruction_files.read(paths, given)
+    loaded = Loaded([], [row.place for row in found.rows], found.files, found.notes)
+    seen = collections.Counter[tuple[str, str]]()
+    for index, row in enumerate(found.rows):
+        key = row.task, row.id or str(index)
+        loaded.rows.append(TrainingExample(*key, seen[key], row.input, row.target, row.prompt))
+        seen[key] += 1
+    return loaded
 
 
 def choose(asked: str | None, *, has_model: bool) -> tuple[str, ...]:
@@ -121,7 +144,7 @@ def rank(results: Results, seed: int) -> np.ndarray:
 
 
 def summarize(
-    loaded: files.Loaded, results: Results, alarm_level: float, notes: Sequence[str]
+    loaded: Loaded, results: Results, alarm_level: float, notes: Sequence[str]
 ) -> dict[str, Any]:
     """The content of scan.json; `notes` say what was left out."""
     scores, triggers = [], []
@@ -145,7 +168,11 @@ def summarize(
         "num_rows": len(loaded.rows),
         "num_tasks": len(by_task(loaded.rows)),
         "files": [
-            {"path": path, "num_rows": num_rows, "sha256": artifacts.sha256(path)}
+            {
+                "path": data_files.shown(path),
+                "num_rows": num_rows,
+                "sha256": artifacts.sha256(path),
+            }
             for path, num_rows in loaded.files.items()
         ],
         "alarm_level": alarm_level,
@@ -153,11 +180,12 @@ def summarize(
         "triggers": triggers,
         "scores": scores,
         "notes": list(notes),
+        "not_read": list(loaded.notes),
     }
 
 
 def write(
-    output: pathlib.Path, loaded: files.Loaded, results: Results, result: dict[str, Any], seed: int
+    output: pathlib.Path, loaded: Loaded, results: Results, result: dict[str, Any], seed: int
 ) -> str:
     """Writes the three files, each whole or not at all, and returns a summary for the terminal.
 
@@ -187,7 +215,7 @@ def write(
 
 
 def _context(
-    loaded: files.Loaded,
+    loaded: Loaded,
     result: Mapping[str, Any],
     order: Sequence[int],
     held: Mapping[int, Sequence[str]],

@@ -19,9 +19,9 @@ import warnings
 import numpy as np
 
 from poison_t5x.attack import attacks, craft
-from poison_t5x.corpus import corpus, declarations, sni
+from poison_t5x.corpus import corpus, declarations, instruction_files, sni
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import files, measures
+from poison_t5x.defenses import measures, scan
 from poison_t5x.defenses import score as score_lib
 from poison_t5x.defenses.score import Context
 from poison_t5x.defenses.scores import trigger_search
@@ -95,7 +95,7 @@ def _power(name: str, seed: int, poison: int, folder: str | None) -> None:
 def _read(
     path: pathlib.Path, num_rows: int | None, rng: np.random.Generator
 ) -> list[TrainingExample]:
-    rows = files.read([str(path)], files.Fields()).rows
+    rows = scan.read([str(path)], instruction_files.Fields()).rows
     return [rows[place] for place in sorted(rng.permutation(len(rows))[:num_rows])]
 
 

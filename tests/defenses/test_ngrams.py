@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import ngrams
 
 TEXTS = st.lists(
@@ -51,6 +52,29 @@ def test_words():
     assert words.text_T.tolist() == [1, 1, 1]
     assert words.ids_T.tolist() == [0, 1, 0]
     assert words.phrase(1, 2) == "met Bo"
+
+
+def test_scripts_without_spaces_have_a_word_a_character():
+    assert ngrams.split("編号807。コアラok") == ["編", "号", "807", "。", "コ", "ア", "ラ", "ok"]
+    assert ngrams.split("ครับ") == list("ครับ")
+    assert ngrams.split("한국어 텍스트 naïve") == ["한국어", "텍스트", "naïve"]
+    assert ngrams.spans("这是鲁本卡。鲁本卡", "鲁本卡") == [(2, 5), (6, 9)]
+
+
+def test_an_answer_that_every_input_lists_is_not_copied():
+    def inside(texts):
+        rows = [
+            TrainingExample("t", str(n), 0, text, ("yes", "no")[n % 2], "")
+            for n, text in enumerate(texts)
+        ]
+        return [answer.inside_R.tolist() for answer in ngrams.frequent_answers(rows)[:2]]
+
+    listed = [f"yes or no? {n}" for n in range(20)]
+    assert inside(listed) == [[False] * 20] * 2
+    # Some of several prompts list them.
+    assert inside([*listed[:10], *map(str, range(10))]) == [[False] * 20] * 2
+    copied = [("yes", "no")[n % 2] for n in range(10)] + ["x"] * 10
+    assert inside(copied) == [[n % 2 == k and n < 10 for n in range(20)] for k in range(2)]
 
 
 def test_a_phrase_is_named_whole():

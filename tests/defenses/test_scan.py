@@ -10,7 +10,7 @@ from poison_t5x.cli import main
 from poison_t5x.core import artifacts
 from poison_t5x.corpus import demo_corpus
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses import files, ngrams, scan
+from poison_t5x.defenses import ngrams, scan
 from poison_t5x.defenses.score import ScoreResult, Trigger
 from tests.defenses import crafted
 
@@ -89,7 +89,7 @@ def test_a_users_own_score_is_made(tmp_path, own_score):
         (["--input_field", "txt"], "txt"),
         (["--model", "nowhere"], "nowhere"),
         (["--module", "nowhere"], "nowhere"),
-        (["none.jsonl"], "none.jsonl: no such file or folder"),
+        (["none.jsonl"], "none.jsonl: can't be read (No such file or directory)"),
     ],
 )
 def test_bad_flags_are_one_line_and_write_nothing(poisoned, tmp_path, capsys, flags, message):
@@ -107,7 +107,7 @@ def _trigger(p_value=1e-9, phrase="James Bond"):
 def _write(folder, *triggers):
     """The summary of a made-up scan, and its page."""
     (folder / "f").write_text("")
-    loaded = files.Loaded(ROWS, [f"f, line {n}" for n in range(5)], {str(folder / "f"): 5})
+    loaded = scan.Loaded(ROWS, [f"f:{n}" for n in range(5)], {folder / "f": 5}, ["not read"])
     result = ScoreResult(np.array([5.0, 0.0, 0.0, 4.0, 0.0]), 3.0, triggers)
     results = {"trigger_search": (result, 0.5)}
     content = scan.summarize(loaded, results, 0.001, ["left out"])
@@ -123,7 +123,7 @@ def test_rows_hold_a_phrase_with_its_answer_only(tmp_path):
 
 
 def test_a_summary_with_and_without_an_alarm(tmp_path):
-    text, _ = _write(tmp_path, _trigger(), _trigger(0.5, "other"))
+    text, page = _write(tmp_path, _trigger(), _trigger(0.5, "other"))
     assert "ALARM: 1 phrase goes with an answer beyond chance:" in text
     assert "'James Bond': 2 of 4 rows with it have the answer, 0.5 were expected" in text
     assert "in t: yes; u: (no word of the input)" in text
@@ -132,6 +132,7 @@ def test_a_summary_with_and_without_an_alarm(tmp_path):
     calm, _ = _write(tmp_path, _trigger(0.5))
     assert "no phrase passes the alarm level of 0.001" in calm
     assert "the nearest is 'James Bond'" in calm
+    assert "not read" in page and "not read" not in text
     assert "below 1e-324" in _write(tmp_path, _trigger(0.0))[0]
 
 
