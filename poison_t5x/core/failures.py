@@ -88,8 +88,11 @@ def _words(error: BaseException) -> str:
     """The messages of an error of a library and of what it was raised from."""
     texts: list[str] = []
     link: BaseException | None = error
-    while link is not None and len(texts) < 10:
-        texts.append(str(link))
+    for _ in range(10):
+        if link is None:
+            break
+        with contextlib.suppress(Exception):
+            texts.append(str(link))
         link = link.__cause__
     return "\n".join(texts)
 
@@ -136,8 +139,9 @@ def of_import(name: str, error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """'tasks.py:3: ', the innermost line of a user's code that an error came through, if any."""
     frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    # TensorFlow's messages quote tracebacks of what it has called.
-    frames += re.findall(r'File "(.+?)", line (\d+)', str(error))
+    with contextlib.suppress(Exception):  # a user's own class may fail at its text
+        # TensorFlow's messages quote tracebacks of what it has called.
+        frames += re.findall(r'File "(.+?)", line (\d+)', str(error))
     for path, line in reversed(frames):
         real = os.path.realpath(path)
         if not (real.startswith(_OURS) or _INSTALLED.search(real) or path.startswith("<")):
