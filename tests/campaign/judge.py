@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tests import small_run
 
@@ -136,9 +136,7 @@ def in_forked_processes(cases: Iterable[Case], at_once: int) -> Iterator[Verdict
         stack = contextlib.ExitStack()
         folder = stack.enter_context(_folder(case))
         before, start = tree(folder), time.monotonic()
-        sys.stdout.flush()
-        if (child := os.fork()) == 0:
-            _be_child(case, folder)
+        child = fork(case.line(folder), folder, (f"{folder}.out", f"{folder}.err"))
         running[child] = (stack, case, folder, before, start)
     while running:
         yield from _ended(running)
@@ -167,15 +165,22 @@ def import_all() -> None:
     sys.path[:] = paths
 
 
-def _be_child(case: Case, folder: pathlib.Path) -> None:
+def fork(arguments: Sequence[str], folder: pathlib.Path, outputs: Sequence[str]) -> int:
+    """Runs poison-t5x in a child of this process that is in `folder`, and gives its number.
+
+    `outputs` are the files that its standard output and error are added to.
+    """
+    sys.stdout.flush()
+    if child := os.fork():
+        return child
     code = 70
     try:
         os.setsid()
-        for number, name in enumerate((os.devnull, f"{folder}.out", f"{folder}.err")):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT), number)
+        for number, name in enumerate((os.devnull, *outputs)):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
         os.chdir(folder)
         sys.path.insert(0, str(small_run.ROOT))
-        sys.argv = ["poison-t5x", *case.line(folder)]
+        sys.argv = ["poison-t5x", *arguments]
         from poison_t5x.cli import main
 
         code = main.main(sys.argv[1:])
