@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from poison_t5x.core import errors, progress
+from poison_t5x.core import errors, failures, progress
 from poison_t5x.corpus import corpus, sni
 
 
@@ -81,10 +81,10 @@ def prepare(config: str, tasks: Sequence[sni.Task], data_dir: str | pathlib.Path
     tfds.disable_progress_bar()  # five nested bars and their leftovers; ours is one
     builder = Natinst(data_dir=str(data_dir), config=config, tasks=tasks)
     download = tfds.download.DownloadConfig(try_download_gcs=False)
-    try:
-        # TFDS prints that it downloads, and makes folders for that; it doesn't.
-        with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as nowhere:
-            builder.download_and_prepare(download_dir=nowhere, download_config=download)
-    except RuntimeError as error:  # TFDS's word for a full disk
-        problem = str(error).splitlines()[0]
-        raise errors.InputError(f"{data_dir}: can't be written ({problem})") from None
+    # TFDS prints that it downloads, and makes folders for that; it doesn't.
+    with (
+        failures.writing(data_dir),
+        contextlib.redirect_stdout(io.StringIO()),
+        tempfile.TemporaryDirectory() as nowhere,
+    ):
+        builder.download_and_prepare(download_dir=nowhere, download_config=download)
