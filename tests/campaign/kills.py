@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
+from poison_t5x.core import artifacts
 from tests import small_run
 from tests.campaign import judge
 
@@ -35,10 +36,10 @@ COMMANDS = {
     ],
     "scan": ["scan", "rows.jsonl", "--output", "here", "--scores", "trigger_search,onion"],
 }
-# What says when, how fast or by which process something was made; events are TensorBoard's, and
-# what a stage printed is no result.
+# What says when, how fast or by which process something was made, and hashes of files that say so;
+# a record of a model has its parameters' hash, whatever the bytes of its checkpoints are.
 _TIMES = re.compile(r"second|time|peak|host|process|since|memory", re.IGNORECASE)
-_LEFT_OUT = re.compile(r"tfevents|/log|\.log$|\.lock$")
+_LEFT_OUT = re.compile(r"tfevents|/log|\.log$|/checkpoint_\d+[./]")
 
 
 class Running:
@@ -105,6 +106,8 @@ def _timeless(path: pathlib.Path) -> object:
     content = path.read_bytes()
     if ".tfrecord" in path.name:  # a row's fields are in another order in each process
         return len(content)
+    if path.name == artifacts.RECORD and path.parent.name in ("data", "report"):
+        return json.loads(content)["settings"] if path.parent.name == "data" else None
     if path.suffix in (".json", ".jsonl"):
         return [_without_times(json.loads(line)) for line in _documents(path, content)]
     if path.suffix == ".html":
