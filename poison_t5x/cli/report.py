@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
         from poison_t5x.core import locks
         from poison_t5x.report import comparison
 
-        with locks.alone(options.output):
+        with locks.alone(options.output, beside=True):
             comparison.write_comparison(options.runs, options.output, print)
         return
     with stage.open_run(options) as opened:
