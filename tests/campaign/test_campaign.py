@@ -8,7 +8,6 @@ import pytest
 from tests import small_run
 
 SAMPLES = {
-    "bad_input": ("--cases=130", "--files=0.2", "--no_run", "--seed=0"),
     "kills": ("--kills=2", "--commands=scan", "--seed=0"),
     "faults": ("--only=a closed output|closed errors$|MPLBACKEND$",),
 }
