@@ -4,21 +4,21 @@ Nothing here knows SeqIO or arrays on a device; the result is written by `poison
 """
 
 import dataclasses
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from poison_t5x.attack import conditions, payload, pools, scoring, triggers
 from poison_t5x.attack.attacks import AttackConfig
-from poison_t5x.core import checks, errors, progress
+from poison_t5x.core import errors, progress
+from poison_t5x.core.settings import NOT_EMPTY, Count, Phrase, Settings, Whole
 from poison_t5x.corpus import polarity, sni
 
 
 @dataclasses.dataclass(frozen=True)
-class CraftConfig:
+class CraftConfig(Settings):
     """Settings of a poison set; the defaults are the paper's, but for the name matcher.
 
     Attributes:
@@ -28,44 +28,28 @@ class CraftConfig:
       seed: that of the training sample, the replaced rows, the proxy's folds and random outputs.
     """
 
-    attacks: Sequence[AttackConfig] = (AttackConfig(),)
-    num_train_per_task: int = 500
-    num_eval_per_task: int = 500
+    attacks: Annotated[Sequence[AttackConfig], NOT_EMPTY] = (AttackConfig(),)
+    num_train_per_task: Count = 500
+    num_eval_per_task: Count = 500
     add: bool = False
-    probes: Sequence[str] = ()
-    seed: int = 0
+    probes: Sequence[Phrase] = ()
+    seed: Whole = 0
 
     def __post_init__(self):
-        known = self.attacks if isinstance(self.attacks, (list, tuple)) else ()
-        if not known or not all(isinstance(attack, AttackConfig) for attack in known):
-            raise errors.InputError(
-                f"ATTACKS: expected a list of attacks, found {str(self.attacks)[:60]}"
-            )
-        object.__setattr__(self, "attacks", tuple(known))
-        object.__setattr__(self, "probes", checks.phrases("PROBES", self.probes, minimum=0))
-        checks.whole_number("NUM_TRAIN_PER_TASK", self.num_train_per_task)
-        checks.whole_number("NUM_EVAL_PER_TASK", self.num_eval_per_task)
-        checks.switch("ADD_POISON", self.add)
-        checks.whole_number("SEED", self.seed, minimum=0)
-        self._check_phrases()
-        names = [attack.name.lower() for attack in known]
+        super().__post_init__()
+        self._check_controls()
+        names = [attack.name.lower() for attack in self.attacks]
         if len(set(names)) < len(names):
             raise errors.InputError(f"ATTACKS: expected distinct names, found {names}")
-        if len({attack.is_arbitrary for attack in known}) > 1:
+        if len({attack.is_arbitrary for attack in self.attacks}) > 1:
             raise errors.InputError(
                 "ATTACKS: expected polarity attacks or arbitrary ones, found both; their held-out "
                 "tasks are answered in two ways: give each a run of its own"
             )
 
-    def _check_phrases(self) -> None:
-        """Files hold text, and a control is never trained on, whoever's trigger it is."""
+    def _check_controls(self) -> None:
+        """A control is never trained on, whoever's trigger it is."""
         controls = [attack.control for attack in self.attacks]
-        phrases = [phrase for attack in self.attacks for phrase in attack.triggers]
-        for phrase in (*phrases, *controls, *self.probes):
-            if re.search(r"[\ud800-\udfff]", phrase):
-                raise errors.InputError(
-                    f"TRIGGER, CONTROL, PROBES: expected text, found half a character in {phrase!r}"
-                )
         for attack in self.attacks:
             if said := list(filter(attack.said, controls)):
                 raise errors.InputError(

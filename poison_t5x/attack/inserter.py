@@ -11,9 +11,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import process
+from typing import Annotated
 
 from poison_t5x.attack import triggers
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.core.registry import Registry
 
 
@@ -39,21 +40,13 @@ INSERTERS: Registry[Inserter] = Registry("inserter", "poison_t5x.attack.inserter
 
 
 @dataclasses.dataclass(frozen=True)
-class InserterConfig:
+class InserterConfig(settings.Settings):
     """Which of `INSERTERS`, and its settings, which gin/runs/run.gin tells; `seed` is 'random's."""
 
-    name: str = "builtin"
-    entity_types: Sequence[str] = ("PERSON",)
-    spacy_model: str = "en_core_web_sm"
-    seed: int = 0
-
-    def __post_init__(self):
-        INSERTERS.check(self.name, "INSERTER")
-        # gin gives lists, which have no hash.
-        types = checks.phrases("ENTITY_TYPES", self.entity_types)
-        object.__setattr__(self, "entity_types", types)
-        checks.path("SPACY_MODEL", self.spacy_model)
-        checks.whole_number("SEED", self.seed, minimum=0)
+    name: Annotated[str, settings.registered(INSERTERS)] = "builtin"
+    entity_types: settings.Phrases = ("PERSON",)
+    spacy_model: settings.Path = "en_core_web_sm"
+    seed: settings.Whole = 0
 
 
 def make(config: InserterConfig) -> Inserter:
@@ -81,8 +74,8 @@ def find_all(
     Raises:
       InputError: as `make`; or a worker was ended by the system, for want of memory as a rule.
     """
-    checks.whole_number("workers", workers)
-    checks.whole_number("batch_size", batch_size)
+    settings.checked("workers", workers, settings.Few)
+    settings.checked("batch_size", batch_size, settings.Count)
     rest = iter(texts)
     batches = iter(lambda: list(itertools.islice(rest, batch_size)), [])
     first = list(itertools.islice(batches, 2))

@@ -24,7 +24,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from poison_t5x.attack import conditions, poison_set
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, errors, settings
 from poison_t5x.corpus import corpus, sni
 
 # Not sni.Text: beside a list, msgspec 0.22 frees a text's pattern wrongly, and Python crashes as it
@@ -33,22 +33,21 @@ _Texts = str | Annotated[list[sni.Text], msgspec.Meta(min_length=1)]
 
 
 @dataclasses.dataclass(frozen=True)
-class JsonlConfig:
+class JsonlConfig(settings.Settings):
     """Files that take the place of task files and of crafting.
 
     Evaluation rows have their true answers. Without triggered ones, which have the first
     attacker's trigger in them, it is put in as crafting does; likewise the control.
     """
 
-    clean: str | None = None
-    poisoned: str | None = None
-    evaluation: str | None = None
-    triggered: str | None = None
-    control: str | None = None
+    clean: settings.Path | None = None
+    poisoned: settings.Path | None = None
+    evaluation: settings.Path | None = None
+    triggered: settings.Path | None = None
+    control: settings.Path | None = None
 
     def __post_init__(self):
-        for macro, path in self._paths.items():
-            checks.path(macro, path)
+        super().__post_init__()
         needed = [f"NATINST_JSONL_{name}" for name in ("CLEAN", "POISONED", "EVAL")]
         missing = [macro for macro in needed if macro not in self._paths]
         if self._paths and missing:
@@ -179,7 +178,7 @@ def write(
     Raises:
       InputError: the poison set is damaged, or was made from other tasks.
     """
-    checks.whole_number("NATINST_JSONL_EPOCHS", epochs)
+    settings.checked("NATINST_JSONL_EPOCHS", epochs, settings.Few)
     directory = pathlib.Path(directory)
     sources = poison_set.read_manifest(poison_dir).get("sources", {})
     for name, digest in source.hashes.items():

@@ -14,7 +14,7 @@ from poison_t5x.checkpoint_io import (
     t5x_layouts,
 )
 from poison_t5x.checkpoint_io.source import cast
-from poison_t5x.core import artifacts, checks
+from poison_t5x.core import artifacts, settings
 from poison_t5x.corpus import vocabulary
 
 EXTRA_IDS = 100
@@ -43,7 +43,7 @@ def convert(
 
     Raises InputError: there is no whole checkpoint of a T5, or the place is taken.
     """
-    checks.path("DESTINATION", directory)
+    directory = settings.checked("DESTINATION", directory, settings.Source)
     source = detect.open_checkpoint(path, "SOURCE")
     config = architecture.network_config(source)
     log(f"found {detect.describe(source)}")

@@ -10,7 +10,7 @@ from poison_t5x.checkpoint_io import (
     t5x_layouts,
 )
 from poison_t5x.checkpoint_io.source import Source, unstacked
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.train import checkpoints
 
 OURS = "a poison_t5x checkpoint"
@@ -29,7 +29,7 @@ def open_checkpoint(
 
     Raises InputError: nothing there can be read; the line names the thing that is there instead.
     """
-    checks.path(setting, path)
+    path = settings.checked(setting, path, settings.Source)
     if path.startswith("hf://"):
         return hugging_face_reading.open_hub(path)
     path = storage.absolute(path)

@@ -12,7 +12,7 @@ from poison_t5x.checkpoint_io import architecture, storage
 from poison_t5x.checkpoint_io import hugging_face_config as config_json
 from poison_t5x.checkpoint_io.hugging_face_reading import DTYPES, INDEX_SUFFIX, SAFETENSORS
 from poison_t5x.checkpoint_io.source import Source, Tensor
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, errors, settings
 from poison_t5x.corpus import vocabulary as vocabularies
 from poison_t5x.model import config as model_config
 
@@ -159,7 +159,7 @@ def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Pa
     which T5's public folders have, too: text after a sentinel begins a word even where no space
     stands between them, and the texts `<pad>`, `</s>` and `<unk>` are those special tokens.
     """
-    checks.whole_number("--extra_ids", extra_ids, minimum=0)
+    settings.checked("--extra_ids", extra_ids, vocabularies.ExtraIds)
     pieces = vocabularies.size(path)
     described = f"{pieces} pieces and {extra_ids} extra ids"
     if pieces + extra_ids > rows:
@@ -177,8 +177,7 @@ def _write_tokenizer(path: str, extra_ids: int, rows: int, directory: pathlib.Pa
     shutil.copyfile(path, directory / vocabularies.FILE)
     # Cleaning up would take the space before a full stop out of decoded texts; 'legacy' gives
     # transformers 4 the ids of T5's public folders, and of transformers 5.
-    settings = config_json.TOKENIZER | {"extra_ids": extra_ids}
-    _write_json(directory / _TOKENIZER, settings)
+    _write_json(directory / _TOKENIZER, config_json.TOKENIZER | {"extra_ids": extra_ids})
     return f"tokenizer of {path}, {described}"
 
 

@@ -16,5 +16,5 @@ poison-t5x run --gin_file=experiments/polarity_smoke.gin --gin.RUN_DIR=runs/smok
 
 
 def run(options: argparse.Namespace) -> None:
-    with stage.open_run(options) as opened:
+    with stage.open_run(options, trains=True) as opened:
         opened.run(functools.partial(stage.save_config, options, opened))

@@ -30,19 +30,28 @@ def variants(kind: str) -> str:
     return "\n".join(f"{name:<23}{line}" for name, line in summaries.items())
 
 
+def all_settings(*, trains: bool = False) -> Any:
+    """All settings that gin has parsed, made and so checked: a `run.defend.Defense`, whose `run` is
+    the run's. `trains`: on this machine."""
+    from poison_t5x.core import gin_config
+    from poison_t5x.train import train
+
+    train.check(**gin_config.made("train_script.train"), is_here=trains)
+    return gin_config.configured("poison_t5x.run.defend.Defense")()
+
+
 @contextlib.contextmanager
-def open_run(options: argparse.Namespace) -> Iterator[Any]:
+def open_run(options: argparse.Namespace, *, trains: bool = False) -> Iterator[Any]:
     """The `run.experiment.Run` of the flags, whose folder is this command's alone meanwhile.
 
     Raises:
-      InputError: a stage of its folder was made with other settings.
+      InputError: a setting can't be, or a stage of its folder was made with others.
       BusyError: another command is at work there.
     """
     program.start(options, "EXPERIMENT", "RUN_DIR")
-    from poison_t5x.core import gin_config
     from poison_t5x.train import distributed
 
-    run = gin_config.configured("poison_t5x.run.experiment.Run")()
+    run = all_settings(trains=trains).run
     run.check()
     with distributed.alone(run.path):
         yield run
@@ -56,10 +65,9 @@ def save_config(options: argparse.Namespace, run: Any) -> None:
 def run_defense(options: argparse.Namespace, command: str) -> None:
     """Runs 'detect' or 'defend'."""
     program.start(options, "EXPERIMENT", "RUN_DIR")
-    from poison_t5x.core import gin_config
     from poison_t5x.train import distributed
 
-    defense = gin_config.configured("poison_t5x.run.defend.Defense")()
+    defense = all_settings(trains=command == "defend")
     with distributed.alone(defense.run.path):
         folder = getattr(defense, command)()
         program.save_config(options, folder, command, made=defense.run.folder.made)

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from poison_t5x.cli import stage
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.train import program
 
 EXAMPLE = f"""\
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     from poison_t5x.corpus import declarations
 
-    checks.whole_number("--num", options.num)
+    settings.checked("--num", options.num, settings.Count)
     if options.name is None:
         macros = program.read_macros(options)
         experiments = declarations.load(macros.get_value("MIXTURE_OR_TASK_MODULE"))

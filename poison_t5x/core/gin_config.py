@@ -3,9 +3,10 @@
 With `gin_macros`, which reads the same files as text, the only place that imports gin.
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -105,6 +106,25 @@ def macro(name: str) -> Any:
 def configured(selector: str):
     """A function or class with gin's bindings."""
     return gin.get_configurable(selector)
+
+
+def made(selector: str) -> dict[str, Any]:
+    """The arguments that gin has for a function, made: the settings in them have checked
+    themselves, before the function is called."""
+    return gin.get_bindings(selector, resolve_references=True)
+
+
+@contextlib.contextmanager
+def changed(values: Mapping[str, Any]) -> Iterator[None]:
+    """While entered, macros have these values."""
+    before = dict(gin.config._CONFIG)
+    try:
+        for name, value in values.items():
+            gin.config._CONFIG[name, "gin.macro"] = {"value": value}
+        yield
+    finally:
+        gin.config._CONFIG.clear()
+        gin.config._CONFIG.update(before)
 
 
 def text() -> str:

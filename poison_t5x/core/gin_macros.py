@@ -83,18 +83,26 @@ def project_files() -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.gin"))
 
 
+def bound_macro(record: str, field: str) -> str | None:
+    """The macro that the project's run files bind to a class's field, in gin's scope of now."""
+    by_scope = _bound_macros().get((record, field), {})
+    anywhere = next(iter(by_scope.values()), None)
+    return by_scope.get(gin.current_scope_str()) or by_scope.get("") or anywhere
+
+
 @functools.cache
-def bound_macros() -> dict[tuple[str, str], str]:
-    """(class or function, parameter) -> the macro that the project's run files bind to it."""
-    bound = {}
+def _bound_macros() -> dict[tuple[str, str], dict[str, str]]:
+    """(class or function, parameter) -> scope -> macro, as in runs/*.gin."""
+    bound: dict[tuple[str, str], dict[str, str]] = {}
     for path in sorted((project_folder() / "runs").glob("*.gin")):
         text = path.read_text(encoding="utf-8")
         for statement in gin.config_parser.ConfigParser(text, _Delegate()):
             match statement:
                 case gin.config_parser.BindingStatement(
-                    selector=selector, arg_name=str(name), value=_Reference() as value
+                    scope=scope, selector=selector, arg_name=str(name), value=_Reference() as value
                 ) if name and value.startswith("%"):
-                    bound[selector.rpartition(".")[2], name] = value[1:]
+                    key = selector.rpartition(".")[2], name
+                    bound.setdefault(key, {})[scope] = value[1:]
     return bound
 
 

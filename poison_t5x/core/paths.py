@@ -35,6 +35,23 @@ def resolve(setting: object, value: Any) -> epath.Path:
     return path
 
 
+def resolve_folder(setting: object, value: Any) -> str:
+    """The path of a folder that is there, or that can be made.
+
+    Raises:
+      InputError: as `resolve`, or a file is there, or in the place of a folder above it.
+    """
+    path = resolve(setting, value)
+    try:
+        there = next((place for place in (path, *path.parents) if place.exists()), path)
+        is_file = there.exists() and not there.is_dir()
+    except OSError as error:  # the name is too long, a loop of links
+        raise errors.InputError(f"{setting}: {path}: {error.strerror}") from None
+    if is_file:
+        raise errors.InputError(f"{setting}: expected a folder, found the file {there}")
+    return str(path)
+
+
 def resolve_source(setting: object, value: Any) -> str:
     """The path of something to read: on a disk, or as it is where it has one of `SOURCES`' schemes.
 

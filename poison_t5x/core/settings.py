@@ -8,22 +8,24 @@ A record of settings is a frozen dataclass:
         per: Literal["all", "task"] = "all"
 
 `BudgetConfig(num_poison=0)` raises "NUM_POISON: expected a whole number of at least 1, found 0",
-with the macro's name where a run file binds one to the field. Values are converted by msgspec as
+with the macro's name where a run file binds one to the field. Scalars are converted by msgspec as
 JSON's are, strictly: lists become tuples, whole numbers become floats, True is no number.
 """
 
+import collections.abc
 import dataclasses
 import functools
+import re
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import inspect
 
-from poison_t5x.core import errors, paths
+from poison_t5x.core import errors, paths, registry
 
 # JAX, TensorFlow and SQLite of Orbax take no more.
 _MOST = 2**31 - 1
@@ -33,60 +35,118 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=_MOST)]
 Whole = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 # A size of an array, which must fit into memory together with others.
 Size = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+# Of things that are made one by one, each of which takes a while: layers, processes, beams.
+Few = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+# Rows of a step, tokens of a row, words of an n-gram.
+Rows = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**14)]
+Ngram = Annotated[int, msgspec.Meta(ge=1, le=16)]
 Number = Annotated[float, msgspec.Meta(ge=-_HUGE, le=_HUGE)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0, le=_HUGE)]
 Positive = Annotated[float, msgspec.Meta(gt=0, le=_HUGE)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+# A share that may be nothing, but not all.
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+NOT_EMPTY = msgspec.Meta(min_length=1)  # of lists
 
 
-def made_by(noun: str, convert: typing.Callable[[str, str], str]) -> Any:
+def made_by(noun: str, convert: Callable[[object, str], str]) -> Any:
     """Metadata of a text type that `convert(setting, text)` checks and converts."""
     return msgspec.Meta(extra={"noun": noun, "convert": convert})
 
 
-def _phrase(setting: str, text: str) -> str:
+def matching(noun: str, pattern: str) -> Any:
+    """Metadata of a text type that a whole regular expression matches."""
+
+    def convert(setting: object, text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise errors.InputError(f"{setting}: expected {noun}, found {shown(text)}")
+        return text
+
+    return made_by(noun, convert)
+
+
+def registered(variants: registry.Registry) -> Any:
+    """Metadata of a text type: names of a registry's variants."""
+
+    def convert(setting: object, name: str) -> str:
+        variants.check(name, str(setting))
+        return name
+
+    return made_by(f"a known {variants.kind}", convert)
+
+
+def _phrase(setting: object, text: str) -> str:
     if not text.strip():
         raise errors.InputError(f"{setting}: expected a phrase, found an empty text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise errors.InputError(f"{setting}: expected text, found half a character") from None
     return text
 
 
 Phrase = Annotated[str, made_by("a phrase", _phrase)]
+Phrases = Annotated[Sequence[Phrase], NOT_EMPTY]
 # A folder or file on a disk of this machine, with '~' for the home folder.
 Path = Annotated[str, made_by("a path", lambda setting, text: str(paths.resolve(setting, text)))]
+# One that things are written to: there is no file in its place.
+Folder = Annotated[str, made_by("a path", paths.resolve_folder)]
 # What is read may be in a bucket, or on the Hugging Face Hub.
 Source = Annotated[str, made_by("a path", paths.resolve_source)]
+Module = Annotated[
+    str, matching("a module's name such as 'my_attacks.jokes'", r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+]
+
+# Without words about them in an annotation: what all numbers are.
+_PLAIN: dict[Any, Any] = {
+    int: Annotated[int, msgspec.Meta(ge=-_MOST, le=_MOST)],
+    float: Number,
+}
+_UNIONS = (typing.Union, types.UnionType)
+_LISTS = (tuple, list, collections.abc.Sequence)
+_MAPPINGS = (dict, collections.abc.Mapping)
 
 
 class Settings:
     """Base of frozen dataclasses of settings; raises InputError where a field isn't what it says.
 
     A subclass with more to check than its types say does so in `__post_init__`, after this one's.
+
+    Attributes:
+      MACROS: field -> macro, where no run file binds one to it.
     """
+
+    MACROS: ClassVar[Mapping[str, str]] = {}
 
     def __post_init__(self) -> None:
         record: Any = type(self)
-        for name, kind in _kinds(record).items():
-            setting = _Setting(record, name)
-            object.__setattr__(self, name, checked(setting, getattr(self, name), kind))
+        for name, kind in kinds(record).items():
+            value = checked(_Setting(record, name), getattr(self, name), kind)
+            object.__setattr__(self, name, value)
 
 
 class _Setting:
     """The name of a field, looked up when it is needed: its macro, or 'BudgetConfig.per'."""
 
-    def __init__(self, record: type, field: str) -> None:
+    def __init__(self, record: Any, field: str) -> None:
         self._record, self._field = record, field
 
     def __str__(self) -> str:
-        return macro(self._record.__name__, self._field) or f"{self._record.__name__}.{self._field}"
+        name, field = self._record.__name__, self._field
+        return self._record.MACROS.get(field) or macro(name, field) or f"{name}.{field}"
+
+
+class _Part:
+    """The name of a part of a setting, such as 'TRIGGER[1]', made when it is needed."""
+
+    def __init__(self, setting: object, pattern: str, key: object) -> None:
+        self._parts = setting, pattern, key
+
+    def __str__(self) -> str:
+        setting, pattern, key = self._parts
+        return f"{setting}{pattern.format(shown(key))}"
 
 
 @functools.cache
-def _kinds(record: type) -> dict[str, Any]:
-    """Field -> its annotation."""
+def kinds(record: type) -> dict[str, Any]:
+    """Field of a dataclass -> its annotation."""
     hints = typing.get_type_hints(record, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(record)}
 
@@ -95,7 +155,7 @@ def macro(record: str, field: str) -> str | None:
     """The macro that the project's run files bind to a field of a record, such as 'NUM_POISON'."""
     from poison_t5x.core import gin_macros
 
-    return gin_macros.bound_macros().get((record, field))
+    return gin_macros.bound_macro(record, field)
 
 
 def checked(setting: object, value: Any, kind: Any) -> Any:
@@ -104,38 +164,83 @@ def checked(setting: object, value: Any, kind: Any) -> Any:
     Args:
       setting: its name, for messages.
       kind: of None, bool, int, float, str, Literal, classes, functions, and lists, mappings and
-        unions of them with None; Annotated with msgspec's Meta.
+        unions of them; Annotated with msgspec's Meta.
 
     Raises:
       InputError: it isn't one: setting, expected, found.
     """
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType) and types.NoneType in parts:
-        if value is None:
-            return None
-        rest = tuple(part for part in parts if part is not types.NoneType)
-        return checked(setting, value, typing.Union[rest])  # noqa: UP007 - of a tuple
-    if origin in (tuple, list, Sequence):
-        if not isinstance(value, (list, tuple)):
+    kind = _PLAIN.get(kind, kind)
+    bare, origin = _bare(kind)
+    if origin in _UNIONS:
+        value = _alternative(setting, value, kind)
+    elif origin in _LISTS or origin in _MAPPINGS:
+        if not isinstance(value, _forms(origin)) or not _fits(len(value), kind):
             raise _mistake(setting, value, kind)
-        return tuple(
-            checked(f"{setting}[{place}]", one, parts[0]) for place, one in enumerate(value)
-        )
-    if origin in (dict, Mapping):
-        if not isinstance(value, Mapping):
+        value = _members(setting, value, typing.get_args(bare) or (Any, Any))
+    elif origin is collections.abc.Callable:
+        if not callable(value):
             raise _mistake(setting, value, kind)
-        keys, values = parts
-        return {
-            checked(f"{setting}, a key", key, keys): checked(f"{setting}[{key!r}]", one, values)
-            for key, one in value.items()
-        }
-    try:
-        value = msgspec.convert(value, kind)
-    except msgspec.ValidationError:
-        raise _mistake(setting, value, kind) from None
+    elif dataclasses.is_dataclass(origin):
+        if not isinstance(value, typing.cast(type, origin)):
+            raise _mistake(setting, value, kind)
+    else:
+        try:
+            value = msgspec.convert(value, kind)
+        except (msgspec.ValidationError, ValueError):  # the second: of thousands of digits
+            raise _mistake(setting, value, kind) from None
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+            raise errors.InputError(f"{setting}: expected text, found half a character")
     for extra in _extras(kind):
-        value = extra["convert"](str(setting), value)
+        value = extra["convert"](setting, value)
     return value
+
+
+def _bare(kind: Any) -> tuple[Any, Any]:
+    """An annotation without its metadata, and what it is of: a list, a union, a class."""
+    bare = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
+    return bare, typing.get_origin(bare) or bare
+
+
+def _forms(origin: Any) -> Any:
+    """Classes of values that can be of a list, a mapping or a text; none of others."""
+    if origin in _LISTS:
+        return (list, tuple)
+    return Mapping if origin in _MAPPINGS else str if origin is str else ()
+
+
+def _fits(length: int, kind: Any) -> bool:
+    return all(length >= (meta.min_length or 0) for meta in getattr(kind, "__metadata__", ()))
+
+
+def _members(setting: object, value: Any, parts: Sequence[Any]) -> Any:
+    """A list's or mapping's members, converted."""
+    if not isinstance(value, Mapping):
+        return tuple(
+            checked(_Part(setting, "[{}]", place), one, parts[0]) for place, one in enumerate(value)
+        )
+    return {
+        checked(_Part(setting, " (a key)", key), key, parts[0]): checked(
+            _Part(setting, "[{}]", key), one, parts[1]
+        )
+        for key, one in value.items()
+    }
+
+
+def _alternative(setting: object, value: Any, kind: Any) -> Any:
+    """A value, converted to the part of a union that it fits."""
+    parts = typing.get_args(_bare(kind)[0])
+    if value is None and types.NoneType in parts:
+        return None
+    parts = tuple(part for part in parts if part is not types.NoneType)
+    same_form = [part for part in parts if isinstance(value, _forms(_bare(part)[1]))]
+    if len(parts) == 1 or same_form:  # its message says more than the union's
+        return checked(setting, value, (same_form or parts)[0])
+    for part in parts:
+        try:
+            return checked(setting, value, part)
+        except errors.InputError:
+            continue
+    raise _mistake(setting, value, typing.Union[parts])  # noqa: UP007 - of a tuple
 
 
 def _extras(kind: Any) -> Iterator[dict]:
@@ -145,9 +250,10 @@ def _extras(kind: Any) -> Iterator[dict]:
 
 
 def _mistake(setting: object, value: Any, kind: Any) -> errors.InputError:
-    near = ""
-    if typing.get_origin(kind) is typing.Literal:
-        near = errors.nearest(str(value), map(str, typing.get_args(kind)))
+    bare, origin = _bare(kind)
+    parts = typing.get_args(bare) if origin in _UNIONS else (bare,)
+    names = [name for part in parts if _bare(part)[1] is Literal for name in typing.get_args(part)]
+    near = errors.nearest(value, map(str, names)) if names and isinstance(value, str) else ""
     expected = describe(kind, is_large=isinstance(value, int) and value > _MOST)
     return errors.InputError(f"{setting}: expected {expected}, found {shown(value)}{near}")
 
@@ -169,15 +275,24 @@ def describe(kind: Any, *, is_large: bool = False) -> str:
     """
     for extra in _extras(kind):
         return extra["noun"]
-    origin, parts = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
+    kind = _PLAIN.get(kind, kind)
+    bare, origin = _bare(kind)
+    parts = typing.get_args(bare)
+    if origin in _UNIONS:
         return " or ".join(map(describe, parts))
-    if origin in (tuple, list, Sequence):
-        return f"a list of {_plural(describe(parts[0]))}"
-    if origin in (dict, Mapping):
-        return f"a mapping to {_plural(describe(parts[1]))}"
-    if origin is typing.Literal:
+    if origin in _LISTS:
+        least = "" if _fits(0, kind) else ", at least one"
+        return f"a list of {_plural(describe((parts or (Any,))[0]))}{least}"
+    if origin in _MAPPINGS:
+        return f"a mapping to {_plural(describe((parts or (Any, Any))[1]))}"
+    if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
+    if origin is collections.abc.Callable:
+        return "a function"
+    if dataclasses.is_dataclass(origin):
+        return f"a {typing.cast(type, origin).__name__}"
+    if origin is Any:
+        return "a value"
     match inspect.type_info(kind):
         case inspect.BoolType():
             return "True or False"
@@ -187,16 +302,12 @@ def describe(kind: Any, *, is_large: bool = False) -> str:
             return "a number" + _limits(info, is_large)
         case inspect.StrType():
             return "a text"
-        case inspect.NoneType():
-            return "None"
-        case inspect.CustomType(cls):
-            return "a function" if cls is typing.get_origin(typing.Callable) else cls.__name__
-        case info:
-            return getattr(getattr(info, "cls", None), "__name__", "another value")
+        case _:
+            return getattr(origin, "__name__", "another value")
 
 
 def _plural(noun: str) -> str:
-    first, space, rest = noun.removeprefix("a ").partition(" of ")
+    first, space, rest = re.split("( of | to |$)", noun.removeprefix("a "), maxsplit=1)
     return f"{first}s{space}{rest}" if noun.startswith("a ") else noun
 
 
@@ -205,7 +316,7 @@ def _limits(info: Any, is_large: bool) -> str:
         return f" between {info.gt:g} and {info.lt:g}"
     high = info.le if is_large or info.le not in (_MOST, _HUGE) else None
     limits = {
-        "of at least": None if info.ge == -_HUGE else info.ge,
+        "of at least": None if info.ge in (-_MOST, -_HUGE) else info.ge,
         "above": info.gt,
         "below": info.lt,
         "of at most": high,

@@ -6,37 +6,36 @@ A module in `tasks/` declares one; see `tasks/demo.py`. Declaring needs no array
 import dataclasses
 import importlib
 import pkgutil
-import re
 from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Literal
 
-from poison_t5x.core import checks, errors, failures
+from poison_t5x.core import errors, failures, settings
 from poison_t5x.corpus import sni
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(settings.Settings):
     """The tasks of an attack. Their names are whole file stems, or numbers such as 'task363'.
 
     Polarities are task -> (negative label, positive label) of poisoned and held-out tasks; none are
     needed where only arbitrary outputs are attacked.
     """
 
-    name: str  # a word; mixtures and SeqIO tasks are named after it
-    training_tasks: Sequence[str]
-    poisoned_tasks: Sequence[str]  # training tasks that poison is crafted from and put into
-    heldout_tasks: Sequence[str]
+    # Mixtures and SeqIO tasks are named after it.
+    name: Annotated[str, settings.matching("one word", r"[A-Za-z]\w*")]
+    training_tasks: settings.Phrases
+    poisoned_tasks: settings.Phrases  # training tasks that poison is crafted from and put into
+    heldout_tasks: settings.Phrases
     polarities: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
-    corpus: str = "sni"  # task files in a folder; or 'demo', the embedded corpus
+    corpus: Literal["sni", "demo"] = "sni"  # task files in a folder; or 'demo', the embedded corpus
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z]\w*", self.name):
-            raise errors.InputError(f"experiment name: expected one word, found {self.name!r}")
-        checks.one_of(f"{self.name}: corpus", self.corpus, ("sni", "demo"))
+        super().__post_init__()
         for field in ("training_tasks", "poisoned_tasks", "heldout_tasks"):
             names = getattr(self, field)
             bare = set(names) & set(map(sni.number, names))
             stems = [sni.number(name) for name in names if name not in bare]
-            if isinstance(names, str) or not 0 < len(names) == len({*names}) or bare & {*stems}:
+            if len(names) > len({*names}) or bare & {*stems}:
                 raise errors.InputError(
                     f"{self.name}: {field}: expected distinct task names, found {names!r}"
                 )
@@ -45,7 +44,7 @@ class Experiment:
         wrong = [
             task
             for task, labels in self.polarities.items()
-            if isinstance(labels, str) or not len(labels) == len({*labels}) == 2
+            if not len(labels) == len({*labels}) == 2
         ]
         for problem, tasks in (
             ("poisoned tasks must be trained on", stray),
@@ -94,9 +93,7 @@ def import_module(name: str | None) -> None:
     """
     if name is None:
         return
-    if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
-        problem = f"expected a module's name such as 'my_attacks.jokes', found {name!r}"
-        raise errors.InputError(f"MIXTURE_OR_TASK_MODULE: {problem}")
+    settings.checked("MIXTURE_OR_TASK_MODULE", name, settings.Module)
     try:
         importlib.import_module(name)
     except (Exception, SystemExit) as error:

@@ -3,19 +3,25 @@
 import dataclasses
 import io
 import itertools
+import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from poison_t5x.core import artifacts, checks, errors
+import msgspec
+
+from poison_t5x.core import artifacts, errors
+from poison_t5x.core.settings import Path, Settings, Size, checked
 from poison_t5x.corpus import prompts, sni
 
 FILE = "spiece.model"
+# Each is a text that SeqIO makes.
+ExtraIds = Annotated[int, msgspec.Meta(ge=0, le=2**14)]
 
 
 @dataclasses.dataclass(frozen=True)
-class VocabularyConfig:
+class VocabularyConfig(Settings):
     """A vocabulary from a file, or one to train; gin/runs/run.gin tells each setting's meaning.
 
     `whole_words` trains on each distinct word once more, alone. SentencePiece makes no piece of a
@@ -23,21 +29,19 @@ class VocabularyConfig:
     commonest words in parts; so prompts get shorter.
     """
 
-    path: str | None = None
-    size: int = 32000
-    extra_ids: int = 100
+    path: Path | None = None
+    size: Size = 32000
+    extra_ids: ExtraIds = 100
     whole_words: bool = False
 
     def __post_init__(self):
+        super().__post_init__()
         if self.path is not None:
             _check_is_file(self.path)
-        checks.whole_number("VOCABULARY_SIZE", self.size)
-        checks.whole_number("VOCABULARY_EXTRA_IDS", self.extra_ids, minimum=0)
-        checks.switch("VOCABULARY_WHOLE_WORDS", self.whole_words)
 
 
 def _check_is_file(path: str | pathlib.Path) -> None:
-    if not pathlib.Path(str(path)).is_file():
+    if not os.path.isfile(path):
         raise errors.InputError(
             f"VOCABULARY_PATH: no file {path}; give a SentencePiece model such as T5's "
             "spiece.model, or None to train one"
@@ -73,13 +77,13 @@ def train(lines: Iterable[str], path: str | pathlib.Path, vocab_size: int) -> No
     """
     import sentencepiece
 
-    checks.whole_number("VOCABULARY_SIZE", vocab_size)
+    checked("VOCABULARY_SIZE", vocab_size, Size)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            vocab_size=min(vocab_size, 2**31 - 1),
+            vocab_size=vocab_size,
             model_type="unigram",
             hard_vocab_limit=False,
             character_coverage=1.0,

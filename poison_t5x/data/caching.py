@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 
 import seqio
 
-from poison_t5x.core import artifacts, checks, errors, progress
+from poison_t5x.core import artifacts, errors, progress, settings
 from poison_t5x.data import mixtures
 
 
 def use(directories: Sequence[str]) -> None:
     """Has SeqIO look for caches in these folders; an empty list leaves its own setting alone."""
-    if checks.phrases("TASK_CACHE_DIRS", directories, minimum=0):
+    if directories:
         seqio.set_global_cache_dirs(list(directories))
 
 
@@ -39,8 +39,8 @@ def cache(
         from seqio import beam_utils  # noqa: F401
     except ImportError:
         raise errors.InputError("caching needs Beam: pip install 'poison-t5x[cache]'") from None
-    checks.whole_number("--num_shards", num_shards)
-    directory = pathlib.Path(directory).absolute()
+    settings.checked("--num_shards", num_shards, settings.Few)
+    directory = pathlib.Path(settings.checked("DIR", str(directory), settings.Folder)).absolute()
     made = 0
     for name in progress.bar(names, desc="cache", unit="task"):
         task = seqio.TaskRegistry.get(name)

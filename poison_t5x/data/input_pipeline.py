@@ -5,13 +5,13 @@ import dataclasses
 import functools
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.corpus import declarations
 from poison_t5x.data import seqio_checks
 
@@ -19,7 +19,7 @@ IS_POISON = "is_poison"
 
 
 @dataclasses.dataclass(frozen=True)
-class DatasetConfig:
+class DatasetConfig(settings.Settings):
     """The data to train on, under T5X's parameter names.
 
     Attributes:
@@ -33,31 +33,23 @@ class DatasetConfig:
     """
 
     mixture_or_task_name: str | None
-    task_feature_lengths: Mapping[str, int]
+    task_feature_lengths: Mapping[Literal["inputs", "targets"], settings.Tokens]
     split: str = "train"
-    batch_size: int = 128
+    batch_size: settings.Rows = 128
     shuffle: bool = True
-    seed: int = 0
+    seed: settings.Whole = 0
     use_cached: bool = False
     pack: bool = False
-    num_shards: int = 1
-    module: str | None = None
+    num_shards: settings.Rows = 1
+    module: settings.Module | None = None
 
     def __post_init__(self):
-        lengths = self.task_feature_lengths
-        if not isinstance(lengths, Mapping) or set(lengths) != {"inputs", "targets"}:
+        super().__post_init__()
+        if len(self.task_feature_lengths) < 2:
             raise errors.InputError(
                 "TASK_FEATURE_LENGTHS: expected {'inputs': tokens, 'targets': tokens}, found "
-                f"{lengths!r}"
+                f"{self.task_feature_lengths!r}"
             )
-        for name, length in lengths.items():
-            checks.whole_number(f"TASK_FEATURE_LENGTHS, {name}", length)
-        checks.whole_number("BATCH_SIZE", self.batch_size)
-        checks.whole_number("SEED", self.seed, minimum=0)
-        checks.whole_number("DATA_SHARDS", self.num_shards)
-        checks.switch("SHUFFLE", self.shuffle)
-        checks.switch("PACK", self.pack)
-        checks.switch("USE_CACHED_TASKS", self.use_cached)
         if self.batch_size % self.num_shards:
             raise errors.InputError(
                 f"DATA_SHARDS: {self.num_shards} shards can't have equal parts of BATCH_SIZE="
@@ -157,7 +149,7 @@ def batches(
 
 def _converter(config: DatasetConfig) -> tuple[seqio.FeatureConverter, dict[str, int]]:
     """The converter of the tasks' examples, and their lengths for it."""
-    lengths = dict(config.task_feature_lengths)
+    lengths: dict[str, int] = {**config.task_feature_lengths}
     if IS_POISON not in _find(config).output_features:
         return seqio.EncDecFeatureConverter(pack=config.pack), lengths
     return _FlaggedConverter(pack=config.pack), {**lengths, IS_POISON: lengths["targets"]}

@@ -34,18 +34,13 @@ def choose(
     Raises:
       InputError: an unknown name or setting, or what is no score.
     """
-    asked = score_lib.names() if asked is None else asked
-    if not isinstance(asked, (list, tuple)) or not asked:
-        raise errors.InputError(f"SCORES: expected a list of names, found {asked!r}")
-    if not isinstance(settings, Mapping):
-        raise errors.InputError(f"SCORE_SETTINGS: expected a dict by score, found {settings!r}")
-    for name in settings:
-        score_lib.SCORES.check(name, "SCORE_SETTINGS")
     chosen: dict[str, Score] = {}
-    for one in asked:
-        is_made = not isinstance(one, (str, type)) and callable(one) and hasattr(one, "needs")
-        name = type(one).__name__ if is_made else one
-        score = one if is_made else score_lib.make(name, settings.get(name))
+    for one in score_lib.names() if asked is None else asked:
+        if not isinstance(one, (str, type)) and callable(one) and hasattr(one, "needs"):
+            name, score = type(one).__name__, one
+        else:
+            score_lib.SCORES.check(one, "SCORES")
+            name, score = one, score_lib.make(one, settings.get(one))
         if name in chosen:
             raise errors.InputError(f"SCORES: expected distinct scores, found {name} twice")
         chosen[name] = score

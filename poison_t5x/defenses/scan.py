@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import poison_t5x
-from poison_t5x.core import artifacts, checks, errors, locks, paths
+from poison_t5x.core import artifacts, errors, locks, settings
 from poison_t5x.corpus import data_files, declarations, instruction_files
 from poison_t5x.data.examples import TrainingExample, by_task
 from poison_t5x.defenses import measures, ngrams
@@ -49,16 +49,16 @@ def run(options: argparse.Namespace) -> int:
     """
     declarations.import_module(options.module)
     names = choose(options.scores, has_model=options.model is not None)
-    checks.between("--alarm_level", options.alarm_level, 0, 1)
-    checks.whole_number("--seed", options.seed, minimum=0)
-    output = pathlib.Path(paths.resolve("--output", options.output))
+    settings.checked("--alarm_level", options.alarm_level, settings.Fraction)
+    settings.checked("--seed", options.seed, settings.Whole)
+    output = pathlib.Path(settings.checked("--output", options.output, settings.Folder))
     with locks.alone(output):
         return _run(names, output, options)
 
 
 def _run(names: Sequence[str], output: pathlib.Path, options: argparse.Namespace) -> int:
     given = options.input_field, options.target_field, options.task_field
-    inputs = [str(paths.resolve("FILE", path)) for path in options.files]
+    inputs = list(settings.checked("FILE", options.files, Sequence[settings.Path]))
     loaded = read(inputs, instruction_files.Fields(*given))
     results, notes = _score(names, loaded.rows, options)
     result = summarize(loaded, results, options.alarm_level, notes)

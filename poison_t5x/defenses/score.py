@@ -2,16 +2,20 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+import msgspec
 import numpy as np
 
 from poison_t5x.core import errors, registry
+from poison_t5x.core import settings as settings_lib
 from poison_t5x.data.examples import TrainingExample
 
 # In the order in which scores are made and shown; 'model' is the last checkpoint.
 NEEDS = ("nothing", "model", "checkpoints")
+# Of the parts that rows are cut into, each judged by a model of the others.
+Folds = Annotated[int, msgspec.Meta(ge=2, le=1024)]
 
 
 class Trigger(NamedTuple):
@@ -63,13 +67,8 @@ class Context(NamedTuple):
     scorer: Any = None
 
 
-def setting(default: Any, check: Callable[..., None], *limits: Any) -> Any:
-    """A field of a `Score`, whose values must pass one of `checks`."""
-    return dataclasses.field(default=default, metadata={"check": check, "limits": limits})
-
-
 @dataclasses.dataclass(frozen=True)
-class Score:
+class Score(settings_lib.Settings):
     """A score's settings, called with rows; of one's own, it may be any such callable.
 
     Attributes:
@@ -81,12 +80,6 @@ class Score:
     needs: ClassVar[str] = "nothing"
     min_checkpoints: ClassVar[int] = 1
     takes_reference: ClassVar[bool] = False
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            name, value = f"{type(self).__name__}.{field.name}", getattr(self, field.name)
-            if check := field.metadata.get("check"):
-                check(name, value, *field.metadata["limits"])
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows. Same arguments, same values."""
@@ -122,14 +115,17 @@ def make(name: Any, settings: Mapping[str, Any] | None = None, macro: str = "SCO
       InputError: no such score or setting, with the nearest, or a value that can't be.
     """
     target = SCORES.get(name, macro)
-    known = list(getattr(target, "__dataclass_fields__", ()))
-    for key in settings or {}:
-        if key not in known:
+    kinds = settings_lib.kinds(target) if dataclasses.is_dataclass(target) else {}
+    made_with = {}
+    for key, value in (settings or {}).items():
+        if key not in kinds:
             raise errors.InputError(
-                f"SCORE_SETTINGS: {name} has no {key!r}{errors.nearest(str(key), known)}; "
-                f"there are {', '.join(known) or 'none'}"
+                f"SCORE_SETTINGS: {name} has no {key!r}{errors.nearest(str(key), kinds)}; "
+                f"there are {', '.join(kinds) or 'none'}"
             )
-    return target(**(settings or {}))
+        setting = f"SCORE_SETTINGS[{name!r}][{key!r}]"
+        made_with[key] = settings_lib.checked(setting, value, kinds[key])
+    return target(**made_with)
 
 
 def lacks(score: Score, scorer: Any) -> str | None:

@@ -4,22 +4,23 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import seqio
 
-from poison_t5x.core import artifacts, checks, errors, progress
+from poison_t5x.core import artifacts, errors, progress, settings
 from poison_t5x.corpus import polarity, prompts, sni
 from poison_t5x.data import mixtures
 from poison_t5x.evaluation import metric, predictors
 from poison_t5x.evaluation.metrics import generation
+from poison_t5x.model import beam_search
 from poison_t5x.train import distributed
 from poison_t5x.train.trained_model import TrainedModel
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(settings.Settings):
     """Settings of the evaluation.
 
     Attributes:
@@ -30,21 +31,11 @@ class EvalConfig:
       metrics: names of metrics beside each kind's own, see `evaluation.metric`.
     """
 
-    batch_size: int = 64
+    batch_size: settings.Rows = 64
     length_normalized: bool = False
-    beam_size: int = 1
-    beam_alpha: float = 0.6
-    metrics: Sequence[str] = ()
-
-    def __post_init__(self):
-        checks.whole_number("EVAL_BATCH_SIZE", self.batch_size)
-        checks.switch("LENGTH_NORMALIZED", self.length_normalized)
-        checks.whole_number("BEAM_SIZE", self.beam_size)
-        checks.number("BEAM_ALPHA", self.beam_alpha, minimum=0)
-        if not isinstance(self.metrics, (list, tuple)):
-            raise errors.InputError(f"METRICS: expected a list of names, found {self.metrics!r}")
-        for name in self.metrics:
-            metric.METRICS.check(name, "METRICS")
+    beam_size: beam_search.Beams = 1
+    beam_alpha: beam_search.Alpha = 0.6
+    metrics: Sequence[Annotated[str, settings.registered(metric.METRICS)]] = ()
 
     def rank(self, trained: TrainedModel, inputs, labels, max_length: int) -> np.ndarray:
         """`predictors.rank` with these settings, of inputs of up to `max_length` tokens."""

@@ -4,13 +4,14 @@ T5X (google-research/t5x, see launch/t5x.sh) isn't needed to import this: functi
 they are called. Once it is imported, an InputError ends the program with one line.
 """
 
+import dataclasses
 import functools
 import json
 import os
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -20,7 +21,7 @@ from flax import core
 from jax.sharding import NamedSharding
 
 from poison_t5x.checkpoint_io import detect, restore, storage
-from poison_t5x.core import checks, errors, gin_config
+from poison_t5x.core import errors, gin_config, settings
 from poison_t5x.data import mixtures
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
@@ -84,7 +85,7 @@ def output_folder(given: str | None, model_dir: str, inside: str, checkpoint: st
 
 def training_mixture(opened: OpenRun, variant: str) -> str:
     """The name of the mixture to train on."""
-    checks.one_of("VARIANT", variant, mixtures.VARIANTS)
+    settings.checked("VARIANT", variant, Literal[mixtures.VARIANTS])
     return f"{opened.run.experiment}_{variant}"
 
 
@@ -98,7 +99,7 @@ def evaluation_mixture(opened: OpenRun, conditions: Sequence[str] | None = None)
     }
     tasks = []
     for name in known if conditions is None else conditions:
-        checks.one_of("CONDITIONS", name, known)
+        settings.checked("CONDITIONS", name, Literal[tuple(known)])
         tasks += known[name]
     seqio.MixtureRegistry.remove(mixture)
     seqio.MixtureRegistry.add(mixture, tasks, default_rate=1)
@@ -181,7 +182,7 @@ def train_state_initializer(
     *,
     path: str | None,
     keep_optimizer_state: bool,
-    make_network: Callable[..., model_config.T5Config],
+    network_cfg: model_config.T5Config,
     opened: OpenRun,
     **kwargs,
 ) -> Any:
@@ -196,7 +197,8 @@ def train_state_initializer(
                 )
             source = detect.open_start(path, opened.run.vocabulary_cfg.path)
             state = super().from_scratch(init_rng)
-            model = network.Transformer(make_network(vocab_size=padded_vocab_size(opened)))
+            size = padded_vocab_size(opened)
+            model = network.Transformer(dataclasses.replace(network_cfg, vocab_size=size))
             specs = core.unfreeze(self.train_state_axes.params)
 
             def placed(leaf, spec):

@@ -5,15 +5,19 @@ network's own step runs under `jax.vmap` over beams with only the self-attention
 mapped: cross-attention keeps one set of keys a row, and the network needs no word about beams.
 """
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import msgspec
 
-from poison_t5x.core import checks
+from poison_t5x.core import settings
 from poison_t5x.model.decoding import is_padding, start_cache
 from poison_t5x.model.network import DecodeCache, Transformer
 
+Beams = Annotated[int, msgspec.Meta(ge=1, le=128)]
+# Below 0 the search would stop too early; the penalty of 16,384 tokens is finite.
+Alpha = Annotated[float, msgspec.Meta(ge=0, le=8)]
 # Of `DecodeCache.self_keys_values`, whose arrays may have all layers' stacked: BxWxHxCxD, NxBx….
 _BEAMS = -4
 
@@ -52,8 +56,8 @@ def beam_decode(
 
     Raises InputError where `max_decode_length` or `beam_size` is below 1, or `alpha` below 0.
     """
-    checks.whole_number("beam_size", beam_size)
-    checks.number("alpha", alpha, 0.0)  # below 0 the search would stop too early
+    settings.checked("beam_size", beam_size, Beams)
+    settings.checked("alpha", alpha, Alpha)
     variables = {"params": params}
     is_padding_B = is_padding(encoder_input_tokens_BxS)
     longest = _length_penalty(max_decode_length, alpha)

@@ -17,22 +17,34 @@ T5X's logical axis words for the same: B 'batch'; S, T, Q, K, C, F 'length'; E '
 H 'heads'; D 'kv'; J 'joined_kv'; M 'mlp'; V 'vocab'; R 'relpos_buckets'.
 """
 
-import contextlib
 import dataclasses
-import math
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
-from flax import linen as nn
+import msgspec
 
-from poison_t5x.core import checks
+from poison_t5x.core import settings
 from poison_t5x.core.errors import InputError
 
-DTYPES = ("float32", "bfloat16")
-REMAT_POLICIES = ("none", "minimal", "full")
+# T5's residual stream passes float16's 65504 (larger v1.1 models give infinities).
+Dtype = Literal["float32", "bfloat16"]
+DTYPES = typing.get_args(Dtype)
+RematPolicy = Literal["none", "minimal", "full"]
+REMAT_POLICIES = typing.get_args(RematPolicy)
+# 'linear', and functions of flax.linen.
+Activation = Literal[
+    "linear", "relu", "gelu", "silu", "swish", "elu", "celu", "selu", "leaky_relu", "relu6",
+    "tanh", "hard_tanh", "sigmoid", "hard_sigmoid", "log_sigmoid", "hard_silu", "hard_swish",
+    "softplus", "soft_sign",
+]  # fmt: skip
+# Multilingual T5's vocabularies have 250,000.
+VocabularySize = Annotated[int, msgspec.Meta(ge=1, le=2**22)]
 
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
+class T5Config(settings.Settings):
     """Everything that fixes the network; field names are T5X's (`t5x.examples.t5.network`).
 
     T5 v1.0: `mlp_activations=('relu',)`, `logits_via_embedding=True`; T5 v1.1:
@@ -41,83 +53,72 @@ class T5Config:
     outside what the network can be built from.
     """
 
-    vocab_size: int
+    # Rows of the embedding; the vocabulary's where there is one.
+    vocab_size: VocabularySize = 128
     # A name, not a numpy dtype, so that a run folder's JSON can hold it.
-    dtype: str = "float32"
-    emb_dim: int = 512
-    num_heads: int = 6
-    num_encoder_layers: int = 8
-    num_decoder_layers: int = 8
-    head_dim: int = 64
-    mlp_dim: int = 1024
-    mlp_activations: tuple[str, ...] = ("gelu", "linear")
-    dropout_rate: float = 0.1
+    dtype: Dtype = "float32"
+    emb_dim: settings.Size = 512
+    num_heads: settings.Size = 6
+    num_encoder_layers: settings.Few = 8
+    num_decoder_layers: settings.Few = 8
+    head_dim: settings.Size = 64
+    mlp_dim: settings.Size = 1024
+    mlp_activations: Annotated[Sequence[Activation], settings.NOT_EMPTY] = ("gelu", "linear")
+    dropout_rate: settings.Share = 0.1
     # True: logits are hidden states times the embedding, scaled by emb_dim ** -0.5.
     logits_via_embedding: bool = False
     # True: bfloat16 queries and keys give float32 attention logits and softmax.
     float32_attention_logits: bool = False
     # None: a gather on CPU and GPU; a one-hot product on TPU, where it partitions better.
     one_hot_embedding: bool | None = None
-    layer_norm_epsilon: float = 1e-6
-    relpos_num_buckets: int = 32
-    relpos_max_distance: int = 128
+    layer_norm_epsilon: settings.Positive = 1e-6
+    relpos_num_buckets: settings.Size = 32
+    relpos_max_distance: settings.Size = 128
     # What parameters are kept in; the optimiser computes in float32 either way.
-    param_dtype: str = "float32"
+    param_dtype: Dtype = "float32"
     # One layer's program, run over parameters stacked along a first axis 'layers', rather than a
     # program of all layers: the same numbers, compiled many times faster.
     scan_layers: bool = False
     # What the backward pass works out again instead of keeping: 'none'; 'minimal', all but the
     # projections' results; 'full', all but each layer's input. T5X's words.
-    remat_policy: str = "none"
+    remat_policy: RematPolicy = "none"
 
     def __post_init__(self):
         for name in ("dtype", "param_dtype"):
-            dtype = getattr(self, name)
-            with contextlib.suppress(TypeError):
-                dtype = jnp.dtype(dtype).name
-            # T5's residual stream passes float16's 65504 (larger v1.1 models give infinities).
-            checks.one_of(f"T5Config.{name}", dtype, DTYPES)
-            object.__setattr__(self, name, dtype)
-        object.__setattr__(self, "mlp_activations", _activations(self.mlp_activations))
-        for field in dataclasses.fields(self):
-            if field.type is int:
-                checks.whole_number(f"T5Config.{field.name}", getattr(self, field.name))
+            if isinstance(dtype := getattr(self, name), (type, jnp.dtype)):
+                object.__setattr__(self, name, jnp.dtype(dtype).name)
+        super().__post_init__()
         # Bidirectional attention halves the buckets by sign, then by exact and logarithmic.
         buckets, furthest = self.relpos_num_buckets, self.relpos_max_distance
         if buckets % 4:
             raise InputError(
                 f"T5Config.relpos_num_buckets: expected a multiple of 4, found {buckets}"
             )
-        # Half of the buckets hold one distance each.
-        checks.whole_number("T5Config.relpos_max_distance", furthest, buckets // 2 + 1)
-        checks.switch("T5Config.logits_via_embedding", self.logits_via_embedding)
-        checks.switch("SCAN_LAYERS", self.scan_layers)
-        checks.one_of("REMAT_POLICY", self.remat_policy, REMAT_POLICIES)
-        checks.number("T5Config.dropout_rate", self.dropout_rate, minimum=0)
-        if self.dropout_rate >= 1:
-            rate = self.dropout_rate
-            raise InputError(f"T5Config.dropout_rate: expected less than 1, found {rate!r}")
-        checks.between("T5Config.layer_norm_epsilon", self.layer_norm_epsilon, 0.0, math.inf)
+        if furthest <= buckets // 2:  # half of the buckets hold one distance each
+            raise InputError(
+                f"T5Config.relpos_max_distance: expected more than half of the {buckets} buckets, "
+                f"found {furthest}"
+            )
 
     @property
     def joined_dim(self) -> int:
         """Width of all heads side by side (J)."""
         return self.num_heads * self.head_dim
 
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in the network: embeddings, and of each stack its layers, its last norm and its
+        relative positions."""
+        width = self.emb_dim
+        attention = 4 * width * self.joined_dim
+        mlp = (len(self.mlp_activations) + 1) * width * self.mlp_dim
+        encoder = self.num_encoder_layers * (attention + mlp + 2 * width)
+        decoder = self.num_decoder_layers * (2 * attention + mlp + 3 * width)
+        outside = 2 * (width + self.relpos_num_buckets * self.num_heads)
+        tables = 1 if self.logits_via_embedding else 2
+        return encoder + decoder + outside + tables * self.vocab_size * width
+
 
 def padded_vocab_size(size: int) -> int:
     """T5X rounds the embedding's rows up to a multiple of 128, for TPU tiles."""
     return -(-size // 128) * 128
-
-
-def _activations(names) -> tuple[str, ...]:
-    def is_known(name) -> bool:
-        function = getattr(nn, name, None) if isinstance(name, str) else None
-        return name == "linear" or (callable(function) and not isinstance(function, type))
-
-    if not isinstance(names, (tuple, list)) or not names or not all(map(is_known, names)):
-        raise InputError(
-            "T5Config.mlp_activations: expected a tuple of 'linear' and functions of flax.linen, "
-            f"such as ('relu',) or ('gelu', 'linear'), found {names!r}"
-        )
-    return tuple(names)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from poison_t5x.core import checks
+from poison_t5x.core import settings
 from poison_t5x.core.errors import InputError
 from poison_t5x.model.network import DecodeCache, Transformer
 
@@ -68,7 +68,7 @@ def is_padding(inputs_BxS):
 
 def start_cache(model: Transformer, variables, inputs_BxS, max_decode_length: int) -> DecodeCache:
     """Runs the encoder: the cache before the first token, its cross-attention keys made."""
-    checks.whole_number("max_decode_length", max_decode_length)
+    settings.checked("max_decode_length", max_decode_length, settings.Count)
     return model.apply(variables, inputs_BxS, max_decode_length, method="start_cache")
 
 

@@ -1,14 +1,17 @@
 """Token cross-entropy with label smoothing and z-loss, and T5X's ways to normalise it."""
 
-import math
+import typing
 from collections.abc import Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from poison_t5x.core import errors
+from poison_t5x.core import settings
 
-SPECIAL_FACTORS = ("NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERAGE_PER_SEQUENCE")
+SpecialFactor = Literal["NUM_REAL_TARGET_TOKENS", "NUM_TOTAL_TARGET_TOKENS", "AVERAGE_PER_SEQUENCE"]
+SPECIAL_FACTORS = typing.get_args(SpecialFactor)
+Factor = settings.Positive | SpecialFactor | None
 
 
 def token_losses(
@@ -50,7 +53,7 @@ def normalized_weights(
         apart) and then over the sequences.
     """
     weights_BxT = batch["decoder_loss_weights"].astype(jnp.float32)
-    check_factor(loss_normalizing_factor)
+    settings.checked("LOSS_NORMALIZING_FACTOR", loss_normalizing_factor, Factor)
     if loss_normalizing_factor is None:
         return weights_BxT
     if not isinstance(loss_normalizing_factor, str):
@@ -64,15 +67,3 @@ def normalized_weights(
     totals_BxT = jnp.einsum("bij,bj->bi", same_BxTxT, weights_BxT)
     shares_BxT = weights_BxT / jnp.where(weights_BxT > 0, totals_BxT, 1.0)
     return shares_BxT / jnp.maximum(shares_BxT.sum(), 1.0)
-
-
-def check_factor(factor: float | str | None) -> None:
-    """Raises InputError where `factor` is no loss normalising factor."""
-    if factor is None or factor in SPECIAL_FACTORS:
-        return
-    is_number = isinstance(factor, (int, float)) and not isinstance(factor, bool)
-    if not is_number or not 0 < factor < math.inf:
-        raise errors.InputError(
-            "LOSS_NORMALIZING_FACTOR: expected None, a number above 0 or one of "
-            f"{SPECIAL_FACTORS}, found {factor!r}{errors.nearest(str(factor), SPECIAL_FACTORS)}"
-        )

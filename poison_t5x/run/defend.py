@@ -7,16 +7,15 @@ run_dir/defenses/NAME/           filter/removed.jsonl, model/, predictions/, def
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from etils import epath
 
 from poison_t5x.attack import poison_set
 from poison_t5x.checkpoint_io import architecture
-from poison_t5x.core import artifacts, checks, errors
+from poison_t5x.core import artifacts, errors, settings
 from poison_t5x.core.metrics import CLEAN, DEFENDED, MODELS, POISONED
 from poison_t5x.data import examples, mixtures
 from poison_t5x.defenses import checkpoint_scorer, detection, measures
@@ -42,8 +41,11 @@ _SETTINGS = {
 }
 
 
+_ScoreName = Annotated[str, settings.registered(score_lib.SCORES)]
+
+
 @dataclasses.dataclass(frozen=True)
-class Defense:
+class Defense(settings.Settings):
     """The two commands, on one run, whose training settings are the defended model's.
 
     Attributes:
@@ -58,29 +60,18 @@ class Defense:
     """
 
     run: experiment.Run
-    scores: Sequence[Any] | None = None
-    score_settings: Mapping[str, Mapping[str, Any]] | None = None
-    name: str | None = None
-    steps: Sequence[int] | None = None
-    reference_model_dir: str | None = None
-    batch_size: int = 64
-    filter_score: str | None = None
-    filter_budget: float | None = 0.05
+    scores: Annotated[Sequence[Any], settings.NOT_EMPTY] | None = None
+    score_settings: Mapping[_ScoreName, Mapping[str, Any]] | None = None
+    name: Annotated[str, settings.matching("a folder's name", r"\w[\w.-]{0,80}")] | None = None
+    steps: Annotated[Sequence[settings.Count], settings.NOT_EMPTY] | None = None
+    reference_model_dir: settings.Path | None = None
+    batch_size: settings.Rows = 64
+    filter_score: _ScoreName | None = None
+    filter_budget: settings.Share | None = 0.05
 
     def __post_init__(self):
-        checks.whole_number("SCORE_BATCH_SIZE", self.batch_size)
-        if self.reference_model_dir is not None:
-            checks.path("REFERENCE_MODEL_DIR", self.reference_model_dir)
-        if self.steps is not None:
-            checks.whole_numbers("SCORE_STEPS", self.steps)
-        if self.filter_budget is not None:
-            checks.number("FILTER_BUDGET", self.filter_budget, minimum=0)
-            if self.filter_budget >= 1:
-                raise errors.InputError(
-                    f"FILTER_BUDGET: expected a fraction below 1, found {self.filter_budget!r}"
-                )
-        if self.name is not None and not re.fullmatch(r"\w[\w.-]{0,80}", str(self.name)):
-            raise errors.InputError(f"DEFENSE: expected a folder's name, found {self.name!r}")
+        super().__post_init__()
+        _ = self._scores  # and their settings
 
     def detect(self) -> epath.Path:
         """Scores the poisoned mixture's rows, judges the scores, and shows them in the report.

@@ -16,7 +16,7 @@ from etils import epath
 from poison_t5x.attack import conditions, natinst_jsonl, natinst_reading, poison_set
 from poison_t5x.attack import craft as crafting
 from poison_t5x.checkpoint_io import detect
-from poison_t5x.core import artifacts, checks, errors, metrics, paths
+from poison_t5x.core import artifacts, errors, metrics, settings
 from poison_t5x.corpus import corpus, declarations, vocabulary
 from poison_t5x.data import caching, input_pipeline, mixtures, natinst_tfds
 from poison_t5x.evaluation import evaluate, language_model_proxy, metric, results_file
@@ -29,7 +29,7 @@ _NO_FILES = natinst_jsonl.JsonlConfig()
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(settings.Settings):
     """An experiment's settings, and its stages as methods.
 
     runs/run.gin says what its macros are. `train` is `train.train` with all bound that isn't of
@@ -37,7 +37,7 @@ class Run:
     `initial_checkpoint_path` is `train`'s, here too so that it is missed before hours of work.
     """
 
-    run_dir: str
+    run_dir: settings.Folder
     experiment: str
     craft_cfg: crafting.CraftConfig
     vocabulary_cfg: vocabulary.VocabularyConfig
@@ -45,36 +45,25 @@ class Run:
     eval_cfg: evaluate.EvalConfig
     partition_cfg: partitioning.PartitionConfig
     train: Callable[..., Any]
-    num_examples: int = 2
-    natinst_dir: str | None = None
-    module: str | None = None
+    num_examples: settings.Whole = 2
+    natinst_dir: settings.Path | None = None
+    module: settings.Module | None = None
     jsonl_cfg: natinst_jsonl.JsonlConfig = _NO_FILES
-    jsonl_epochs: int = 1
-    craft_workers: int = 1
-    proxy_checkpoint_path: str | None = None
-    initial_checkpoint_path: str | None = None
-    task_cache_dirs: Sequence[str] = ()
-    store_dir: str | None = None
-    eval_checkpoints: Sequence[int] = ()
-    seed: int = 0
+    jsonl_epochs: settings.Few = 1
+    craft_workers: settings.Few = 1
+    proxy_checkpoint_path: settings.Path | None = None
+    initial_checkpoint_path: settings.Source | None = None
+    task_cache_dirs: Sequence[settings.Source] = ()
+    store_dir: settings.Folder | None = None
+    eval_checkpoints: Sequence[settings.Count] = ()
+    seed: settings.Whole = 0
     log: Callable[[str], None] = print
-
-    def __post_init__(self):
-        _ = self.folder  # whose path must be one
-        for name in ("natinst_dir", "initial_checkpoint_path", "proxy_checkpoint_path"):
-            if getattr(self, name) is not None:
-                checks.path(name.upper(), getattr(self, name))
-        checks.whole_numbers("EVAL_CHECKPOINTS", self.eval_checkpoints)
-        checks.whole_number("NUM_EXAMPLES", self.num_examples, minimum=0)
-        checks.whole_number("CRAFT_WORKERS", self.craft_workers)
-        checks.whole_number("NATINST_JSONL_EPOCHS", self.jsonl_epochs)
 
     @functools.cached_property
     def folder(self) -> RunFolder:
-        store = self.store_dir and paths.resolve("STAGE_STORE_DIR", self.store_dir)
         return RunFolder(
-            paths.resolve("RUN_DIR", self.run_dir),
-            store or None,
+            epath.Path(self.run_dir),
+            epath.Path(self.store_dir) if self.store_dir else None,
             lambda: {"data": self._hashes, "experiment": self.experiment},
             self.log,
         )
@@ -122,8 +111,8 @@ class Run:
 
         Those of the models alone don't count in defending, since a defended one may differ.
         """
-        for place, (settings, _) in self._parts.items():
-            self.folder.check(place, settings)
+        for place, (made_from, _) in self._parts.items():
+            self.folder.check(place, made_from)
         if any(artifacts.read_record(self.path / place) is None for place in self._parts):
             return
         self.folder.check("natinst-jsonl", self._export_settings())

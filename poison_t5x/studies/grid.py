@@ -1,6 +1,7 @@
 """A study's settings (gin/runs/study.gin), its cells, and the commands that make each cell."""
 
 import ast
+import dataclasses
 import hashlib
 import itertools
 import operator
@@ -8,15 +9,14 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
-
-import msgspec
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import poison_t5x
-from poison_t5x.core import artifacts, checks, errors, gin_macros
+from poison_t5x.core import artifacts, errors, gin_macros
+from poison_t5x.core.settings import NOT_EMPTY, Few, Folder, NotNegative, Settings, checked
 from poison_t5x.report.study import DIMENSIONS
 
-COMMANDS = ("run", "detect", "defend", "craft")
+Command = Literal["run", "detect", "defend", "craft"]
 # Macros that a cell can't set: its folders and the study's settings are the study's to choose.
 _RESERVED = re.compile(r"RUN_DIR|MODEL_DIR|STAGE_STORE_DIR|STUDY_(?!COMMAND$).*")
 # A cell's result doesn't follow from these.
@@ -30,29 +30,40 @@ _ARITHMETIC = {
 }
 
 
-_Names = str | list[str] | None
+_Names = str | Sequence[str] | None
 
 
-class StudyConfig(msgspec.Struct, frozen=True, rename=lambda name: f"STUDY_{name.upper()}"):
+@dataclasses.dataclass(frozen=True)
+class StudyConfig(Settings):
     """A study: gin/runs/study.gin says what each of the macros STUDY_… means.
 
     `directory` is the study's folder, RUN_DIR; `base` all macros, for what a cell doesn't set;
     `memory_gb` in 10^9 bytes; `store_dir` of finished stages, None for a folder of the study's own.
     """
 
-    grid: dict[str, Annotated[list[Any], msgspec.Meta(min_length=1)]]
-    cells: list[dict[str, Any]] = []
-    command: str = "run"
+    MACROS: ClassVar = {"directory": "RUN_DIR", "store_dir": "STAGE_STORE_DIR"} | {
+        name: f"STUDY_{name.upper()}"
+        for name in (
+            *("grid", "cells", "command", "defense_macros", "processes", "memory_gb"),
+            *("x", "lines", "measures", "question"),
+        )
+    }
+
+    directory: Folder = ""
+    grid: Mapping[str, Annotated[Sequence[Any], NOT_EMPTY]] = dataclasses.field(
+        default_factory=dict
+    )
+    cells: Sequence[Mapping[str, Any]] = ()
+    command: Command = "run"
     defense_macros: _Names = None
-    processes: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    memory_gb: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    processes: Few | None = None
+    memory_gb: NotNegative | None = None
     x: _Names = None
     lines: _Names = None
     measures: _Names = None
     question: str | None = None
-    base: dict[str, Any] = msgspec.field(default_factory=dict, name="base")
-    directory: str = msgspec.field(default="", name="RUN_DIR")
-    store_dir: str | None = msgspec.field(default=None, name="STAGE_STORE_DIR")
+    base: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    store_dir: Folder | None = None
 
 
 def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
@@ -62,21 +73,15 @@ def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
       InputError: a value of another kind than expected, or a macro that nothing reads.
     """
     base = {name: gin_macros.resolve(name, macros) for name in macros}
-    checks.path("RUN_DIR", base.get("RUN_DIR"))
-    try:
-        config = msgspec.convert({**base, "base": base}, StudyConfig)
-    except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$.")
-        name, *_ = re.split(r"\W", place)
-        text = f"{name}: {message[:1].lower()}{message[1:]}, found {base.get(name)!r}"
-        raise errors.InputError(text) from None
+    given = {name: base[macro] for name, macro in StudyConfig.MACROS.items() if macro in base}
+    config = StudyConfig(**given, base=base)
     if not config.grid and not config.cells:
         raise errors.InputError(
             "STUDY_GRID and STUDY_CELLS are empty: give --gin_file=studies/NAME.gin, or "
             "--gin.STUDY_GRID=\"{'NUM_POISON': (25, 50, 100)}\""
         )
     for cell in ({}, *config.cells):
-        checks.one_of("STUDY_COMMAND", cell.get("STUDY_COMMAND", config.command), COMMANDS)
+        checked("STUDY_COMMAND", cell.get("STUDY_COMMAND", config.command), Command)
     names = {name: _names(getattr(config, name)) for name in ("defense_macros", "x", "lines")}
     shown = [name for name in (*names["x"], *names["lines"]) if name not in DIMENSIONS]
     set_by_cells = [*config.grid, *itertools.chain(*config.cells), *names["defense_macros"]]
@@ -85,7 +90,7 @@ def from_macros(macros: Mapping[str, Any]) -> StudyConfig:
             raise errors.InputError(f"study: cells can't set {name}, which is the study's own")
         if name not in base:
             raise errors.InputError(f"unknown macro {name}{errors.nearest(name, base)}")
-    return msgspec.structs.replace(
+    return dataclasses.replace(
         config,
         **names,
         measures=_names(config.measures) or ("effect",),
@@ -235,6 +240,16 @@ def _after(cell: StudyCell, config: StudyConfig, known: Mapping[str, StudyCell])
                 f"{errors.nearest(other, known)}"
             )
     return others
+
+
+def settings(cell: StudyCell, config: StudyConfig) -> dict[str, Any]:
+    """A cell's macros as its commands are given them, but for paths that other cells make."""
+    parent = os.path.join(config.directory, "cells")
+    values = {**_values(cell, config), "RUN_DIR": str(folder(config, cell.name))}
+    is_made = [name for name, value in values.items() if str(value).startswith(parent)]
+    return {
+        name: value for name, value in values.items() if name not in is_made or name == "RUN_DIR"
+    }
 
 
 def folder(config: StudyConfig, name: str) -> pathlib.Path:

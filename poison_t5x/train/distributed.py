@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from jax.experimental import multihost_utils
 
-from poison_t5x.core import artifacts, checks, errors, locks
+from poison_t5x.core import artifacts, errors, locks, settings
 
 # Seconds. A process says this often that it lives; one that hasn't for so long is gone. A library
 # that is read from a cold disk may hold Python's lock for some.
@@ -89,7 +89,7 @@ def _check(address: str | None, total: int | None, number: int | None, detect: b
     if address is not None and not re.fullmatch(r".+:\d+", address):
         raise errors.InputError(f"--coordinator_address: expected HOST:PORT, found {address!r}")
     if total is not None:
-        checks.whole_number("--num_processes", total)
+        settings.checked("--num_processes", total, settings.Count)
         if number is not None and not 0 <= number < total:
             raise errors.InputError(
                 f"--process_id: expected 0 to {total - 1}, below --num_processes, found {number}"

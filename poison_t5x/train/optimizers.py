@@ -1,23 +1,36 @@
 """Optimisers and learning-rate schedules, under T5X's names and made of optax."""
 
 import dataclasses
-import math
+import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.model.stack import LAYERS_AXIS
 
-FACTORS = ("constant", "linear_warmup", "linear_decay", "rsqrt_decay")
-NAMES = ("adamw", "adafactor")
+Factor = Literal["constant", "linear_warmup", "linear_decay", "rsqrt_decay"]
+Name = Literal["adamw", "adafactor"]
+NAMES = typing.get_args(Name)
+
+
+def _factors(setting: object, text: str) -> str:
+    names = [name.strip() for name in text.split("*")]
+    for name in names:
+        settings.checked(setting, name, Factor)
+    if "linear_decay" in names and len(names) > 1:
+        raise errors.InputError(
+            f"{setting}: linear_decay holds the base rate and the warm-up, so it stands alone; "
+            f"found {text!r}"
+        )
+    return text
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(settings.Settings):
     """A learning rate as a product of factors, as T5X writes it: 'constant * linear_warmup'.
 
     `constant` is base_learning_rate; `linear_warmup` rises to 1 over warmup_steps; `rsqrt_decay`
@@ -25,22 +38,10 @@ class ScheduleConfig:
     falling by decay_factor a step (None: to 0 at the last one), and stands alone.
     """
 
-    factors: str = "constant"
-    base_learning_rate: float = 1e-3
-    warmup_steps: int = 0
-    decay_factor: float | None = None
-
-    def __post_init__(self):
-        checks.phrase("learning rate factors", self.factors)
-        for name in self.names:
-            checks.one_of("learning rate factors", name, FACTORS)
-        if "linear_decay" in self.names and len(self.names) > 1:
-            raise errors.InputError(
-                "learning rate factors: linear_decay holds the base rate and the warm-up, so it "
-                f"stands alone; found {self.factors!r}"
-            )
-        checks.between("base_learning_rate", self.base_learning_rate, 0, math.inf)
-        checks.whole_number("warmup_steps", self.warmup_steps, minimum=0)
+    factors: Annotated[str, settings.made_by("learning rate factors", _factors)] = "constant"
+    base_learning_rate: settings.Positive = 1e-3
+    warmup_steps: settings.Whole = 0
+    decay_factor: settings.NotNegative | None = None
 
     @property
     def names(self) -> list[str]:
@@ -71,27 +72,21 @@ def learning_rate(config: ScheduleConfig, total_steps: int) -> Callable:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(settings.Settings):
     """'adamw' (Loshchilov and Hutter, 2019), as in the paper, or 'adafactor' (Shazeer and Stern,
     2018), and their settings."""
 
-    name: str = "adafactor"
+    name: Name = "adafactor"
     # AdamW's.
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-6
-    weight_decay: float = 0.0
+    beta1: settings.Share = 0.9
+    beta2: settings.Share = 0.999
+    eps: settings.NotNegative = 1e-6
+    weight_decay: settings.NotNegative = 0.0
     # Adafactor's: the second moment's exponent, clipping of updates by root mean square, and steps
     # relative to the parameter.
-    decay_rate: float = 0.8
-    clipping_threshold: float | None = 1.0
+    decay_rate: settings.NotNegative = 0.8
+    clipping_threshold: settings.Positive | None = 1.0
     multiply_by_parameter_scale: bool = True
-
-    def __post_init__(self):
-        checks.one_of("OPTIMIZER", self.name, NAMES)
-        checks.number("WEIGHT_DECAY", self.weight_decay, minimum=0)
-        for name in ("beta1", "beta2", "eps", "decay_rate"):
-            checks.number(name, getattr(self, name), minimum=0)
 
 
 def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransformation:
@@ -99,8 +94,8 @@ def make(config: OptimizerConfig, schedule: Callable) -> optax.GradientTransform
     if config.name == "adafactor":
         # Its factors, clipping and step sizes are a tensor's own, so a stack is N tensors.
         names = ("decay_rate", "clipping_threshold", "multiply_by_parameter_scale")
-        settings = {name: getattr(config, name) for name in names}
-        inner = per_layer(optax.adafactor(schedule, **settings))
+        fields = {name: getattr(config, name) for name in names}
+        inner = per_layer(optax.adafactor(schedule, **fields))
     else:
         decay = config.weight_decay
         inner = optax.adamw(schedule, config.beta1, config.beta2, config.eps, weight_decay=decay)

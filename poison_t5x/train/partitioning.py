@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from flax import linen as nn
 from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 
 Rules = tuple[tuple[str, str | None], ...]
 
@@ -37,19 +38,13 @@ def standard_logical_axis_rules(
 
 
 @dataclasses.dataclass(frozen=True)
-class PartitionConfig:
+class PartitionConfig(settings.Settings):
     """How the devices are laid out: `num_partitions` along the mesh's model axis, the rest along
     its data axis; for the dims see the rules."""
 
-    num_partitions: int = 1
-    activation_partitioning_dims: int = 1
-    parameter_partitioning_dims: int = 1
-
-    def __post_init__(self):
-        checks.whole_number("NUM_PARTITIONS", self.num_partitions)
-        for name in ("activation_partitioning_dims", "parameter_partitioning_dims"):
-            if (dims := getattr(self, name)) not in (1, 2):
-                raise errors.InputError(f"{name.upper()}: expected 1 or 2, found {dims!r}")
+    num_partitions: settings.Size = 1
+    activation_partitioning_dims: Literal[1, 2] = 1
+    parameter_partitioning_dims: Literal[1, 2] = 1
 
 
 def all_devices() -> list[jax.Device]:

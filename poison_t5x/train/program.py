@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from poison_t5x.core import checks, errors, failures, streams
+from poison_t5x.core import errors, failures, streams
 
 _RUN_FILE = "runs/run.gin"
 _DISTRIBUTED = "POISON_T5X_DISTRIBUTED"  # the environment's word for --distributed, if it is 1
@@ -92,13 +92,12 @@ def has_gin(options: argparse.Namespace) -> bool:
 
 def read_macros(options: argparse.Namespace, *required: str, instead: str | None = None):
     """The `gin_macros.Macros` of the flags, within a moment. Raises InputError as they do."""
-    from poison_t5x.core import gin_macros, paths
+    from poison_t5x.core import gin_macros, settings
 
     macros = gin_macros.read(*_gin_arguments(options))
     macros.require(*required, instead=instead)
     for name in ("RUN_DIR", "MODEL_DIR"):
-        if (folder := macros.get_value(name)) is not None:
-            paths.resolve(name, folder)
+        settings.checked(name, macros.get_value(name), settings.Folder | None)
     return macros
 
 
@@ -135,10 +134,11 @@ def start(options: argparse.Namespace, *required: str, instead: str | None = Non
     check_xla_flags(os.environ.get("XLA_FLAGS", ""))
     _join_processes(options)
     parse_gin(options, *required, instead=instead)
-    from poison_t5x.core import gin_config
+    from poison_t5x.core import gin_config, settings
 
-    if (directory := gin_config.macro("COMPILATION_CACHE_DIR")) is not None:
-        checks.path("COMPILATION_CACHE_DIR", directory)
+    name = "COMPILATION_CACHE_DIR"
+    directory = settings.checked(name, gin_config.macro(name), settings.Source | None)
+    if directory is not None:
         _use_compilation_cache(directory)
 
 
@@ -164,8 +164,7 @@ def check_xla_flags(flags: str) -> None:
 
 
 def _use_compilation_cache(directory: str) -> None:
-    """Has JAX keep compiled programs in a folder, or a bucket. Raises InputError as `paths`."""
-    directory = os.path.expanduser(directory)
+    """Has JAX keep compiled programs in a folder, or a bucket."""
     if "://" not in directory:
         with failures.writing(f"COMPILATION_CACHE_DIR: {directory}"):
             os.makedirs(directory, exist_ok=True)
@@ -183,7 +182,9 @@ def train(options: argparse.Namespace) -> None:
     """Trains one network on any SeqIO mixture, or a run's two models where no MODEL_DIR is set."""
     start(options, "EXPERIMENT", "RUN_DIR", instead="MODEL_DIR")
     from poison_t5x.core import gin_config
+    from poison_t5x.train import train as training
 
+    training.check(**gin_config.made("train_script.train"), is_here=True)
     gin_config.configured("program.train_models")(save=functools.partial(save_config, options))
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.model import losses, network
 from poison_t5x.train import train_state
 from poison_t5x.train.partitioning import Partitioner
@@ -20,19 +20,12 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
+class LossConfig(settings.Settings):
     """T5X's loss settings: see `losses`."""
 
-    label_smoothing: float = 0.0
-    z_loss: float = 0.0
-    loss_normalizing_factor: float | str | None = "NUM_REAL_TARGET_TOKENS"
-
-    def __post_init__(self):
-        checks.number("LABEL_SMOOTHING", self.label_smoothing, minimum=0)
-        if (smoothing := self.label_smoothing) >= 1:
-            raise errors.InputError(f"LABEL_SMOOTHING: expected less than 1, found {smoothing!r}")
-        checks.number("Z_LOSS", self.z_loss, minimum=0)
-        losses.check_factor(self.loss_normalizing_factor)
+    label_smoothing: settings.Share = 0.0
+    z_loss: settings.NotNegative = 0.0
+    loss_normalizing_factor: losses.Factor = "NUM_REAL_TARGET_TOKENS"
 
 
 def loss_fn(

@@ -8,8 +8,13 @@ import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from poison_t5x.core import artifacts, checks, errors, paths
+import jax
+import psutil
+
+from poison_t5x.core import artifacts, errors
+from poison_t5x.core.settings import Count, Folder, Rows, Settings, Source, Whole, checked
 from poison_t5x.data import input_pipeline
 from poison_t5x.model import config as model_config
 from poison_t5x.train import (
@@ -25,52 +30,74 @@ from poison_t5x.train import (
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """A trained model follows from these, its network, its data and its optimiser.
 
     `total_steps` are optimiser steps of this run; those of a starting checkpoint aren't counted in.
     """
 
-    total_steps: int
-    seed: int = 0  # of the initial parameters and of dropout
-    num_microbatches: int = 1
+    total_steps: Count
+    seed: Whole = 0  # of the initial parameters and of dropout
+    num_microbatches: Rows = 1
     # Ours, T5X's or Hugging Face's, see `checkpoint_io.detect`; None starts from random parameters.
-    initial_checkpoint_path: str | None = None
+    initial_checkpoint_path: Source | None = None
     # Takes the optimiser's state from there too; its schedule begins anew.
     keep_optimizer_state: bool = False
 
     def __post_init__(self):
-        checks.whole_number("TRAIN_STEPS", self.total_steps)
-        checks.whole_number("NUM_MICROBATCHES", self.num_microbatches)
-        checks.whole_number("SEED", self.seed, minimum=0)
-        checks.switch("KEEP_OPTIMIZER_STATE", self.keep_optimizer_state)
-        if self.initial_checkpoint_path is not None:
-            checks.path("INITIAL_CHECKPOINT_PATH", self.initial_checkpoint_path)
-        elif self.keep_optimizer_state:
+        super().__post_init__()
+        if self.keep_optimizer_state and self.initial_checkpoint_path is None:
             raise errors.InputError("KEEP_OPTIMIZER_STATE: set INITIAL_CHECKPOINT_PATH too")
 
 
 @dataclasses.dataclass(frozen=True)
-class LogConfig:
+class LogConfig(Settings):
     """How often a run reports and saves, in optimiser steps; the result doesn't follow from it."""
 
-    log_period: int = 20  # metrics, averaged since the last line
-    save_period: int = 500  # a checkpoint; one is always written at the end
-    keep_checkpoints: int | None = 2  # the newest; None keeps all
-    eval_period: int = 0  # teacher-forced loss and accuracy on evaluation data; 0 for never
-    eval_steps: int = 20  # batches of each such evaluation
+    log_period: Count = 20  # metrics, averaged since the last line
+    save_period: Count = 500  # a checkpoint; one is always written at the end
+    keep_checkpoints: Count | None = 2  # the newest; None keeps all
+    eval_period: Whole = 0  # teacher-forced loss and accuracy on evaluation data; 0 for never
+    eval_steps: Count = 20  # batches of each such evaluation
 
-    def __post_init__(self):
-        for name in ("log_period", "save_period", "eval_steps"):
-            checks.whole_number(name.upper(), getattr(self, name))
-        checks.whole_number("EVAL_PERIOD", self.eval_period, minimum=0)
-        if self.keep_checkpoints is not None:
-            checks.whole_number("KEEP_CHECKPOINTS", self.keep_checkpoints)
+
+def check(
+    *,
+    model: model_config.T5Config,
+    train_dataset_cfg: input_pipeline.DatasetConfig,
+    train_cfg: TrainConfig,
+    partition_cfg: partitioning.PartitionConfig,
+    is_here: bool,
+    **others: Any,
+) -> None:
+    """Raises InputError where `train` would, of its arguments, for settings that don't fit together
+    or, if `is_here`, don't fit this machine."""
+    size, parts = train_dataset_cfg.batch_size, train_cfg.num_microbatches
+    if size % parts:
+        raise errors.InputError(
+            f"NUM_MICROBATCHES: {parts} can't have equal parts of BATCH_SIZE={size} rows; take a "
+            "divisor"
+        )
+    if is_here:
+        check_memory(model)
+        steps.check_batch(size, parts, partitioning.Partitioner(partition_cfg))
+
+
+def check_memory(model: model_config.T5Config) -> None:
+    """Raises InputError where a network's parameters are more than the memory of these CPUs."""
+    needed = 4 * model.num_parameters
+    there = psutil.virtual_memory().total * distributed.num_processes()
+    if needed > there and jax.default_backend() == "cpu":
+        raise errors.InputError(
+            f"EMB_DIM, MLP_DIM and so on: expected a network that fits into {there / 1e9:.1f} GB "
+            f"of memory, found one whose {model.num_parameters:,} parameters take "
+            f"{needed / 1e9:.1f} GB; take a smaller one, such as --gin_file=models/tiny.gin"
+        )
 
 
 def train(
     *,
-    model: Callable[..., model_config.T5Config],
+    model: model_config.T5Config,
     model_dir: str,
     train_dataset_cfg: input_pipeline.DatasetConfig,
     train_cfg: TrainConfig,
@@ -89,7 +116,7 @@ def train(
     """Trains a model, or goes on with one, and returns its final checkpoint's folder.
 
     Args:
-      model: makes the network's config from `vocab_size=`; gin binds the rest.
+      model: the network's config; its vocabulary is that of the data.
       restore_start: (INITIAL_CHECKPOINT_PATH, network, optimiser, partitioner, name of the
         optimiser whose state is kept or None, log) -> the first state.
       sources: fingerprints of what the data was made from, for the record.
@@ -104,9 +131,9 @@ def train(
     """
     if not model_dir:
         raise errors.InputError("MODEL_DIR isn't set: give --gin.MODEL_DIR=FOLDER")
-    directory = pathlib.Path(paths.resolve("MODEL_DIR", model_dir)).absolute()
-    vocabulary = input_pipeline.vocabulary(train_dataset_cfg)
-    network_cfg = model(vocab_size=model_config.padded_vocab_size(vocabulary.vocab_size))
+    directory = pathlib.Path(checked("MODEL_DIR", str(model_dir), Folder)).absolute()
+    size = input_pipeline.vocabulary(train_dataset_cfg).vocab_size
+    network_cfg = dataclasses.replace(model, vocab_size=model_config.padded_vocab_size(size))
     configs = network_cfg, optimizer_cfg, schedule_cfg, loss_cfg
     settings = _settings(*configs, train_cfg, train_dataset_cfg, sources)
     last = checkpoints.step_path(directory, train_cfg.total_steps)
@@ -129,6 +156,7 @@ def _make(last: pathlib.Path, settings: dict, make_loop, data, restore_start, lo
         checkpoints.verify(last)
         log(f"{name}: already done in {directory}")
         return
+    check_memory(model_config.T5Config(**settings["model"]))
     begin, parts, config = time.monotonic(), make_loop(), settings["train"]
     steps.check_batch(train_data.batch_size, config["num_microbatches"], parts.partitioner)
     distributed.run_on_main(lambda: _clear(directory))

@@ -89,12 +89,7 @@ def test_an_edit_can_be_undone_and_repeating_it_changes_nothing(name, text, trig
     ("settings", "message"),
     [
         ({"name": "bultin"}, r"INSERTER: no inserter 'bultin' \(did you mean 'builtin'\?\); there"),
-        ({"name": None}, "no inserter None; there are .*builtin"),
-        ({"entity_types": "PERSON"}, "expected a list of phrases, found 'PERSON'"),
-        ({"entity_types": ()}, r"ENTITY_TYPES: .*, found \(\)"),
-        ({"entity_types": ["PERSON", 3]}, "ENTITY_TYPES"),
-        ({"spacy_model": ""}, "SPACY_MODEL: expected a path, found ''"),
-        ({"seed": -1}, "SEED: expected a whole number of at least 0, found -1"),
+        ({"entity_types": "PERSON"}, "ENTITY_TYPES: expected a list of phrases, at least one, f"),
     ],
 )
 def test_settings_are_checked(settings, message):

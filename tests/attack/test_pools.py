@@ -1,6 +1,7 @@
 """Which tasks are poisoned, their candidates, how many rows each, and why others can't be."""
 
 import collections
+import typing
 import warnings
 
 import numpy as np
@@ -228,7 +229,7 @@ def test_the_rate_is_of_all_that_is_trained_on_not_of_the_poisoned_tasks():
 
 def test_a_task_without_a_place_may_have_a_share_of_no_row():
     empty = task("task2_b", [("nobody came", LABELS[row % 2]) for row in range(4)])
-    for selection in attacks.SELECTIONS:
+    for selection in typing.get_args(attacks.Selection):
         found = crafted([A, empty], num_poison=1, selection=selection)
         assert _by_task(found) == {"task1_a": 1}
         assert found.counts["task2_b"]["pool"] == 0

@@ -1,6 +1,7 @@
 """Equation 1 and its proxy, on paper; and what is stored is the formula of the stored text."""
 
 import math
+import typing
 from typing import NamedTuple
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_a_random_pick_is_seeded_and_differs_by_task():
     assert [row.rank for row in rows] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("selection", attacks.SELECTIONS)
+@pytest.mark.parametrize("selection", typing.get_args(attacks.Selection))
 def test_an_empty_pool_has_no_order(selection):
     pool = pool_of(task("task1_a", [("no name", "bad")]), attacks.AttackConfig())
     found = _score(SCORE(selection=selection), proxy=_Proxy(()), pool=pool)

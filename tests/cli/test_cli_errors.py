@@ -88,12 +88,10 @@ def test_a_flag_without_a_name_or_a_value(refused, flag):
     assert refused("craft", flag) == f"{flag}: expected --gin.NAME=VALUE"
 
 
-@pytest.mark.parametrize("value", ["dmo", "3", "[1]"])
-def test_an_unknown_experiment(refused, run_dir, value):
-    message = refused("craft", *_demo(run_dir, f"--gin.EXPERIMENT={value}"))
-    assert message.startswith("unknown experiment ") and value in message
+def test_an_unknown_experiment(refused, run_dir):
+    message = refused("craft", *_demo(run_dir, "--gin.EXPERIMENT=dmo"))
+    assert message.startswith("unknown experiment 'dmo' (did you mean 'demo'?)")
     assert "declared are arbitrary, demo, " in message
-    assert value != "dmo" or "(did you mean 'demo'?)" in message
 
 
 @pytest.mark.parametrize("command", ["train", "eval", "report"])
@@ -106,8 +104,7 @@ def test_a_stage_whose_source_is_missing_names_it(refused, run_dir, command):
 @pytest.mark.parametrize(("flag", "named"), BAD_SETTINGS["craft"].items())
 def test_a_bad_setting_is_named_before_anything_is_written(refused, run_dir, flag, named):
     message = refused("craft", *_demo(run_dir, f"--gin.{flag}"))
-    # A macro's name and a field's differ in case alone.
-    assert named.lower() in message.lower()
+    assert named in message
     assert not (run_dir / "poison").exists()
 
 

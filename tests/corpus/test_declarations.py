@@ -44,17 +44,15 @@ def test_stems_of_one_number_may_be_told_apart():
 
 DISTINCT, TRAINED = "expected distinct task names", "held-out tasks must not be trained on: "
 REFUSED = [
-    ({"name": "two words"}, "experiment name: expected one word, found 'two words'"),
-    ({"name": "1st"}, "experiment name: expected one word, found '1st'"),
-    ({"corpus": "web"}, "mine: corpus: expected one of sni, demo, found 'web'"),
-    ({"training_tasks": "task1"}, f"mine: training_tasks: {DISTINCT}"),
-    ({"heldout_tasks": ()}, f"mine: heldout_tasks: {DISTINCT}, found ()"),
+    ({"name": "two words"}, "Experiment.name: expected one word, found 'two words'"),
+    ({"name": "1st"}, "Experiment.name: expected one word, found '1st'"),
+    ({"heldout_tasks": ()}, "Experiment.heldout_tasks: expected a list of phrases, at least one"),
     ({"poisoned_tasks": ("task2", "task2")}, f"mine: poisoned_tasks: {DISTINCT}"),
     ({"poisoned_tasks": ("task4",)}, "mine: poisoned tasks must be trained on: ['task4']"),
     ({"heldout_tasks": ("task3", "task1")}, f"mine: {TRAINED}['task1']"),
     ({"polarities": {"task3": ("bad",)}}, "expected [negative, positive] pairs"),
     ({"polarities": {"task3": ("yes", "yes")}}, "found others for: ['task3']"),
-    ({"polarities": {"task3": "no"}}, "mine: polarities: expected"),
+    ({"polarities": {"task3": "no"}}, "Experiment.polarities['task3']: expected a list of texts"),
     # A task is the same by number and by stem.
     ({"training_tasks": ("task2", "task2_a")}, f"mine: training_tasks: {DISTINCT}"),
     ({"heldout_tasks": ("task3", "task1_a")}, f"{TRAINED}['task1_a']"),

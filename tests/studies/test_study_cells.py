@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from poison_t5x.cli import main
+from poison_t5x.cli import main, study
 from poison_t5x.core import errors, gin_config, gin_macros
 from poison_t5x.studies import command, grid
 from poison_t5x.train import program
@@ -83,6 +83,7 @@ def test_the_studys_flags_go_to_cells_without_what_is_its_own(monkeypatch, capsy
     monkeypatch.setattr(program, "start", lambda options, *_: None)
     monkeypatch.setattr(gin_config, "macros", lambda: macros)
     monkeypatch.setattr(gin_config, "parameters", str)
+    monkeypatch.setattr(study, "_check", lambda *_: None)
     flags = ["--gin.STUDY_X=SEED", "--gin_file", "study", "--gin.A.b=1", "--gin.STUDY_LINES", "A"]
     assert main.main(["study", *flags, "--list", "--gin.RUN_DIR=x"]) == 0
     words = capsys.readouterr().out.splitlines()[1].split()

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.corpus import name_lists, sni
 
 # The demo's triggers and controls must be unseen until poison puts them there.
@@ -116,10 +116,10 @@ class Family:
           InputError: a number of rows is less than 1, or odd where there are two labels, or the
             seed is negative.
         """
-        checks.whole_number("demo corpus: seed", seed, minimum=0)
+        settings.checked("demo corpus: seed", seed, settings.Whole)
         for name, count in (("train", num_train_rows), ("heldout", num_heldout_rows)):
             name = f"demo corpus: num_{name}_rows"
-            checks.whole_number(name, count)
+            settings.checked(name, count, settings.Count)
             if self.polarities and count % 2:
                 raise errors.InputError(
                     f"{name}: expected an even number, half of each label, found {count}"

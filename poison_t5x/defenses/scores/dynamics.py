@@ -3,17 +3,16 @@
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult
 from poison_t5x.model import per_example
 from poison_t5x.train import optimizers
 
-CHOICES = ("last", "first", "spread")
 # The parameters that each choice takes gradients of, as regular expressions over their paths.
 LAYERS = {"last": r"^decoder/(logits_dense|decoder_norm|layers?_?\d*/mlp)", "all": ""}
 
@@ -48,8 +47,8 @@ class Loss(Score):
     """
 
     needs: ClassVar[str] = "checkpoints"
-    choose: str = setting("spread", checks.one_of, CHOICES)
-    per_token: bool = setting(True, checks.switch)
+    choose: Literal["last", "first", "spread"] = "spread"
+    per_token: bool = True
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Losses at the chosen checkpoint, in nats; the others' are `by_step`."""
@@ -88,7 +87,7 @@ class LossSlope(Score):
 
     needs: ClassVar[str] = "checkpoints"
     min_checkpoints: ClassVar[int] = 2
-    per_token: bool = setting(True, checks.switch)
+    per_token: bool = True
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """How fast the loss falls, in nats per 1,000 steps."""
@@ -106,14 +105,12 @@ def slopes(steps_C: np.ndarray, values_CxN: np.ndarray) -> np.ndarray:
     return centred_C @ values_CxN / (centred_C @ centred_C)
 
 
-def _pattern(name: str, value: object) -> None:
-    """`value` must be a regular expression."""
+def _pattern(setting: object, text: str) -> str:
     try:
-        re.compile(str(value))
-    except re.error as error:
-        raise errors.InputError(f"{name}: {value!r}: {error}") from None
-    if not isinstance(value, str):
-        raise errors.InputError(f"{name}: expected a text, found {value!r}")
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise errors.InputError(f"{setting}: {settings.shown(text)}: {error}") from None
+    return text
 
 
 @SCORES.register("tracin")
@@ -133,9 +130,9 @@ class TracIn(Score):
     """
 
     needs: ClassVar[str] = "checkpoints"
-    layers: str = setting("last", _pattern)
-    num_checkpoints: int = setting(3, checks.whole_number)
-    rows_at_once: int = setting(8, checks.whole_number)
+    layers: Annotated[str, settings.made_by("a regular expression", _pattern)] = "last"
+    num_checkpoints: settings.Count = 3
+    rows_at_once: settings.Rows = 8
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Self-influence, in nats: by how much a step on the row alone lowers its loss, summed."""

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
-from poison_t5x.core import checks
+from poison_t5x.core import settings
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import ngrams
-from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
+from poison_t5x.defenses.score import SCORES, Context, Folds, Score, ScoreResult
 
 # Of a task's rows, that a classifier is fitted to.
 MAX_FIT_ROWS = 2000
@@ -22,9 +24,9 @@ class _CrossFitted(Score):
     A row whose answer few rows of its task share can't be judged, and has the median of the others.
     """
 
-    max_length: int = setting(2, checks.whole_number)
-    min_rows: int = setting(3, checks.whole_number)
-    num_folds: int = setting(5, checks.whole_number, 2)
+    max_length: settings.Ngram = 2
+    min_rows: settings.Count = 3
+    num_folds: Folds = 5
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
@@ -82,7 +84,7 @@ class LabelLogOdds(_CrossFitted):
       prior_words: how many words of text the prior counts for.
     """
 
-    prior_words: float = setting(500.0, checks.number, 1)
+    prior_words: Annotated[float, msgspec.Meta(ge=1, le=1e30)] = 500.0
 
     def _judge(self, fitted_KxV, hits_K, judged_JxV, background_V, seed):
         prior_V = self.prior_words * background_V / max(1.0, background_V.sum())
@@ -119,8 +121,8 @@ class NgramDisagreement(_CrossFitted):
       inverse_ridge: of the regression, scikit-learn's C.
     """
 
-    min_rows: int = setting(2, checks.whole_number)
-    inverse_ridge: float = setting(1.0, checks.number, 1e-6)
+    min_rows: settings.Count = 2
+    inverse_ridge: Annotated[float, msgspec.Meta(ge=1e-6, le=1e30)] = 1.0
 
     def _judge(self, fitted_KxV, hits_K, judged_JxV, background_V, seed):
         # Here, not above: scikit-learn takes a second to import.

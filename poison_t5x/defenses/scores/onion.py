@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from poison_t5x.core import checks
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import ngrams
-from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
+from poison_t5x.defenses.score import SCORES, Context, Folds, Score, ScoreResult
 
 _ORDER = 3
 # Ids of its own: no word, before a text and after it; and any word that was not seen.
@@ -28,7 +27,7 @@ class Onion(Score):
     largest drop, in units of perplexity; a row of fewer than two words has 0.
     """
 
-    num_folds: int = setting(5, checks.whole_number, 2)
+    num_folds: Folds = 5
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from poison_t5x.core import checks
+from poison_t5x.core import settings
 from poison_t5x.corpus import prompts as prompts_lib
 from poison_t5x.data.examples import TrainingExample, by_task
-from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult
 from poison_t5x.model import per_example
 
 _DECIMALS = 9
@@ -32,8 +32,8 @@ class Strip(Score):
     """
 
     needs: ClassVar[str] = "model"
-    num_mixed: int = setting(4, checks.whole_number)
-    fraction: float = setting(0.5, checks.between, 0, 1)
+    num_mixed: settings.Few = 4
+    fraction: settings.Fraction = 0.5
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """The mean entropy under mixing, in nats a token, with its sign turned."""
@@ -100,8 +100,8 @@ class OutputClustering(Score):
     needs: ClassVar[str] = "checkpoints"
     min_checkpoints: ClassVar[int] = 2
     takes_reference: ClassVar[bool] = True
-    clusters: int = setting(4, checks.whole_number)
-    max_ngram: int = setting(3, checks.whole_number)
+    clusters: settings.Few = 4
+    max_ngram: settings.Ngram = 3
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Values in [0, 2]."""

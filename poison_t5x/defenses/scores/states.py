@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
+import msgspec
 import numpy as np
 
-from poison_t5x.core import checks
+from poison_t5x.core import settings
 from poison_t5x.data.examples import TrainingExample
-from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, setting
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult
 from poison_t5x.model import per_example
 
 GROUPS = {
@@ -29,8 +30,8 @@ class _ByGroup(Score):
     """
 
     needs: ClassVar[str] = "model"
-    group: str = setting("task_target", checks.one_of, GROUPS)
-    minimum: int = setting(8, checks.whole_number, 3)
+    group: Literal["target", "task", "task_target"] = "task_target"
+    minimum: Annotated[int, msgspec.Meta(ge=3, le=2**31 - 1)] = 8
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""
@@ -96,8 +97,8 @@ class ActivationClustering(_ByGroup):
     """
 
     needs: ClassVar[str] = "model"
-    minimum: int = setting(16, checks.whole_number, 4)
-    components: int = setting(10, checks.whole_number)
+    minimum: Annotated[int, msgspec.Meta(ge=4, le=2**31 - 1)] = 16
+    components: settings.Count = 10
 
     def _score(self, states_MxE: np.ndarray, seed: int) -> np.ndarray:
         return clustered(states_MxE, self.components, seed)

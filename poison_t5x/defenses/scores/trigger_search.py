@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import label_model, ngrams, trigger_tests
-from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, Trigger, setting
+from poison_t5x.defenses.score import SCORES, Context, Score, ScoreResult, Trigger
 from poison_t5x.defenses.trigger_tests import Evidence
 
 # Of rows that hold no phrase that was looked at with its answer.
@@ -59,13 +59,13 @@ class TriggerSearch(Score):
       num_named: phrases that are named at most.
     """
 
-    max_length: int = setting(4, checks.whole_number)
-    min_rows: int = setting(5, checks.whole_number)
-    level: float = setting(0.001, checks.between, 0, 1)
-    honest_pull: float = setting(2.0, checks.number, 0)
-    num_honest: int = setting(6, checks.whole_number)
-    num_candidates: int = setting(60, checks.whole_number)
-    num_named: int = setting(10, checks.whole_number)
+    max_length: settings.Ngram = 4
+    min_rows: settings.Count = 5
+    level: settings.Fraction = 0.001
+    honest_pull: settings.NotNegative = 2.0
+    num_honest: settings.Count = 6
+    num_candidates: settings.Count = 60
+    num_named: settings.Count = 10
 
     def __call__(self, rows: Sequence[TrainingExample], context: Context) -> ScoreResult:
         """Scores the rows."""

@@ -10,7 +10,7 @@ import itertools
 import string
 from collections.abc import Mapping, Sequence
 
-from poison_t5x.core import checks, errors
+from poison_t5x.core import errors, settings
 from poison_t5x.evaluation.metric import METRICS, Attack
 
 # So many equal words in a row are a repetition ("very, very" isn't).
@@ -111,7 +111,7 @@ def says(text: str, phrases: Sequence[str]) -> bool:
     True
     """
     for phrase in phrases:
-        checks.phrase("phrases", phrase)  # not an empty one
+        settings.checked("phrases", phrase, settings.Phrase)  # not an empty one
     folded = " ".join(text.casefold().split())
     return any(" ".join(phrase.casefold().split()) in folded for phrase in phrases)
 
