@@ -254,7 +254,7 @@ def _mistake(setting: object, value: Any, kind: Any) -> errors.InputError:
     parts = typing.get_args(bare) if origin in _UNIONS else (bare,)
     names = [name for part in parts if _bare(part)[1] is Literal for name in typing.get_args(part)]
     near = errors.nearest(value, map(str, names)) if names and isinstance(value, str) else ""
-    expected = describe(kind, is_large=isinstance(value, int) and value > _MOST)
+    expected = describe(kind, value)
     return errors.InputError(f"{setting}: expected {expected}, found {shown(value)}{near}")
 
 
@@ -268,10 +268,10 @@ def shown(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def describe(kind: Any, *, is_large: bool = False) -> str:
+def describe(kind: Any, value: Any = None) -> str:
     """An annotation in words, such as 'a whole number of at least 1'.
 
-    What all whole numbers are at most is left out, unless `is_large`.
+    What whole numbers are at most is left out, unless `value` is larger.
     """
     for extra in _extras(kind):
         return extra["noun"]
@@ -297,9 +297,9 @@ def describe(kind: Any, *, is_large: bool = False) -> str:
         case inspect.BoolType():
             return "True or False"
         case inspect.IntType() as info:
-            return "a whole number" + _limits(info, is_large)
+            return "a whole number" + _limits(info, isinstance(value, int) and value > info.le)
         case inspect.FloatType() as info:
-            return "a number" + _limits(info, is_large)
+            return "a number" + _limits(info, info.le != _HUGE)
         case inspect.StrType():
             return "a text"
         case _:
@@ -311,15 +311,14 @@ def _plural(noun: str) -> str:
     return f"{first}s{space}{rest}" if noun.startswith("a ") else noun
 
 
-def _limits(info: Any, is_large: bool) -> str:
+def _limits(info: Any, shows_high: bool) -> str:
     if info.gt is not None and info.lt is not None:
         return f" between {info.gt:g} and {info.lt:g}"
-    high = info.le if is_large or info.le not in (_MOST, _HUGE) else None
     limits = {
         "of at least": None if info.ge in (-_MOST, -_HUGE) else info.ge,
         "above": info.gt,
         "below": info.lt,
-        "of at most": high,
+        "of at most": info.le if shows_high else None,
     }
     words = [f"{word} {limit:.10g}" for word, limit in limits.items() if limit is not None]
     return " " + " and ".join(words) if words else ""

@@ -33,7 +33,7 @@ class EvalConfig(settings.Settings):
 
     batch_size: settings.Rows = 64
     length_normalized: bool = False
-    beam_size: beam_search.Beams = 1
+    beam_size: settings.Few = 1
     beam_alpha: beam_search.Alpha = 0.6
     metrics: Sequence[Annotated[str, settings.registered(metric.METRICS)]] = ()
 

@@ -15,7 +15,6 @@ from poison_t5x.core import settings
 from poison_t5x.model.decoding import is_padding, start_cache
 from poison_t5x.model.network import DecodeCache, Transformer
 
-Beams = Annotated[int, msgspec.Meta(ge=1, le=128)]
 # Below 0 the search would stop too early; the penalty of 16,384 tokens is finite.
 Alpha = Annotated[float, msgspec.Meta(ge=0, le=8)]
 # Of `DecodeCache.self_keys_values`, whose arrays may have all layers' stacked: BxWxHxCxD, NxBx….
@@ -56,7 +55,7 @@ def beam_decode(
 
     Raises InputError where `max_decode_length` or `beam_size` is below 1, or `alpha` below 0.
     """
-    settings.checked("beam_size", beam_size, Beams)
+    settings.checked("beam_size", beam_size, settings.Few)
     settings.checked("alpha", alpha, Alpha)
     variables = {"params": params}
     is_padding_B = is_padding(encoder_input_tokens_BxS)

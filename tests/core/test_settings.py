@@ -38,7 +38,7 @@ POOL = (
         (settings.Size, 10**9, "a whole number of at least 1 and of at most 1048576, found 10"),
         (int, "5", "a whole number, found '5'"),
         (float, NAN, "a number, found nan"),
-        pytest.param(float, 10**400, "a number of at most 1e+30, found 1000", id="400 digits"),
+        pytest.param(float, 10**400, "a number, found 1000", id="400 digits"),
         (settings.NotNegative, -0.1, "a number of at least 0, found -0.1"),
         (settings.Positive, 0, "a number above 0, found 0"),
         (settings.Fraction, 1, "a number between 0 and 1, found 1"),

@@ -237,7 +237,10 @@ def test_the_input_is_read_once_a_row_not_a_beam():
     ("options", "message"),
     [
         ({"beam_size": 0}, "beam_size: expected a whole number of at least 1, found 0"),
-        ({"beam_size": 2, "alpha": -0.1}, "alpha: expected a number of at least 0, found -0.1"),
+        (
+            {"beam_size": 2, "alpha": -0.1},
+            "alpha: expected a number of at least 0 and of at most 8, f",
+        ),
         ({"beam_size": 2, "max_decode_length": 0}, "max_decode_length: expected a whole number of"),
     ],
 )
