@@ -85,13 +85,13 @@ def project_files() -> list[str]:
 
 def bound_macro(record: str, field: str) -> str | None:
     """The macro that the project's run files bind to a class's field, in gin's scope of now."""
-    by_scope = _bound_macros().get((record, field), {})
+    by_scope = bound_macros().get((record, field), {})
     anywhere = next(iter(by_scope.values()), None)
     return by_scope.get(gin.current_scope_str()) or by_scope.get("") or anywhere
 
 
 @functools.cache
-def _bound_macros() -> dict[tuple[str, str], dict[str, str]]:
+def bound_macros() -> dict[tuple[str, str], dict[str, str]]:
     """(class or function, parameter) -> scope -> macro, as in runs/*.gin."""
     bound: dict[tuple[str, str], dict[str, str]] = {}
     for path in sorted((project_folder() / "runs").glob("*.gin")):

@@ -50,7 +50,10 @@ def fields() -> tuple[Field, ...]:
         if isinstance(item, type)
         and (dataclasses.is_dataclass(item) or issubclass(item, msgspec.Struct))
     }
-    bound = dict(gin_macros.bound_macros())
+    bound = {
+        field: by_scope.get("") or next(iter(by_scope.values()))
+        for field, by_scope in gin_macros.bound_macros().items()
+    }
     if "StudyConfig" in records:
         study = records["StudyConfig"]
         own = getattr(study, "__struct_fields__", ()) or [f.name for f in dataclasses.fields(study)]

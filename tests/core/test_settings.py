@@ -237,7 +237,7 @@ def test_every_macro_is_bound_to_a_checked_field():
     bound = {macro for record, field in FIELDS if (macro := settings.macro(record, field))}
     bound |= {macro for record in RECORDS.values() for macro in record.MACROS.values()}
     read_elsewhere = {
-        *("MODEL_DIR", "COMPILATION_CACHE_DIR"),  # `cli.stage` and `train.program` check them
+        *("MODEL_DIR", "COMPILATION_CACHE_DIR"),  # `train.program` checks them
         *("T5X_CHECKPOINT", "HUGGINGFACE_CHECKPOINT"),  # values of INITIAL_CHECKPOINT_PATH
         *("STUDY_PAPER_GRID", "STUDY_PAPER_CELLS"),  # values of STUDY_GRID and STUDY_CELLS
     }
