@@ -297,7 +297,9 @@ def describe(kind: Any, value: Any = None) -> str:
         case inspect.BoolType():
             return "True or False"
         case inspect.IntType() as info:
-            return "a whole number" + _limits(info, isinstance(value, int) and value > (info.le or value))
+            return "a whole number" + _limits(
+                info, isinstance(value, int) and value > (info.le or value)
+            )
         case inspect.FloatType() as info:
             return "a number" + _limits(info, info.le != _HUGE)
         case inspect.StrType():

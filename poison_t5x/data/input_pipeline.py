@@ -149,7 +149,7 @@ def batches(
 
 def _converter(config: DatasetConfig) -> tuple[seqio.FeatureConverter, dict[str, int]]:
     """The converter of the tasks' examples, and their lengths for it."""
-    lengths: dict[str, int] = {**config.task_feature_lengths}
+    lengths = {str(name): length for name, length in config.task_feature_lengths.items()}
     if IS_POISON not in _find(config).output_features:
         return seqio.EncDecFeatureConverter(pack=config.pack), lengths
     return _FlaggedConverter(pack=config.pack), {**lengths, IS_POISON: lengths["targets"]}
