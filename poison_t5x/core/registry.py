@@ -89,7 +89,7 @@ class Registry(Generic[T]):
             return getattr(self._targets[name], attribute, default)
         return self._ours[name].constants.get(attribute, default)
 
-    def check(self, name: object, setting: str) -> None:
+    def check(self, name: object, setting: object) -> None:
         """Raises InputError, with the nearest name, where there is none of this name."""
         known = self.names()
         if name not in known:

@@ -70,7 +70,7 @@ def registered(variants: registry.Registry) -> Any:
     """Metadata of a text type: names of a registry's variants."""
 
     def convert(setting: object, name: str) -> str:
-        variants.check(name, str(setting))
+        variants.check(name, setting)
         return name
 
     return made_by(f"a known {variants.kind}", convert)
