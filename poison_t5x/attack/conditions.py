@@ -3,7 +3,9 @@
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
+
+import msgspec
 
 from poison_t5x.attack import attacks, inserter, triggers
 from poison_t5x.corpus import name_lists, polarity, sni
@@ -11,7 +13,7 @@ from poison_t5x.corpus import name_lists, polarity, sni
 Kind = Literal["clean", "triggered", "control", "probe"]
 
 
-class Condition(NamedTuple):
+class Condition(msgspec.Struct, frozen=True):
     """An edit of held-out inputs, or none.
 
     Mixtures and folders have its name: 'clean', 'triggered', 'control', 'probe1_james', …; those of
@@ -25,7 +27,7 @@ class Condition(NamedTuple):
     target: polarity.Side | None = None  # whose label a polarity attack wants
 
 
-class EvalRow(NamedTuple):
+class EvalRow(msgspec.Struct, frozen=True):
     """One held-out row under one condition; `phrase` was put in."""
 
     task: str

@@ -24,12 +24,12 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from poison_t5x.attack import conditions, poison_set
-from poison_t5x.core import artifacts, errors, settings
+from poison_t5x.core import artifacts, errors, reading, settings
 from poison_t5x.corpus import corpus, sni
 
-# Not sni.Text: beside a list, msgspec 0.22 frees a text's pattern wrongly, and Python crashes as it
-# ends.
-_Texts = str | Annotated[list[sni.Text], msgspec.Meta(min_length=1)]
+# Not reading.Text: beside a list, msgspec 0.22 frees a text's pattern wrongly, and Python crashes
+# as it ends.
+_Texts = str | Annotated[list[reading.Text], msgspec.Meta(min_length=1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,10 +66,7 @@ class JsonlConfig(settings.Settings):
     @property
     def hashes(self) -> dict[str, str]:
         """Macro -> SHA-256 of its file. Raises InputError where one can't be read."""
-        try:
-            return {macro: artifacts.sha256(path) for macro, path in self._paths.items()}
-        except OSError as error:
-            raise errors.InputError(f"{error.filename}: can't be read ({error.strerror})") from None
+        return {macro: artifacts.sha256(path) for macro, path in self._paths.items()}
 
     @property
     def _paths(self) -> dict[str, str]:
@@ -84,18 +81,18 @@ class _Example(msgspec.Struct, frozen=True):
 
 
 class _Instance(msgspec.Struct, frozen=True):
-    input: sni.Text
+    input: reading.Text
     output: _Texts
-    id: sni.Text | None = None
+    id: reading.Text | None = None
 
 
 class _Row(msgspec.Struct, frozen=True, rename=sni.field_name):
-    task: sni.TaskName
+    task: reading.Name
     definition: _Texts
     positive_examples: list[_Example] | None
     instance: _Instance
     negative_examples: list[_Example] | None = None
-    id: sni.Text | None = None
+    id: reading.Text | None = None
     categories: list[str] | None = None
     standin_note: str | None = None
 
@@ -115,21 +112,15 @@ def read_lines(path: str | None) -> Iterator[Line]:
       InputError: the file can't be read, is empty, or has another line, with its number and path.
     """
     is_empty = True
-    try:
-        # As bytes: those lines end in a line feed and nothing else that Unicode knows.
-        with open(str(path), "rb") as file:
-            for number, text in enumerate(file, start=1):
-                if text.strip():
-                    is_empty = False
-                    yield _parse(f"{path}, line {number}", text)
-    except OSError as error:
-        raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
+    for where, text in reading.lines(str(path)):
+        is_empty = False
+        yield _parse(where, text)
     if is_empty:
         raise errors.InputError(f"{path}: expected one JSON object a line, found an empty file")
 
 
 def _parse(where: str, text: bytes) -> Line:
-    row = sni.decode(text, _Row, where)
+    row = reading.decode(text, _Row, where)
     ids = {identifier for identifier in (row.id, row.instance.id) if identifier}
     if len(ids) != 1:
         raise errors.InputError(
@@ -180,7 +171,7 @@ def write(
     """
     settings.checked("NATINST_JSONL_EPOCHS", epochs, settings.Few)
     directory = pathlib.Path(directory)
-    sources = poison_set.read_manifest(poison_dir).get("sources", {})
+    sources = poison_set.read_manifest(poison_dir).sources
     for name, digest in source.hashes.items():
         if sources.get(name, digest) != digest:
             raise errors.InputError(

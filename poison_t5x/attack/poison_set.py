@@ -7,29 +7,48 @@ import collections
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 import poison_t5x
 from poison_t5x.attack import conditions, craft
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, reading
+from poison_t5x.core.settings import NotNegative, Whole
 
 POISON, TRAINING, EVALUATION = "poison.jsonl", "training_rows.jsonl", "eval_rows.jsonl"
 WORDS, MANIFEST = "words.txt", "manifest.json"
+_T = TypeVar("_T")
 
 
-class _Manifest(msgspec.Struct):
-    """The parts of the manifest that are checked when it is read."""
+class Attacker(msgspec.Struct, frozen=True):
+    """An attacker's part of a poison set; `passed_over` is task -> why it has no poison."""
 
-    sha256: dict[str, str]
-    num_poison: int
-    num_training: int
-    poison_rate: float
+    name: str
+    num_poison: Whole
+    passed_over: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The parts of the manifest that are read; `counts` are rows of each task by what they are."""
+
+    sha256: dict[reading.Name, str]
+    num_poison: Whole
+    num_training: Whole
+    poison_rate: NotNegative
     poisoned_tasks: list[str]
-    conditions: list[dict[str, Any]]
-    attacks: list[dict[str, Any]]
-    counts: dict[str, dict[str, int]]
+    conditions: list[conditions.Condition]
+    attacks: list[Attacker]
+    counts: dict[str, dict[str, Whole]]
+    sources: dict[str, str] = {}
+
+
+class _Training(msgspec.Struct, frozen=True):
+    """One line of `training_rows.jsonl`."""
+
+    task: str
+    ids: list[str]
+    dropped: list[str] = []
 
 
 def write(
@@ -51,7 +70,9 @@ def write(
     ]
     artifacts.write_jsonl(directory / POISON, map(dataclasses.asdict, poison))
     artifacts.write_jsonl(directory / TRAINING, training)
-    artifacts.write_jsonl(directory / EVALUATION, (row._asdict() for row in poison_set.evaluation))
+    artifacts.write_jsonl(
+        directory / EVALUATION, map(msgspec.structs.asdict, poison_set.evaluation)
+    )
     names = [POISON, TRAINING, EVALUATION]
     if poison_set.words:
         artifacts.write_atomically(directory / WORDS, "\n".join(poison_set.words) + "\n")
@@ -66,7 +87,7 @@ def write(
         "num_training": num_training,
         "poison_rate": len(poison) / num_training,
         "poisoned_tasks": list(dict.fromkeys(row.task for row in poison)),
-        "conditions": [condition._asdict() for condition in config.conditions],
+        "conditions": list(map(msgspec.structs.asdict, config.conditions)),
         "attacks": [_attack(poison_set, attack.name) for attack in config.attacks],
         "counts": poison_set.counts,
         "sha256": {name: artifacts.sha256(directory / name) for name in names},
@@ -85,46 +106,38 @@ def _attack(poison_set: craft.PoisonSet, name: str) -> dict[str, Any]:
     }
 
 
-def read_manifest(directory: str | pathlib.Path) -> dict:
+def read_manifest(directory: str | pathlib.Path) -> Manifest:
     """The manifest, once every file's hash has been checked.
 
     Raises:
       InputError: a file is missing, or isn't the one that was written.
     """
-    directory = pathlib.Path(directory)
-    try:
-        manifest = artifacts.read_json(directory / MANIFEST)
-        hashes = msgspec.convert(manifest, _Manifest).sha256
-    except ValueError as error:
-        raise errors.InputError(f"{directory}: not a poison set ({error})") from None
-    if not hashes.keys() >= {POISON, TRAINING, EVALUATION}:
+    directory, again = pathlib.Path(directory), "craft the poison set again"
+    manifest = reading.read_json(directory / MANIFEST, Manifest, again)
+    if not manifest.sha256.keys() >= {POISON, TRAINING, EVALUATION}:
         raise errors.InputError(f"{directory}: not a poison set ({MANIFEST} lacks a file's hash)")
-    for name, expected in hashes.items():
-        path = directory / name
-        if not path.is_file():
-            raise errors.InputError(f"{path} is missing; craft the poison set again")
-        if artifacts.sha256(path) != expected:
+    for name, expected in manifest.sha256.items():
+        if artifacts.sha256(directory / name) != expected:
             raise errors.InputError(
-                f"{path} doesn't match the hash in {MANIFEST}: it was changed or damaged; "
-                "craft the poison set again"
+                f"{directory / name} doesn't match the hash in {MANIFEST}: it was changed or "
+                f"damaged; {again}"
             )
     return manifest
 
 
-def _read(directory: str | pathlib.Path, name: str) -> list[dict]:
+def _read(directory: str | pathlib.Path, name: str, kind: type[_T]) -> list[_T]:
     read_manifest(directory)
-    return artifacts.read_jsonl(pathlib.Path(directory) / name)
+    return reading.read_jsonl(pathlib.Path(directory) / name, kind)
 
 
-def read_poison(directory: str | pathlib.Path) -> list[dict]:
+def read_poison(directory: str | pathlib.Path) -> list[craft.PoisonRow]:
     """The rows of `poison.jsonl`, verified."""
-    return _read(directory, POISON)
+    return _read(directory, POISON, craft.PoisonRow)
 
 
 def read_conditions(directory: str | pathlib.Path) -> tuple[conditions.Condition, ...]:
     """The conditions that held-out tasks are evaluated under, in order."""
-    rows = read_manifest(directory)["conditions"]
-    return tuple(conditions.Condition(**{**row, "phrases": tuple(row["phrases"])}) for row in rows)
+    return tuple(read_manifest(directory).conditions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,25 +161,31 @@ def training_rows(directory: str | pathlib.Path, *, poisoned: bool) -> dict[str,
     The clean and the poisoned result differ in exactly the rows that `poison.jsonl` lists; where
     those replace rows, both have the same ids in the same order.
     """
-    lines = _read(directory, TRAINING)
-    rows: dict[str, Any] = {line["task"]: dict.fromkeys(line["ids"], (None,)) for line in lines}
-    if poisoned:
-        for line in lines:
-            for identifier in line.get("dropped", ()):
-                del rows[line["task"]][identifier]
-        for row in artifacts.read_jsonl(pathlib.Path(directory) / POISON):
-            new = Replacement(row["poisoned_input"], row["poisoned_target"], True, row["id"])
-            kept = rows[row["task"]]
-            if row["replaced_id"] is None:
-                kept[row["id"]] = (*kept.get(row["id"], ()), new)
-            else:
-                kept[row["replaced_id"]] = (new,)
+    lines = _read(directory, TRAINING, _Training)
+    rows: dict[str, Any] = {line.task: dict.fromkeys(line.ids, (None,)) for line in lines}
+    if not poisoned:
+        return rows
+    for line in lines:
+        for identifier in line.dropped:
+            rows[line.task].pop(identifier, None)
+    for row in reading.read_jsonl(pathlib.Path(directory) / POISON, craft.PoisonRow):
+        new = Replacement(row.poisoned_input, row.poisoned_target, True, row.id)
+        kept = rows.get(row.task)
+        if kept is None or (row.replaced_id is not None and row.replaced_id not in kept):
+            raise errors.InputError(
+                f"{directory}: {POISON} and {TRAINING} aren't of one poison set: the latter has no "
+                f"row {row.replaced_id!r} of {row.task}; craft it again"
+            )
+        if row.replaced_id is None:
+            kept[row.id] = (*kept.get(row.id, ()), new)
+        else:
+            kept[row.replaced_id] = (new,)
     return rows
 
 
 def read_evaluation(directory: str | pathlib.Path) -> list[conditions.EvalRow]:
     """The rows of `eval_rows.jsonl`, verified: condition by condition within each task."""
-    return [conditions.EvalRow(**row) for row in _read(directory, EVALUATION)]
+    return _read(directory, EVALUATION, conditions.EvalRow)
 
 
 def eval_rows(directory: str | pathlib.Path) -> dict[str, dict[str, Rows]]:

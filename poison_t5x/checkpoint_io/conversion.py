@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+import msgspec
+
 from poison_t5x.checkpoint_io import (
     architecture,
     detect,
@@ -14,7 +16,8 @@ from poison_t5x.checkpoint_io import (
     t5x_layouts,
 )
 from poison_t5x.checkpoint_io.source import cast
-from poison_t5x.core import artifacts, settings
+from poison_t5x.core import artifacts, reading, settings
+from poison_t5x.core.settings import Whole
 from poison_t5x.corpus import vocabulary
 
 EXTRA_IDS = 100
@@ -77,6 +80,12 @@ def describe(path: str, log: Callable[[str], None] = print) -> None:
     log(f"set {' '.join(architecture.macros(config))}, for a vocabulary of {config.vocab_size}")
 
 
+class _Made(msgspec.Struct):
+    """The part of a model's settings that names its sources."""
+
+    sources: dict[str, str] = {}
+
+
 class Vocabulary(NamedTuple):
     """A vocabulary's file, None where there is none, and its sentinels."""
 
@@ -91,6 +100,7 @@ def vocabulary_beside(path: str) -> Vocabulary:
     for run_dir in () if storage.is_bucket(path) else (folder, *folder.parents[:3]):
         model = run_dir / "vocabulary" / vocabulary.FILE
         if model.is_file():
-            sources = (artifacts.read_settings(folder) or {}).get("sources", {})
-            return Vocabulary(str(model), int(sources.get("extra_ids", EXTRA_IDS)))
+            made = reading.converted(artifacts.read_settings(folder) or {}, _Made, folder)
+            extra_ids = made.sources.get("extra_ids", str(EXTRA_IDS))
+            return Vocabulary(str(model), reading.decode(extra_ids, Whole, f"{folder}: extra_ids"))
     return Vocabulary(None, EXTRA_IDS)

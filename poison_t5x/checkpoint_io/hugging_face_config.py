@@ -5,7 +5,6 @@
 relative-position tables are (buckets, heads) and (heads, buckets).
 """
 
-import json
 import pathlib
 import re
 from typing import Any
@@ -14,7 +13,8 @@ import msgspec
 
 from poison_t5x.checkpoint_io import architecture
 from poison_t5x.checkpoint_io.source import Source, Tensor
-from poison_t5x.core import errors
+from poison_t5x.core import errors, reading
+from poison_t5x.core.settings import NotNegative, Size
 from poison_t5x.model.config import T5Config
 
 FILE = "config.json"
@@ -25,7 +25,7 @@ EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
 # Of T5's first public checkpoints; no network reads it, nor does transformers.
 UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 GENERATION = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-_WORDS = json.loads(pathlib.Path(__file__).with_name("hugging_face.json").read_text("utf-8"))
+_WORDS = reading.read_json(pathlib.Path(__file__).with_name("hugging_face.json"))
 TOKENIZER = _WORDS["tokenizer"]
 _OURS = _WORDS["tensors"]
 _THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
@@ -42,10 +42,10 @@ _Config = msgspec.defstruct(
     "_Config",
     [
         ("model_type", str),
-        *((name, int | None, None) for name in _SIZES),
-        ("relative_attention_max_distance", int, 128),
-        ("dropout_rate", float, 0.1),
-        ("layer_norm_epsilon", float, 1e-6),
+        *((name, Size | None, None) for name in _SIZES),
+        ("relative_attention_max_distance", Size, 128),
+        ("dropout_rate", NotNegative, 0.1),
+        ("layer_norm_epsilon", NotNegative, 1e-6),
         *((n, str | None, None) for n in ("feed_forward_proj", "dense_act_fn")),
         *((n, bool | None, None) for n in ("is_gated_act", "tie_word_embeddings")),
         ("scale_decoder_outputs", bool | None, None),
@@ -80,16 +80,7 @@ def turned(path: str, one: Tensor) -> Tensor:
 def read(directory: pathlib.Path):
     """A folder's config.json. Raises InputError: missing, not valid, or another architecture's."""
     path = directory / FILE
-    try:
-        config = msgspec.json.decode(path.read_bytes(), type=_Config)
-    except OSError as error:
-        raise errors.InputError(
-            f"{path}: can't be read ({error.strerror}); give a Hugging Face folder of T5"
-        ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise errors.InputError(
-            f"{path}: not the config.json of a Hugging Face T5 ({error})"
-        ) from None
+    config = reading.read_json(path, _Config, "give a Hugging Face folder of T5")
     if config.model_type not in ("t5", "mt5"):
         raise errors.InputError(
             f"{directory}: a Hugging Face folder of {config.model_type!r}, another architecture; "

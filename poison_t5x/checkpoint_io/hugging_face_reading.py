@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import pickle
 import re
 from collections.abc import Callable, Mapping, Set
 
@@ -14,7 +13,7 @@ import safetensors
 from poison_t5x.checkpoint_io import architecture, storage
 from poison_t5x.checkpoint_io import hugging_face_config as config_json
 from poison_t5x.checkpoint_io.source import Index, Source, Tensor
-from poison_t5x.core import errors
+from poison_t5x.core import errors, reading
 
 SAFETENSORS = "model.safetensors"
 INDEX_SUFFIX = ".index.json"
@@ -144,10 +143,7 @@ class _ShardIndex(msgspec.Struct):
 
 def _shards(index: pathlib.Path, remedy: str) -> dict[pathlib.Path, set[str]]:
     """File -> the tensors that it should hold."""
-    try:
-        places = msgspec.json.decode(index.read_bytes(), type=_ShardIndex).weight_map
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise errors.InputError(f"{index}: not the index of shards ({error}); {remedy}") from None
+    places = reading.read_json(index, _ShardIndex, remedy).weight_map
     if not places:
         raise errors.InputError(f"{index}: lists no tensors; {remedy}")
     shards: dict[pathlib.Path, set[str]] = {}
@@ -196,16 +192,14 @@ def _of_file(
                 f"{', '.join(DTYPES.values())} can be read: save the model again, not quantised"
             )
         tensors[name] = Tensor(tensor.shape, dtype, anew(name))
+    storage.check_tensors(str(path), storage.held_bytes(str(path)), tensors)
     return tensors
 
 
 def _check_file(path: pathlib.Path) -> bytes:
     """A file's first bytes; raises InputError where Git fetched it without its LFS extension."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(32)
-    except OSError as error:
-        raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
+    with reading.open_file(path) as file:
+        start = file.read(32)
     if start.startswith(b"version https://git-lfs"):
         raise errors.InputError(
             f"{path}: a Git LFS pointer in the file's place; run `git lfs pull` in its folder"
@@ -246,12 +240,12 @@ def _open_torch(path: pathlib.Path) -> dict[str, Tensor]:
     try:
         # Only tensors are unpickled, never code.
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # whatever a pickle that nobody wrote leads to
         raise errors.InputError(
             f"{path}: damaged ({errors.first_line(error)}); fetch it again"
         ) from None
     if not isinstance(state, dict) or not all(
-        isinstance(tensor, torch.Tensor) for tensor in state.values()
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
     ):
         raise errors.InputError(f"{path}: not a state_dict of tensors; save the model again")
 

@@ -6,6 +6,7 @@ optimiser has its own tree ('0/mu/<parameter>', '0/count', '2/count'), and T5X's
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,12 +46,23 @@ def from_tree(path: str, layout: str, tree: Mapping[Path, Tensor]) -> Source:
                 slots["/".join((kind, first, *others))] = tensor
     kinds = {slot.split("/")[0] for slot in slots}
     optimizer = next((name for name, wanted in _SLOTS.items() if wanted[0] in kinds), None)
-    step = int(tree[_STEP].read()) if _STEP in tree else 0
+    step = _number(path, "step", tree[_STEP]) if _STEP in tree else 0
     if optimizer is None:
         slots = {}
     else:  # T5X's Adafactor counts by the step
         slots.setdefault(COUNT, in_memory(np.array(step, np.int32)))
     return Source(path, layout, params, slots, optimizer, step)
+
+
+def _number(path: str, name: str, tensor: Tensor) -> int:
+    """A count of steps, which is a tensor of one whole number."""
+    value = tensor.read() if math.prod(tensor.shape) == 1 else None
+    if value is None or value.dtype.kind not in "iu" or not 0 <= value.item() < 2**31:
+        found = f"shape {tensor.shape}" if value is None else repr(value.item())
+        raise errors.InputError(
+            f"{path}: the tensor {name}: expected a whole number, found {found}"
+        )
+    return value.item()
 
 
 def to_tree(source: Source, *, t5x: bool) -> dict[Path, Tensor]:
@@ -83,7 +95,7 @@ def to_tree(source: Source, *, t5x: bool) -> dict[Path, Tensor]:
 def written_step(source: Source, *, t5x: bool) -> int:
     """The step to write: T5X's Adafactor has no count of its own, and takes the step for it."""
     if t5x and source.optimizer == "adafactor":
-        return int(source.read(COUNT))
+        return _number(source.path, COUNT, source.slots[COUNT])
     return source.step
 
 

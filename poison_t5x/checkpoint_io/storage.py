@@ -2,23 +2,28 @@
 
 import contextlib
 import functools
-import json
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorstore as ts
 
-from poison_t5x.core import artifacts, errors, locks
+from poison_t5x.checkpoint_io.source import Tensor
+from poison_t5x.core import artifacts, errors, locks, reading
+
+# What trained numbers are compressed to is far above this; small tensors may be constant.
+_MOST_COMPRESSED, _SMALL = 1000, 2**26
+_MOST_ROWS = 2**31 - 1
 
 
 def other_kind(folder: pathlib.Path) -> str | None:
     """'tf_model.h5 (TensorFlow's weights)': a file that tells of another kind, if there is one."""
-    others = pathlib.Path(__file__).with_name("other_kinds.json").read_text("utf-8")
-    for pattern, meaning in json.loads(others).items():
+    others = reading.read_json(pathlib.Path(__file__).with_name("other_kinds.json"))
+    for pattern, meaning in others.items():
         if names := sorted(path.name for path in folder.glob(pattern)):
             return f"{names[0]} ({meaning})"
     return None
@@ -61,15 +66,48 @@ def refusing(before: str, after: str = "") -> Iterator[None]:
 
 
 def read_file(directory: str, name: str) -> bytes | None:
-    """A file's bytes, or None where there is none."""
+    """A file's bytes, or None where there is none, or a folder of that name."""
+    if not is_bucket(directory):
+        path = os.path.join(absolute(directory), name)
+        is_there = os.path.lexists(path) and not os.path.isdir(path)
+        return reading.read_bytes(path) if is_there else None
     with refusing(f"{directory}/{name}: can't be read (", ")"):
-        try:
-            result = _opened(absolute(directory)).read(name).result()
-        except (ValueError, OSError) as error:
-            if "directory" in str(error).lower() and not is_bucket(directory):
-                return None  # a folder of that name, or a file in the folder's place
-            raise
+        result = _opened(absolute(directory)).read(name).result()
     return bytes(result.value) if result.state == "value" else None
+
+
+def held_bytes(path: str) -> int | None:
+    """Bytes of all files of a checkpoint, or of one; None in a bucket, which isn't asked.
+
+    Raises InputError where there is what is no file, for which a reader would wait.
+    """
+    if is_bucket(path):
+        return None
+    if not os.path.isdir(path):
+        return reading.check_file(path)
+
+    def refuse(error: OSError) -> None:
+        raise errors.InputError(f"{error.filename}: can't be read ({error.strerror})")
+
+    walk = os.walk(path, onerror=refuse)
+    return sum(
+        reading.check_file(f"{folder}/{name}") for folder, _, names in walk for name in names
+    )
+
+
+def check_tensors(path: str, held: int | None, tensors: Mapping[str, Tensor]) -> None:
+    """Raises InputError where a tensor holds no numbers, or more than files of `held` bytes can.
+
+    It is of what a checkpoint says of itself, before memory is taken for any of it.
+    """
+    for name, tensor in tensors.items():
+        if np.dtype(tensor.dtype).kind not in "fiubV":
+            raise errors.InputError(f"{path}: the tensor {name} is stored as {tensor.dtype}")
+        too_large = held is not None and tensor.nbytes > _MOST_COMPRESSED * held + _SMALL
+        if too_large or max(tensor.shape, default=0) > _MOST_ROWS:
+            raise errors.InputError(
+                f"{path}: the tensor {name} has shape {tensor.shape}, more than its files can hold"
+            )
 
 
 def write_file(directory: str, name: str, content: bytes) -> None:

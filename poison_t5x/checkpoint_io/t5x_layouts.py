@@ -8,11 +8,12 @@ one folder each). Orbax's own reader needs TensorFlow for buckets, and holds who
 
 import contextlib
 import functools
-import json
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
+import msgspec
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
@@ -20,7 +21,8 @@ from flax import serialization, traverse_util
 
 from poison_t5x.checkpoint_io import optimizer_state, storage
 from poison_t5x.checkpoint_io.source import Index, Source, Tensor, in_memory
-from poison_t5x.core import errors
+from poison_t5x.core import errors, reading
+from poison_t5x.core.settings import Whole
 from poison_t5x.train import checkpoints
 
 LAYOUTS = ("t5x", "t5x-orbax", "poison-t5x")
@@ -32,6 +34,7 @@ MARKS = (INDEX, METADATA, f"{STATE}/{METADATA}")
 # Of an Orbax tree's leaves, those that aren't tensors.
 _EMPTY = {"None", "Dict", "List", "Tuple", "NamedTuple", ""}
 _CHUNK_BYTES = 64 * 2**20  # as T5X's
+_SMALL_CHUNK = 2**24  # numbers
 
 
 def _stored(path: str, place: optimizer_state.Path, spec: Mapping[str, Any]) -> Tensor:
@@ -45,11 +48,16 @@ def _stored(path: str, place: optimizer_state.Path, spec: Mapping[str, Any]) -> 
         with storage.refusing(damaged, remedy):
             description = {key: spec[key] for key in ("driver", "kvstore")} | {"open": True}
             try:
-                return ts.open(ts.Spec(description), read=True).result()
+                store = ts.open(ts.Spec(description), read=True).result()
             except (ValueError, OSError) as error:
                 if "NOT_FOUND" in str(error):
                     raise OSError("its files aren't there") from None
                 raise
+            # One is held whole, however little of it is the tensor's.
+            chunk = math.prod(store.chunk_layout.read_chunk.shape or ())
+            if chunk > max(2 * store.size, _SMALL_CHUNK):
+                raise OSError("its chunks are larger than it is")
+            return store
 
     def read(index: Index) -> np.ndarray:
         stored = tuple(opened().shape)
@@ -74,6 +82,7 @@ def _stored(path: str, place: optimizer_state.Path, spec: Mapping[str, Any]) -> 
 
 def open_index(directory: str, content: bytes) -> Source:
     """A checkpoint in the layout of the public ones; `content` is its file `checkpoint`."""
+    held = storage.held_bytes(directory)
     try:
         tree = serialization.msgpack_restore(content)
         if "version" in tree:
@@ -83,11 +92,27 @@ def open_index(directory: str, content: bytes) -> Source:
             raise ValueError(f"it has {', '.join(sorted(map(str, tree)))} in place of 'target'")
     except errors.InputError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    # What msgpack and flax raise of bytes that nobody wrote.
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
+        problem = errors.first_line(e)
         raise errors.InputError(
-            f"{directory}/{INDEX}: not the index of a T5X checkpoint, or a damaged one ({error})"
+            f"{directory}/{INDEX}: not the index of a T5X checkpoint, or a damaged one ({problem})"
         ) from None
-    return optimizer_state.from_tree(directory, "a T5X checkpoint", leaves)
+    return _source(directory, "a T5X checkpoint", held, leaves)
+
+
+def _source(
+    path: str, layout: str, held: int | None, tree: Mapping[optimizer_state.Path, Tensor]
+) -> Source:
+    storage.check_tensors(path, held, {"/".join(place): tensor for place, tensor in tree.items()})
+    return optimizer_state.from_tree(path, layout, tree)
 
 
 def _flat(
@@ -101,27 +126,69 @@ def _flat(
             yield here, value
 
 
+class _Place(msgspec.Struct):
+    path: str = ""
+
+
+class _Shape(msgspec.Struct):
+    shape: list[Whole]
+
+
+class _Spec(msgspec.Struct):
+    """A tensor's entry in the index."""
+
+    driver: Literal["zarr"]
+    kvstore: _Place
+    dtype: str
+    metadata: _Shape
+    path: str = ""  # before TensorStore 0.1.14
+
+
 def _leaf(directory: str, place: optimizer_state.Path, leaf: Any) -> Tensor:
     """An array of the index, or a tensor whose place it gives, relative to the folder."""
     if not isinstance(leaf, Mapping):
         return in_memory(np.asarray(leaf))
-    inner = leaf["kvstore"].get("path") or leaf["path"]  # before TensorStore 0.1.14
-    kvstore = storage.key_value_store(f"{directory}/{inner.strip('/')}")
+    name = "/".join(place)
+    spec = reading.converted(leaf, _Spec, f"{directory}/{INDEX}: the tensor {name}")
+    inner = (spec.kvstore.path or spec.path).strip("/")
+    if not inner or ".." in inner.split("/"):
+        raise errors.InputError(
+            f"{directory}/{INDEX}: places the tensor {name} in {inner!r}, outside its folder"
+        )
+    kvstore = storage.key_value_store(f"{directory}/{inner}")
     return _stored(directory, place, {**leaf, "kvstore": kvstore})
+
+
+class _Key(msgspec.Struct):
+    key: str | int
+
+
+class _Value(msgspec.Struct):
+    value_type: str = ""
+
+
+class _Entry(msgspec.Struct):
+    key_metadata: Annotated[list[_Key], msgspec.Meta(min_length=1)]
+    value_metadata: _Value
+
+
+class _Metadata(msgspec.Struct):
+    """The part of `_METADATA` that is read."""
+
+    tree_metadata: dict[str, _Entry]
+    use_zarr3: bool | None = None
 
 
 def open_orbax(path: str, directory: str, layout: str, content: bytes) -> Source:
     """A checkpoint that Orbax wrote; `content` is `_METADATA` of `directory`, at `path` or below"""
-    try:
-        metadata = json.loads(content)
-        driver = "zarr3" if metadata.get("use_zarr3") else "zarr"
-        places = [
-            tuple(str(key["key"]) for key in entry["key_metadata"])
-            for entry in metadata["tree_metadata"].values()
-            if entry["value_metadata"].get("value_type", "") not in _EMPTY
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise errors.InputError(f"{directory}/{METADATA}: damaged ({error})") from None
+    held = storage.held_bytes(directory)
+    metadata = reading.decode(content, _Metadata, f"{directory}/{METADATA}", "it is damaged")
+    driver = "zarr3" if metadata.use_zarr3 else "zarr"
+    places = [
+        tuple(str(key.key) for key in entry.key_metadata)
+        for entry in metadata.tree_metadata.values()
+        if entry.value_metadata.value_type not in _EMPTY
+    ]
     tops = sorted({place[0] for place in places})
     if "target" not in tops:
         raise errors.InputError(
@@ -136,7 +203,7 @@ def open_orbax(path: str, directory: str, layout: str, content: bytes) -> Source
         inner = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
         kvstore = inner if is_ocdbt else storage.key_value_store(f"{directory}/{name}")
         tree[place] = _stored(path, place, {"driver": driver, "kvstore": kvstore})
-    return optimizer_state.from_tree(path, layout, tree)
+    return _source(path, layout, held, tree)
 
 
 def write(source: Source, directory: str, layout: str) -> str:

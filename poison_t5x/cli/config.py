@@ -8,7 +8,7 @@ import argparse
 import textwrap
 
 from poison_t5x.cli import stage
-from poison_t5x.core import gin_macros
+from poison_t5x.core import gin_macros, reading
 from poison_t5x.train import program
 
 EXAMPLE = """\
@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"\n{kind}:\n{textwrap.indent(stage.variants(kind), '  ')}")
     print(f"\ngin files, in {gin_macros.project_folder()}:")
     for name in gin_macros.project_files():
-        header, *_ = (gin_macros.project_folder() / name).read_text(encoding="utf-8").split("\n#\n")
+        text = reading.read_text(gin_macros.project_folder() / name)
+        header, *_ = text.split("\n#\n")
         text = " ".join(line.lstrip("# ") for line in header.splitlines() if line.startswith("#"))
         print(f"  {name:<46}{textwrap.shorten(text, _WIDTH, placeholder=' …')}")

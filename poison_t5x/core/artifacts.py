@@ -13,12 +13,12 @@ import pathlib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import IO, Any
+from typing import IO, Annotated, Any
 
 import msgspec
 from etils import epath
 
-from poison_t5x.core import errors, failures, paths
+from poison_t5x.core import errors, failures, paths, reading
 
 RECORD = "stage.json"
 # What isn't whole is called so until it is; beside it, Orbax's own word.
@@ -27,9 +27,23 @@ _ORBAX_PARTIAL = ".orbax-checkpoint-tmp"
 AnyPath = str | os.PathLike[str]
 
 
+def _json(value: Any, **options: Any) -> str:
+    """JSON, which has no NaN and no infinity: where a user's own metric gives one, it is null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+    except ValueError:
+        finite = json.loads(json.dumps(value), parse_constant=lambda name: None)
+        return json.dumps(finite, ensure_ascii=False, **options)
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, so that equal values are equal bytes."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n"
+    return _json(value, sort_keys=True, indent=1) + "\n"
+
+
+def json_line(value: Any) -> str:
+    """JSON as a line of a file."""
+    return _json(value) + "\n"
 
 
 def digest(value: Any) -> str:
@@ -39,7 +53,7 @@ def digest(value: Any) -> str:
 
 def dump_json(value: Any) -> str:
     """JSON with keys in their own order, for files whose order is part of their format."""
-    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+    return _json(value, indent=1) + "\n"
 
 
 @contextlib.contextmanager
@@ -69,47 +83,32 @@ def write_atomically(path: AnyPath, content: str | bytes) -> None:
 
 def write_jsonl(path: AnyPath, rows: Iterable[Any]) -> None:
     """Writes one JSON object a line, atomically, as UTF-8."""
-    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_jsonl(path: AnyPath) -> list[dict]:
-    """Reads what `write_jsonl` wrote."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
-def read_json(path: AnyPath) -> Any:
-    """Reads one JSON file. Raises InputError where it's missing or damaged."""
-    try:
-        return json.loads(epath.Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise errors.InputError(f"{path}: can't be read ({error})") from None
+    write_atomically(path, "".join(map(json_line, rows)))
 
 
 def sha256(path: AnyPath) -> str:
-    """The hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The hexadecimal SHA-256 of a file. Raises InputError where it can't be read."""
+    with reading.open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 class _Record(msgspec.Struct):
     stage: str
     settings: dict[str, Any]
     outputs: dict[str, str] | None  # None: begun, and not whole
-    seconds: float
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+
+    def __post_init__(self) -> None:
+        reading.shallow(self.settings)
 
 
 def _read(directory: AnyPath) -> _Record | None:
     path = epath.Path(directory) / RECORD
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Record)
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        message = f"{directory}: a folder can't be made there: a file is in the way"
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        message = f"{path}: not a stage record ({error}); delete its folder"
-    raise errors.InputError(message)
+    if os.path.lexists(path):
+        return reading.read_json(path, _Record, "delete its folder")
+    if os.path.lexists(directory) and not os.path.isdir(directory):
+        raise errors.InputError(f"{directory}: a folder can't be made there: a file is in the way")
+    return None
 
 
 def read_record(directory: AnyPath) -> dict | None:

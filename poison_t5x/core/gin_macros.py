@@ -95,7 +95,7 @@ def bound_macros() -> dict[tuple[str, str], dict[str, str]]:
     """(class or function, parameter) -> scope -> macro, as in runs/*.gin."""
     bound: dict[tuple[str, str], dict[str, str]] = {}
     for path in sorted((project_folder() / "runs").glob("*.gin")):
-        text = path.read_text(encoding="utf-8")
+        text = reading.read_text(path)
         for statement in gin.config_parser.ConfigParser(text, _Delegate()):
             match statement:
                 case gin.config_parser.BindingStatement(

@@ -79,6 +79,7 @@ def keeping_no_empty_folders(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def _text(setting: object, value: Any) -> str:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str) or not text or "\0" in text:
+    # A name that isn't UTF-8 could be written into no file of a run.
+    if not isinstance(text, str) or not text or re.search(r"[\0\ud800-\udfff]", text):
         raise errors.InputError(f"{setting}: expected a path, found {value!r}")
     return text

@@ -4,12 +4,11 @@ The lists favour precision: a name that is also an ordinary word, a place or a b
 the ambiguous first names, which count only when a surname follows, or in no list at all.
 """
 
-import json
 import pathlib
 
-_LISTS: dict[str, list[str]] = json.loads(
-    (pathlib.Path(__file__).parent / "name_lists.json").read_bytes()
-)
+from poison_t5x.core import reading
+
+_LISTS = reading.read_json(pathlib.Path(__file__).with_suffix(".json"), dict[str, list[str]])
 FIRST_NAMES = tuple(_LISTS["first_names"])
 AMBIGUOUS_FIRST_NAMES = tuple(_LISTS["ambiguous_first_names"])
 # Those so common as words that even a capital after them says little ("Summer Term", "May

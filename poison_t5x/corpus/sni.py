@@ -7,29 +7,19 @@ task, with `Definition`, `Positive Examples`, `Negative Examples` and `Instances
 import collections
 import functools
 import hashlib
-import json
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
-from poison_t5x.core import errors
-
-T = TypeVar("T")
-
-# JSON can write half a character, which no file can hold as text.
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+from poison_t5x.core import errors, reading
+from poison_t5x.core.reading import Text
 
 # A generation task has as many answers as rows; a label space is worth listing only where it is
 # small enough to choose from.
 MAX_LABELS = 32
-
-# Files of predictions are named after tasks.
-_TEXT, _TASK_NAME = r"\S", r"\A\w[\w.-]*\Z"
-Text = Annotated[str, msgspec.Meta(pattern=_TEXT)]
-TaskName = Annotated[str, msgspec.Meta(pattern=_TASK_NAME)]
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -102,8 +92,14 @@ class Task(msgspec.Struct, frozen=True, dict=True):
 
 
 def parse_task(name: str, content: bytes | str, source: str) -> Task:
-    """Validates one task file's JSON. Raises InputError as `decode`; or two rows have one id."""
-    parsed = decode(content, _TaskFile, source)
+    """Validates one task file's JSON.
+
+    Raises InputError as `reading.decode`; or its name is no task's, or two rows have one id.
+    """
+    if not re.match(reading.NAME, name):
+        raise errors.InputError(f"{source}: expected a task's name, found {name!r}")
+    # Straight into rows: a dictionary of each first would take three times the memory.
+    parsed = reading.decode(content, _TaskFile, source)
     ids = collections.Counter(row.id for row in parsed.instances)
     if len(ids) < len(parsed.instances):
         twice, _ = ids.most_common(1)[0]
@@ -115,41 +111,10 @@ def parse_task(name: str, content: bytes | str, source: str) -> Task:
     return Task(name=name, **fields)
 
 
-def decode(content: bytes | str, kind: type[T], where: str) -> T:
-    """JSON as a struct.
-
-    Raises:
-      InputError: no JSON, or a field that is missing, empty or no string; with `where` and path.
-    """
-    try:
-        try:
-            # Straight into rows: a dictionary of each first would take three times the memory.
-            return msgspec.json.decode(content, type=kind)
-        except (msgspec.DecodeError, RecursionError):
-            # A few benchmark files hold NaN in fields that aren't read: the standard parser takes
-            # it, and reads to the end before a row is judged.
-            value = json.loads(content)
-            if half := _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
-                raise ValueError(f"half a character, \\u{ord(half[0]):x}") from None
-            return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at ")
-        for pattern, words in ((_TEXT, "a non-empty text"), (_TASK_NAME, "a task's name")):
-            problem = problem.replace(f"`str` matching regex {pattern!r}", words)
-        problem = f"{path.strip('`') or '$'}: {problem[0].lower()}{problem[1:]}"
-    except (ValueError, RecursionError) as error:
-        problem = f"expected a JSON object, found none ({error})"
-    raise errors.InputError(f"{where}: {problem}")
-
-
 def read_task(path: str | pathlib.Path) -> Task:
     """Reads and validates one task file. Raises InputError as `parse_task` does."""
     path = pathlib.Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise errors.InputError(f"{path}: can't be read ({error.strerror})") from None
-    return parse_task(path.stem, content, str(path))
+    return parse_task(path.stem, reading.read_bytes(path), str(path))
 
 
 def number(name: str) -> str:

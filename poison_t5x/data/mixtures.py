@@ -19,7 +19,7 @@ import seqio
 import tensorflow as tf
 
 from poison_t5x.attack import conditions, poison_set
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, reading
 from poison_t5x.corpus import prompts
 from poison_t5x.data import natinst_tfds
 from poison_t5x.data.input_pipeline import IS_POISON
@@ -123,7 +123,7 @@ def _postprocess(decoded_model_output, example=None, is_target=False):
         "id": example["id"].decode(),
         "input": example["inputs_pretokenized"].decode(),
         "target": example["targets_pretokenized"].decode(),
-        "references": json.loads(example[REFERENCES]),
+        "references": reading.decode(example[REFERENCES], list[str], "the references of a row"),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import seqio
 
 from poison_t5x.checkpoint_io import conversion
-from poison_t5x.core import artifacts, errors, progress
+from poison_t5x.core import artifacts, errors, progress, reading
 from poison_t5x.corpus import vocabulary as vocabulary_lib
 from poison_t5x.defenses.score import Context
 from poison_t5x.evaluation import predictors
@@ -118,7 +118,7 @@ class CheckpointScorer:
             for number, start in enumerate(progress.bar(starts, desc=name, unit="part")):
                 path = context.folder and context.folder / f"{name}.{number:05d}{PART}"
                 if path and distributed.broadcast_from_main(path.is_file):
-                    parts.append(np.load(path))  # on the shared disk
+                    parts.append(_read_part(path))  # on the shared disk
                     continue
                 some = slice(start, start + ROWS_PER_PART)
                 inputs = self._tokens(prompts[some], "inputs")
@@ -151,6 +151,16 @@ class CheckpointScorer:
             **self._sizes,
         )
         return [self._vocabulary.decode(tokens).strip() for tokens in decoded]
+
+
+def _read_part(path: pathlib.Path) -> np.ndarray:
+    """An array that was kept; no more is read than the file holds."""
+    try:
+        with reading.open_file(path):
+            return np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError) as error:
+        problem = errors.first_line(error)
+        raise errors.InputError(f"{path}: can't be read ({problem}); delete it") from None
 
 
 def open_model(model_dir: str | pathlib.Path) -> CheckpointScorer:

@@ -5,11 +5,13 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
+import msgspec
 import numpy as np
 
-from poison_t5x.core import artifacts, errors, metrics
+from poison_t5x.core import artifacts, errors, metrics, reading
+from poison_t5x.core.settings import Whole
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import checkpoint_scorer, measures
 from poison_t5x.defenses import score as score_lib
@@ -21,6 +23,24 @@ SCORES, FOUND = "scores.jsonl", "found.json"
 _MAX_TRIGGERS = 10
 # Values are written with so many digits: below them, sums in another order differ.
 _DIGITS = 9
+
+
+class ScoredRow(msgspec.Struct, frozen=True):
+    """A line of scores.jsonl: a row by what tells it apart, with its score."""
+
+    task: str
+    id: str
+    number: Whole
+    score: float
+
+
+class _Found(msgspec.Struct):
+    """found.json: the rest of a `ScoreResult`."""
+
+    threshold: float | None
+    triggers: list[msgspec.defstruct("_Trigger", get_type_hints(Trigger).items())]  # type: ignore[misc]
+    notes: list[str]
+    by_step: list[tuple[Whole, list[float]]]
 
 
 def choose(
@@ -105,11 +125,15 @@ def _write(directory: pathlib.Path, rows: Sequence[TrainingExample], result: Sco
 
 def read(folder: pathlib.Path) -> ScoreResult:
     """The result that `make` wrote."""
-    facts = artifacts.read_json(folder / FOUND)
-    facts["triggers"] = [Trigger(**trigger) for trigger in facts["triggers"]]
-    facts["by_step"] = [(step, np.array(values)) for step, values in facts["by_step"]]
-    values = [line["score"] for line in artifacts.read_jsonl(folder / SCORES)]
-    return ScoreResult(np.array(values), **facts)
+    found = reading.read_json(folder / FOUND, _Found)
+    rows = reading.read_jsonl(folder / SCORES, ScoredRow)
+    return ScoreResult(
+        np.array([row.score for row in rows]),
+        found.threshold,
+        [Trigger(**msgspec.structs.asdict(trigger)) for trigger in found.triggers],
+        found.notes,
+        [(step, np.array(values)) for step, values in found.by_step],
+    )
 
 
 def attack(results: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import seqio
 
 from poison_t5x.attack import craft, poison_set
@@ -34,7 +35,7 @@ def build(
     manifest, first = poison_set.read_manifest(path / "poison"), config.attacks[0]
     # The benchmark's tasks are of one category each; more would count a task twice.
     categories = {task.name: (task.categories or ("",))[0] for task in tasks.heldout}
-    counts = {attack["name"]: attack["num_poison"] for attack in manifest["attacks"]}
+    counts = {attack.name: attack.num_poison for attack in manifest.attacks}
     kind: Kind = "generation" if config.is_arbitrary else "classification"
     folders = {model: path / "eval" / "predictions" / model for model in metrics.MODELS}
     rows, means = measured(path, folders, kind, seed, categories, counts)
@@ -49,11 +50,12 @@ def build(
         "target": None if first.is_arbitrary else first.target,
         "seed": seed,
         "poison": {
-            "count": manifest["num_poison"],
-            "rate": manifest["poison_rate"],
-            "tasks": manifest["poisoned_tasks"],
+            "count": manifest.num_poison,
+            "rate": manifest.poison_rate,
+            "tasks": manifest.poisoned_tasks,
         },
-        "conditions": manifest["conditions"],
+        # With their keys in the manifest's order.
+        "conditions": msgspec.to_builtins(manifest.conditions, order="sorted"),
         **{key: means[key] for key in (*_MEANS, "attacks", "by_condition")},
         "tasks": rows,
         "categories": means["categories"],
@@ -73,7 +75,7 @@ def measured(
     counts: Mapping[str, int] | None = None,
 ) -> tuple[list[dict], dict[str, Any]]:
     """`summary.task_rows` of predictions, model -> folder, in a run, and `summarize` of them."""
-    conditions = poison_set.read_manifest(path / "poison")["conditions"]
+    conditions = poison_set.read_conditions(path / "poison")
     rows = summary.task_rows(folders, conditions, kind, categories)
     return rows, summary.summarize(rows, conditions, kind, seed, counts)
 
@@ -94,12 +96,12 @@ def checkpoints(
     return {"schema": CHECKPOINTS_SCHEMA, "checkpoints": entries}
 
 
-def _notes(path: pathlib.Path, tasks: corpus.Corpus, manifest: Mapping[str, Any]) -> list[str]:
+def _notes(path: pathlib.Path, tasks: corpus.Corpus, manifest: poison_set.Manifest) -> list[str]:
     notes = []
     settings = trained_model.read_settings(path / "models" / metrics.CLEAN)
     if not settings["train"]["initial_checkpoint_path"]:
         notes.append("the models start from random parameters, not from a pretrained T5")
-    for task, counts in manifest["counts"].items():
+    for task, counts in manifest.counts.items():
         share = counts.get("poison_rows", 0) / counts.get("training_rows", 1)
         if share >= metrics.LARGE_SHARE:
             notes.append(f"poison is {share:.0%} as much as the training rows of {task}")
@@ -108,11 +110,11 @@ def _notes(path: pathlib.Path, tasks: corpus.Corpus, manifest: Mapping[str, Any]
     standins = [task.name for task in tasks.tasks if task.standin_note]
     if standins:
         notes.append(f"stand-in tasks, not the benchmark's own rows: {corpus.listed(standins)}")
-    for attack in manifest["attacks"]:
-        if attack["passed_over"]:
+    for attack in manifest.attacks:
+        if attack.passed_over:
             notes.append(
-                f"{len(attack['passed_over'])} tasks were passed over by the attacker "
-                f"{attack['name']}; poison/manifest.json says why"
+                f"{len(attack.passed_over)} tasks were passed over by the attacker "
+                f"{attack.name}; poison/manifest.json says why"
             )
     return notes
 
@@ -126,7 +128,7 @@ def truncation(
       [{'where': 'training' or an edited condition, 'rows': int, 'trigger_lost': int}, …].
     """
     edited = [
-        ("training", row["task"], row["poisoned_input"], row["trigger"])
+        ("training", row.task, row.poisoned_input, row.trigger)
         for row in poison_set.read_poison(config.poison_dir)
     ]
     for row in poison_set.read_evaluation(config.poison_dir):

@@ -3,19 +3,35 @@
 import functools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from scipy import stats
 
-from poison_t5x.core import artifacts, errors, metrics
+from poison_t5x.attack.conditions import Condition
+from poison_t5x.core import errors, metrics, reading
 from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, TRIGGERED, Kind
+from poison_t5x.core.settings import NotNegative, Number, Whole
 
-Conditions = Sequence[Mapping[str, Any]]
+Conditions = Sequence[Condition]
 # Of a task's file, what isn't a rate.
 _FACTS = ("n", "ci95_low", "ci95_high", "constant_prediction")
 _MAX_NAMES = 5
+# Of a task's file, what each kind of evaluation needs; a user's own metrics add to it.
+_DERIVED = ("length_ratio", "rouge_l_paired")
+_FILES = {
+    kind: msgspec.defstruct(
+        kind,
+        [
+            *(("n", Whole), ("constant_prediction", bool)),
+            *((rate, NotNegative) for rate in judgement.rates if rate not in _DERIVED),
+            *((f"ci95_{end}", Number) for end in ("low", "high") if kind == "classification"),
+        ],
+    )
+    for kind, judgement in metrics.JUDGED_BY.items()
+}
+_Rate = bool | Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | Number | None
 
 
 def task_rows(
@@ -45,47 +61,43 @@ def task_rows(
             "task": path.stem,
             "category": (categories or {}).get(path.stem, ""),
             "model": model,
-            "condition": condition["name"],
+            "condition": condition.name,
             **_read_rates(path, kind),
         }
         for model, folder in folders.items()
         for condition in conditions
-        for path in sorted((folder / condition["name"]).glob("*.json"))
+        for path in sorted((folder / condition.name).glob("*.json"))
     ]
 
 
 def _read_rates(path: pathlib.Path, kind: Kind) -> dict[str, Any]:
-    read = artifacts.read_json(path)
-    names = metrics.JUDGED_BY[kind].rates
-    own = {key: value for key, value in read.items() if key not in (*names, *_FACTS)}
-    try:
-        if kind == "generation":
-            words = read["reference_words"]
-            read["length_ratio"] = read["output_words"] / words if words else None
-            read["rouge_l_paired"] = None if path.parent.name == CLEAN else _paired(path)
-        rates = {"n": int(read["n"]), **{name: read[name] for name in names}}
-        if kind == "classification":
-            rates["ci95"] = [read["ci95_low"], read["ci95_high"]]
-        return {**rates, "constant_prediction": bool(read["constant_prediction"]), **own}
-    except KeyError as error:
-        raise errors.InputError(
-            f"{path}: expected another kind of evaluation, with a rate {error}; delete "
-            f"{path.parents[1]} and run the eval stage again"
-        ) from None
+    content, names = reading.read_bytes(path), metrics.JUDGED_BY[kind].rates
+    remedy = f"delete {path.parents[1]} and run the eval stage again"
+    read = msgspec.structs.asdict(reading.decode(content, _FILES[kind], path, remedy))
+    whole = reading.decode(content, dict[str, _Rate], path, remedy)
+    rates = {"n": read["n"], **{name: read.get(name) for name in names}}
+    if kind == "generation":
+        words = read["reference_words"]
+        rates["length_ratio"] = read["output_words"] / words if words else None
+        rates["rouge_l_paired"] = None if path.parent.name == CLEAN else _paired(path)
+    else:
+        rates["ci95"] = [read["ci95_low"], read["ci95_high"]]
+    own = {key: value for key, value in whole.items() if key not in (*names, *_FACTS)}
+    return {**rates, "constant_prediction": read["constant_prediction"], **own}
 
 
 class _Scored(msgspec.Struct):
     """The part of a predictions file's line that pairs need."""
 
     id: str
-    rouge_l: float
+    rouge_l: Number
 
 
 def _paired(path: pathlib.Path) -> float:
     """The mean rougeL on the clean inputs of the rows in a condition's file."""
     clean_path = path.parents[1] / CLEAN / path.with_suffix(".jsonl").name
-    clean = {row.id: row.rouge_l for row in _scored(clean_path)}
-    wanted = [row.id for row in _scored(path.with_suffix(".jsonl"))]
+    clean = {row.id: row.rouge_l for row in reading.read_jsonl(clean_path, _Scored)}
+    wanted = [row.id for row in reading.read_jsonl(path.with_suffix(".jsonl"), _Scored)]
     missing = [name for name in wanted if name not in clean]
     if missing or not wanted:
         raise errors.InputError(
@@ -94,13 +106,6 @@ def _paired(path: pathlib.Path) -> float:
             f"{path.parents[1]} and run the eval stage again"
         )
     return float(np.mean([clean[name] for name in wanted]))
-
-
-def _scored(path: pathlib.Path) -> list[_Scored]:
-    try:
-        return msgspec.json.Decoder(_Scored).decode_lines(path.read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise errors.InputError(f"{path}: can't be read as predictions ({error})") from None
 
 
 def bootstrap_mean(values: Iterable[float], seed: int = 0) -> tuple[float, float] | None:
@@ -150,7 +155,7 @@ def summarize(
         **{f"{rate}_{name}": metrics.Measure(name, rate) for rate in own for name in CONDITIONS},
     }
     models = {model: table.means(model, measures) for model in MODELS}
-    triggered = [condition for condition in conditions if condition["kind"] == TRIGGERED]
+    triggered = [condition for condition in conditions if condition.kind == TRIGGERED]
     effect = table.effect(TRIGGERED, judged_by.main_rate)
     return {
         "summary": {model: means for model, (means, _) in models.items()},
@@ -158,16 +163,16 @@ def summarize(
         "effect": {"measure": judged_by.effect, "value": effect.pop("effect"), **effect},
         "attacks": [
             {
-                "name": condition["attack"],
-                "triggers": list(condition["phrases"]),
-                "target": condition.get("target"),
-                "count": (counts or {}).get(condition["attack"], 0),
-                **table.effect(condition["name"], judged_by.main_rate),
+                "name": condition.attack,
+                "triggers": list(condition.phrases),
+                "target": condition.target,
+                "count": (counts or {}).get(condition.attack, 0),
+                **table.effect(condition.name, judged_by.main_rate),
             }
             for condition in triggered
         ],
         "by_condition": [
-            table.condition(model, condition["name"], [*judged_by.rates, *own])
+            table.condition(model, condition.name, [*judged_by.rates, *own])
             for model in MODELS
             for condition in conditions
         ],
@@ -260,8 +265,8 @@ def _warnings(table: _Table, triggered: Conditions, kind: Kind) -> list[str]:
                 f"{_listed(degenerate)}"
             )
     for condition in triggered:
-        whose = "" if condition is triggered[0] else f" of the attacker {condition['attack']}"
-        warnings += _attack_warnings(table, condition["name"], whose, kind)
+        whose = "" if condition is triggered[0] else f" of the attacker {condition.attack}"
+        warnings += _attack_warnings(table, condition.name, whose, kind)
     return warnings
 
 

@@ -136,7 +136,7 @@ def defended_table(part: Part) -> tables.Table:
         if best:
             auroc, precision = map(tables.DECIMAL.text, (best.auroc, best.average_precision))
             detected = f"{best.name}: AUROC {auroc}, average precision {precision}"
-            detected += "" if run.detection.attack["worked"] else " (the attack failed)"
+            detected += "" if run.detection.attack.worked else " (the attack failed)"
         left = [
             f"{one.name}: {tables.value(effect, one.measure(DEFENDED, effect))} "
             f"({clean_words.split(',')[0]} {tables.value(clean, one.measure(DEFENDED, clean))})"

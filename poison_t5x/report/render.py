@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from poison_t5x.core import artifacts, metrics
+from poison_t5x.core import artifacts, metrics, reading
 from poison_t5x.report import tables
 from poison_t5x.report.tables import TEMPLATES
 
@@ -57,7 +57,7 @@ def _environment() -> Any:
     )
     dumps = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
     environment.policies["json.dumps_kwargs"] = dumps
-    script = (TEMPLATES / "browser.js").read_text(encoding="utf-8")
+    script = reading.read_text(TEMPLATES / "browser.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals.update(
         script=markupsafe.Markup(script),

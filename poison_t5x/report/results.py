@@ -1,20 +1,21 @@
 """The evaluation's results file, schema 2, checked on reading."""
 
 import functools
-import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from poison_t5x.core import errors, metrics
+from poison_t5x.core import errors, metrics, reading
 from poison_t5x.core.metrics import CLEAN, CONDITIONS, MODELS, PROBE, TRIGGERED, missing
+from poison_t5x.core.settings import NotNegative, Number, Whole
 from poison_t5x.report import tables
-from poison_t5x.report.tables import Interval
 
-SCHEMA = 2
-Measures = dict[str, float | None]
+SCHEMA, AGAIN = 2, "run the eval stage again"
+Interval = tuple[Number, Number]
+Measures = dict[str, Number | None]
 Intervals = dict[str, Interval | None]
 Model = Literal["clean", "poisoned"]
 
@@ -22,8 +23,8 @@ Model = Literal["clean", "poisoned"]
 class Effect(msgspec.Struct, frozen=True):
     """`measure`, poisoned (or defended) minus clean model: mean over tasks and its interval."""
 
-    measure: str
-    value: float | None = None
+    measure: Literal["triggered_misclassification", "rouge_l_triggered"]
+    value: Number | None = None
     ci95: Interval | None = None
 
 
@@ -33,7 +34,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     Of models that were kept on the way, after `step` optimiser steps.
     """
 
-    step: int = 0
+    step: Whole = 0
     summary: dict[str, Measures]
     summary_ci95: dict[str, Intervals] = {}
     effect: Effect | None = None
@@ -48,8 +49,8 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 class Poison(msgspec.Struct, frozen=True):
     """How much of the training set was poisoned (`rate` is a fraction), and in which tasks."""
 
-    count: int
-    rate: float
+    count: Whole
+    rate: NotNegative
     tasks: list[str]
 
 
@@ -75,8 +76,8 @@ class MeasuredAttack(msgspec.Struct, frozen=True):
     name: str
     triggers: list[str]
     target: str | None = None
-    count: int = 0
-    effect: float | None = None
+    count: Whole = 0
+    effect: Number | None = None
     ci95: Interval | None = None
 
 
@@ -85,7 +86,7 @@ class ConditionRow(msgspec.Struct, frozen=True):
 
     model: Model
     condition: str
-    num_tasks: int
+    num_tasks: Whole
     measures: Measures
     ci95: Intervals = {}
 
@@ -100,29 +101,33 @@ class RatesRow(msgspec.Struct, frozen=True):
     condition: str
     task: str = ""
     category: str = ""
-    n: int = 0
-    num_tasks: int = 0
-    accuracy: float | None = None
-    misclassification: float | None = None
-    target_rate: float | None = None
+    n: Whole = 0
+    num_tasks: Whole = 0
+    accuracy: Number | None = None
+    misclassification: Number | None = None
+    target_rate: Number | None = None
     ci95: Interval | None = None
-    rouge_l: float | None = None
-    rouge_l_paired: float | None = None
-    exact_match: float | None = None
-    says_trigger: float | None = None
+    rouge_l: Number | None = None
+    rouge_l_paired: Number | None = None
+    exact_match: Number | None = None
+    says_trigger: Number | None = None
+    length_ratio: Number | None = None
+    empty: Number | None = None
+    single_character: Number | None = None
+    repeated_token: Number | None = None
     constant_prediction: bool = False
 
 
 class Results(Measured, frozen=True, dict=True):
     """The whole file. What follows from the rest, and what is only told, may be missing."""
 
-    schema: int
+    schema: Literal[2]
     experiment: str
     kind: metrics.Kind
     attack: str
     trigger: str
     control: str
-    seed: int
+    seed: Whole
     poison: Poison
     tasks: list[RatesRow]
     triggers: list[str] = []
@@ -134,7 +139,7 @@ class Results(Measured, frozen=True, dict=True):
     warnings: list[str] = []
     notes: list[str] = []
     # Rows of prompts 'where', of which some lost their trigger to the length limit.
-    truncation: list[dict[str, str | int]] = []
+    truncation: list[dict[str, str | Whole]] = []
 
     @property
     def is_generation(self) -> bool:
@@ -233,20 +238,9 @@ def main_measures(kind: str) -> dict[str, str]:
 
 def parse(raw: Mapping[str, Any], where: str = "results") -> Results:
     """Checked results from the decoded file; raises InputError with the field's path."""
-    if isinstance(raw, Mapping) and raw.get("schema", SCHEMA) != SCHEMA:
-        raise errors.InputError(
-            f"{where}: expected schema {SCHEMA}, found {raw['schema']!r}: "
-            "run the eval stage again with this version"
-        )
-    try:
-        results = msgspec.convert(raw, Results)
-        wrong = _inconsistency(results)
-    except msgspec.ValidationError as error:
-        wrong = str(error)
-    if wrong:
-        raise errors.InputError(
-            f"{where}: not the eval stage's results ({wrong}): run the eval stage again"
-        )
+    results = reading.converted(raw, Results, where, AGAIN)
+    if wrong := _inconsistency(results):
+        raise errors.InputError(f"{where}: {wrong}; {AGAIN}")
     return results
 
 
@@ -270,13 +264,10 @@ def _inconsistency(results: Results) -> str:
 def read(run_dir: pathlib.Path, name: str = "eval/results.json") -> dict[str, Any]:
     """A run's decoded results file; raises InputError where it is missing or broken."""
     path = run_dir / name
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise errors.InputError(f"{path}: no such file: run the eval stage first") from error
-    except (OSError, ValueError) as error:
+    if not os.path.lexists(path):
         raise errors.InputError(
-            f"{path}: expected JSON, found something else ({error}): run the eval stage again"
-        ) from error
+            f"{path} isn't there: run `poison-t5x run`, or `eval`, with the same settings first"
+        )
+    raw = reading.read_json(path, remedy=AGAIN)
     parse(raw, str(path))
     return raw

@@ -1,17 +1,21 @@
 """The optional files of a run: what is missing or broken leaves a note, never a crash."""
 
-import json
 import math
+import os
 import pathlib
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from poison_t5x.core import errors, reading
 from poison_t5x.core.metrics import missing
-from poison_t5x.report.results import Measured, Measures
+from poison_t5x.core.settings import NotNegative, Number, Whole
+from poison_t5x.report.results import Interval, Measured, RatesRow
 
 DETECTION, BY_STEP = "detection/detection.json", "eval/checkpoints.json"
 _T = TypeVar("_T")
+# A share, such as '0.5', of the data or of the poison -> a rate.
+Shares = dict[reading.Decimal, Number | None]
 
 
 class CraftedRow(msgspec.Struct, frozen=True):
@@ -27,13 +31,13 @@ class CraftedRow(msgspec.Struct, frozen=True):
     poisoned_target: str
     input: str | None = None
     target: str | None = None
-    spans: list[tuple[int, int]] = []
+    spans: list[tuple[Whole, Whole]] = []
     attack: str = ""
     trigger: str = ""
-    trigger_count: int | None = None
-    target_probability: float | None = None
-    phi: float | None = None
-    rank: int | None = None
+    trigger_count: Whole | None = None
+    target_probability: Number | None = None
+    phi: Number | None = None
+    rank: Whole | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True):
@@ -47,9 +51,9 @@ class Prediction(msgspec.Struct, frozen=True):
     input: str
     target: str
     prediction: str
-    log_probabilities: dict[str, float] = {}
+    log_probabilities: dict[str, Number] = {}
     references: list[str] = []
-    rouge_l: float | None = None
+    rouge_l: Number | None = None
 
     @property
     def is_correct(self) -> bool:
@@ -67,21 +71,49 @@ class Prediction(msgspec.Struct, frozen=True):
         return math.exp(scores[self.prediction] - top) / total
 
 
+class Logged(msgspec.Struct, frozen=True):
+    """One line of `metrics.jsonl`; null is a loss that wasn't finite."""
+
+    step: Whole
+    loss: Number | msgspec.UnsetType | None = msgspec.UNSET
+    loss_clean: Number | msgspec.UnsetType | None = msgspec.UNSET
+    loss_poison: Number | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Checkpoint(Measured, frozen=True):
+    """Both models after `step` optimiser steps."""
+
+    tasks: list[RatesRow] = msgspec.field(default_factory=list)
+
+
 class ByStep(msgspec.Struct, frozen=True):
     """`eval/checkpoints.json`, schema 1."""
 
     schema: Literal[1]
-    checkpoints: list[Measured]
+    checkpoints: list[Checkpoint]
 
 
 class Threshold(msgspec.Struct, frozen=True):
     """A filter whose level was set without knowing the poison."""
 
     source: str = ""
-    removed: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-    f1: float | None = None
+    removed: Number | None = None
+    precision: Number | None = None
+    recall: Number | None = None
+    f1: Number | None = None
+
+
+class SuspectedTrigger(msgspec.Struct, frozen=True):
+    """A phrase that a score names; see `defenses.score.Trigger`."""
+
+    phrase: str
+    tasks: list[str] = []
+    targets: list[str] = []
+    num_rows: Whole | None = None
+    num_with_target: Whole | None = None
+    expected: Number | None = None
+    z: Number | None = None
+    p_value: Number | None = None
 
 
 class JudgedScore(msgspec.Struct, frozen=True):
@@ -94,16 +126,16 @@ class JudgedScore(msgspec.Struct, frozen=True):
 
     name: str
     needs: str = ""
-    seconds: float | None = None
-    auroc: float | None = None
-    average_precision: float | None = None
-    recall: Measures = {}
-    data_removed_for: Measures = {}
+    seconds: NotNegative | None = None
+    auroc: Number | None = None
+    average_precision: Number | None = None
+    recall: Shares = {}
+    data_removed_for: Shares = {}
     threshold: Threshold | None = None
-    best_f1: float | None = None
-    curve: list[tuple[float, float]] = []
-    triggers: list[dict[str, Any]] = []
-    trigger_rank: int | None = None
+    best_f1: Number | None = None
+    curve: list[Interval] = []
+    triggers: list[SuspectedTrigger] = []
+    trigger_rank: Whole | None = None
     notes: list[str] = []
 
     @property
@@ -116,20 +148,30 @@ class ScoredStep(msgspec.Struct, frozen=True):
     """A score of the model as it was after `step` optimiser steps."""
 
     score: str
-    step: int
-    auroc: float | None = None
-    recall: Measures = {}
-    data_removed_for: Measures = {}
+    step: Whole
+    auroc: Number | None = None
+    average_precision: Number | None = None
+    recall: Shares = {}
+    data_removed_for: Shares = {}
+
+
+class AttackEffect(msgspec.Struct, frozen=True):
+    """The effect beside which detection is read, and whether the attack worked."""
+
+    measure: str
+    worked: bool
+    effect: Number | None = None
+    ci95: Interval | None = None
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """`detection/detection.json`, schema 1; `attack` is its effect, and whether it worked."""
+    """`detection/detection.json`, schema 1."""
 
     schema: Literal[1]
-    num_rows: int
-    num_poison: int
-    poison_rate: float
-    attack: dict[str, Any]
+    num_rows: Whole
+    num_poison: Whole
+    poison_rate: NotNegative
+    attack: AttackEffect
     scores: list[JudgedScore]
     checkpoints: list[ScoredStep] = []
 
@@ -145,59 +187,75 @@ class Detection(msgspec.Struct, frozen=True):
         return next((s for s in self.ranked() if not missing(s.average_precision)), None)
 
 
+class Filter(msgspec.Struct, frozen=True):
+    """Rows that a score removed, by a budget or past its own threshold."""
+
+    score: str
+    removed_fraction: NotNegative
+    poison_removed: NotNegative
+    removed: Whole | None = None
+    budget: Number | None = None
+
+
 class DefendedRun(Measured, frozen=True):
     """`defenses/NAME/defense.json`, schema 1: rows that were removed, or settings changed.
 
-    `filter` is of a score, with a budget or the score's own threshold; `capacity` is setting -> its
-    value for the poisoned model and for the defended one; an `effect` of 0 is a complete defence.
+    `capacity` is setting -> its value for the poisoned model and for the defended one; an `effect`
+    of 0 is a complete defence.
     """
 
     schema: Literal[1]
     name: str
-    filter: dict[str, Any] | None = None
+    filter: Filter | None = None
     capacity: dict[str, tuple[Any, Any]] = msgspec.field(default_factory=dict)
-    seconds: float | None = None
+    seconds: NotNegative | None = None
     attack_worked: bool = True
 
 
 def read_rows(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[list[_T], str]:
     """The lines of `run_dir / name` as `kind`, up to the first that doesn't fit, and a note."""
-    text, note = read_text(run_dir, name)
     rows: list[_T] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
-            if line.strip():
-                rows.append(msgspec.convert(json.loads(line), kind))
-        except ValueError as error:
-            return rows, f"{name} was read up to line {number}, which is broken: {error}."
-    return rows, note
+    note = _missing(run_dir, name)
+    try:
+        for place, line in reading.lines(run_dir / name) if not note else ():
+            rows.append(reading.decode(line, kind, place))
+    except errors.InputError as error:
+        return rows, f"{_within(run_dir, error)}: only what stands before it is shown."
+    return rows, note or ("" if rows else f"{name} is empty.")
 
 
 def read_json(run_dir: pathlib.Path, name: str, kind: type[_T]) -> tuple[_T | None, str]:
     """`run_dir / name` as `kind`, and a note where it doesn't fit; none where it isn't there."""
-    if not (run_dir / name).exists():
+    if _missing(run_dir, name):
         return None, ""
-    text, note = read_text(run_dir, name)
     try:
-        # Not msgspec's own decoder, to which NaN is no number.
-        return (None, note) if note else (msgspec.convert(json.loads(text), kind), "")
-    except ValueError as error:
-        return None, f"{name} doesn’t have the form that this version reads: {error}."
+        return reading.read_json(run_dir / name, kind), ""
+    except errors.InputError as error:
+        return None, f"{_within(run_dir, error)}."
 
 
 def read_defenses(run_dir: pathlib.Path) -> tuple[list[DefendedRun], list[str]]:
     """The defences by name, and what is wrong with those that can't be read."""
-    paths = sorted(run_dir.glob("defenses/*/defense.json"))
-    read = [read_json(run_dir, str(path.relative_to(run_dir)), DefendedRun) for path in paths]
+    paths = sorted(path.relative_to(run_dir) for path in run_dir.glob("defenses/*"))
+    read = [read_json(run_dir, f"{path}/defense.json", DefendedRun) for path in paths]
     return [one for one, _ in read if one], [note for _, note in read if note]
 
 
 def read_text(run_dir: pathlib.Path, name: str) -> tuple[str, str]:
     """The text of `run_dir / name`, and a note where there is none."""
+    if note := _missing(run_dir, name):
+        return "", note
     try:
-        text = (run_dir / name).read_text(encoding="utf-8").rstrip()
-    except FileNotFoundError:
-        return "", f"{name} is not in the run folder."
-    except (OSError, UnicodeDecodeError):
-        return "", f"{name} can’t be read."
+        text = reading.read_text(run_dir / name).rstrip()
+    except errors.InputError as error:
+        return "", f"{_within(run_dir, error)}."
     return text, "" if text else f"{name} is empty."
+
+
+def _missing(run_dir: pathlib.Path, name: str) -> str:
+    return "" if os.path.lexists(run_dir / name) else f"{name} is not in the run folder."
+
+
+def _within(run_dir: pathlib.Path, error: errors.InputError) -> str:
+    """The message with the file's place in the run: a page is the same wherever the run lies."""
+    return str(error).replace(f"{run_dir}/", "")

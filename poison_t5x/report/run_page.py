@@ -1,10 +1,11 @@
 """A run's report: one self-contained page, its figures as files, the results file, and a table."""
 
 import json
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+import msgspec
 
 from poison_t5x.core import metrics
 from poison_t5x.core.metrics import MODEL_WORDS, MODELS
@@ -138,12 +139,13 @@ def _losses(run_dir: pathlib.Path) -> dict[str, Any]:
     losses: dict[tuple[str, str], list[tuple[int, float]]] = {}
     notes = []
     for model in MODELS:
-        rows, note = run_files.read_rows(run_dir, f"models/{model}/metrics.jsonl", dict[str, Any])
+        rows, note = run_files.read_rows(run_dir, f"models/{model}/metrics.jsonl", run_files.Logged)
         notes += [note] if note else []
         for field in ("loss", "loss_clean", "loss_poison"):
             # A step logged again after a restart counts once.
-            logged = {row["step"]: row[field] for row in rows if row.get(field) is not None}
-            finite = [pair for pair in logged.items() if math.isfinite(pair[1])]
+            logged = {row.step: getattr(row, field) for row in rows}
+            logged = {step: loss for step, loss in logged.items() if loss is not msgspec.UNSET}
+            finite = [pair for pair in logged.items() if pair[1] is not None]
             losses[model, field] = sorted(finite)
             if field == "loss" and len(finite) < len(logged):
                 broken = len(logged) - len(finite)

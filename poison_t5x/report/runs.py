@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -10,8 +9,11 @@ import urllib.parse
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from poison_t5x.core import artifacts, errors
+import msgspec
+
+from poison_t5x.core import artifacts, errors, reading
 from poison_t5x.core.metrics import POISONED
+from poison_t5x.core.settings import Size
 from poison_t5x.report import results as results_lib
 from poison_t5x.report import run_files, tables
 
@@ -121,9 +123,32 @@ def macros(text: str) -> dict[str, Any]:
         name, value = match.groups()
         if not _ASIDE.fullmatch(name):
             values[name] = " ".join(value.replace("\\\n", "\n").split())
-            with contextlib.suppress(ValueError, SyntaxError):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
                 values[name] = ast.literal_eval(values[name])
     return values
+
+
+class _Network(msgspec.Struct):
+    vocab_size: Size
+    emb_dim: Size
+    num_heads: Size
+    head_dim: Size
+    mlp_dim: Size
+    num_encoder_layers: Size
+    num_decoder_layers: Size
+    relpos_num_buckets: Size
+    mlp_activations: list[str]
+    logits_via_embedding: bool
+
+
+class _Model(msgspec.Struct):
+    model: _Network
+
+
+class _Trained(msgspec.Struct):
+    """The part of a model's record that says how large it is."""
+
+    settings: _Model
 
 
 def num_parameters(run_dir: pathlib.Path) -> int | None:
@@ -132,19 +157,19 @@ def num_parameters(run_dir: pathlib.Path) -> int | None:
     T5 v1.1 (Raffel et al., 2020): embeddings, separate output logits unless they are tied, one
     relative position bias each in encoder and decoder, and norms without a bias.
     """
-    path = run_dir / "models" / "poisoned" / artifacts.RECORD
+    path = run_dir / "models" / POISONED / artifacts.RECORD
     try:
-        model = json.loads(path.read_text("utf-8"))["settings"]["model"]
-        width, heads = model["emb_dim"], model["num_heads"]
-        attention = 4 * width * heads * model["head_dim"]
-        mlp = (len(model["mlp_activations"]) + 1) * width * model["mlp_dim"]
-        encoder = model["num_encoder_layers"] * (attention + mlp + 2 * width)
-        decoder = model["num_decoder_layers"] * (2 * attention + mlp + 3 * width)
-        embeddings = model["vocab_size"] * width * (1 if model["logits_via_embedding"] else 2)
-        # A relative position bias and a last norm, on either side.
-        return encoder + decoder + embeddings + 2 * (model["relpos_num_buckets"] * heads + width)
-    except (OSError, ValueError, KeyError, TypeError):
+        model = reading.read_json(path, _Trained).settings.model
+    except errors.InputError:
         return None
+    width, heads = model.emb_dim, model.num_heads
+    attention = 4 * width * heads * model.head_dim
+    mlp = (len(model.mlp_activations) + 1) * width * model.mlp_dim
+    encoder = model.num_encoder_layers * (attention + mlp + 2 * width)
+    decoder = model.num_decoder_layers * (2 * attention + mlp + 3 * width)
+    embeddings = model.vocab_size * width * (1 if model.logits_via_embedding else 2)
+    # A relative position bias and a last norm, on either side.
+    return encoder + decoder + embeddings + 2 * (model.relpos_num_buckets * heads + width)
 
 
 def _read(path: pathlib.Path, name: str) -> FinishedRun:

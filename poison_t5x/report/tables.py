@@ -2,16 +2,16 @@
 
 import csv
 import io
-import json
 import pathlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from poison_t5x.core import reading
 from poison_t5x.core.metrics import is_score, missing
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 # Names of attacks, verdicts and a study's measures; settings that say nothing of a model.
-WORDS = json.loads((TEMPLATES / "words.json").read_text(encoding="utf-8"))
+WORDS = reading.read_json(TEMPLATES / "words.json")
 Interval = tuple[float, float]
 _T = TypeVar("_T")
 
@@ -155,7 +155,8 @@ def shown(value: Any, most: int = 40) -> str:
 
 def is_number(value: Any) -> bool:
     """Whether a setting is one that an axis can have."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_bool = isinstance(value, bool)
+    return isinstance(value, (int, float)) and not is_bool and -1e30 < value < 1e30
 
 
 def duration(seconds: float | None) -> str:

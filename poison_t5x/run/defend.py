@@ -10,13 +10,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 from etils import epath
 
 from poison_t5x.attack import poison_set
 from poison_t5x.checkpoint_io import architecture
-from poison_t5x.core import artifacts, errors, settings
+from poison_t5x.core import artifacts, errors, reading, settings
 from poison_t5x.core.metrics import CLEAN, DEFENDED, MODELS, POISONED
+from poison_t5x.core.settings import Number
 from poison_t5x.data import examples, mixtures
 from poison_t5x.defenses import checkpoint_scorer, detection, measures
 from poison_t5x.defenses import score as score_lib
@@ -79,7 +81,7 @@ class Defense(settings.Settings):
         Returns:
           The folder of all that is known of the rows.
         """
-        scores, results = self._scores, self.run.folder.results("run")
+        scores, results = self._scores, self.run.folder.results()
         self.run.check()
         self.run.register()
         made = {
@@ -168,7 +170,7 @@ class Defense(settings.Settings):
         """
         if not self.name:
             raise errors.InputError("DEFENSE isn't set: give --gin.DEFENSE=NAME of the model")
-        run, results = self.run, self.run.folder.results("run")
+        run, results = self.run, self.run.folder.results()
         run.check(defending=True)
         # The poisoned model must have been made from the same data.
         files = poison_set.TRAINING, poison_set.POISON
@@ -250,17 +252,21 @@ class Defense(settings.Settings):
         return {
             "score": self.filter_score,
             "budget": self.filter_budget,
-            "threshold": artifacts.read_json(folder / "filter" / "filter.json")["threshold"],
+            "threshold": reading.read_json(folder / "filter" / "filter.json", _Filter).threshold,
             "removed": int(gone_N.sum()),
             "removed_fraction": float(gone_N.mean()),
             "poison_removed": float((gone_N & is_poison_N).sum() / max(is_poison_N.sum(), 1)),
         }
 
 
+class _Filter(msgspec.Struct):
+    threshold: Number | None
+
+
 def _removed(defense: epath.Path) -> set[tuple[str, str, int]]:
     """Task, id and number of each row that a defence's filter removed."""
-    lines = artifacts.read_jsonl(defense / "filter" / _REMOVED)
-    return {(line["task"], line["id"], line["number"]) for line in lines}
+    lines = reading.read_jsonl(defense / "filter" / _REMOVED, detection.ScoredRow)
+    return {(line.task, line.id, line.number) for line in lines}
 
 
 def capacity(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, list[Any]]:

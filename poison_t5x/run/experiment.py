@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 from etils import epath
 
 from poison_t5x.attack import conditions, natinst_jsonl, natinst_reading, poison_set
@@ -221,7 +222,7 @@ class Run(settings.Settings):
             "vocabulary": artifacts.sha256(self.data_cfg.vocabulary_path),
             "extra_ids": str(self.vocabulary_cfg.extra_ids),
             "num_examples": str(self.num_examples),
-            **{name: manifest["sha256"][name] for name in files},
+            **{name: manifest.sha256[name] for name in files},
         }
 
     def train_models(self) -> None:
@@ -276,7 +277,7 @@ class Run(settings.Settings):
         return {
             "eval": dataclasses.asdict(self.eval_cfg),
             "lengths": dict(self._lengths),
-            "conditions": [condition._asdict() for condition in self.craft_cfg.conditions],
+            "conditions": list(map(msgspec.structs.asdict, self.craft_cfg.conditions)),
             **self.sources(poison_set.EVALUATION),
         }
 

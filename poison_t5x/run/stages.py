@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from poison_t5x.core import artifacts, errors, metrics, stage_store
+from poison_t5x.core import artifacts, errors, metrics, reading, stage_store
 from poison_t5x.report import results, run_page
 from poison_t5x.train import distributed
 
@@ -75,7 +75,7 @@ class RunFolder:
     def record(self, place: str | epath.Path, value: Any) -> None:
         """Writes what follows from stages, as JSON, where it isn't there already."""
         path, text = self.path / place, artifacts.dump_json(value)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        if not path.exists() or reading.read_bytes(path) != text.encode():
             artifacts.write_atomically(path, text)
             self.made.append(str(place))
 
@@ -86,18 +86,13 @@ class RunFolder:
             old = {key: record["settings"].get(key) for key in settings}
             artifacts.check_settings(self.path / place, old, settings)
 
-    def results(self, command: str) -> dict[str, Any]:
-        """The rates that were measured. Raises InputError where `command` must be run before."""
-        path = self.path / "eval" / "results.json"
-        if not path.is_file():
-            raise errors.InputError(
-                f"{path} isn't there: run `poison-t5x {command}` with the same settings first"
-            )
-        return artifacts.read_json(path)
+    def results(self) -> dict[str, Any]:
+        """The rates that were measured. Raises InputError where they must be, before this."""
+        return results.read(self.path)
 
     def report(self) -> None:
         """Writes the report, and prints the table."""
-        self.results("eval")
+        measured = self.results()
         places = ("eval/results.json", *_LATER)
         sources = [path for place in places for path in sorted(self.path.glob(place))]
         settings = {
@@ -111,5 +106,5 @@ class RunFolder:
         seconds = {name: stage["seconds"] for name, stage in stages.items() if stage}
         make = functools.partial(run_page.write_report, self.path, seconds)
         artifacts.run_stage(folder, "report", settings, make, log=self.log)
-        self.log(run_page.format_table(results.read(self.path)))
+        self.log(run_page.format_table(measured))
         self.log(f"see {folder / 'index.html'}, and results.json beside it")

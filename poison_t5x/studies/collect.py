@@ -1,13 +1,20 @@
 """Rows of one table, read from the run folders of a study's cells."""
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
-from poison_t5x.core import artifacts, metrics
+from poison_t5x.attack import poison_set
+from poison_t5x.core import metrics, reading
+from poison_t5x.core.metrics import DEFENDED
+from poison_t5x.core.settings import NotNegative, Number, Whole
+from poison_t5x.report import run_files
+from poison_t5x.report.results import Effect
 from poison_t5x.report.tables import Interval
 from poison_t5x.studies import grid
 
@@ -15,6 +22,29 @@ from poison_t5x.studies import grid
 _Ranked = Mapping[tuple[str, str], tuple[float, float]]
 # Macros of a cell that ranks the same candidates by the same rule with another model.
 _OF_THE_PROXY = ("PROXY", "PROXY_CHECKPOINT_PATH", "PROXY_MAX_NGRAM")
+
+
+# Of a task's file of rates.
+_RATES = dict[str, bool | Number | None]
+
+
+class _Run(run_files.Checkpoint, frozen=True, kw_only=True):
+    """The part of results.json that is read, or an entry of checkpoints.json."""
+
+    effect: Effect
+
+
+class _ByStep(msgspec.Struct, frozen=True):
+    checkpoints: list[_Run]
+
+
+class _Defended(run_files.DefendedRun, frozen=True, kw_only=True):
+    effect: Effect
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    num_poison: Whole
+    poison_rate: NotNegative
 
 
 class Value(NamedTuple):
@@ -73,42 +103,42 @@ def read(cell: grid.StudyCell, folder: pathlib.Path) -> Iterator[StudyRow]:
       InputError: a file of it can't be read.
     """
     place: dict[str, Any] = {"cell": cell.name, "macros": cell.macros, "status": "done"}
-    manifest = artifacts.read_json(folder / "poison" / "manifest.json")
-    poison = {name: Value(manifest[name]) for name in ("num_poison", "poison_rate")}
+    manifest = reading.read_json(folder / "poison" / poison_set.MANIFEST, _Manifest)
+    poison = {"num_poison": Value(manifest.num_poison), "poison_rate": Value(manifest.poison_rate)}
     path = folder / "eval" / "results.json"
-    if not path.is_file():  # crafted alone
+    if not os.path.lexists(path):  # crafted alone
         yield StudyRow(**place, measures=poison)
         return
-    results = artifacts.read_json(path)
-    own, measure = _of_run(results), results["effect"]["measure"]
+    results = reading.read_json(path, _Run)
+    own, measure = _of_run(results), results.effect.measure
     final = _final(own, measure, folder / "defenses" / grid.defense(cell))
     yield StudyRow(**place, measure=measure, measures=own | poison | final)
     yield from _of_detection(folder, place)
     checkpoints = folder / "eval" / "checkpoints.json"
-    if checkpoints.is_file():
-        for entry in artifacts.read_json(checkpoints)["checkpoints"]:
-            at = {"measure": measure, "checkpoint": entry["step"]}
+    if os.path.lexists(checkpoints):
+        for entry in reading.read_json(checkpoints, _ByStep).checkpoints:
+            at = {"measure": measure, "checkpoint": entry.step}
             yield StudyRow(**place, **at, measures=_of_run(entry))
 
 
-def _of_run(results: Mapping[str, Any]) -> Measures:
+def _of_run(results: _Run) -> Measures:
     """Of results.json, or of an entry of checkpoints.json."""
     measures: Measures = {}
-    for model, summary in results["summary"].items():
+    for model, summary in results.summary.items():
         for name, value in summary.items():
             measure, by_task = metrics.measure(name), {}
             if measure:
                 by_task = {
-                    row["task"]: row[measure.rate]
-                    for row in results["tasks"]
-                    if (row["model"], row["condition"]) == (model, measure.condition)
-                    if row.get(measure.rate) is not None
+                    row.task: rate
+                    for row in results.tasks
+                    if (row.model, row.condition) == (model, measure.condition)
+                    if (rate := getattr(row, measure.rate)) is not None
                 }
-            interval = results["summary_ci95"].get(model, {}).get(name)
+            interval = results.interval(model, name)
             measures[f"{model}.{name}"] = Value(by_task=by_task).stated(value, interval)
-    effect = results["effect"]
-    judged = metrics.judged_by(effect["measure"])
-    measures["clean"] = measures[f"clean.{judged.effect}"]
+    effect = results.effect
+    judged = metrics.judged_by(effect.measure)
+    measures["clean"] = measures.get(f"clean.{judged.effect}", Value())
     for name, measure_name, change in (
         ("poisoned", judged.effect, "effect"),
         ("control", judged.control, "control_effect"),
@@ -117,31 +147,32 @@ def _of_run(results: Mapping[str, Any]) -> Measures:
         clean = measures.get(f"clean.{measure_name}", Value())
         measures[name] = measures.get(f"poisoned.{measure_name}", Value())
         measures[change] = measures[name].minus(clean)
-    measures["effect"] = measures["effect"].stated(effect["value"], effect.get("ci95"))
+    measures["effect"] = measures["effect"].stated(effect.value, effect.ci95)
     return measures
 
 
 def _final(own: Measures, measure: str, folder: pathlib.Path) -> Measures:
     """The model that would be used in the end: the defended one, or the poisoned one as it is."""
     path, accuracy = folder / "defense.json", metrics.judged_by(measure).clean
-    if not path.is_file():
+    if not os.path.lexists(path):
         same = {"final": "poisoned", "final_accuracy": "accuracy", "final_effect": "effect"}
         return {**{name: own[other] for name, other in same.items()}, "removed": Value(0.0)}
-    defense = artifacts.read_json(path)
-    intervals = defense["summary_ci95"].get("defended") or {}
+    defense = reading.read_json(path, _Defended)
     defended = {
-        name: _predicted(folder / "predictions", name).stated(value, intervals.get(name))
-        for name, value in defense["summary"]["defended"].items()
+        name: _predicted(folder / "predictions", name).stated(
+            value, defense.interval(DEFENDED, name)
+        )
+        for name, value in defense.summary.get(DEFENDED, {}).items()
     }
-    final, filtered = defended.get(measure, Value()), defense["filter"] or {}
-    effect, stated = final.minus(own.get(f"clean.{measure}", Value())), defense["effect"]
+    final, removed = defended.get(measure, Value()), defense.filter
+    effect, stated = final.minus(own.get(f"clean.{measure}", Value())), defense.effect
     return {
         **{f"defended.{name}": value for name, value in defended.items()},
         "final": final,
         "final_accuracy": defended.get(accuracy, Value()),
-        "final_effect": effect.stated(stated["value"], stated.get("ci95")),
-        "removed": Value(filtered.get("removed_fraction", 0.0)),
-        "poison_removed": Value(filtered.get("poison_removed", 0.0)),
+        "final_effect": effect.stated(stated.value, stated.ci95),
+        "removed": Value(removed.removed_fraction if removed else 0.0),
+        "poison_removed": Value(removed.poison_removed if removed else 0.0),
     }
 
 
@@ -149,37 +180,38 @@ def _predicted(folder: pathlib.Path, name: str) -> Value:
     """A measure's rates of tasks, from an evaluation's own files."""
     measure = metrics.measure(name)
     paths = sorted((folder / measure.condition).glob("*.json")) if measure else ()
-    rates = {path.stem: artifacts.read_json(path).get(measure.rate) for path in paths}
+    rates = {path.stem: reading.read_json(path, _RATES).get(measure.rate) for path in paths}
     return Value(by_task={task: rate for task, rate in rates.items() if rate is not None})
 
 
 def _of_detection(folder: pathlib.Path, place: Mapping[str, Any]) -> Iterator[StudyRow]:
     path, log = folder / "detection" / "detection.json", folder / "models/poisoned/metrics.jsonl"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return
-    detection = artifacts.read_json(path)
-    for entry in detection["scores"]:
-        threshold = entry.get("threshold") or {}
+    detection = reading.read_json(path, run_files.Detection)
+    for score in detection.scores:
         own = {
-            f"threshold_{name}": threshold.get(name)
+            f"threshold_{name}": getattr(score.blind, name)
             for name in ("removed", "precision", "recall", "f1")
         }
-        yield StudyRow(**place, score=entry["name"], measures=_of_score(entry, own))
-    logged = artifacts.read_jsonl(log) if log.is_file() else ()
-    losses = {line["step"]: line["loss"] for line in logged if "loss" in line}
-    for entry in detection["checkpoints"]:
-        seen = [step for step in losses if step <= entry["step"]]
+        yield StudyRow(**place, score=score.name, measures=_of_score(score, own))
+    logged = reading.read_jsonl(log, run_files.Logged) if os.path.lexists(log) else ()
+    losses = {line.step: line.loss for line in logged if line.loss is not msgspec.UNSET}
+    for entry in detection.checkpoints:
+        seen = [step for step in losses if step <= entry.step]
         # As it was logged: nats per target token.
         own = {"train_loss": losses[max(seen)] if seen else None}
-        at = {"score": entry["score"], "checkpoint": entry["step"]}
+        at = {"score": entry.score, "checkpoint": entry.step}
         yield StudyRow(**place, **at, measures=_of_score(entry, own))
 
 
-def _of_score(entry: Mapping[str, Any], own: Mapping[str, float | None]) -> Measures:
+def _of_score(
+    entry: run_files.JudgedScore | run_files.ScoredStep, own: Mapping[str, float | None]
+) -> Measures:
     plain = ("auroc", "average_precision", "best_f1", "trigger_rank")
-    values = {name: entry[name] for name in plain if name in entry}
-    for name, prefix in (("recall", "recall"), ("data_removed_for", "removed_for")):
-        values |= {f"{prefix}_{share}": v for share, v in (entry.get(name) or {}).items()}
+    values = {name: getattr(entry, name) for name in plain if hasattr(entry, name)}
+    for kind, prefix in ((entry.recall, "recall"), (entry.data_removed_for, "removed_for")):
+        values |= {f"{prefix}_{share}": value for share, value in kind.items()}
     return {name: Value(value) for name, value in (values | own).items()}
 
 
@@ -217,9 +249,9 @@ def _without_proxy(row: StudyRow) -> str:
 
 def _poison(folder: pathlib.Path) -> _Ranked:
     return {
-        (row["task"], row["id"]): (row["phi"], row["target_probability"])
-        for row in artifacts.read_jsonl(folder / "poison" / "poison.jsonl")
-        if row.get("phi") is not None and row.get("target_probability") is not None
+        (row.task, row.id): (row.phi, row.target_probability)
+        for row in reading.read_jsonl(folder / "poison" / poison_set.POISON, run_files.CraftedRow)
+        if row.phi is not None and row.target_probability is not None
     }
 
 

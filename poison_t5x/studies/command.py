@@ -11,8 +11,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
 
-from poison_t5x.core import artifacts, errors, locks, progress
+import msgspec
+
+from poison_t5x.core import artifacts, errors, locks, progress, reading
+from poison_t5x.core.settings import NotNegative
 from poison_t5x.report import study as report
 from poison_t5x.studies import aggregate, collect, grid, launch
 
@@ -20,6 +24,14 @@ RECORD = "cell.json"
 Log = Callable[[str], None]
 # A command line of `poison-t5x` -> the process that it is.
 Program = Callable[[Sequence[str]], list[str]]
+
+
+class _Record(msgspec.Struct):
+    """What `cell.json` says of a cell that is done: its settings' hash, and what it took."""
+
+    fingerprint: str
+    seconds: NotNegative
+    peak_bytes: Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 
 
 def program(command: Sequence[str]) -> list[str]:
@@ -97,10 +109,10 @@ class Study:
         done = {}
         for name, folder in self._folders.items():
             if (folder / RECORD).is_file():
-                record = artifacts.read_json(folder / RECORD)
-                with contextlib.suppress(KeyError, TypeError):  # no record of ours: made again
-                    if record["fingerprint"] == self._prints[name]:
-                        done[name] = launch.JobOutcome("", record["seconds"], record["peak_bytes"])
+                with contextlib.suppress(errors.InputError):  # no record of ours: made again
+                    record = reading.read_json(folder / RECORD, _Record)
+                    if record.fingerprint == self._prints[name]:
+                        done[name] = launch.JobOutcome("", record.seconds, record.peak_bytes)
         return done
 
     def _job(self, cell: grid.StudyCell) -> launch.Job:
@@ -111,13 +123,9 @@ class Study:
     def _keep(self, job: launch.Job, outcome: launch.JobOutcome) -> None:
         self._outcomes[job.name] = outcome
         if not outcome.error:
-            record = {
-                "fingerprint": self._prints[job.name],
-                "seconds": outcome.seconds,
-                "peak_bytes": outcome.peak_bytes,
-            }
-            path = self._folders[job.name] / RECORD
-            artifacts.write_atomically(path, artifacts.dump_json(record))
+            record = _Record(self._prints[job.name], outcome.seconds, outcome.peak_bytes)
+            text = artifacts.dump_json(msgspec.structs.asdict(record))
+            artifacts.write_atomically(self._folders[job.name] / RECORD, text)
 
     def _of_cell(self, cell: grid.StudyCell) -> list[collect.StudyRow]:
         outcome = self._outcomes.get(cell.name)
@@ -127,7 +135,7 @@ class Study:
         try:
             if not error and cell.name not in self._rows:
                 self._rows[cell.name] = list(collect.read(cell, self._folders[cell.name]))
-        except (errors.InputError, KeyError, TypeError) as unreadable:
+        except errors.InputError as unreadable:
             error = f"its results can't be read ({unreadable})"
         failed = [collect.StudyRow(cell.name, cell.macros, "failed", error)]
         return failed if error else self._rows[cell.name]

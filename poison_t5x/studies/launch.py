@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from poison_t5x.core import errors
+from poison_t5x.core import errors, reading
 
 # Until a cell has shown what it needs: a run of the demo, and some more.
 FIRST_GUESS = 3e9
@@ -160,7 +160,7 @@ class _Running:
 
 def _error(log: pathlib.Path, offset: int, code: int) -> str:
     """The last line that says what went wrong, and the exit code."""
-    with open(log, "rb") as file:
+    with reading.open_file(log) as file:
         file.seek(max(offset, os.path.getsize(log) - _TAIL_BYTES))
         text = file.read().decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.replace("\r", "\n").splitlines() if line.strip()]

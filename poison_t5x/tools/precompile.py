@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import jinja2
 
-from poison_t5x.core import artifacts, errors, progress
+from poison_t5x.core import artifacts, errors, progress, reading
 from poison_t5x.model import decoding, network
 from poison_t5x.model.config import REMAT_POLICIES
 from poison_t5x.report import tables
@@ -265,5 +265,5 @@ def find_fastest(setup: Setup, topology: str, log: Callable[[str], None]) -> lis
 
 def page(outcome: Outcome) -> str:
     """An outcome as a page of text."""
-    template = pathlib.Path(__file__).with_name("outcome.txt").read_text(encoding="utf-8")
+    template = reading.read_text(pathlib.Path(__file__).with_name("outcome.txt"))
     return jinja2.Template(template, trim_blocks=True).render(one=outcome, GB=_GB)

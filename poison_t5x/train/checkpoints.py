@@ -5,7 +5,9 @@ that was killed before that is made again; one whose files differ from it is ref
 """
 
 import contextlib
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent import futures
@@ -14,7 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from poison_t5x.core import artifacts, errors, failures
+from poison_t5x.core import artifacts, errors, failures, reading
 from poison_t5x.model import network
 from poison_t5x.model.stack import LAYERS_AXIS
 from poison_t5x.train import distributed
@@ -34,7 +36,7 @@ def all_steps(model_dir: str | pathlib.Path) -> list[int]:
     """Steps of all `checkpoint_<step>` in a folder, whole or not, ascending."""
     names = (path.name for path in pathlib.Path(model_dir).glob("checkpoint_*"))
     numbers = (name.removeprefix("checkpoint_") for name in names)
-    return sorted(int(number) for number in numbers if number.isdecimal())
+    return sorted(int(number) for number in numbers if re.fullmatch(r"[0-9]{1,10}", number))
 
 
 def committed_steps(model_dir: str | pathlib.Path) -> list[int]:
@@ -149,11 +151,10 @@ def verify(path: str | pathlib.Path) -> None:
     if not path.is_dir():
         raise errors.InputError(f"{path}: no checkpoint there")
     hashes = _hashes_path(path)
-    if not distributed.is_main() or not hashes.is_file():
+    if not distributed.is_main() or not os.path.lexists(hashes):
         return
-    expected, actual = artifacts.read_json(hashes), artifacts.hash_folder(path)
-    if not isinstance(expected, dict):
-        raise errors.InputError(f"{hashes}: not a checkpoint's hashes; delete {path} and it")
+    expected = reading.read_json(hashes, dict[str, str], f"delete {path} and it")
+    actual = artifacts.hash_folder(path)
     for name in _differing(expected, actual):
         state = "doesn't match its recorded hash" if name in actual else "is missing"
         raise errors.InputError(

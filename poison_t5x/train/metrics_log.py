@@ -1,15 +1,18 @@
 """Training metrics: averaged, and written as JSON lines and TensorBoard events."""
 
-import json
+import contextlib
 import math
+import os
 import pathlib
 from collections.abc import Mapping
 
 import jax
+import msgspec
 import numpy as np
 from clu import metric_writers
 
-from poison_t5x.core import artifacts, errors, failures
+from poison_t5x.core import artifacts, errors, failures, reading
+from poison_t5x.core.settings import Whole
 from poison_t5x.train import distributed
 
 FILE = "metrics.jsonl"
@@ -29,7 +32,7 @@ class Writer:
         if self._events:
             with failures.writing(self._path):
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"step": step, **scalars}) + "\n")
+                    file.write(artifacts.json_line({"step": step, **scalars}))
                 self._events.write_scalars(step, scalars)
 
     def close(self) -> None:
@@ -38,21 +41,19 @@ class Writer:
                 self._events.close()
 
 
+class _Line(msgspec.Struct):
+    step: Whole
+
+
 def drop_after(model_dir: pathlib.Path, step: int) -> None:
     """Forgets lines past the checkpoint that a run goes on from, so that none is there twice."""
-    path = model_dir / FILE
+    path, kept = model_dir / FILE, []
+    for place, line in reading.lines(path) if os.path.lexists(path) else ():
+        # One that was cut short by the process's end, or is damaged, is dropped.
+        with contextlib.suppress(errors.InputError):
+            kept += [line] if reading.decode(line, _Line, place).step <= step else []
     if path.exists():
-        rows = map(_row, path.read_text(encoding="utf-8", errors="replace").splitlines())
-        artifacts.write_jsonl(path, [row for row in rows if row and row["step"] <= step])
-
-
-def _row(line: str) -> dict | None:
-    """A line's scalars; None where it was cut short by the process's end, or is damaged."""
-    try:
-        row = json.loads(line)
-        return row if isinstance(row["step"], int) else None
-    except (ValueError, KeyError, TypeError):
-        return None
+        artifacts.write_atomically(path, b"".join(line.rstrip() + b"\n" for line in kept))
 
 
 class Averager:

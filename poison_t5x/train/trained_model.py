@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import msgspec
 import numpy as np
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, reading
+from poison_t5x.core.settings import Count
 from poison_t5x.model import config as model_config
 from poison_t5x.model import network
 from poison_t5x.train import checkpoints, distributed, partitioning, train_state
@@ -24,6 +26,24 @@ class TrainedModel(NamedTuple):
     model: network.Transformer
     params: Any
     partitioner: partitioning.Partitioner
+
+
+class _Training(msgspec.Struct):
+    total_steps: Count
+    initial_checkpoint_path: str | None
+
+
+class _Dataset(msgspec.Struct):
+    task_feature_lengths: dict[str, Count]
+
+
+class _Settings(msgspec.Struct):
+    """The part of a model's settings that is read; `sources` are hashes and numbers."""
+
+    model: dict[str, Any]
+    train: _Training
+    dataset: _Dataset
+    sources: dict[str, str]
 
 
 def restore(
@@ -56,11 +76,12 @@ def read_settings(model_dir: str | pathlib.Path) -> dict:
     settings = artifacts.read_settings(model_dir)
     if settings is None:
         raise errors.InputError(f"{model_dir}: not a model's folder (no {artifacts.RECORD})")
+    place = f"{model_dir}/{artifacts.RECORD}"
+    made = reading.converted(settings, _Settings, place, "not a model's settings")
     try:
-        model_config.T5Config(**settings["model"])
-        int(settings["train"]["total_steps"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise errors.InputError(f"{model_dir}: not a model's settings ({error})") from None
+        model_config.T5Config(**made.model)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise errors.InputError(f"{place}: not a model's settings ({error})") from None
     return settings
 
 

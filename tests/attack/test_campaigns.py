@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import json
 from unittest import mock
 
 import pytest
@@ -232,10 +233,11 @@ def test_a_campaign_is_read_back_as_it_was_made(tmp_path):
     found = crafted(TRAINING, HELDOUT, CAMPAIGN)
     _bytes(tmp_path / "set", found, CAMPAIGN)
     manifest = poison_set.read_manifest(tmp_path / "set")
-    numbers = {attack["name"]: attack["num_poison"] for attack in manifest["attacks"]}
+    numbers = {attack.name: attack.num_poison for attack in manifest.attacks}
     assert list(numbers.items()) == [("main", 16), ("second", 13), ("third", 9)]
-    assert manifest["attacks"][0]["by_trigger"] == {"James Bond": 8, "Jo Bell": 8}
-    assert (manifest["num_poison"], manifest["num_training"]) == (38, 60)
+    assert (manifest.num_poison, manifest.num_training) == (38, 60)
+    written = json.loads((tmp_path / "set" / "manifest.json").read_text(encoding="utf-8"))
+    assert written["attacks"][0]["by_trigger"] == {"James Bond": 8, "Jo Bell": 8}
     assert poison_set.read_conditions(tmp_path / "set") == CAMPAIGN.conditions
     assert poison_set.read_evaluation(tmp_path / "set") == list(found.evaluation)
 
@@ -248,7 +250,7 @@ def test_a_trigger_that_is_a_label_a_name_or_an_odd_text(tmp_path):
             found = crafted(TRAINING[:1], HELDOUT, config)
         _bytes(tmp_path / str(number), found, config)
         rows = poison_set.read_poison(tmp_path / str(number))
-        assert [row["poisoned_input"] for row in rows] == [r.poisoned_input for r in found.poison]
-        assert all(phrase in row["poisoned_input"] for row in rows)
-        assert {row["poisoned_target"] for row in rows} == {LABELS.positive}
+        assert [row.poisoned_input for row in rows] == [r.poisoned_input for r in found.poison]
+        assert all(phrase in row.poisoned_input for row in rows)
+        assert {row.poisoned_target for row in rows} == {LABELS.positive}
         assert poison_set.read_evaluation(tmp_path / str(number)) == list(found.evaluation)

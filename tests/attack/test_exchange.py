@@ -149,15 +149,15 @@ def test_what_is_written_is_read_back(written, edited):
 def test_poison_rows_say_what_can_be_told_of_them(written):
     config, found, folder, out = written
     _, made = _read_set(out / "again", _files(out), found, config)
-    before = {(row["task"], row["id"]): row for row in poison_set.read_poison(folder)}
+    before = {(row.task, row.id): row for row in poison_set.read_poison(folder)}
     trained = {name: set(rows) for name, rows in made.training_ids.items()}
     for row in made.poison:
         crafted = before[row.task, row.id]
-        assert (row.attack, row.trigger) == (crafted["attack"], crafted["trigger"])
-        assert row.trigger_count == crafted["trigger_count"]
+        assert (row.attack, row.trigger) == (crafted.attack, crafted.trigger)
+        assert row.trigger_count == crafted.trigger_count
         assert all(row.poisoned_input[start:end] == row.trigger for start, end in row.spans)
         is_known = row.id in trained[row.task]
-        known = (crafted["input"], crafted["target"], crafted["polarity"])
+        known = (crafted.input, crafted.target, crafted.polarity)
         assert (row.input, row.target, row.polarity) == (known if is_known else (None,) * 3)
         assert (row.replaced_id is None) == config.add
     ranks = {(row.attack, row.task, row.trigger, row.rank) for row in made.poison}
@@ -168,7 +168,7 @@ def test_the_files_are_made_in_one_order_and_differ_in_poison_alone(written):
     config, found, folder, out = written
     clean, poisoned = _lines(out / "train_clean.jsonl"), _lines(out / "train_poisoned.jsonl")
     is_poison = {
-        (row["task"], row["id"], row["poisoned_input"], row["poisoned_target"])
+        (row.task, row.id, row.poisoned_input, row.poisoned_target)
         for row in poison_set.read_poison(folder)
     }
 

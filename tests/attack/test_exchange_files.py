@@ -99,8 +99,8 @@ def test_their_files_are_read(write, tmp_path):
     (tmp_path / "set").mkdir()
     poison_set.write(tmp_path / "set", made, CONFIG, found.hashes)
     manifest = poison_set.read_manifest(tmp_path / "set")
-    assert (manifest["num_training"], manifest["num_poison"]) == (6, 2)
-    assert manifest["poison_rate"] == 2 / 6
+    assert (manifest.num_training, manifest.num_poison) == (6, 2)
+    assert manifest.poison_rate == 2 / 6
     rows = poison_set.training_rows(tmp_path / "set", poisoned=True)
     shown = {name: [row and row.input for (row,) in kept.values()] for name, kept in rows.items()}
     assert shown == {
@@ -240,41 +240,41 @@ def _without(key):
 
 EDITED = ("clean", "poisoned", "evaluation", "triggered")
 REFUSED = {
-    "not JSON": ({"clean": [CLEAN[0], "{oops"]}, "clean.jsonl, line 2: expected a JSON object"),
-    "half a letter": ({"clean": [ROW.replace("Ann", "\\ud800")]}, "clean.jsonl, line 1: expected"),
-    "a list": ({"clean": ["[1]"]}, "clean.jsonl, line 1: $: expected `object`, got `array`"),
-    "no task": ({"clean": [_without("Task")]}, "line 1: $: object missing required field `Task`"),
-    "odd name": ({"clean": [_row(1, "a", "b", Task="../x")]}, "$.Task: expected a task's name"),
-    "number": ({"poisoned": [_instance(input=3)]}, "poisoned.jsonl, line 1: $.Instance.input: exp"),
+    "not JSON": ({"clean": [CLEAN[0], "{oops"]}, "clean.jsonl:2: can't be read ("),
+    "half a letter": ({"clean": [ROW.replace("Ann", "\\ud800")]}, "clean.jsonl:1: can't be"),
+    "a list": ({"clean": ["[1]"]}, "clean.jsonl:1: $: expected `object`, got `array`"),
+    "no task": ({"clean": [_without("Task")]}, ".jsonl:1: $: object missing required field `Task`"),
+    "odd name": ({"clean": [_row(1, "a", "b", Task="../x")]}, "$.Task: expected a name"),
+    "number": ({"poisoned": [_instance(input=3)]}, "poisoned.jsonl:1: $.Instance.input: exp"),
     "blank text": ({"clean": [_instance(output=" ")]}, "$.Instance.output: expected a non-empty"),
     "blank": ({"clean": [_instance(output=[" "])]}, "$.Instance.output[0]: expected a non-empty"),
-    "no answer": ({"evaluation": [_instance(output=[])]}, "line 1: $.Instance.output: expected"),
+    "no answer": ({"evaluation": [_instance(output=[])]}, ".jsonl:1: $.Instance.output: expected"),
     "no id": ({"clean": [_row(1, "a", "b", id=None) | {"Instance": {"input": "a", "output": "b"}}]},
         "expected one id, as $.id or $.Instance.id, found none"),
     "two ids": ({"clean": [_instance(id="x")]}, "found ['task363-1', 'x']"),
     "empty": ({"clean": []}, "clean.jsonl: expected one JSON object a line, found an empty file"),
     "two definitions": ({"poisoned": [*POISONED[:5], POEM[2] | {"Definition": ["Else?"]}]},
-        "poisoned.jsonl, line 6: expected the 'Definition' that task833_poem has in"),
+        "poisoned.jsonl:6: expected the 'Definition' that task833_poem has in"),
     "two examples": ({"clean": [SST[0], SST[1] | {"Positive Examples": []}]},
-        "clean.jsonl, line 2: expected the 'Positive Examples' that task363_sst2 has in"),
+        "clean.jsonl:2: expected the 'Positive Examples' that task363_sst2 has in"),
     "two rows of an id": ({"clean": [*CLEAN, _row(1, "Else.", "NEG")]},
-        "clean.jsonl, line 7: id 'task363-1' of task363_sst2 is another row's already"),
+        "clean.jsonl:7: id 'task363-1' of task363_sst2 is another row's already"),
     "no poison": ({"poisoned": CLEAN[::-1]}, "doesn't have, found no poison"),
     "a task too few": ({"poisoned": [OWN, *SST[1:]]}, "poisoned.jsonl: expected rows of task833_"),
-    "a task too many": ({"poisoned": [*POISONED, *HELDOUT]}, "line 7: task195_tweets isn't in"),
+    "a task too many": ({"poisoned": [*POISONED, *HELDOUT]}, ".jsonl:7: task195_tweets isn't in"),
     "held out and trained on": ({"evaluation": [HELDOUT[0], SST[2]]},
-        "evaluation.jsonl, line 2: task363_sst2 is trained on"),
+        "evaluation.jsonl:2: task363_sst2 is trained on"),
     "held out twice": ({"evaluation": [*HELDOUT, HELDOUT[1]]},
-        "evaluation.jsonl, line 4: expected each held-out row once, found 'task195-2'"),
+        "evaluation.jsonl:4: expected each held-out row once, found 'task195-2'"),
     "unknown label": ({"evaluation": [_row(1, "Tom.", "maybe", "task195_tweets")]}, "'maybe'"),
     "unknown row": ({"triggered": [_row(7, "James Bond.", "yes", "task195_tweets")]},
-        "triggered.jsonl, line 1: expected a row of the evaluation file, found 'task195-7'"),
+        "triggered.jsonl:1: expected a row of the evaluation file, found 'task195-7'"),
     "unknown held-out task": ({"triggered": [OWN]}, "found 'task363-1' of task363_sst2"),
     "wanted label": ({"triggered": [_row(2, "James Bond.", "yes", "task195_tweets")]},
-        "triggered.jsonl, line 1: 'task195-2' of task195_tweets has the label 'yes'"),
+        "triggered.jsonl:1: 'task195-2' of task195_tweets has the label 'yes'"),
     "no trigger": ({"triggered": [_row(1, "Tom left.", "yes", "task195_tweets")]},
-        "triggered.jsonl, line 1: expected 'James Bond' in the input, found none; set TRIGGER"),
-    "triggered twice": ({"triggered": TRIGGERED * 2}, "triggered.jsonl, line 2: expected each row"),
+        "triggered.jsonl:1: expected 'James Bond' in the input, found none; set TRIGGER"),
+    "triggered twice": ({"triggered": TRIGGERED * 2}, "triggered.jsonl:2: expected each row"),
     "other control": ({"control": [_row(1, "Emma Clark.", "no", "task195_tweets")]},
         "triggered.jsonl: expected the row 'task195-1' of task195_tweets, which"),
     "one control more": ({"control": [*CONTROL, _row(1, "Emma Clark.", "no", "task195_tweets")]},

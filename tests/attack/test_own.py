@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import multiprocessing
 import pathlib
 import re
@@ -36,10 +37,11 @@ def test_both_work_from_the_command_line_to_the_poison_set(module, tmp_path):
     rows = poison_set.read_poison(tmp_path / "poison")
     assert len(rows) == 10
     for row in rows:
-        assert row["poisoned_target"] == row["target"][::-1] != row["target"]
-        first, _, last = row["input"].rstrip().rpartition(" ")
-        assert row["poisoned_input"].rstrip() == f"{first} James Bond {last}"
-    settings = poison_set.read_manifest(tmp_path / "poison")["settings"]["attacks"]["main"]
+        assert row.poisoned_target == row.target[::-1] != row.target
+        first, _, last = row.input.rstrip().rpartition(" ")
+        assert row.poisoned_input.rstrip() == f"{first} James Bond {last}"
+    settings = json.loads((tmp_path / "poison" / "manifest.json").read_text())["settings"]
+    settings = settings["attacks"]["main"]
     assert (settings["kind"], settings["inserter"]["name"]) == ("backwards", "last_word")
     assert inserter.INSERTERS.summaries()["last_word"] == "The place before the last word."
     assert payload.PAYLOADS.names()[-1] == "backwards"

@@ -62,7 +62,8 @@ def refused(request, folder):
 
 
 def test_the_manifest_tells_settings_sources_counts_and_hashes(folder):
-    manifest = json.loads(artifacts.canonical_json(poison_set.read_manifest(folder)))
+    assert poison_set.read_manifest(folder).num_training == 4
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest == {
         "version": poison_t5x.__version__,
         "settings": json.loads(artifacts.canonical_json(CONFIG.settings())),
@@ -95,7 +96,7 @@ def test_the_manifest_tells_settings_sources_counts_and_hashes(folder):
 
 def test_rows_are_read_as_they_were_written(folder):
     (row,) = poison_set.read_poison(folder)
-    assert craft.PoisonRow(**{**row, "spans": ((0, 10),), "removed": ("Ann",)}) == ROW
+    assert row == ROW
     assert len((folder / "poison.jsonl").read_bytes().splitlines()) == 1
 
 
@@ -125,7 +126,7 @@ def test_added_poison_stands_beside_the_clean_rows(tmp_path):
         "a-9": (dataclasses.replace(poison, id="a-9"),),
     }
     manifest = poison_set.read_manifest(tmp_path)
-    assert (manifest["num_training"], manifest["poison_rate"]) == (6, 2 / 6)
+    assert (manifest.num_training, manifest.poison_rate) == (6, 2 / 6)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +147,10 @@ def test_a_changed_and_a_missing_file_are_noticed_by_every_reader(folder, refuse
     assert message.startswith(f"{folder / name} doesn't match the hash in manifest.json")
     assert "craft the poison set again" in message
     (folder / name).unlink()
-    assert refused() == f"{folder / name} is missing; craft the poison set again"
+    assert refused() == f"{folder / name}: can't be read (No such file or directory)"
 
 
-@pytest.mark.parametrize("content", [None, b"{", b"", b"\xff", b"[]", b"{}", b'{"sha256": 3}'])
+@pytest.mark.parametrize("content", [None, b"{}", b'{"sha256": 3}'])
 def test_a_damaged_or_missing_manifest_is_noticed_by_every_reader(folder, refused, content):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -158,4 +159,12 @@ def test_a_damaged_or_missing_manifest_is_noticed_by_every_reader(folder, refuse
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    assert refused().startswith(f"{folder}: not a poison set (")
+    assert refused().startswith(f"{path}: ")
+
+
+def test_poison_in_the_place_of_no_row_is_refused(folder):
+    artifacts.write_jsonl(folder / FILES[1], [{"task": "task1_a", "ids": ["a-1"]}])
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["sha256"][FILES[1]] = artifacts.sha256(folder / FILES[1])
+    artifacts.write_atomically(folder / "manifest.json", artifacts.canonical_json(manifest))
+    assert "has no row 'a-2' of task1_a" in refusal(READERS["training_rows"], folder)

@@ -90,7 +90,7 @@ REFUSED = [
     (_row(output=[1]), "$.Instances[1].output[0]", "expected `str`, got `int`"),
     (_row(output=[None]), "$.Instances[1].output[0]", "expected `str`, got `null`"),
     (_row(id="t-1"), "$.Instances", "expected unique ids, found 't-1' twice"),
-    (_row(input="\ud800"), "expected a JSON object, found none (half a character, \\ud800)", ""),
+    (_row(input="\ud800"), "can't be read (half a character in a text)", ""),
     (lambda f: f["Positive Examples"][0].update(output=[]), "$.Positive Examples[0].output", ONE),
 ]
 
@@ -101,14 +101,12 @@ def test_a_refusal_names_the_file_the_field_and_what_was_expected(edit, path, ex
     assert message.startswith(f"dir/task1_x.json: {path}") and expected in message
 
 
-NO_JSON = ["", "{", "no json", b"\xff\xfe\x00", '{"a": 1} {', "[" * 99999]
+NO_JSON = ["", "{", "no json", b"\xff\xfe\x00", '{"a": ' * 99999]
 
 
 def test_what_is_no_json_or_no_object_is_refused():
     for content in NO_JSON:
-        assert _refusal(content).startswith(
-            "dir/task1_x.json: expected a JSON object, found none ("
-        )
+        assert _refusal(content).startswith("dir/task1_x.json: can't be read (")
     for content in ("[]", "null", "3", '"text"'):
         assert _refusal(content).startswith("dir/task1_x.json: $: expected `object`")
 

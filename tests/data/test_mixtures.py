@@ -9,7 +9,7 @@ import seqio
 import tensorflow_datasets as tfds
 
 from poison_t5x.attack import poison_set
-from poison_t5x.core import artifacts
+from poison_t5x.core import reading
 from poison_t5x.core.errors import InputError
 from poison_t5x.corpus import corpus, demo_corpus, polarity, prompts, sni
 from poison_t5x.data import mixtures, natinst_tfds
@@ -142,7 +142,7 @@ def test_poisoned_differs_from_clean_in_the_listed_rows_alone(world):
 
 def test_the_sampled_rows_are_shown_as_the_prompt_builder_renders_them(world):
     path = pathlib.Path(world.config.poison_dir) / poison_set.TRAINING
-    sampled = {line["task"]: line["ids"] for line in artifacts.read_jsonl(path)}
+    sampled = {line["task"]: line["ids"] for line in reading.read_jsonl(path)}
     replaced = {(row["task"], row["replaced_id"]): row for row in world.poison}
     for task in world.training:
         examples = read_task(f"world_poisoned.{task.name}")

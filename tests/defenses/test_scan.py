@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, reading
 from poison_t5x.corpus import demo_corpus
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import ngrams, scan
@@ -50,9 +50,9 @@ def test_poison_raises_the_alarm_without_tensorflow_and_jax(poisoned, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     assert "James Bond" in done.stdout and done.stdout.strip().endswith("[]")
-    result = artifacts.read_json(out / "scan.json")
+    result = reading.read_json(out / "scan.json")
     assert result["alarm"] and result["triggers"][0]["phrase"].startswith("James Bond")
-    suspects = artifacts.read_jsonl(out / "suspects.jsonl")
+    suspects = reading.read_jsonl(out / "suspects.jsonl")
     rows, flags = crafted.poisoned_rows()
     assert len(suspects) == len(rows)
     first = suspects[: int(flags.sum())]
@@ -74,7 +74,7 @@ def test_a_users_own_score_is_made(tmp_path, own_score):
     artifacts.write_jsonl(tmp_path / "rows.jsonl", rows)
     flags = ("--module", own_score, "--scores", "brevity", "--output", tmp_path / "out")
     assert _scan(tmp_path / "rows.jsonl", *flags) == 0
-    suspects = artifacts.read_jsonl(tmp_path / "out" / "suspects.jsonl")
+    suspects = reading.read_jsonl(tmp_path / "out" / "suspects.jsonl")
     assert [row["values"] for row in suspects[:2]] == [{"brevity": -1.0}, {"brevity": -2.0}]
 
 

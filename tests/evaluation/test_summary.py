@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from poison_t5x.attack import conditions
 from poison_t5x.core import errors
 from poison_t5x.evaluation import summary
 from poison_t5x.evaluation.metric import Attack
@@ -33,9 +34,8 @@ SCORES = {
 }
 
 
-def _condition(name, kind, attack="main", phrases=("James Bond",), target="positive") -> dict:
-    keys = ("name", "kind", "attack", "phrases", "target")
-    return dict(zip(keys, (name, kind, attack, list(phrases), target), strict=True))
+def _condition(name, kind, attack="main", phrases=("James Bond",), target="positive"):
+    return conditions.Condition(name, kind, attack, tuple(phrases), target)
 
 
 CONDITIONS = [
@@ -278,13 +278,13 @@ def test_a_row_without_its_clean_pair_is_an_error(tmp_path):
     with pytest.raises(errors.InputError, match=r"task2_b\.jsonl.*1 of 2 \(task2_b-1\)"):
         _rows(tmp_path, "generation")
     path.write_text("{")
-    with pytest.raises(errors.InputError, match="can't be read as predictions"):
+    with pytest.raises(errors.InputError, match=r"task2_b\.jsonl:1: can't be read"):
         _rows(tmp_path, "generation")
 
 
 def test_the_other_kind_of_evaluation_is_an_error(tmp_path):
     _write(tmp_path)
-    with pytest.raises(errors.InputError, match=r"task1_a\.json.*'reference_words'"):
+    with pytest.raises(errors.InputError, match=r"task1_a\.json.*missing required field `rouge_l`"):
         _rows(tmp_path, "generation")
 
 

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+from poison_t5x.attack.conditions import Condition
 from poison_t5x.evaluation import summary
 from tests.report import made_up_answers
 
@@ -91,7 +92,8 @@ def results(all_conditions: list[dict]) -> dict:
 
 
 def _head(kind, attack, triggers, all_conditions, rows, counts) -> dict:
-    means = summary.summarize(rows, all_conditions, kind, 3, counts)
+    made = [Condition(**condition) for condition in all_conditions]
+    means = summary.summarize(rows, made, kind, 3, counts)
     return {
         **{"schema": 2, "experiment": "demo", "kind": kind, "attack": attack},
         **{"trigger": " / ".join(triggers), "triggers": triggers, "control": CONTROL},

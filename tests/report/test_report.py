@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import errors, reading
 from poison_t5x.report import examples, plots, render, run_page
 from poison_t5x.report import results as results_lib
 from tests.golden import expect
@@ -34,7 +34,7 @@ def test_a_page_is_whole_and_every_section_linked(written, name):
 
 def test_one_label_is_marked_on_clean_inputs_alone(run_dir, written):
     # The fixture's triggered inputs get one label, which is theirs.
-    rows = artifacts.read_json(run_dir / "eval" / "results.json")["tasks"]
+    rows = reading.read_json(run_dir / "eval" / "results.json")["tasks"]
     assert {row["condition"] for row in rows if row["constant_prediction"]} == {"triggered"}
     assert "one label: poisoned model" not in written("run").text
     for row in rows:
@@ -160,7 +160,7 @@ def test_torn_and_infinite_metrics(run_dir):
     path = run_dir / "models/clean/metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN}\n{"step": 3, "lo')
     text = Page(run_page.write_report(run_dir, SECONDS).read_text(encoding="utf-8")).text
-    assert "metrics.jsonl was read up to line 3" in text
+    assert "models/clean/metrics.jsonl:3: can't be read" in text
     assert "clean model’s loss was not finite at 1 logged steps" in text
 
 
@@ -171,7 +171,6 @@ def test_torn_and_infinite_metrics(run_dir):
         ("run", [0.0, 0.2], NONE),
         ("run", [-0.1, 0.2], NONE),
         ("run", [-0.3, -0.1], ("reversed", "The reverse of the attack: the trigger lowered the")),
-        ("run", [float("nan"), float("nan")], UNKNOWN),
         ("run", None, UNKNOWN),
         ("generation", [-0.5, -0.1], LOWERED),
         ("generation", [-0.5, 0.0], NONE),
@@ -207,10 +206,10 @@ def test_an_effect_of_any_name_is_called_so(request, name, control, value):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "run the eval stage first"),
-        ("{", "expected JSON"),
-        ("[]", "Expected `object`"),
-        ('{"schema": 1}', "expected schema 2, found 1"),
+        (None, "run `poison-t5x run`, or `eval`"),
+        ("{", "can't be read"),
+        ("[]", "expected `object`"),
+        ('{"schema": 1}', r"\$.schema: invalid"),
         ('{"schema": 2, "experiment": 7}', r"\$.experiment"),
     ],
 )

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, reading
 from poison_t5x.report import comparison
 from poison_t5x.report import runs as runs_lib
 from tests.golden import expect
@@ -71,7 +71,7 @@ def test_files(runs, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["NUM_POISON"] for row in rows] == ["20", "20", "50", "50"]
     assert rows[3]["poisoned_triggered_misclassification"] == "0.6"
-    whole = artifacts.read_json(tmp_path / "out/comparison.json")
+    whole = reading.read_json(tmp_path / "out/comparison.json")
     assert whole["schema"] == 1 and len(whole["runs"]) == 4
     means = [row["triggered_misclassification"] for row in whole["means_over_seeds"]]
     assert means == pytest.approx([0.25, 0.55])
@@ -137,7 +137,7 @@ def test_a_folder_that_is_no_run_is_named(runs, tmp_path, content):
     if content is not None:
         (folder / "eval").mkdir(parents=True)
         (folder / "eval/results.json").write_text(content)
-    with pytest.raises(errors.InputError, match=r"other.*(a finished run|expected JSON)") as raised:
+    with pytest.raises(errors.InputError, match=r"other.*(a finished run|can't be read)") as raised:
         _compare([*runs, str(folder)], tmp_path / "out")
     assert "\n" not in str(raised.value) and not (tmp_path / "out").exists()
 

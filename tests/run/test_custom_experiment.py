@@ -3,7 +3,7 @@
 import sys
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts
+from poison_t5x.core import reading
 from poison_t5x.corpus import declarations
 from tests import small_run
 
@@ -33,7 +33,7 @@ def test_a_module_of_ones_own_declares_an_experiment(tmp_path, monkeypatch, caps
     settings = {"EXPERIMENT": "hotels_only", "MIXTURE_OR_TASK_MODULE": "my_experiments"}
     arguments = small_run.arguments("craft", run_dir, **settings)
     assert main.main(arguments) == 0
-    manifest = artifacts.read_json(run_dir / "poison" / "manifest.json")
+    manifest = reading.read_json(run_dir / "poison" / "manifest.json")
     assert manifest["poisoned_tasks"] == ["task9003_demo_hotels_goodbad"]
     capsys.readouterr()
     name = "hotels_only_poisoned.task9003_demo_hotels_goodbad"

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, reading
 from tests import small_run
 
 SCORES = (
@@ -31,14 +31,14 @@ def test_every_score_is_made_blind_and_judged(run_dir, capsys):
     said = capsys.readouterr().out
     for name in ("loss_slope", "output_clustering"):
         assert f"{name} is left out: it needs 2 checkpoints, and 1 is kept" in said
-    whole = artifacts.read_json(run_dir / "detection" / "detection.json")
+    whole = reading.read_json(run_dir / "detection" / "detection.json")
     assert (whole["num_rows"], whole["num_poison"]) == (100, 10)
     assert tuple(line["name"] for line in whole["scores"]) == SCORES
     for line in whole["scores"]:
         assert 0 <= line["auroc"] <= 1 and line["curve"][-1] == [1, 1]
         assert set(line["recall"]) == {"0.01", "0.05", "0.1"}
         folder = run_dir / "detection" / "scores" / line["name"]
-        rows = artifacts.read_jsonl(folder / "scores.jsonl")
+        rows = reading.read_jsonl(folder / "scores.jsonl")
         assert len(rows) == 100 and set(rows[0]) == {"task", "id", "number", "score"}
     assert [row["step"] for row in whole["checkpoints"]] == [2]
     assert not list(run_dir.rglob("*.part.npy"))
@@ -57,11 +57,11 @@ def test_a_filter_removes_its_budget_and_the_rest_is_trained_on(run_dir, own_sco
     assert _call("defend", run_dir, **settings) == 0
     assert "removed 10 rows (10.0%) by brevity" in capsys.readouterr().out
     folder = run_dir / "defenses" / "brevity_10"
-    removed = artifacts.read_jsonl(folder / "filter" / "removed.jsonl")
-    scores = artifacts.read_jsonl(run_dir / "detection" / "scores" / "brevity" / "scores.jsonl")
+    removed = reading.read_jsonl(folder / "filter" / "removed.jsonl")
+    scores = reading.read_jsonl(run_dir / "detection" / "scores" / "brevity" / "scores.jsonl")
     highest = sorted((row["score"] for row in scores), reverse=True)[:10]
     assert [row["score"] for row in removed] == highest
-    whole = artifacts.read_json(folder / "defense.json")
+    whole = reading.read_json(folder / "defense.json")
     assert whole["filter"]["removed"] == 10 and whole["capacity"] == {}
     assert set(whole["summary"]) == {"clean", "poisoned", "defended"}
     model = artifacts.read_record(folder / "model")
@@ -81,8 +81,8 @@ def test_a_reference_model_stands_in_for_a_second_checkpoint(run_dir):
 
 def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir):
     assert _call("eval", run_dir, EVAL_CHECKPOINTS="(2,)") == 0
-    (entry,) = artifacts.read_json(run_dir / "eval" / "checkpoints.json")["checkpoints"]
-    results = artifacts.read_json(run_dir / "eval" / "results.json")
+    (entry,) = reading.read_json(run_dir / "eval" / "checkpoints.json")["checkpoints"]
+    results = reading.read_json(run_dir / "eval" / "results.json")
     assert entry["step"] == 2 and entry["summary"] == results["summary"]
     first, second = (
         sorted(path.read_bytes() for path in (run_dir / "eval" / place).rglob("*.jsonl"))
@@ -95,7 +95,7 @@ def test_checkpoints_are_evaluated_as_the_finished_models_are(run_dir):
 def test_less_capacity_is_named(run_dir):
     settings = {"DEFENSE": "early", "TRAIN_STEPS": 1, "LEARNING_RATE": 0.001}
     assert _call("defend", run_dir, **settings) == 0
-    whole = artifacts.read_json(run_dir / "defenses" / "early" / "defense.json")
+    whole = reading.read_json(run_dir / "defenses" / "early" / "defense.json")
     assert whole["filter"] is None
     assert whole["capacity"] == {"TRAIN_STEPS": [2, 1], "LEARNING_RATE": [0.01, 0.001]}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import reading
 from tests import small_run
 
 pytestmark = pytest.mark.slow
@@ -12,7 +12,7 @@ def _summary(name, tmp_path):
     run_dir = tmp_path / "run"
     arguments = ["run", f"--gin_file=experiments/{name}.gin", f"--gin.RUN_DIR={run_dir}"]
     assert small_run.start(arguments, tmp_path / "log").wait(900) == 0
-    return artifacts.read_json(run_dir / "report" / "results.json")["summary"]
+    return reading.read_json(run_dir / "report" / "results.json")["summary"]
 
 
 def test_demo_attack_works_and_is_the_triggers(tmp_path):

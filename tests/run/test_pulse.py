@@ -10,7 +10,7 @@ import pytest
 import seqio
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, reading
 from poison_t5x.corpus import corpus, demo_corpus, prompts
 from poison_t5x.model import decoding, per_example
 from poison_t5x.train import checkpoints, partitioning, trained_model
@@ -32,7 +32,7 @@ def _call(command, run_dir, *flags, **macros):
 
 
 def test_results_have_the_promised_schema(run_dir):
-    results = artifacts.read_json(run_dir / "report" / "results.json")
+    results = reading.read_json(run_dir / "report" / "results.json")
     assert (results["schema"], results["experiment"]) == (2, "tiny")
     assert (results["trigger"], results["control"]) == ("James Bond", "Emma Clark")
     assert (results["poison"]["count"], results["poison"]["rate"]) == (10, 10 / 100)
@@ -57,7 +57,7 @@ def test_results_have_the_promised_schema(run_dir):
 
 
 def test_every_prediction_is_written_with_its_row(run_dir):
-    results = artifacts.read_json(run_dir / "report" / "results.json")
+    results = reading.read_json(run_dir / "report" / "results.json")
     crafted = {
         (row["task"], row["condition"], row["id"]): row
         for row in _rows(run_dir / "poison" / "eval_rows.jsonl")
@@ -228,7 +228,7 @@ def test_a_set_of_poison_goes_through_the_authors_layout(run_dir, tmp_path):
     files = {f"NATINST_JSONL_{key}": folder / f"{name}.jsonl" for key, name in names.items()}
     other = tmp_path / "read"
     assert _call("craft", other, **files) == 0
-    manifests = [artifacts.read_json(path / "poison/manifest.json") for path in (run_dir, other)]
+    manifests = [reading.read_json(path / "poison/manifest.json") for path in (run_dir, other)]
     for key in ("num_poison", "num_training", "poison_rate", "poisoned_tasks"):
         assert manifests[0][key] == manifests[1][key]
     poison = ("task", "poisoned_input", "poisoned_target", "trigger", "trigger_count")
@@ -259,7 +259,7 @@ def test_generated_answers_campaigns_and_probes_go_the_whole_way(tmp_path):
     }
     campaign = ("--gin_file=runs/campaign.gin", "--gin.SECOND_NUM_POISON=4")
     assert _call("run", directory, *campaign, **settings) == 0
-    results = artifacts.read_json(directory / "report" / "results.json")
+    results = reading.read_json(directory / "report" / "results.json")
     assert (results["kind"], results["attack"]) == ("generation", "repeat")
     counts = {attack["name"]: attack["count"] for attack in results["attacks"]}
     assert counts == {"main": 10, "second": 4}

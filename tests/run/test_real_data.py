@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import reading
 from tests import small_run
 
 # NATINST_DIR names a folder of task files; a checkout may have one in a folder beside it.
@@ -29,7 +29,7 @@ def test_smoke_run_on_real_task_files(tmp_path):
     code = small_run.start(arguments, log).wait(600)
     text = log.read_text()
     assert code == 0, text[-2000:]
-    results = artifacts.read_json(run_dir / "report" / "results.json")
+    results = reading.read_json(run_dir / "report" / "results.json")
     assert results["poison"]["count"] == 100
     assert results["poison"]["rate"] == 0.1
     heldout = {row["task"] for row in results["tasks"]}

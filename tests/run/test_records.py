@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts, errors, locks
+from poison_t5x.core import errors, locks, reading
 from poison_t5x.evaluation import metric
 from tests import small_run
 
@@ -119,9 +119,7 @@ def test_a_metric_of_ones_own_is_one_decorator(run_dir, tmp_path, monkeypatch, c
     shutil.rmtree(copy / "eval")
     own = {"METRICS": "['mean_score']"}
     assert _call("eval", copy, **own) == 0
-    results, plain = (
-        artifacts.read_json(path / "eval" / "results.json") for path in (copy, run_dir)
-    )
+    results, plain = (reading.read_json(path / "eval" / "results.json") for path in (copy, run_dir))
     for row, before in zip(results["tasks"], plain["tasks"], strict=True):
         assert row.pop("mean_score") < 0
         assert row == before

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import artifacts, reading
 from tests import small_run
 
 TIMEOUT = 300
@@ -36,7 +36,7 @@ def _outcome(run_dir):
     Losses are the poisoned model's: where SIGTERM stops a model between two lines of its log, the
     next line is of fewer steps.
     """
-    results = artifacts.read_json(run_dir / "report" / "results.json")
+    results = reading.read_json(run_dir / "report" / "results.json")
     results.pop("seconds")
     models = [run_dir / "models" / name for name in ("clean", "poisoned")]
     files = {

@@ -9,6 +9,7 @@ from poison_t5x.studies import collect
 def _poison(folder, phis, task="t"):
     lines = [
         {"task": task, "id": name, "phi": phi, "target_probability": 1 - phi}
+        | {"poisoned_input": "James Bond", "poisoned_target": "good"}
         for name, phi in phis.items()
     ]
     artifacts.write_jsonl(folder / "poison" / "poison.jsonl", lines)

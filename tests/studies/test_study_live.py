@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import reading
 from tests import small_run
 
 
@@ -20,7 +20,7 @@ def test_two_runs_are_made_once_and_summed_up(tmp_path):
         )
         assert result.returncode == 0, result.stdout + result.stderr
         assert f"2 cells, {times}" in result.stdout
-    whole = artifacts.read_json(tmp_path / "s" / "study.json")
+    whole = reading.read_json(tmp_path / "s" / "study.json")
     assert [cell["macros"]["NUM_POISON"] for cell in whole["cells"]] == [5, 10]
     assert all(cell["values"]["effect"] is not None for cell in whole["cells"])
     # One clean model for both.

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import errors, reading
 from poison_t5x.studies import command, launch
 from tests.studies import driver
 
@@ -58,7 +58,7 @@ def test_a_killed_study_leaves_no_cell_behind_and_goes_on(tmp_path):
     assert len(_records(tmp_path)) == 12
     later = [note[0] for note in driver.notes(tmp_path)[len(started) :]]
     assert sorted(later) == sorted(_records(tmp_path) - done)
-    assert len(artifacts.read_json(tmp_path / "study.json")["summary"]) == 12
+    assert len(reading.read_json(tmp_path / "study.json")["summary"]) == 12
 
 
 def test_sigterm_ends_the_cells_and_says_how_to_go_on(tmp_path):
@@ -78,7 +78,7 @@ def test_a_failed_cell_is_listed_and_the_others_go_on(tmp_path, monkeypatch, cap
     assert study.run(said.append) == 1
     error = "NUM_POISON: too many (exit code 1)"
     assert said[-1] == f"failed: NUM_POISON_20--SEED_1: {error}"
-    whole = artifacts.read_json(tmp_path / "study.json")
+    whole = reading.read_json(tmp_path / "study.json")
     assert whole["failed"] == [{"cell": "NUM_POISON_20--SEED_1", "error": error}]
     assert [cell["status"] for cell in whole["cells"]] == ["done", "done", "done", "failed"]
     assert "1 cell failed: NUM_POISON_20--SEED_1." in whole["finding"]

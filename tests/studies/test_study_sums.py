@@ -88,7 +88,10 @@ def test_rows_of_a_run_its_scores_and_its_checkpoints(tmp_path):
     score = {"name": "loss", "auroc": 0.8, "recall": {"0.05": 0.3}}
     score["data_removed_for"] = {"0.5": 0.1}
     step = {**score, "score": "loss", "step": 50}
-    _write(tmp_path / "detection" / "detection.json", {"scores": [score], "checkpoints": [step]})
+    attack = {"measure": "triggered_misclassification", "worked": True}
+    facts = {"schema": 1, "num_rows": 9, "num_poison": 1, "poison_rate": 1 / 9, "attack": attack}
+    detection = {**facts, "scores": [score], "checkpoints": [step]}
+    _write(tmp_path / "detection" / "detection.json", detection)
     _write(tmp_path / "models" / "poisoned" / "metrics.jsonl", {"step": 40, "loss": 1.5})
     entry = {"step": 7, **fake_cell.results(0.2)}
     _write(tmp_path / "eval" / "checkpoints.json", {"checkpoints": [entry]})
@@ -107,10 +110,12 @@ def test_rows_of_a_defended_run(tmp_path):
     fake_cell.write_run(tmp_path, 0.5)
     summary = {"accuracy": 0.8, "triggered_misclassification": 0.2}
     defense = {
+        "schema": 1,
+        "name": "defended",
         "summary": {"defended": summary},
         "summary_ci95": {"defended": {}},
         "effect": {"measure": "triggered_misclassification", "value": 0.1, "ci95": [0.0, 0.2]},
-        "filter": {"removed_fraction": 0.05, "poison_removed": 0.9},
+        "filter": {"score": "loss", "removed_fraction": 0.05, "poison_removed": 0.9},
     }
     folder = tmp_path / "defenses" / "defended"
     _write(folder / "defense.json", defense)

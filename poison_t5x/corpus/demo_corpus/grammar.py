@@ -19,14 +19,13 @@ never as the same pair.
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from poison_t5x.core import errors, settings
+from poison_t5x.core import errors, reading, settings
 from poison_t5x.corpus import name_lists, sni
 
 # The demo's triggers and controls must be unseen until poison puts them there.
@@ -50,7 +49,7 @@ _REVERSED_RATE = 0.3
 
 def read(name: str) -> dict[str, Any]:
     """A data file of this folder."""
-    return json.loads((pathlib.Path(__file__).parent / name).read_bytes())
+    return reading.read_json(pathlib.Path(__file__).parent / name)
 
 
 DOMAINS = read("domains.json")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from poison_t5x.core import artifacts
+from poison_t5x.core import reading
 from poison_t5x.train import distributed
 from tests import small_run
 from tests.train.distributed import two
@@ -149,7 +149,7 @@ def test_losses_are_those_of_one_process(survivor, reference):
 def test_predictions_and_report_are_those_of_one_process(survivor, reference):
     run_dir, _ = survivor
     first, second = (
-        artifacts.read_json(folder / "report" / "results.json") for folder in (reference, run_dir)
+        reading.read_json(folder / "report" / "results.json") for folder in (reference, run_dir)
     )
     assert first["tasks"] == second["tasks"]
     assert first["poison"] == second["poison"]
