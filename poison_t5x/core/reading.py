@@ -48,15 +48,15 @@ def open_file(path: AnyPath) -> IO[bytes]:
     """A regular file, to be read from its beginning."""
     try:
         # A FIFO's other end would be waited for.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _error(path, error) from None
     try:
-        _checked(path, os.fstat(file.fileno()))
+        _checked(path, os.fstat(descriptor))
     except errors.InputError:
-        file.close()
+        os.close(descriptor)
         raise
-    return file
+    return os.fdopen(descriptor, "rb")
 
 
 def _checked(path: AnyPath, facts: os.stat_result) -> os.stat_result:
