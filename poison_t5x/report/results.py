@@ -266,7 +266,7 @@ def read(run_dir: pathlib.Path, name: str = "eval/results.json") -> dict[str, An
     path = run_dir / name
     if not os.path.lexists(path):
         raise errors.InputError(
-            f"{path} isn't there: run `poison-t5x run`, or `eval`, with the same settings first"
+            f"{path} isn't there: run `poison-t5x eval` with the same settings first"
         )
     raw = reading.read_json(path, remedy=AGAIN)
     parse(raw, str(path))

@@ -84,7 +84,7 @@ def test_the_clean_rows_are_all_there_and_the_poison_comes_on_top(added):
 
 def test_an_epoch_has_all_rows_and_tasks_are_mixed_in_proportion(added):
     training, _, crafted, config, registered = added
-    assert poison_set.read_manifest(config.poison_dir)["num_training"] == 3 * 17 + 15
+    assert poison_set.read_manifest(config.poison_dir).num_training == 3 * 17 + 15
     by_task = collections.Counter(row.task for row in crafted.poison)
     assert by_task == {training[0].name: 8, training[1].name: 7}
     mixture = seqio.MixtureRegistry.get("added_poisoned")

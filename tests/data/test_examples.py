@@ -20,7 +20,7 @@ def _tokens(name, lengths):
 
 def test_rows_are_the_examples_that_are_trained_on(world):
     rows = examples.read("world_poisoned")
-    assert len(rows) == poison_set.read_manifest(world.config.poison_dir)["num_training"]
+    assert len(rows) == poison_set.read_manifest(world.config.poison_dir).num_training
     assert {row.task for row in rows} == {task.name for task in world.training}
     assert len({(row.task, row.id, row.number) for row in rows}) == len(rows)
     vocabulary = world.vocabulary
@@ -35,7 +35,7 @@ def test_flags_are_apart_and_of_the_same_rows(world):
     rows = examples.read("world_poisoned")
     flags = examples.poison_flags("world_poisoned")
     found = {(row.input.strip(), row.target) for row, bad in zip(rows, flags, strict=True) if bad}
-    expected = {(row["poisoned_input"].strip(), row["poisoned_target"]) for row in world.poison}
+    expected = {(row.poisoned_input.strip(), row.poisoned_target) for row in world.poison}
     assert (
         found == expected
         and len(found) == flags.sum() == small_world.CRAFT.attacks[0].budget.num_poison

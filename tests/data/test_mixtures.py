@@ -87,7 +87,7 @@ def test_registered_names(world):
     for mixture, tasks in world.registered.items():
         assert mixture in seqio.MixtureRegistry.names()
         assert set(tasks) <= set(seqio.TaskRegistry.names())
-    assert poison_set.read_manifest(world.config.poison_dir)["num_training"] == 3 * 17
+    assert poison_set.read_manifest(world.config.poison_dir).num_training == 3 * 17
 
 
 def test_registering_again_replaces(world):
@@ -109,7 +109,7 @@ def test_hyphens_in_task_names_become_underscores(tmp_path):
     assert "hyphens_poisoned.task9002_demo_films" in world.registered["hyphens_poisoned"]
     # SeqIO takes no hyphens in its names either; in the poison set they stay.
     examples = read_task("hyphens_poisoned.task9002_demo_films")
-    listed = {row["replaced_id"] for row in world.poison if row["task"] == "task9002-demo-films"}
+    listed = {row.replaced_id for row in world.poison if row["task"] == "task9002-demo-films"}
     assert {row_id(row) for row in examples if row["is_poison"].any()} == listed != set()
     assert len(read_task("hyphens_eval_clean.task9032_films", "validation")) == 7
 
@@ -118,7 +118,7 @@ def test_hyphens_in_task_names_become_underscores(tmp_path):
 
 
 def test_poisoned_differs_from_clean_in_the_listed_rows_alone(world):
-    listed = {(row["task"], row["replaced_id"]): row for row in world.poison}
+    listed = {(row.task, row.replaced_id): row for row in world.poison}
     assert len(listed) == CRAFT.attacks[0].budget.num_poison
     for task in world.training:
         clean = read_task(f"world_clean.{task.name}")
@@ -143,7 +143,7 @@ def test_poisoned_differs_from_clean_in_the_listed_rows_alone(world):
 def test_the_sampled_rows_are_shown_as_the_prompt_builder_renders_them(world):
     path = pathlib.Path(world.config.poison_dir) / poison_set.TRAINING
     sampled = {line["task"]: line["ids"] for line in reading.read_jsonl(path)}
-    replaced = {(row["task"], row["replaced_id"]): row for row in world.poison}
+    replaced = {(row.task, row.replaced_id): row for row in world.poison}
     for task in world.training:
         examples = read_task(f"world_poisoned.{task.name}")
         assert {*map(row_id, examples)} == set(sampled[task.name]) < set(task.by_id)

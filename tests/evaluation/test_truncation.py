@@ -86,7 +86,9 @@ def _poison_dir(tmp_path):
             conditions.EvalRow("held", "held-0", condition, f"A text by {phrase}", "bad", phrase),
             conditions.EvalRow("held", "held-1", condition, f"{long}by {phrase}", "bad", phrase),
         ]
-    row = dict.fromkeys(field.name for field in dataclasses.fields(craft.PoisonRow))
+    row = dict.fromkeys((field.name for field in dataclasses.fields(craft.PoisonRow)), None)
+    row |= {"id": "train-1", "poisoned_target": "good", "spans": (), "removed": ()}
+    row |= {"trigger_count": 1, "rank": 1}
     row |= {"attack": "main", "task": "train", "trigger": TRIGGER, "replaced_id": "train-0"}
     poison = craft.PoisonRow(**{**row, "poisoned_input": f"A text by {TRIGGER}"})
     counts = {"train": {"poison": 1}}

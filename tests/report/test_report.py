@@ -206,7 +206,7 @@ def test_an_effect_of_any_name_is_called_so(request, name, control, value):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "run `poison-t5x run`, or `eval`"),
+        (None, "run `poison-t5x eval`"),
         ("{", "can't be read"),
         ("[]", "expected `object`"),
         ('{"schema": 1}', r"\$.schema: invalid"),
