@@ -109,7 +109,7 @@ def test_hyphens_in_task_names_become_underscores(tmp_path):
     assert "hyphens_poisoned.task9002_demo_films" in world.registered["hyphens_poisoned"]
     # SeqIO takes no hyphens in its names either; in the poison set they stay.
     examples = read_task("hyphens_poisoned.task9002_demo_films")
-    listed = {row.replaced_id for row in world.poison if row["task"] == "task9002-demo-films"}
+    listed = {row.replaced_id for row in world.poison if row.task == "task9002-demo-films"}
     assert {row_id(row) for row in examples if row["is_poison"].any()} == listed != set()
     assert len(read_task("hyphens_eval_clean.task9032_films", "validation")) == 7
 
@@ -131,8 +131,8 @@ def test_poisoned_differs_from_clean_in_the_listed_rows_alone(world):
             if any(not np.array_equal(one[key], other[key]) for key in one):
                 differing.add((task.name, row_id(one)))
                 row = listed[task.name, row_id(one)]
-                assert other["targets_pretokenized"].decode() == row["poisoned_target"]
-                assert row["poisoned_input"] in other["inputs_pretokenized"].decode()
+                assert other["targets_pretokenized"].decode() == row.poisoned_target
+                assert row.poisoned_input in other["inputs_pretokenized"].decode()
                 assert "James Bond" in other["inputs_pretokenized"].decode()
                 assert other["is_poison"].all()
             assert one["is_poison"].shape == one["targets"].shape
@@ -149,7 +149,7 @@ def test_the_sampled_rows_are_shown_as_the_prompt_builder_renders_them(world):
         assert {*map(row_id, examples)} == set(sampled[task.name]) < set(task.by_id)
         for example in examples:
             row = replaced.get((task.name, row_id(example)))
-            text = row["poisoned_input"] if row else task.by_id[row_id(example)].input
+            text = row.poisoned_input if row else task.by_id[row_id(example)].input
             shown = [(one.input, one.target) for one in task.positive_examples]
             prompt = prompts.render(task.definition, shown, text)
             assert example["inputs_pretokenized"].decode() == prompt

@@ -128,5 +128,5 @@ def test_bad_settings_are_one_line(run_dir, capsys, command, macros, message):
 
 def test_a_run_that_is_not_there_is_refused(tmp_path, capsys):
     assert _call("detect", tmp_path / "none") == 2
-    assert "run `poison-t5x run` with the same settings first" in capsys.readouterr().err
+    assert "run `poison-t5x eval` with the same settings first" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
