@@ -94,7 +94,7 @@ def measure(path: pathlib.Path) -> dict:
     crafted = craft.craft(data.training, data.poisoned, heldout, polarities, config)
     with tempfile.TemporaryDirectory() as folder:
         poison_set.write(folder, crafted, config, data.hashes)
-        num_poison = poison_set.read_manifest(folder)["num_poison"]
+        num_poison = poison_set.read_manifest(folder).num_poison
     end = time.perf_counter()
     # Kilobytes, but bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
