@@ -140,7 +140,7 @@ def test_the_help_and_the_readme_have_the_table(capsys):
         main.main(["--help"])
     help_text = re.sub(r"\s+", " ", capsys.readouterr().out)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("\n## Exit codes\n")[2].partition("\n## ")[0]
+    section = readme.partition("\n## When something is wrong\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", section, re.MULTILINE))
     assert rows == {str(code): meaning for code, meaning in errors.EXIT_CODES.items()}
     for code, meaning in rows.items():
