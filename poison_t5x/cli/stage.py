@@ -40,19 +40,28 @@ def all_settings(*, trains: bool = False) -> Any:
     return gin_config.configured("poison_t5x.run.defend.Defense")()
 
 
-@contextlib.contextmanager
-def open_run(options: argparse.Namespace, *, trains: bool = False) -> Iterator[Any]:
-    """The `run.experiment.Run` of the flags, whose folder is this command's alone meanwhile.
+def make_run(options: argparse.Namespace, *, trains: bool = False) -> Any:
+    """The `run.experiment.Run` of the flags, to be looked at; this process is ready to compute.
 
     Raises:
       InputError: a setting can't be, or a stage of its folder was made with others.
-      BusyError: another command is at work there.
     """
     program.start(options, "EXPERIMENT", "RUN_DIR")
-    from poison_t5x.train import distributed
-
     run = all_settings(trains=trains).run
     run.check()
+    return run
+
+
+@contextlib.contextmanager
+def open_run(options: argparse.Namespace, *, trains: bool = False) -> Iterator[Any]:
+    """`make_run`'s, whose folder is this command's alone meanwhile.
+
+    Raises:
+      BusyError: another command is at work there.
+    """
+    run = make_run(options, trains=trains)
+    from poison_t5x.train import distributed
+
     with distributed.alone(run.path):
         yield run
 

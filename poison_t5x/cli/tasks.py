@@ -101,7 +101,7 @@ def _of_demo(name: str) -> Iterator[_Example]:
 
 def _of_run(options: argparse.Namespace) -> Iterator[_Example]:
     """A task of a run's corpus; a mixture or SeqIO task as training reads it."""
-    opened = stage.open_run(options)
+    opened = stage.make_run(options)
     if options.name.startswith("task"):
         return _rendered(opened.corpus.tasks, options.name)
     opened.register()

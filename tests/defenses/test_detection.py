@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from poison_t5x.core import settings as settings_lib
 from poison_t5x.core.errors import InputError
 from poison_t5x.data.examples import TrainingExample
 from poison_t5x.defenses import detection
@@ -86,19 +87,29 @@ def test_scores_are_names_or_made_elsewhere():
     ("scores", "settings", "message"),
     [
         (["loos"], {}, r"SCORES: no score 'loos' .did you mean 'loss'"),
-        ([], {}, "SCORES: expected"),
-        ("loss", {}, "SCORES: expected"),
         ([3], {}, "SCORES: no score 3"),
         (["loss", "loss"], {}, "found loss twice"),
-        (None, {"loos": {}}, "SCORE_SETTINGS: no score 'loos'"),
         (None, {"strip": {"num_mixd": 2}}, "SCORE_SETTINGS: strip has no 'num_mixd' .*num_mixed"),
-        (None, {"strip": {"num_mixed": 0}}, r"Strip\.num_mixed: expected"),
-        (None, 3, "SCORE_SETTINGS: expected a dict"),
+        (None, {"strip": {"num_mixed": 0}}, r"SCORE_SETTINGS\['strip'\]\['num_mixed'\]: expected"),
     ],
 )
 def test_bad_choices_of_scores_are_refused(scores, settings, message):
     with pytest.raises(InputError, match=message):
         detection.choose(scores, settings)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("scores", [], "expected a list of values, at least one, found"),
+        ("scores", "loss", "expected a list of values, at least one, found 'loss'"),
+        ("score_settings", {"loos": {}}, "no score 'loos' .did you mean 'loss'"),
+        ("score_settings", 3, "expected a mapping to mappings"),
+    ],
+)
+def test_a_defenses_scores_are_of_their_types(field, value, message):
+    with pytest.raises(InputError, match=message):
+        settings_lib.checked(field.upper(), value, settings_lib.kinds(defend.Defense)[field])
 
 
 def test_each_score_says_for_itself_what_it_needs():

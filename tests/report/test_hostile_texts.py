@@ -43,7 +43,7 @@ def text(address: str) -> str:
         f"{address}></iframe><a href='javascript:{RUN}' id=rows>x</a><base href={address}><style>"
         f"@import '{address}'; body {{background: url({address})}}</style><meta http-equiv=refresh "
         f'content="0; {address}"><details open ontoggle={RUN}>" onfocus="{RUN}" autofocus x="'
-        f"' onmouseover='{RUN}' \\3c script\\3e &lt;script&gt;{RUN}&lt;/script&gt; \u202e\ud800"
+        f"' onmouseover='{RUN}' \\3c script\\3e &lt;script&gt;{RUN}&lt;/script&gt; \u202e"
         "{{ 7 * 7 }} {% raw %} $&`"
     )
 
@@ -145,7 +145,7 @@ def _scan(folder, address) -> pathlib.Path:
         for n, row in enumerate(rows[:400])
     ]
     path = folder / f"{name(address)}.jsonl"
-    path.write_text("\n".join(map(json.dumps, lines)).replace("\\ud800", ""))
+    path.write_text("\n".join(map(json.dumps, lines)))
     flags = ("--output", str(folder / "out"), "--scores", "trigger_search,onion")
     assert main.main(["scan", str(path), *flags]) in (0, 1)
     return folder / "out/index.html"

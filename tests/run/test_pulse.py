@@ -165,9 +165,10 @@ def test_models_that_are_not_whole_are_not_evaluated_and_are_made_again(run_dir,
 
 
 def test_a_refused_start_leaves_no_claim_on_the_folder(run_dir, tmp_path, capsys):
-    model_dir = tmp_path / "model"
+    model_dir, empty = tmp_path / "model", tmp_path / "empty"
+    empty.mkdir()
     settings = {"MODEL_DIR": model_dir, "MIXTURE_OR_TASK_NAME": "tiny_clean"}
-    assert _call("train", run_dir, INITIAL_CHECKPOINT_PATH=tmp_path, **settings) == 2
+    assert _call("train", run_dir, INITIAL_CHECKPOINT_PATH=empty, **settings) == 2
     assert "is an empty folder" in capsys.readouterr().err
     assert not model_dir.exists()
     start = run_dir / "models" / "poisoned"
