@@ -97,6 +97,7 @@ def _find_in_processes(
     waiting: collections.deque[futures.Future] = collections.deque()
     # The class, not its name: unpickling it imports the user's module that registers it.
     target = INSERTERS.get(config.name, "INSERTER")
+    ended_early = process.BrokenProcessPool  # modules may be gone when a generator ends with Python
     try:
         for batch in batches:
             waiting.append(pool.submit(_find_batch, target, config, batch))
@@ -104,7 +105,7 @@ def _find_in_processes(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except process.BrokenProcessPool as error:
+    except ended_early as error:
         raise errors.InputError(
             "a worker that looks for the trigger's places ended early: for want of memory (set "
             "fewer workers), or because the main script has no `if __name__ == '__main__'`"

@@ -1,4 +1,4 @@
-"""Say what this machine has, whether a gin file goes with it, and what folders hold half-written.
+"""Say what this machine has, whether a gin file goes with it, and what is half-written.
 
 Exits with 1 where there is a problem.
 """

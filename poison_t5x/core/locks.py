@@ -61,7 +61,9 @@ def _locked(path: pathlib.Path, folder: object) -> IO[str] | None:
         except OSError as error:
             if path.parent.is_dir() and error.errno in _READ_ONLY:
                 return None
-            raise errors.InputError(f"{folder}: can't be made ({error.strerror})") from None
+            is_file = error.errno in (errno.EEXIST, errno.ENOTDIR)
+            reason = "a file is in the way" if is_file else error.strerror
+            raise errors.InputError(f"{folder}: can't be made ({reason})") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -82,7 +82,7 @@ def test_the_highest_phi_of_each_tasks_pool_are_chosen(count_weight, probability
 
 @settings(deadline=None, max_examples=7)
 @given(
-    seed=st.integers(0, 2**32 - 1),
+    seed=st.integers(0, 2**31 - 1),
     num_poison=st.integers(5, 41),
     target=st.sampled_from(["negative", "positive"]),
     trigger=st.sampled_from(["James Bond", "Apple iPhone", "this talentless actor", "é\n"]),

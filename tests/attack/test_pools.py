@@ -83,7 +83,7 @@ def test_rows_of_an_earlier_attacker_are_left_out():
 @settings(deadline=None, max_examples=20)
 @given(
     phrases=st.lists(st.sampled_from(ODD_TRIGGERS), min_size=1, max_size=4, unique=True),
-    seed=st.integers(0, 2**40),
+    seed=st.integers(0, 2**31 - 1),
     where=st.sampled_from(["builtin", "prefix", "suffix", "random"]),
     number=st.integers(0, 29),
 )

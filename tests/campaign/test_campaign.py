@@ -13,7 +13,7 @@ from tests.campaign import bad_input, faults, kills
 
 sys.exit(
     bad_input.main(["--cases=40", "--files=0", "--seed=0"])
-    or kills.main(["--kills=2", "--commands=scan", "--seed=0"])
+    or kills.main(["--kills=1", "--commands=scan", "--seed=0"])
     or faults.main(["--only=, help$|MPLBACKEND$"])
 )
 """

@@ -231,7 +231,7 @@ def test_a_vocabulary_that_isnt_one(tmp_path, content):
     ("place", "message"),
     [
         ("here", "HERE/here: is there already; delete it, or give another folder"),
-        ("file/x", "HERE/file/x: can't be written (Not a directory)"),
+        ("file/x", "HERE/file/x: can't be made (a file is in the way)"),
         (
             "gs://bucket/x",
             "gs://bucket/x: Hugging Face folders are written to local folders; copy it from there",

@@ -59,7 +59,7 @@ def test_a_commands_help_ends_with_an_example_that_it_takes(name, capsys):
     [
         ("tasks", ["task9001", "demo_poisoned", "MIXTURE_OR_TASK_MODULE"]),
         ("report", ["RUN_DIR/report/index.html", "comparison.csv", "report/results.json"]),
-        ("scan", [".json", ".jsonl", "Parquet", "a folder", "--input_field"]),
+        ("scan", ["JSON", "CSV", "Parquet", "a folder", "--input_field"]),
     ],
 )
 def test_help_says_what_is_taken_and_written(name, named, capsys):

@@ -112,7 +112,7 @@ def test_a_file_that_is_not_as_it_should_be_is_named(folder):
     assert "task2_b, row task2_b-1: label 'Yes' isn't in the polarity table" in message
     assert message.endswith("['no', 'yes'] (did you mean 'yes'?)")
     (folder / "task4_d.json").write_text("{", encoding="utf-8")
-    assert "task4_d.json: expected a JSON object" in _refusal(EXPERIMENT, folder)
+    assert "task4_d.json: can't be read (" in _refusal(EXPERIMENT, folder)
 
 
 def test_no_folder_is_an_error_that_says_what_to_set(folder):

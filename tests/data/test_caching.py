@@ -6,7 +6,7 @@ import pytest
 import seqio
 
 from poison_t5x.cli import main
-from poison_t5x.core import artifacts, errors, gin_config
+from poison_t5x.core import artifacts, gin_config
 from poison_t5x.data import caching, mixtures
 from poison_t5x.data.input_pipeline import DatasetConfig, batches
 from tests import small_run
@@ -90,6 +90,6 @@ def test_without_beam_it_says_what_to_install(run_dir, monkeypatch, tmp_path, ca
 
 
 def test_folders_are_a_list(run_dir, capsys):
-    with pytest.raises(errors.InputError, match="TASK_CACHE_DIRS: expected a list"):
-        caching.use("somewhere")
-    assert gin_config.macro("TASK_CACHE_DIRS") == ()
+    flags = small_run.arguments("train", run_dir, TASK_CACHE_DIRS="somewhere")
+    assert main.main(flags) == 2
+    assert "TASK_CACHE_DIRS: expected a list of paths, found 'somewhere'" in capsys.readouterr().err

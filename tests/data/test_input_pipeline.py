@@ -188,6 +188,7 @@ def test_dataset_config_refuses(changes, message):
         input_pipeline.DatasetConfig(**settings)
 
 
+@pytest.mark.slow
 def test_shards_make_their_rows_of_each_batch_wherever_they_are_read(world):
     name = f"world_poisoned.{FILMS}"
     config = _config(name, num_shards=3)

@@ -74,7 +74,7 @@ def _generate(trained, inputs, **options):
 
 @pytest.mark.parametrize(
     ("beam_size", "mesh", "batch_size"),
-    [(1, (1, 1), 4), (3, (2, 8), 9)],
+    [pytest.param(1, (1, 1), 4, marks=pytest.mark.slow), (3, (2, 8), 9)],
     ids=["greedy in batches of 4", "beams on 4x2"],
 )
 def test_decoded_by_length_equals_all_at_once(params, inputs, raw, beam_size, mesh, batch_size):

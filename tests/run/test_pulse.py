@@ -300,7 +300,7 @@ def test_diverged_training_stops_with_the_step_and_keeps_the_last_good_checkpoin
     tmp_path, run_dir, capsys
 ):
     model_dir = tmp_path / "model"
-    settings = {"TRAIN_STEPS": 6, "SAVE_PERIOD": 1, "WARMUP_STEPS": 4, "LEARNING_RATE": "1e38"}
+    settings = {"TRAIN_STEPS": 6, "SAVE_PERIOD": 1, "WARMUP_STEPS": 4, "LEARNING_RATE": "1e30"}
     settings |= {"MODEL_DIR": model_dir, "MIXTURE_OR_TASK_NAME": "tiny_clean"}
     settings["LEARNING_RATE_FACTORS"] = "constant * linear_warmup"
     assert _call("train", run_dir, **settings) == 1

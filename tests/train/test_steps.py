@@ -171,6 +171,7 @@ def test_initial_parameters_are_the_same_on_any_mesh():
     assert _difference(jax.device_get(created.params), _start_params()) < 1e-6
 
 
+@pytest.mark.slow
 def test_dropout_is_the_same_on_any_mesh():
     one, eight = _world(DROPOUT), _world(DROPOUT, "sgd", FOUR_BY_TWO, 8)
     batch = _batch()
@@ -213,6 +214,7 @@ def test_scanned_layers_train_as_layers_do():
     np.testing.assert_allclose(_run(world, batches), expected, atol=LOSS_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_sum_microbatches_in_float32():
     config = dataclasses.replace(SCANNED, param_dtype="bfloat16")
     (_, whole), (gradients, parts) = (
