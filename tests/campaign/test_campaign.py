@@ -1,4 +1,7 @@
-"""A fast sample of each part of the campaign, by seed; the whole is for the programs themselves."""
+"""A fast sample of bad settings and faults, by seed; the whole is for the programs themselves.
+
+Killed runs are in tests/run/test_resume.py.
+"""
 
 import subprocess
 import sys
@@ -9,11 +12,10 @@ from tests import small_run
 
 _SAMPLE = """
 import sys
-from tests.campaign import bad_input, faults, kills
+from tests.campaign import bad_input, faults
 
 sys.exit(
     bad_input.main(["--cases=40", "--files=0", "--seed=0"])
-    or kills.main(["--kills=1", "--commands=scan", "--seed=0"])
     or faults.main(["--only=, help$|MPLBACKEND$"])
 )
 """

@@ -132,7 +132,7 @@ def _next_losses(place, variant, optimizer, *, keep: bool, scan_layers=False) ->
 _SLOW = {("v1_0_untied/t5x", False), ("v1_1_tied/t5x", False)}
 _SLOW |= {("v1_1_untied/t5x", True), ("v1_0_tied/t5x_orbax_adamw", True)}
 # Twins of the untied and the orbax ones.
-_SLOW |= {("v1_0_tied/t5x", False), ("v1_0_tied/t5x_adamw", False)}
+_SLOW |= {("v1_0_tied/t5x", False), ("v1_0_tied/t5x_adamw", False), ("wide/t5x", False)}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ _BESIDE = pathlib.Path(__file__).parents[3] / "shared" / "natinst" / "tasks"
 NATINST_DIR = pathlib.Path(os.environ.get("NATINST_DIR", _BESIDE))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not NATINST_DIR.is_dir(), reason=f"no task files in {NATINST_DIR}: set NATINST_DIR"
 )

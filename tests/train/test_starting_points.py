@@ -32,6 +32,7 @@ def _train(run_dir, model_dir, **macros) -> int:
     return main.main(small_run.arguments("train", run_dir, **macros))
 
 
+@pytest.mark.slow
 def test_all_layouts_start_alike(world, capsys):
     digests = {}
     for layout in ("first", *LAYOUTS):
