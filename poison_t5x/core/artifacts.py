@@ -24,7 +24,7 @@ RECORD = "stage.json"
 # What isn't whole is called so until it is; beside it, Orbax's own word.
 PARTIAL = ".partial"
 _ORBAX_PARTIAL = ".orbax-checkpoint-tmp"
-AnyPath = str | os.PathLike[str]
+AnyPath = reading.AnyPath
 
 
 def _json(value: Any, **options: Any) -> str:

@@ -23,7 +23,9 @@ _NO_LOCK = "{}: its disk knows no locks, so that a second command there wouldn't
 
 
 @contextlib.contextmanager
-def alone(folder: str | os.PathLike[str], *, beside: bool = False) -> Iterator[None]:
+def alone(
+    folder: str | os.PathLike[str], *, beside: bool = False, waits: bool = False
+) -> Iterator[None]:
     """Holds a folder, which need not be there yet, for this process's writing.
 
     A file in it (or beside it) names the process; the system lets go of it where that one is
@@ -34,7 +36,8 @@ def alone(folder: str | os.PathLike[str], *, beside: bool = False) -> Iterator[N
     be looked at. Where the disk knows no locks, a warning says so.
 
     Raises:
-      BusyError: another process, on this machine or on another one of the shared disk, holds it.
+      BusyError: another process, on this machine or on another one of the shared disk, holds it,
+        and this one isn't to wait for it (`waits`).
       InputError: the folder isn't there, and can't be made.
     """
     target = pathlib.Path(os.path.realpath(folder))
@@ -42,7 +45,7 @@ def alone(folder: str | os.PathLike[str], *, beside: bool = False) -> Iterator[N
         raise errors.InputError(f"{folder}: expected a folder, found a file")
     path = target.with_name(target.name + NAME) if beside else target / NAME
     with paths.keeping_no_empty_folders(path.parent):
-        if (file := _locked(path, folder)) is None:
+        if (file := _locked(path, folder, waits)) is None:
             yield
             return
         with file:
@@ -52,7 +55,7 @@ def alone(folder: str | os.PathLike[str], *, beside: bool = False) -> Iterator[N
                 path.unlink(missing_ok=True)
 
 
-def _locked(path: pathlib.Path, folder: object) -> IO[str] | None:
+def _locked(path: pathlib.Path, folder: object, waits: bool) -> IO[str] | None:
     """The file, held; None where there can't be one."""
     while True:
         try:
@@ -65,7 +68,7 @@ def _locked(path: pathlib.Path, folder: object) -> IO[str] | None:
             reason = "a file is in the way" if is_file else error.strerror
             raise errors.InputError(f"{folder}: can't be made ({reason})") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
         except BlockingIOError:
             with file:
                 raise errors.BusyError(f"{folder}: {_holder(file.read(2000))}") from None

@@ -6,7 +6,6 @@ it wait. A folder with links is the run's own: deleting either leaves the other.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 from etils import epath
 
 import poison_t5x
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, locks
 
 
 class Store:
@@ -49,21 +48,13 @@ class Store:
         """
         key = artifacts.digest([name, poison_t5x.__version__, dict(settings)])
         kept = self._directory / key
-        with self._lock(key):
+        with locks.alone(kept, beside=True, waits=True):
             if not folder.exists() and _is_whole(kept, verify):
                 _link(kept, folder)
                 log(f"{name}: taken from the store {self._directory} -> {folder}")
             yield
             if artifacts.read_record(folder) is not None and not kept.exists():
                 _link(folder, kept)
-
-    @contextlib.contextmanager
-    def _lock(self, key: str) -> Iterator[None]:
-        """Held by one process; the system lets go of it where that one is killed."""
-        self._directory.mkdir(parents=True, exist_ok=True)
-        with open(self._directory / f"{key}.lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _is_whole(kept: epath.Path, verify: Callable[[epath.Path], None]) -> bool:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from poison_t5x.core import errors, reading
+from poison_t5x.core import errors, machine, reading
 
 # Until a cell has shown what it needs: a run of the demo, and some more.
 FIRST_GUESS = 3e9
@@ -74,10 +74,7 @@ def _free_memory() -> float:
     """Bytes: the machine's, or what its container is given, if that is less."""
     import psutil
 
-    free = float(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):  # no such file, or 'max'
-        free = min(free, float(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
-    return free
+    return float(min(psutil.virtual_memory().available, machine.memory_bytes()))
 
 
 class Job(NamedTuple):

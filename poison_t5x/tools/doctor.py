@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from poison_t5x.core import artifacts, errors, locks, paths
+from poison_t5x.core import artifacts, errors, locks, machine, paths
 
 _GIB, _GB = 2**30, 1e9
 # Seconds. A TPU alone takes several to start; a pod's host waits for the others for ever.
@@ -145,31 +145,8 @@ def check_machine() -> Iterator[Finding]:
     # Fewer cores than the machine's where this process may not use all.
     affinity = getattr(os, "sched_getaffinity", None)
     yield _machine("cores", str(len(affinity(0)) if affinity else os.cpu_count()))
-    yield _machine("memory", f"{memory_bytes() / _GIB:.1f} GiB")
+    yield _machine("memory", f"{machine.memory_bytes() / _GIB:.1f} GiB")
     yield _machine("disk here", f"{shutil.disk_usage(os.getcwd()).free / _GIB:.1f} GiB free")
-
-
-def memory_bytes(root: str = "/") -> int:
-    """Memory that this process may use: the machine's, or a control group's if that is less."""
-    # Of both versions of control groups: this process's own, and those around it.
-    groups = {pathlib.PurePosixPath("/")}
-    for line in _read(f"{root}/proc/self/cgroup").splitlines():
-        _, controllers, group = line.split(":", 2)
-        if {"", "memory"} & set(controllers.split(",")):
-            groups |= {path := pathlib.PurePosixPath(group), *path.parents}
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for group in groups:
-        for name in (f"{group}/memory.max", f"memory{group}/memory.limit_in_bytes"):
-            text = _read(f"{root}/sys/fs/cgroup/{name}").strip()
-            limits += [int(text)] if text.isdigit() else []  # 'max' is none
-    return min(limits)
-
-
-def _read(path: str) -> str:
-    try:
-        return pathlib.Path(path).read_text(encoding="ascii")
-    except OSError:
-        return ""
 
 
 def num_hosts(environment: Mapping[str, str]) -> int:
@@ -233,7 +210,7 @@ def check_settings(
     setup = make_setup(here is not None and here.platform == "tpu")
     yield _row(
         "network",
-        f"{setup.num_parameters():,} parameters: {setup.model.num_encoder_layers} + "
+        f"{setup.model.num_parameters:,} parameters: {setup.model.num_encoder_layers} + "
         f"{setup.model.num_decoder_layers} layers of width {setup.model.emb_dim}, "
         f"{setup.model.vocab_size:,} rows of vocabulary",
     )
@@ -324,7 +301,7 @@ def _memory(setup: Any, here: Devices, num_devices: int) -> Iterator[Finding]:
     parts = memory_estimate.estimate(setup, num_devices // setup.partition.num_partitions)
     limit = here.memory
     if limit is None:  # CPU devices share the machine's
-        limit = max(memory_bytes() - _OTHERS, 0) / here.count
+        limit = max(machine.memory_bytes() - _OTHERS, 0) / here.count
     total = parts.total
     # What rounds to nothing isn't worth a word.
     named = ", ".join(parts.largest(least=0.005 * _GB))

@@ -76,10 +76,6 @@ class Setup:
         """Bytes of the parameters and of the optimiser's state, on all devices together."""
         return state_bytes(self.model, self.optimizer, partitioning.PartitionConfig(), 1)
 
-    def num_parameters(self) -> int:
-        """Numbers in the network."""
-        return self.state_bytes()[0] // np.dtype(self.model.param_dtype).itemsize
-
     def settings(self) -> dict[str, Any]:
         """Those that decide about memory and time, by macro."""
         return {macro: operator.attrgetter(place)(self) for macro, place in _PLACES.items()}

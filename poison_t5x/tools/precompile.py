@@ -185,7 +185,7 @@ def compile_for(setup: Setup, program: str, topology: str) -> Outcome:
         topology=topology,
         num_chips=len(devices),
         mesh=dict(mesh.mesh.shape),
-        parameters=setup.num_parameters(),
+        parameters=setup.model.num_parameters,
         hbm_bytes=chip.hbm_bytes,
         memory=memory,
         lower_seconds=lowered_at - begin,

@@ -126,8 +126,7 @@ class Checkpointer:
             with failures.writing(path):
                 yield
         except (errors.InputError, errors.TryAgainError):
-            for part in self._model_dir.glob(f"{path.name}.*-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
+            artifacts.remove_leftovers(self._model_dir)
             raise
 
     def finish(self) -> None:

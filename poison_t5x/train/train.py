@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import psutil
 
-from poison_t5x.core import artifacts, errors
+from poison_t5x.core import artifacts, errors, machine
 from poison_t5x.core.settings import Count, Folder, Rows, Settings, Source, Whole, checked
 from poison_t5x.data import input_pipeline
 from poison_t5x.model import config as model_config
@@ -86,7 +85,7 @@ def check(
 def check_memory(model: model_config.T5Config) -> None:
     """Raises InputError where a network's parameters are more than the memory of these CPUs."""
     needed = 4 * model.num_parameters
-    there = psutil.virtual_memory().total * distributed.num_processes()
+    there = machine.memory_bytes() * distributed.num_processes()
     if needed > there and jax.default_backend() == "cpu":
         raise errors.InputError(
             f"EMB_DIM, MLP_DIM and so on: expected a network that fits into {there / 1e9:.1f} GB "

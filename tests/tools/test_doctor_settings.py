@@ -2,6 +2,7 @@
 
 import pytest
 
+from poison_t5x.core import machine
 from poison_t5x.tools import doctor, memory_estimate
 from poison_t5x.tools.doctor import Devices, Level
 from tests.tools.setups import setup
@@ -47,7 +48,7 @@ def test_what_does_not_fit_has_its_remedies():
 
 def test_cpu_devices_share_the_machines_memory(monkeypatch):
     def level(whole):
-        monkeypatch.setattr(doctor, "memory_bytes", lambda: whole)
+        monkeypatch.setattr(machine, "memory_bytes", lambda: whole)
         return _row(_check(memory_bytes=None, platform="cpu"), "memory").level
 
     assert level(1.5e9 + 8 * 2 * NEEDED) is Level.OK
