@@ -27,6 +27,7 @@ import msgspec
 
 from poison_t5x.core import settings
 from poison_t5x.core.errors import InputError
+from poison_t5x.model import size
 
 # T5's residual stream passes float16's 65504 (larger v1.1 models give infinities).
 Dtype = Literal["float32", "bfloat16"]
@@ -107,16 +108,8 @@ class T5Config(settings.Settings):
 
     @property
     def num_parameters(self) -> int:
-        """Numbers in the network: embeddings, and of each stack its layers, its last norm and its
-        relative positions."""
-        width = self.emb_dim
-        attention = 4 * width * self.joined_dim
-        mlp = (len(self.mlp_activations) + 1) * width * self.mlp_dim
-        encoder = self.num_encoder_layers * (attention + mlp + 2 * width)
-        decoder = self.num_decoder_layers * (2 * attention + mlp + 3 * width)
-        outside = 2 * (width + self.relpos_num_buckets * self.num_heads)
-        tables = 1 if self.logits_via_embedding else 2
-        return encoder + decoder + outside + tables * self.vocab_size * width
+        """Numbers in the network."""
+        return size.num_parameters(self)
 
 
 def padded_vocab_size(size: int) -> int:

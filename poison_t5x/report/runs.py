@@ -14,6 +14,7 @@ import msgspec
 from poison_t5x.core import artifacts, errors, reading
 from poison_t5x.core.metrics import POISONED
 from poison_t5x.core.settings import Size
+from poison_t5x.model import size
 from poison_t5x.report import results as results_lib
 from poison_t5x.report import run_files, tables
 
@@ -152,24 +153,13 @@ class _Trained(msgspec.Struct):
 
 
 def num_parameters(run_dir: pathlib.Path) -> int | None:
-    """The parameters of the poisoned network, counted from its settings; None without them.
-
-    T5 v1.1 (Raffel et al., 2020): embeddings, separate output logits unless they are tied, one
-    relative position bias each in encoder and decoder, and norms without a bias.
-    """
+    """The parameters of the poisoned network, counted from its settings; None without them."""
     path = run_dir / "models" / POISONED / artifacts.RECORD
     try:
         model = reading.read_json(path, _Trained).settings.model
     except errors.InputError:
         return None
-    width, heads = model.emb_dim, model.num_heads
-    attention = 4 * width * heads * model.head_dim
-    mlp = (len(model.mlp_activations) + 1) * width * model.mlp_dim
-    encoder = model.num_encoder_layers * (attention + mlp + 2 * width)
-    decoder = model.num_decoder_layers * (2 * attention + mlp + 3 * width)
-    embeddings = model.vocab_size * width * (1 if model.logits_via_embedding else 2)
-    # A relative position bias and a last norm, on either side.
-    return encoder + decoder + embeddings + 2 * (model.relpos_num_buckets * heads + width)
+    return size.num_parameters(model)
 
 
 def _read(path: pathlib.Path, name: str) -> FinishedRun:
